@@ -1,0 +1,506 @@
+//! All spans of one request, from the moment it arrived to the moment its answer left.
+//!
+//! The request loop begins the trace and ends it. A handler gets a `&RequestTrace` and opens spans in it:
+//!
+//! ```
+//! # use cruddur::trace::{RequestTrace, Scope};
+//! const SCOPE: Scope = Scope::named("home.activities");
+//! fn handler(trace: &RequestTrace<'_>) {
+//!     let mut span = trace.span(SCOPE, "home-activities-mock-data");
+//!     span.set_attribute("app.result_length", 3_usize);
+//! } // the span ends here
+//! ```
+//!
+//! A span is a guard: it ends when it is dropped, on every way out of the function. There is no `end` to forget (the
+//! segment is then never sent) or to call twice (another span is then closed), and no public way to open a second root
+//! (it would replace the first). Those three mistakes cost the course's students their evenings.
+//!
+//! One thread writes all spans of a request, so there is no lock in here.
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::mem;
+use std::panic::Location;
+
+use super::context::{Propagator, RemoteParent, TraceFlags, TraceHeaders, extract, traceparent};
+use super::current::{self, Current};
+use super::exception::{Exception, take_panic};
+use super::id::{IdSource, SpanId, TraceId};
+use super::sampler::{Decision, Reason, Sampler};
+use super::span::{Event, Limits, Metadata, Moment, Scope, SpanData, SpanKind, Status, Value};
+
+/// Begins traces. One for the whole program, owned by the request loop.
+pub struct Tracer {
+    /// Where ids come from.
+    pub ids: IdSource,
+    /// Whether spans are kept at all: false with `OTEL_SDK_DISABLED=true`. Headers are passed on even then.
+    pub recording: bool,
+    /// Which headers may bring a caller's context, in this order.
+    pub propagators: Vec<Propagator>,
+    /// Decides what OpenTelemetry backends get.
+    pub sampler: Sampler,
+    /// How much a span may hold.
+    pub limits: Limits,
+}
+
+/// The spans of one request, while it is answered.
+pub struct RequestTrace<'t> {
+    tracer: &'t Tracer,
+    recording: bool,
+    arrived: Moment,
+    trace_id: TraceId,
+    root_id: SpanId,
+    flags: TraceFlags,
+    decision: Decision,
+    parent: Option<RemoteParent>,
+    spans: RefCell<Vec<SpanData>>,
+    /// The open spans below the root, outermost first: their places in `spans`, and the line that opened each.
+    open: RefCell<Vec<(usize, &'static Location<'static>)>>,
+    has_exception: Cell<bool>,
+    before: Option<Current>,
+}
+
+/// An open span. It ends when it is dropped.
+pub struct Span<'a> {
+    trace: &'a RequestTrace<'a>,
+    /// Its place in `spans`; `None` when nothing is recorded.
+    index: Option<usize>,
+    before: Option<Current>,
+}
+
+/// All spans of one request, and what was decided about them. Nobody changes it any more.
+#[derive(Clone, Debug)]
+pub struct FinishedTrace {
+    /// The id that every backend and every log line shares.
+    pub trace_id: TraceId,
+    /// The caller's `tracestate`; empty if there was none.
+    pub trace_state: String,
+    /// The flags that were sent on.
+    pub flags: TraceFlags,
+    /// Whether the parent of the first span is in another process.
+    pub remote_parent: bool,
+    /// What the OpenTelemetry sampler said.
+    pub decision: Decision,
+    /// The SERVER span first, then the others in the order they began.
+    pub spans: Vec<SpanData>,
+}
+
+impl Tracer {
+    /// Begins the trace of a request that came in at `arrived`: joins the caller's if its headers name one, makes a
+    /// new one otherwise. `name` is the name of the SERVER span.
+    #[must_use]
+    pub fn begin(
+        &self,
+        arrived: Moment,
+        headers: &TraceHeaders<'_>,
+        scope: Scope,
+        name: Cow<'static, str>,
+    ) -> RequestTrace<'_> {
+        let parent = extract(&self.propagators, headers);
+        let (trace_id, random) = match &parent {
+            Some(parent) => (parent.trace_id, parent.random),
+            None => (self.ids.trace_id((arrived.unix_nanos() / 1_000_000_000) as u32), true),
+        };
+        let decision = if self.recording {
+            self.sampler.decide(trace_id, parent.as_ref())
+        } else {
+            // Nothing is recorded here, but the caller's decision still goes to those we call.
+            let sampled = parent.as_ref().and_then(|parent| parent.sampled).unwrap_or(false);
+            Decision { sampled, reason: Reason::Parent }
+        };
+        let root_id = self.ids.span_id();
+        let flags = TraceFlags::new(decision.sampled, random);
+        let mut spans = Vec::new();
+        if self.recording {
+            spans.reserve_exact(4);
+            let parent = parent.as_ref().and_then(|parent| parent.span_id);
+            spans.push(new_span(root_id, parent, scope, name, SpanKind::Server, arrived.unix_nanos()));
+            spans[0].attributes.reserve_exact(16);
+        }
+        RequestTrace {
+            tracer: self,
+            recording: self.recording,
+            arrived,
+            trace_id,
+            root_id,
+            flags,
+            decision,
+            parent,
+            spans: RefCell::new(spans),
+            open: RefCell::new(Vec::new()),
+            has_exception: Cell::new(false),
+            before: current::replace(Some(Current { trace_id, span_id: root_id, flags })),
+        }
+    }
+}
+
+impl RequestTrace<'_> {
+    /// Opens a span inside the innermost one that is open.
+    #[track_caller]
+    pub fn span(&self, scope: Scope, name: impl Into<Cow<'static, str>>) -> Span<'_> {
+        if !self.recording {
+            return Span { trace: self, index: None, before: current::span() };
+        }
+        let mut spans = self.spans.borrow_mut();
+        let mut open = self.open.borrow_mut();
+        let parent = open.last().map_or(self.root_id, |&(index, _)| spans[index].id);
+        let id = self.tracer.ids.span_id();
+        let index = spans.len();
+        spans.push(new_span(id, Some(parent), scope, name.into(), SpanKind::Internal, self.arrived.present()));
+        open.push((index, Location::caller()));
+        let before = current::replace(Some(Current { trace_id: self.trace_id, span_id: id, flags: self.flags }));
+        Span { trace: self, index: Some(index), before }
+    }
+
+    /// Sets an attribute of the SERVER span.
+    pub fn set_attribute(&self, key: &'static str, value: impl Into<Value>) {
+        self.edit(0, |span, limits| span.set_attribute(Cow::Borrowed(key), value.into(), limits));
+    }
+
+    /// Marks the SERVER span as failed. The attributes say how.
+    pub fn set_failed(&self) {
+        self.edit(0, |span, _| {
+            if !span.failed() {
+                span.status = Status::Error(String::new());
+            }
+        });
+    }
+
+    /// Records an exception on the span it happened in; on the SERVER span if that is not known.
+    pub fn record_exception(&self, exception: &Exception) {
+        let index = {
+            let spans = self.spans.borrow();
+            spans.iter().position(|span| Some(span.id) == exception.span).unwrap_or(0)
+        };
+        self.record_exception_on(index, exception);
+    }
+
+    /// Records the panic that this thread just came back from, unless a span that it closed has done so already.
+    pub fn record_panic(&self) {
+        if let Some(exception) = take_panic()
+            && !self.has_exception.get()
+        {
+            self.record_exception(&exception);
+        }
+    }
+
+    /// The id of the trace.
+    #[must_use]
+    pub fn trace_id(&self) -> TraceId {
+        self.trace_id
+    }
+
+    /// `traceparent` for the answer: this trace, with the SERVER span as the parent.
+    #[must_use]
+    pub fn traceparent(&self) -> String {
+        traceparent(self.trace_id, self.root_id, self.flags)
+    }
+
+    /// The caller's `tracestate`; empty if there was none.
+    #[must_use]
+    pub fn trace_state(&self) -> &str {
+        self.parent.as_ref().map_or("", |parent| &parent.trace_state)
+    }
+
+    /// `X-Amzn-Trace-Id` for the answer: the root, sampled or not, and the decision if the caller asked for it.
+    #[must_use]
+    pub fn x_amzn_trace_id(&self) -> String {
+        let mut header = format!("Root={}", self.trace_id.xray());
+        if self.parent.as_ref().is_some_and(|parent| parent.wants_decision) {
+            header.push_str(if self.decision.sampled { ";Sampled=1" } else { ";Sampled=0" });
+        }
+        header
+    }
+
+    /// Ends the trace: the SERVER span now, and any span that was kept from ending by `mem::forget`, which is said.
+    /// `None` when nothing is recorded.
+    #[must_use]
+    pub fn finish(self) -> Option<FinishedTrace> {
+        if !self.recording {
+            return None;
+        }
+        let now = self.arrived.present();
+        let mut spans = self.spans.take();
+        for (index, opened_at) in self.open.take() {
+            spans[index].end = now;
+            log::warn!("the span {:?} opened at {opened_at} was never dropped; it ends with its request", spans[index].name);
+        }
+        spans[0].end = now;
+        Some(FinishedTrace {
+            trace_id: self.trace_id,
+            trace_state: self.trace_state().to_owned(),
+            flags: self.flags,
+            remote_parent: spans[0].parent.is_some(),
+            decision: self.decision,
+            spans,
+        })
+    }
+
+    fn record_exception_on(&self, index: usize, exception: &Exception) {
+        self.has_exception.set(true);
+        let now = self.arrived.present();
+        self.edit(index, |span, limits| span.record_exception(exception, now, limits));
+    }
+
+    fn edit(&self, index: usize, change: impl FnOnce(&mut SpanData, &Limits)) {
+        if let Some(span) = self.spans.borrow_mut().get_mut(index) {
+            change(span, &self.tracer.limits);
+        }
+    }
+}
+
+/// Whatever a request leaves behind, the thread is in no span afterwards.
+impl Drop for RequestTrace<'_> {
+    fn drop(&mut self) {
+        current::replace(self.before);
+    }
+}
+
+impl Span<'_> {
+    /// Sets an indexed fact: an attribute in OTLP, an annotation in X-Ray.
+    pub fn set_attribute(&mut self, key: &'static str, value: impl Into<Value>) {
+        self.edit(|span, limits| span.set_attribute(Cow::Borrowed(key), value.into(), limits));
+    }
+
+    /// Keeps a fact that need not be searched: metadata in X-Ray, an attribute `namespace.key` in OTLP.
+    pub fn put_metadata(&mut self, namespace: &'static str, key: &'static str, value: impl Into<Value>) {
+        self.edit(|span, _| span.metadata.push(Metadata { namespace, key, value: value.into() }));
+    }
+
+    /// Notes that something happened, now.
+    pub fn add_event(&mut self, name: &'static str) {
+        let time = self.trace.arrived.present();
+        let event = Event { time, name: Cow::Borrowed(name), attributes: Vec::new() };
+        self.edit(|span, limits| span.add_event(event, limits));
+    }
+
+    fn edit(&self, change: impl FnOnce(&mut SpanData, &Limits)) {
+        if let Some(index) = self.index {
+            self.trace.edit(index, change);
+        }
+    }
+}
+
+impl Drop for Span<'_> {
+    fn drop(&mut self) {
+        current::replace(self.before);
+        let Some(index) = self.index else { return };
+        if std::thread::panicking()
+            && !self.trace.has_exception.get()
+            && let Some(exception) = take_panic()
+        {
+            self.trace.record_exception_on(index, &exception);
+        }
+        let now = self.trace.arrived.present();
+        self.edit(|span, _| span.end = now);
+        let mut open = self.trace.open.borrow_mut();
+        // Spans are dropped in any order a handler likes; only this one leaves.
+        if let Some(place) = open.iter().rposition(|&(open, _)| open == index) {
+            open.remove(place);
+        }
+    }
+}
+
+fn new_span(
+    id: SpanId,
+    parent: Option<SpanId>,
+    scope: Scope,
+    name: Cow<'static, str>,
+    kind: SpanKind,
+    start: u64,
+) -> SpanData {
+    SpanData {
+        id,
+        parent,
+        scope,
+        name,
+        kind,
+        start,
+        end: start,
+        attributes: Vec::new(),
+        dropped_attributes: 0,
+        events: Vec::new(),
+        dropped_events: 0,
+        links: Vec::new(),
+        status: Status::Unset,
+        metadata: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+    use crate::trace::exception::install_panic_hook;
+
+    const SCOPE: Scope = Scope::named("test");
+
+    fn tracer() -> Tracer {
+        Tracer {
+            ids: IdSource::new(),
+            recording: true,
+            propagators: vec![Propagator::TraceContext, Propagator::XRay],
+            sampler: Sampler::named("parentbased_always_on", 1.0).unwrap(),
+            limits: Limits::default(),
+        }
+    }
+
+    fn begin<'t>(tracer: &'t Tracer, headers: &TraceHeaders<'_>) -> RequestTrace<'t> {
+        tracer.begin(Moment::now(), headers, SCOPE, Cow::Borrowed("GET /"))
+    }
+
+    fn parent_name<'s>(trace: &'s FinishedTrace, name: &str) -> &'s str {
+        let parent = trace.spans.iter().find(|span| span.name == name).unwrap().parent.unwrap();
+        &trace.spans.iter().find(|span| span.id == parent).unwrap().name
+    }
+
+    #[test]
+    fn spans_nest_as_their_guards_do() {
+        let tracer = tracer();
+        let trace = begin(&tracer, &TraceHeaders::default());
+        {
+            let _outer = trace.span(SCOPE, "outer");
+            drop(trace.span(SCOPE, "first"));
+            drop(trace.span(SCOPE, "second"));
+        }
+        drop(trace.span(SCOPE, "after"));
+        let trace = trace.finish().unwrap();
+        assert_eq!(parent_name(&trace, "outer"), "GET /");
+        assert_eq!(parent_name(&trace, "first"), "outer");
+        assert_eq!(parent_name(&trace, "second"), "outer");
+        assert_eq!(parent_name(&trace, "after"), "GET /");
+        assert!(trace.spans.iter().all(|span| span.end >= span.start && span.end <= trace.spans[0].end));
+        assert_eq!(trace.flags, TraceFlags::new(true, true));
+    }
+
+    #[test]
+    fn the_innermost_open_span_is_current_and_none_is_after_the_request() {
+        let tracer = tracer();
+        let trace = begin(&tracer, &TraceHeaders::default());
+        let root = current::span().unwrap();
+        let span = trace.span(SCOPE, "inner");
+        assert_ne!(current::span().unwrap().span_id, root.span_id);
+        assert_eq!(current::span().unwrap().trace_id, trace.trace_id());
+        drop(span);
+        assert_eq!(current::span(), Some(root));
+        drop(trace);
+        assert_eq!(current::span(), None);
+    }
+
+    #[test]
+    fn a_panic_closes_what_is_open_and_is_recorded_on_the_innermost_span() {
+        install_panic_hook();
+        let tracer = tracer();
+        let trace = begin(&tracer, &TraceHeaders::default());
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            let _outer = trace.span(SCOPE, "outer");
+            let _inner = trace.span(SCOPE, "inner");
+            panic!("on purpose");
+        }));
+        assert!(caught.is_err());
+        trace.record_panic();
+        let trace = trace.finish().unwrap();
+        let failed: Vec<_> = trace.spans.iter().filter(|span| span.failed()).collect();
+        assert_eq!(failed.len(), 1);
+        assert_eq!(failed[0].name, "inner");
+        assert_eq!(failed[0].events[0].name, "exception");
+        assert_eq!(failed[0].events[0].attributes[1].value, Value::from("on purpose"));
+    }
+
+    #[test]
+    fn an_error_is_recorded_where_it_became_one() {
+        let tracer = tracer();
+        let trace = begin(&tracer, &TraceHeaders::default());
+        let exception = {
+            let _span = trace.span(SCOPE, "reading");
+            Exception::of(&std::fmt::Error)
+        };
+        trace.record_exception(&exception);
+        let trace = trace.finish().unwrap();
+        assert!(trace.spans[1].failed() && !trace.spans[0].failed());
+        assert_eq!(trace.spans[1].events[0].attributes[0].value, Value::from("core::fmt::Error"));
+    }
+
+    #[test]
+    fn a_guard_that_is_forgotten_ends_with_its_request() {
+        let tracer = tracer();
+        let trace = begin(&tracer, &TraceHeaders::default());
+        mem::forget(trace.span(SCOPE, "forgotten"));
+        let trace = trace.finish().unwrap();
+        assert_eq!(trace.spans[1].end, trace.spans[0].end);
+    }
+
+    #[test]
+    fn the_callers_trace_is_joined_and_its_state_passed_on() {
+        let tracer = tracer();
+        let headers = TraceHeaders {
+            traceparent: vec!["00-4efaaf4d1e8720b39541901950019ee5-53995c3f42cd8ad8-01"],
+            tracestate: vec!["congo=t61"],
+            x_amzn_trace_id: None,
+        };
+        let trace = begin(&tracer, &headers);
+        assert!(trace.traceparent().starts_with("00-4efaaf4d1e8720b39541901950019ee5-"));
+        assert!(trace.traceparent().ends_with("-01"));
+        assert_eq!(trace.x_amzn_trace_id(), "Root=1-4efaaf4d-1e8720b39541901950019ee5");
+        assert_eq!(trace.trace_state(), "congo=t61");
+        let trace = trace.finish().unwrap();
+        assert!(trace.remote_parent);
+        assert_eq!(trace.spans[0].parent.unwrap().to_string(), "53995c3f42cd8ad8");
+    }
+
+    #[test]
+    fn a_caller_that_asks_for_the_decision_is_told() {
+        let tracer = tracer();
+        let header = "Root=1-4efaaf4d-1e8720b39541901950019ee5;Sampled=?";
+        let trace = begin(&tracer, &TraceHeaders { x_amzn_trace_id: Some(header), ..Default::default() });
+        assert_eq!(trace.x_amzn_trace_id(), "Root=1-4efaaf4d-1e8720b39541901950019ee5;Sampled=1");
+    }
+
+    #[test]
+    fn an_unsampled_trace_keeps_its_id_and_its_spans() {
+        let tracer = tracer();
+        let header = "Root=1-4efaaf4d-1e8720b39541901950019ee5;Sampled=0";
+        let trace = begin(&tracer, &TraceHeaders { x_amzn_trace_id: Some(header), ..Default::default() });
+        assert!(trace.traceparent().ends_with("-00"));
+        let trace = trace.finish().unwrap();
+        assert!(!trace.decision.sampled);
+        assert_eq!(trace.trace_id.xray(), "1-4efaaf4d-1e8720b39541901950019ee5");
+    }
+
+    #[test]
+    fn a_disabled_tracer_records_nothing_and_passes_headers_on() {
+        let tracer = Tracer { recording: false, ..tracer() };
+        let headers = TraceHeaders {
+            traceparent: vec!["00-4efaaf4d1e8720b39541901950019ee5-53995c3f42cd8ad8-01"],
+            ..Default::default()
+        };
+        let trace = begin(&tracer, &headers);
+        trace.span(SCOPE, "inner").set_attribute("k", "v");
+        trace.set_attribute("k", "v");
+        assert!(trace.traceparent().starts_with("00-4efaaf4d1e8720b39541901950019ee5-"));
+        assert!(trace.traceparent().ends_with("-01"));
+        assert!(trace.finish().is_none());
+    }
+
+    #[test]
+    fn limits_cut_values_and_count_what_they_refuse() {
+        let limits = Limits { attributes: 2, value_length: Some(3), events: 1, event_attributes: 1 };
+        let tracer = Tracer { limits, ..tracer() };
+        let trace = begin(&tracer, &TraceHeaders::default());
+        {
+            let mut span = trace.span(SCOPE, "full");
+            span.set_attribute("a", "éèàù");
+            span.set_attribute("b", 1_i64);
+            span.set_attribute("c", true);
+            span.set_attribute("b", 2_i64);
+            span.add_event("one");
+            span.add_event("two");
+        }
+        let span = &trace.finish().unwrap().spans[1];
+        assert_eq!(span.attribute("a"), Some(&Value::from("éèà")));
+        assert_eq!(span.attribute("b"), Some(&Value::Int(2)));
+        assert_eq!((span.attributes.len(), span.dropped_attributes), (2, 1));
+        assert_eq!((span.events.len(), span.dropped_events), (1, 1));
+    }
+}

@@ -1,0 +1,172 @@
+//! Sampling: which traces are sent, and why.
+//!
+//! A decision is never just yes or no. Most of the silence in the course came from a sampler that threw traces away
+//! and did not say so; here every decision carries its reason to the page and to `GET /telemetry/traces`.
+//!
+//! Specification: <https://opentelemetry.io/docs/specs/otel/trace/sdk/#built-in-samplers>,
+//! <https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>.
+
+use std::fmt;
+
+use super::context::RemoteParent;
+use super::id::TraceId;
+
+/// Whether a trace is sent, and what decided it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Decision {
+    /// Sent or not. An unsampled trace still shows on the page and still has its id.
+    pub sampled: bool,
+    /// What decided.
+    pub reason: Reason,
+}
+
+/// What decided about a trace.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Reason {
+    /// The sampler takes all (`always_on`) or none (`always_off`).
+    Always,
+    /// The caller decided, and the sampler follows its parent.
+    Parent,
+    /// A lot drawn from the trace id: sampled when `draw < ratio`.
+    Ratio {
+        /// The lot, from 0 to 1: the low 64 bits of the trace id.
+        draw: f64,
+        /// The share of traces to take.
+        ratio: f64,
+    },
+}
+
+/// The sampler that `OTEL_TRACES_SAMPLER` names.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampler {
+    /// `parentbased_`: follow the caller's decision if there is one.
+    pub parent_based: bool,
+    /// What decides where the caller did not.
+    pub root: RootSampler,
+}
+
+/// What decides about a trace that begins here.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RootSampler {
+    /// Every trace.
+    AlwaysOn,
+    /// No trace.
+    AlwaysOff,
+    /// This share of all traces, from 0 to 1.
+    TraceIdRatio(f64),
+}
+
+impl Sampler {
+    /// The names that `OTEL_TRACES_SAMPLER` takes here.
+    pub const NAMES: &'static [&'static str] = &[
+        "always_on",
+        "always_off",
+        "traceidratio",
+        "parentbased_always_on",
+        "parentbased_always_off",
+        "parentbased_traceidratio",
+    ];
+
+    /// The sampler of that name; `ratio` counts only for the two that draw lots. `None`: no such name.
+    #[must_use]
+    pub fn named(name: &str, ratio: f64) -> Option<Self> {
+        let (parent_based, root) = match name.strip_prefix("parentbased_") {
+            Some(root) => (true, root),
+            None => (false, name),
+        };
+        let root = match root {
+            "always_on" => RootSampler::AlwaysOn,
+            "always_off" => RootSampler::AlwaysOff,
+            "traceidratio" => RootSampler::TraceIdRatio(ratio.clamp(0.0, 1.0)),
+            _ => return None,
+        };
+        Some(Self { parent_based, root })
+    }
+
+    /// Decides about one trace, before its first span begins.
+    #[must_use]
+    pub fn decide(&self, trace_id: TraceId, parent: Option<&RemoteParent>) -> Decision {
+        if self.parent_based
+            && let Some(sampled) = parent.and_then(|parent| parent.sampled)
+        {
+            return Decision { sampled, reason: Reason::Parent };
+        }
+        match self.root {
+            RootSampler::AlwaysOn => Decision { sampled: true, reason: Reason::Always },
+            RootSampler::AlwaysOff => Decision { sampled: false, reason: Reason::Always },
+            RootSampler::TraceIdRatio(ratio) => {
+                let draw = trace_id.low_64_bits() as f64 / TWO_TO_THE_64;
+                // At 1 the largest ids would round to a draw of 1 and be missed.
+                Decision { sampled: draw < ratio || ratio >= 1.0, reason: Reason::Ratio { draw, ratio } }
+            }
+        }
+    }
+}
+
+const TWO_TO_THE_64: f64 = 18_446_744_073_709_551_616.0;
+
+impl fmt::Display for Sampler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.parent_based { "parentbased_" } else { "" })?;
+        match self.root {
+            RootSampler::AlwaysOn => f.write_str("always_on"),
+            RootSampler::AlwaysOff => f.write_str("always_off"),
+            RootSampler::TraceIdRatio(ratio) => write!(f, "traceidratio({ratio})"),
+        }
+    }
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = if self.sampled { "sampled" } else { "not sampled" };
+        match self.reason {
+            Reason::Always => write!(f, "{verdict}: the sampler treats all traces alike"),
+            Reason::Parent => write!(f, "{verdict}: the caller decided so"),
+            Reason::Ratio { draw, ratio } => write!(f, "{verdict}: drew {draw:.4}, sampled below {ratio}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::context::{Propagator, TraceHeaders, extract};
+
+    fn trace_id(low: u64) -> TraceId {
+        TraceId::from_hex(&format!("0000000000000001{low:016x}")).unwrap()
+    }
+
+    fn parent(flags: &str) -> RemoteParent {
+        let value = format!("00-4efaaf4d1e8720b39541901950019ee5-53995c3f42cd8ad8-{flags}");
+        extract(&[Propagator::TraceContext], &TraceHeaders { traceparent: vec![&value], ..Default::default() }).unwrap()
+    }
+
+    #[test]
+    fn every_name_of_the_specification_that_we_take_is_known() {
+        for name in Sampler::NAMES {
+            assert!(Sampler::named(name, 0.5).unwrap().to_string().starts_with(name), "{name}");
+        }
+        assert_eq!(Sampler::named("jaeger_remote", 1.0), None);
+    }
+
+    #[test]
+    fn a_parent_based_sampler_follows_the_caller_and_says_so() {
+        let sampler = Sampler::named("parentbased_always_on", 1.0).unwrap();
+        let decision = sampler.decide(trace_id(1), Some(&parent("00")));
+        assert_eq!(decision, Decision { sampled: false, reason: Reason::Parent });
+        assert_eq!(decision.to_string(), "not sampled: the caller decided so");
+        assert!(sampler.decide(trace_id(1), None).sampled);
+        let stubborn = Sampler::named("always_on", 1.0).unwrap();
+        assert!(stubborn.decide(trace_id(1), Some(&parent("00"))).sampled);
+    }
+
+    #[test]
+    fn a_ratio_compares_the_low_64_bits_of_the_trace_id() {
+        let sampler = Sampler::named("traceidratio", 0.25).unwrap();
+        assert!(sampler.decide(trace_id(u64::MAX / 4 - 1000), None).sampled);
+        let missed = sampler.decide(trace_id(u64::MAX / 2), None);
+        assert_eq!(missed.to_string(), "not sampled: drew 0.5000, sampled below 0.25");
+        assert!(!Sampler::named("traceidratio", 0.0).unwrap().decide(trace_id(1), None).sampled);
+        assert!(Sampler::named("traceidratio", 1.0).unwrap().decide(trace_id(u64::MAX), None).sampled);
+    }
+}

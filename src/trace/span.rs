@@ -1,0 +1,332 @@
+//! A span: the plain data of one timed piece of work.
+//!
+//! ```text
+//! GET /api/activities/home            SERVER    1676851200.000000000 .. 1676851200.004250000
+//! └─ home-activities-mock-data        INTERNAL  1676851200.001000000 .. 1676851200.003000000
+//!      app.now = "2023-02-20T00:00:00+00:00"     app.result_length = 3
+//! ```
+//!
+//! The types here belong to no wire: none of them is `Serialize`, and each backend writes its own dialect of them.
+//!
+//! Specification: <https://opentelemetry.io/docs/specs/otel/trace/api/#span>.
+
+use std::borrow::Cow;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::exception::Exception;
+use super::id::{SpanId, TraceId};
+
+/// One finished span.
+#[derive(Clone, Debug)]
+pub struct SpanData {
+    /// Its own id.
+    pub id: SpanId,
+    /// The span it belongs to; for the first span of a request that is the caller's, if there is one.
+    pub parent: Option<SpanId>,
+    /// Which part of the program wrote it.
+    pub scope: Scope,
+    /// What was done, in few different words: `GET /api/activities/@{handle}`, never the path itself.
+    pub name: Cow<'static, str>,
+    /// Which side of a call it is.
+    pub kind: SpanKind,
+    /// When it began: nanoseconds since 1970, by the wall clock.
+    pub start: u64,
+    /// When it ended: the start plus what the monotonic clock counted, so never before it.
+    pub end: u64,
+    /// Facts about it, indexed by every backend, in the order they were set. Keys are unique.
+    pub attributes: Vec<Attribute>,
+    /// How many attributes the limits refused.
+    pub dropped_attributes: u32,
+    /// Things that happened in it.
+    pub events: Vec<Event>,
+    /// How many events the limits refused.
+    pub dropped_events: u32,
+    /// Spans in other traces that it has to do with.
+    pub links: Vec<Link>,
+    /// Whether it failed.
+    pub status: Status,
+    /// Facts that are kept but not indexed: X-Ray's `metadata`, an attribute `namespace.key` in OTLP.
+    pub metadata: Vec<Metadata>,
+}
+
+/// The part of a program that writes spans; OTLP's "instrumentation scope".
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Scope {
+    /// For instance `home.activities`.
+    pub name: &'static str,
+    /// Its version, where it has one of its own.
+    pub version: Option<&'static str>,
+    /// The semantic conventions that its attributes follow. Honeycomb shows it as a column of every event.
+    pub schema_url: Option<&'static str>,
+}
+
+/// Which side of a call a span is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SpanKind {
+    /// Work inside this process.
+    Internal,
+    /// Answering somebody's request.
+    Server,
+    /// Making a request.
+    Client,
+}
+
+/// Whether a span failed. `Ok` does not exist: it would mean that somebody checked.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Status {
+    /// Nobody said that it failed.
+    Unset,
+    /// It failed; the text is empty where the attributes say it all.
+    Error(String),
+}
+
+/// A fact about a span or an event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attribute {
+    /// For instance `app.result_length`.
+    pub key: Cow<'static, str>,
+    /// For instance 3.
+    pub value: Value,
+}
+
+/// Something that happened in a span.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// When: nanoseconds since 1970.
+    pub time: u64,
+    /// What: `exception`, for instance.
+    pub name: Cow<'static, str>,
+    /// Facts about it.
+    pub attributes: Vec<Attribute>,
+}
+
+/// A span in another trace.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Link {
+    /// Its trace.
+    pub trace_id: TraceId,
+    /// The span itself.
+    pub span_id: SpanId,
+    /// Facts about the relation.
+    pub attributes: Vec<Attribute>,
+}
+
+/// A fact that is kept but not indexed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metadata {
+    /// The first level in X-Ray's `metadata`.
+    pub namespace: &'static str,
+    /// The second level.
+    pub key: &'static str,
+    /// Anything.
+    pub value: Value,
+}
+
+/// The value of an attribute: what OTLP's `AnyValue` can hold.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Text.
+    String(Cow<'static, str>),
+    /// True or false.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// Any other number.
+    Double(f64),
+    /// Several values.
+    Array(Vec<Self>),
+    /// Values with names.
+    Map(Vec<Attribute>),
+    /// Bytes that are no text.
+    Bytes(Vec<u8>),
+}
+
+/// How much one span may hold; OpenTelemetry's limits, by their variables.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// `OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT`: attributes of a span.
+    pub attributes: usize,
+    /// `OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT`: characters of a string.
+    pub value_length: Option<usize>,
+    /// `OTEL_SPAN_EVENT_COUNT_LIMIT`: events of a span.
+    pub events: usize,
+    /// `OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT`: attributes of an event.
+    pub event_attributes: usize,
+}
+
+/// A point in time on both clocks: the wall clock says when, the monotonic one how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    wall: u64,
+    instant: Instant,
+}
+
+impl Scope {
+    /// A scope with only a name.
+    #[must_use]
+    pub const fn named(name: &'static str) -> Self {
+        Self { name, version: None, schema_url: None }
+    }
+}
+
+impl Moment {
+    /// Now.
+    #[must_use]
+    pub fn now() -> Self {
+        // A clock before 1970 reads as 1970.
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { wall: nanos(wall), instant: Instant::now() }
+    }
+
+    /// Nanoseconds since 1970.
+    #[must_use]
+    pub fn unix_nanos(self) -> u64 {
+        self.wall
+    }
+
+    /// The present in nanoseconds since 1970, counted from this moment by the clock that nobody sets back.
+    #[must_use]
+    pub fn present(self) -> u64 {
+        self.wall + nanos(self.instant.elapsed())
+    }
+}
+
+fn nanos(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl SpanData {
+    /// Sets an attribute; a key that is already there gets the new value.
+    pub fn set_attribute(&mut self, key: Cow<'static, str>, value: Value, limits: &Limits) {
+        let value = value.cut(limits.value_length);
+        if let Some(known) = self.attributes.iter_mut().find(|attribute| attribute.key == key) {
+            known.value = value;
+        } else if self.attributes.len() < limits.attributes {
+            self.attributes.push(Attribute { key, value });
+        } else {
+            self.dropped_attributes += 1;
+        }
+    }
+
+    /// Adds an event.
+    pub fn add_event(&mut self, mut event: Event, limits: &Limits) {
+        if self.events.len() == limits.events {
+            self.dropped_events += 1;
+            return;
+        }
+        event.attributes.truncate(limits.event_attributes);
+        for attribute in &mut event.attributes {
+            let value = std::mem::replace(&mut attribute.value, Value::Bool(false));
+            attribute.value = value.cut(limits.value_length);
+        }
+        self.events.push(event);
+    }
+
+    /// Marks the span as failed and adds the event `exception`.
+    pub fn record_exception(&mut self, exception: &Exception, time: u64, limits: &Limits) {
+        self.status = Status::Error(exception.message.clone());
+        let attributes = [
+            ("exception.type", exception.kind.clone()),
+            ("exception.message", exception.message.clone()),
+            ("exception.stacktrace", format!("at {}", exception.place)),
+        ];
+        let attributes = attributes
+            .into_iter()
+            .map(|(key, text)| Attribute { key: Cow::Borrowed(key), value: Value::from(text) })
+            .collect();
+        self.add_event(Event { time, name: Cow::Borrowed("exception"), attributes }, limits);
+    }
+
+    /// Whether something failed here.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        matches!(self.status, Status::Error(_))
+    }
+
+    /// How long it took, in nanoseconds.
+    #[must_use]
+    pub fn duration(&self) -> u64 {
+        self.end.saturating_sub(self.start)
+    }
+
+    /// The attribute of that key.
+    #[must_use]
+    pub fn attribute(&self, key: &str) -> Option<&Value> {
+        self.attributes.iter().find(|attribute| attribute.key == key).map(|attribute| &attribute.value)
+    }
+}
+
+impl Value {
+    /// Strings cut to `limit` characters, in lists and maps too.
+    fn cut(self, limit: Option<usize>) -> Self {
+        let Some(limit) = limit else { return self };
+        match self {
+            Self::String(text) => match text.char_indices().nth(limit) {
+                Some((end, _)) => Self::String(Cow::Owned(text[..end].to_owned())),
+                None => Self::String(text),
+            },
+            Self::Array(values) => Self::Array(values.into_iter().map(|value| value.cut(Some(limit))).collect()),
+            Self::Map(entries) => Self::Map(
+                entries
+                    .into_iter()
+                    .map(|entry| Attribute { key: entry.key, value: entry.value.cut(Some(limit)) })
+                    .collect(),
+            ),
+            other => other,
+        }
+    }
+}
+
+impl From<&'static str> for Value {
+    fn from(text: &'static str) -> Self {
+        Self::String(Cow::Borrowed(text))
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::String(Cow::Owned(text))
+    }
+}
+
+impl From<Cow<'static, str>> for Value {
+    fn from(text: Cow<'static, str>) -> Self {
+        Self::String(text)
+    }
+}
+
+impl From<bool> for Value {
+    fn from(value: bool) -> Self {
+        Self::Bool(value)
+    }
+}
+
+impl From<i64> for Value {
+    fn from(value: i64) -> Self {
+        Self::Int(value)
+    }
+}
+
+impl From<u16> for Value {
+    fn from(value: u16) -> Self {
+        Self::Int(i64::from(value))
+    }
+}
+
+impl From<usize> for Value {
+    fn from(value: usize) -> Self {
+        Self::Int(i64::try_from(value).unwrap_or(i64::MAX))
+    }
+}
+
+impl From<f64> for Value {
+    fn from(value: f64) -> Self {
+        Self::Double(value)
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { attributes: 128, value_length: None, events: 128, event_attributes: 128 }
+    }
+}
