@@ -1,1 +1,28 @@
-fn main(){}
+//! The whole program on one page: arguments, then a command of [`cruddur::run`].
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use cruddur::cli::{Command, HELP, parse};
+use cruddur::run::{Exit, init, serve};
+
+fn main() -> ExitCode {
+    let command = parse(std::env::args_os().skip(1)).map_err(|message| Exit { message, status: 2 });
+    let result = command.and_then(|command| match command {
+        Command::Serve { config, listen } => serve(config.as_deref(), listen.as_deref()),
+        Command::Init { config } => init(config),
+        Command::Help => print(HELP),
+        Command::Version => print(concat!("cruddur ", env!("CARGO_PKG_VERSION"), "\n")),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Exit { message, status }) => {
+            let _ = writeln!(std::io::stderr(), "cruddur: {message}");
+            ExitCode::from(status)
+        }
+    }
+}
+
+fn print(text: &str) -> Result<(), Exit> {
+    std::io::stdout().write_all(text.as_bytes()).map_err(|error| Exit { message: error.to_string(), status: 1 })
+}

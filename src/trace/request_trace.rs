@@ -19,7 +19,6 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
-use std::mem;
 use std::panic::Location;
 
 use super::context::{Propagator, RemoteParent, TraceFlags, TraceHeaders, extract, traceparent};
@@ -130,6 +129,25 @@ impl Tracer {
             open: RefCell::new(Vec::new()),
             has_exception: Cell::new(false),
             before: current::replace(Some(Current { trace_id, span_id: root_id, flags })),
+        }
+    }
+
+    /// A trace that is neither kept nor told to anybody: for health checks and for requests about telemetry itself.
+    #[must_use]
+    pub fn untraced(&self, arrived: Moment) -> RequestTrace<'_> {
+        RequestTrace {
+            tracer: self,
+            recording: false,
+            arrived,
+            trace_id: self.ids.trace_id(0),
+            root_id: self.ids.span_id(),
+            flags: TraceFlags::default(),
+            decision: Decision { sampled: false, reason: Reason::Always },
+            parent: None,
+            spans: RefCell::default(),
+            open: RefCell::default(),
+            has_exception: Cell::new(false),
+            before: current::replace(None),
         }
     }
 }
@@ -329,6 +347,7 @@ fn new_span(
 
 #[cfg(test)]
 mod tests {
+    use std::mem;
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use super::*;

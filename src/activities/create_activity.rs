@@ -1,0 +1,61 @@
+//! `POST /api/activities`: a message to everybody.
+
+use chrono::TimeDelta;
+
+use super::{Activity, App, Invalid, Time, last_failing, longer_than, mock};
+use crate::trace::{RequestTrace, Scope};
+
+const SCOPE: Scope = Scope::named("create.activity");
+const LONGEST: usize = 280;
+
+/// Keeps what `handle` has to say for as long as `ttl` names.
+///
+/// # Errors
+///
+/// `ttl_blank`, `user_handle_blank`, `message_blank` or `message_exceed_max_chars`.
+pub fn run(
+    trace: &RequestTrace<'_>,
+    app: &App,
+    message: &str,
+    handle: &str,
+    ttl: &str,
+) -> Result<Activity, Invalid> {
+    let mut span = trace.span(SCOPE, "create-activity");
+    let lives = time_to_live(ttl);
+    last_failing([
+        (lives.is_none(), "ttl_blank"),
+        (handle.is_empty(), "user_handle_blank"),
+        (message.is_empty(), "message_blank"),
+        (longer_than(message, LONGEST), "message_exceed_max_chars"),
+    ])?;
+    let now = mock::now();
+    let activity = Activity {
+        created_at: now,
+        display_name: mock::display_name(handle),
+        expires_at: Time(now.0 + lives.unwrap_or_default()),
+        handle: handle.to_owned(),
+        likes_count: 0,
+        message: message.to_owned(),
+        replies: Vec::new(),
+        replies_count: 0,
+        reply_to_activity_uuid: None,
+        reposts_count: 0,
+        uuid: app.ids.uuid(),
+    };
+    span.set_attribute("app.activity_uuid", activity.uuid.clone());
+    app.store.add_activity(activity.clone(), now);
+    Ok(activity)
+}
+
+fn time_to_live(ttl: &str) -> Option<TimeDelta> {
+    match ttl {
+        "30-days" => Some(TimeDelta::days(30)),
+        "7-days" => Some(TimeDelta::days(7)),
+        "3-days" => Some(TimeDelta::days(3)),
+        "1-day" => Some(TimeDelta::days(1)),
+        "12-hours" => Some(TimeDelta::hours(12)),
+        "3-hours" => Some(TimeDelta::hours(3)),
+        "1-hour" => Some(TimeDelta::hours(1)),
+        _ => None,
+    }
+}

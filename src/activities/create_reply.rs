@@ -1,0 +1,49 @@
+//! `POST /api/activities/{uuid}/reply`: an answer to an activity. In the original every mistake in it is a 500.
+
+use chrono::TimeDelta;
+
+use super::{Activity, App, Invalid, Time, last_failing, longer_than, mock};
+use crate::trace::{RequestTrace, Scope};
+
+const SCOPE: Scope = Scope::named("create.reply");
+const LONGEST: usize = 1024;
+const LIVES: TimeDelta = TimeDelta::days(7);
+
+/// Keeps what `handle` answers to the activity `uuid`. Whether that exists is not checked, as in the original: it may
+/// have expired while the answer was written.
+///
+/// # Errors
+///
+/// `user_handle_blank`, `activity_uuid_blank`, `message_blank` or `message_exceed_max_chars`.
+pub fn run(
+    trace: &RequestTrace<'_>,
+    app: &App,
+    message: &str,
+    handle: &str,
+    uuid: &str,
+) -> Result<Activity, Invalid> {
+    let mut span = trace.span(SCOPE, "create-reply");
+    span.set_attribute("app.activity_uuid", uuid.to_owned());
+    last_failing([
+        (handle.is_empty(), "user_handle_blank"),
+        (uuid.is_empty(), "activity_uuid_blank"),
+        (message.is_empty(), "message_blank"),
+        (longer_than(message, LONGEST), "message_exceed_max_chars"),
+    ])?;
+    let now = mock::now();
+    let reply = Activity {
+        created_at: now,
+        display_name: mock::display_name(handle),
+        expires_at: Time(now.0 + LIVES),
+        handle: handle.to_owned(),
+        likes_count: 0,
+        message: message.to_owned(),
+        replies: Vec::new(),
+        replies_count: 0,
+        reply_to_activity_uuid: Some(uuid.to_owned()),
+        reposts_count: 0,
+        uuid: app.ids.uuid(),
+    };
+    app.store.add_reply(reply.clone(), now);
+    Ok(reply)
+}

@@ -1,0 +1,141 @@
+//! The application being watched: Cruddur, where people write messages that expire. One file a service.
+//!
+//! A service gets the [`RequestTrace`] of its request and opens a span in it; it knows nothing of HTTP or of any
+//! backend. Mock data, as the course has it, and a [`Store`] for what is written while the program runs.
+
+pub mod create_activity;
+pub mod create_message;
+pub mod create_reply;
+pub mod home_activities;
+pub mod message_groups;
+pub mod messages;
+mod mock;
+pub mod notifications_activities;
+pub mod search_activities;
+pub mod show_activity;
+mod store;
+pub mod user_activities;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Serialize, Serializer};
+
+pub use store::Store;
+
+use crate::trace::id::IdSource;
+
+/// What every service works with.
+pub struct App {
+    /// What was written since the start.
+    pub store: Store,
+    /// Where new uuids come from.
+    pub ids: IdSource,
+}
+
+/// A message to everybody. Fields in alphabetical order, as the original sends them.
+#[derive(Clone, Debug, Serialize)]
+pub struct Activity {
+    /// When it was written.
+    pub created_at: Time,
+    /// The author's name as people read it.
+    pub display_name: String,
+    /// When it vanishes.
+    pub expires_at: Time,
+    /// The author.
+    pub handle: String,
+    /// How many like it.
+    pub likes_count: u32,
+    /// The text.
+    pub message: String,
+    /// Its answers, oldest first.
+    pub replies: Vec<Self>,
+    /// How many answers it has.
+    pub replies_count: usize,
+    /// What it answers, if it is a reply.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reply_to_activity_uuid: Option<String>,
+    /// How many passed it on.
+    pub reposts_count: u32,
+    /// Its id.
+    pub uuid: String,
+}
+
+/// A message to one person.
+#[derive(Clone, Debug, Serialize)]
+pub struct Message {
+    /// When it was written.
+    pub created_at: Time,
+    /// The author's name as people read it.
+    pub display_name: String,
+    /// The author.
+    pub handle: String,
+    /// The text.
+    pub message: String,
+    /// Its id.
+    pub uuid: String,
+}
+
+/// The messages exchanged with one person.
+#[derive(Clone, Debug, Serialize)]
+pub struct MessageGroup {
+    /// When the last message was written.
+    pub created_at: Time,
+    /// The other person's name.
+    pub display_name: String,
+    /// The other person.
+    pub handle: String,
+    /// Its id.
+    pub uuid: String,
+}
+
+/// A point in time, written with microseconds and `+00:00`.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Time(pub DateTime<Utc>);
+
+/// Why something written was not accepted: one code, as the original has it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Invalid(pub &'static str);
+
+/// Who is logged in: always the same, there are no accounts in this part of the course.
+pub const ME: &str = "andrewbrown";
+
+impl App {
+    /// An application with nothing but its mock data.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { store: Store::default(), ids: IdSource::new() }
+    }
+}
+
+impl Default for App {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Display for Time {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.to_rfc3339_opts(SecondsFormat::Micros, false))
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The last check that fails is the one that is reported, as in the original.
+fn last_failing<const N: usize>(checks: [(bool, &'static str); N]) -> Result<(), Invalid> {
+    match checks.iter().rev().find(|(failed, _)| *failed) {
+        Some((_, code)) => Err(Invalid(code)),
+        None => Ok(()),
+    }
+}
+
+/// Lengths are counted in characters, not in bytes.
+fn longer_than(text: &str, characters: usize) -> bool {
+    text.chars().nth(characters).is_some()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! What was written since the start: in memory, bounded, until it expires. Nothing is persisted.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+
+use super::{Activity, Message, Time};
+
+/// All that was written. One thread answers requests, so there is no lock.
+#[derive(Default)]
+pub struct Store {
+    activities: RefCell<VecDeque<Activity>>,
+    replies: RefCell<VecDeque<Activity>>,
+    messages: RefCell<VecDeque<(String, Message, Time)>>,
+}
+
+/// How many of each kind are kept; the oldest goes first.
+const MOST: usize = 200;
+
+impl Store {
+    /// Keeps an activity.
+    pub(super) fn add_activity(&self, activity: Activity, now: Time) {
+        keep(&mut self.activities.borrow_mut(), activity, |kept| kept.expires_at > now);
+    }
+
+    /// Keeps a reply.
+    pub(super) fn add_reply(&self, reply: Activity, now: Time) {
+        keep(&mut self.replies.borrow_mut(), reply, |kept| kept.expires_at > now);
+    }
+
+    /// Keeps a message to `receiver`.
+    pub(super) fn add_message(&self, receiver: String, message: Message, expires_at: Time, now: Time) {
+        keep(&mut self.messages.borrow_mut(), (receiver, message, expires_at), |(_, _, expires)| *expires > now);
+    }
+
+    /// Activities that `wanted` wants, newest first, with their replies.
+    pub(super) fn activities(&self, now: Time, wanted: impl Fn(&Activity) -> bool) -> Vec<Activity> {
+        let activities = self.activities.borrow();
+        let found = activities.iter().rev().filter(|activity| activity.expires_at > now && wanted(activity));
+        self.with_replies(found.cloned().collect(), now)
+    }
+
+    /// A reply by its uuid.
+    pub(super) fn reply(&self, uuid: &str, now: Time) -> Option<Activity> {
+        let replies = self.replies.borrow();
+        replies.iter().find(|reply| reply.uuid == uuid && reply.expires_at > now).cloned()
+    }
+
+    /// The same activities, each with the replies that were written to it.
+    pub(super) fn with_replies(&self, mut activities: Vec<Activity>, now: Time) -> Vec<Activity> {
+        for reply in self.replies.borrow().iter().filter(|reply| reply.expires_at > now) {
+            for activity in &mut activities {
+                if reply.reply_to_activity_uuid.as_ref() == Some(&activity.uuid) {
+                    activity.replies.push(reply.clone());
+                    activity.replies_count += 1;
+                }
+            }
+        }
+        activities
+    }
+
+    /// Messages to `receiver`, oldest first.
+    pub(super) fn messages_to(&self, receiver: &str, now: Time) -> Vec<Message> {
+        let messages = self.messages.borrow();
+        let to_receiver = messages.iter().filter(|(to, _, expires)| to == receiver && *expires > now);
+        to_receiver.map(|(_, message, _)| message.clone()).collect()
+    }
+
+    /// The receivers of messages, each with the last message to them.
+    pub(super) fn receivers(&self, now: Time) -> Vec<(String, Message)> {
+        let mut receivers: Vec<(String, Message)> = Vec::new();
+        for (to, message, _) in self.messages.borrow().iter().filter(|(_, _, expires)| *expires > now) {
+            match receivers.iter_mut().find(|(receiver, _)| receiver == to) {
+                Some((_, last)) => *last = message.clone(),
+                None => receivers.push((to.clone(), message.clone())),
+            }
+        }
+        receivers
+    }
+}
+
+fn keep<T>(kept: &mut VecDeque<T>, new: T, still_good: impl Fn(&T) -> bool) {
+    kept.retain(still_good);
+    if kept.len() == MOST {
+        kept.pop_front();
+    }
+    kept.push_back(new);
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{TimeDelta, Utc};
+
+    use super::*;
+    use crate::activities::mock;
+
+    #[test]
+    fn what_has_expired_is_gone_and_the_oldest_makes_room() {
+        let store = Store::default();
+        let now = Time(Utc::now());
+        let written = |n: usize, lives: TimeDelta| Activity {
+            message: n.to_string(),
+            expires_at: Time(now.0 + lives),
+            ..mock::of_user("worf", now).remove(0)
+        };
+        store.add_activity(written(0, TimeDelta::seconds(1)), now);
+        assert_eq!(store.activities(now, |_| true).len(), 1);
+        let later = Time(now.0 + TimeDelta::seconds(1));
+        assert_eq!(store.activities(later, |_| true).len(), 0);
+        for n in 1..=MOST + 1 {
+            store.add_activity(written(n, TimeDelta::days(1)), later);
+        }
+        let kept = store.activities(later, |_| true);
+        assert_eq!(kept.len(), MOST);
+        assert_eq!((kept[0].message.as_str(), kept[MOST - 1].message.as_str()), ("201", "2"));
+    }
+}

@@ -1,0 +1,100 @@
+//! The console: every trace on standard output, for people (`tree`) or for programs (`json`).
+//!
+//! In: a batch of finished traces. Out: lines.
+//!
+//! `tree`, a line a span, children below their parent:
+//!
+//! ```text
+//! GET /api/activities/home  0.21 ms  trace=5b8efff798038103d269b633813fc60c http.request.method=GET ...
+//!   home-activities-mock-data  0.04 ms  app.now=2023-02-20T00:00:00+00:00 app.result_length=3
+//! ```
+//!
+//! `json`, an object a line, in the order in which the spans ended, with the fields of the ConsoleSpanExporter that the
+//! course's students know from Python:
+//!
+//! ```text
+//! {"name":"home-activities-mock-data","context":{"trace_id":"0x5b8e...","span_id":"0x0515...","trace_state":"[]"},
+//!  "kind":"SpanKind.INTERNAL","parent_id":"0xeee1...","start_time":"2023-02-20T00:00:00.001000Z","end_time":...,
+//!  "status":{"status_code":"UNSET"},"attributes":{...},"events":[],"links":[],"resource":{...}}
+//! ```
+//!
+//! Specification: <https://opentelemetry.io/docs/specs/otel/trace/sdk_exporters/stdout/>, which leaves the format open.
+
+mod json;
+mod tree;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Backend, Outcome, Payload, Plan, Plugin, Switch};
+use crate::delivery::{BatchLimits, Problem};
+use crate::settings::{Settings, SettingsError, Sources, Table, batch_limits};
+use crate::trace::FinishedTrace;
+use crate::trace::span::Attribute;
+use crate::wire::stdout;
+
+/// `[console]`.
+pub const PLUGIN: Plugin = Plugin { name: "console", toml: TOML, plan };
+
+const TOML: &str = r#"
+# Every trace on standard output.
+[console]
+enabled = true
+# "tree" for people, "json" for programs: one object a line, with the fields of Python's ConsoleSpanExporter.
+format = "tree"
+# A trace is printed after at most this many milliseconds.
+schedule_delay = 100
+max_export_batch_size = 512
+max_queue_size = 2048
+"#;
+
+/// A tenth of a second is at once for people, and a fraction of the work for a busy server.
+const LIMITS: BatchLimits = BatchLimits { delay: Duration::from_millis(100), queue: 2048, batch: 512 };
+
+struct Console {
+    json: bool,
+    resource: Vec<Attribute>,
+}
+
+fn plan(table: &Table<'_>, _: &Sources, settings: &Settings) -> Result<Plan, SettingsError> {
+    let enabled = table.flag("enabled", true)?;
+    let format = table.choice("format", &[], &["tree", "json"], "tree")?;
+    let limits = batch_limits(table, ["", "", ""], LIMITS)?;
+    let console = Console { json: format.value == "json", resource: settings.resource.clone() };
+    let switch = if enabled.value { Switch::On(Box::new(console)) } else { Switch::Off };
+    Ok(Plan {
+        name: "console",
+        switch,
+        reason: format!("enabled = {} ({}), format {}", enabled.value, enabled.origin, format.value),
+        destination: "standard output".to_owned(),
+        limits,
+    })
+}
+
+impl Backend for Console {
+    fn encode(&self, batch: &[Arc<FinishedTrace>]) -> Vec<Payload> {
+        let mut bytes = Vec::new();
+        for trace in batch {
+            if self.json {
+                json::write(&mut bytes, trace, &self.resource);
+            } else {
+                tree::write(&mut bytes, trace);
+            }
+        }
+        vec![Payload { bytes, items: batch.iter().map(|trace| trace.spans.len()).sum() }]
+    }
+
+    fn deliver(&mut self, payload: &Payload, _: Option<Duration>) -> Outcome {
+        match stdout::write(&payload.bytes) {
+            Ok(()) => Outcome::Delivered,
+            Err(error) => {
+                let text = format!("standard output: {error}; next: set enabled = false in [console] if nobody reads it");
+                Outcome::Refused(Problem { kind: error.kind().to_string(), text })
+            }
+        }
+    }
+
+    fn budget(&self) -> Option<Duration> {
+        None
+    }
+}

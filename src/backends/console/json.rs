@@ -1,0 +1,122 @@
+//! A span as one line of JSON, field by field as Python's ConsoleSpanExporter prints it.
+
+use crate::plain_json::{Fields, time};
+use crate::trace::FinishedTrace;
+use crate::trace::span::{Attribute, SpanData, SpanKind, Status};
+
+/// Writes one line a span, the first to end first.
+pub(super) fn write(out: &mut Vec<u8>, trace: &FinishedTrace, resource: &[Attribute]) {
+    let mut spans: Vec<_> = trace.spans.iter().enumerate().collect();
+    // A parent that ended in the same nanosecond as its child ended after it.
+    spans.sort_by_key(|(index, span)| (span.end, std::cmp::Reverse(*index)));
+    for (index, span) in spans {
+        let state = if index == 0 { python_state(&trace.trace_state) } else { "[]".to_owned() };
+        let line = SpanLine {
+            name: &span.name,
+            context: ContextJson {
+                trace_id: format!("0x{}", trace.trace_id),
+                span_id: format!("0x{}", span.id),
+                trace_state: &state,
+            },
+            kind: match span.kind {
+                SpanKind::Internal => "SpanKind.INTERNAL",
+                SpanKind::Server => "SpanKind.SERVER",
+                SpanKind::Client => "SpanKind.CLIENT",
+            },
+            parent_id: span.parent.map(|parent| format!("0x{parent}")),
+            start_time: time(span.start),
+            end_time: time(span.end),
+            status: status(span),
+            attributes: Fields(&span.attributes, &span.metadata),
+            events: span
+                .events
+                .iter()
+                .map(|event| EventJson {
+                    name: &event.name,
+                    timestamp: time(event.time),
+                    attributes: Fields(&event.attributes, &[]),
+                })
+                .collect(),
+            links: span
+                .links
+                .iter()
+                .map(|link| LinkJson {
+                    context: ContextJson {
+                        trace_id: format!("0x{}", link.trace_id),
+                        span_id: format!("0x{}", link.span_id),
+                        trace_state: "[]",
+                    },
+                    attributes: Fields(&link.attributes, &[]),
+                })
+                .collect(),
+            resource: ResourceJson { attributes: Fields(resource, &[]), schema_url: "" },
+        };
+        serde_json::to_writer(&mut *out, &line)
+            .expect("writing to memory cannot fail, and no Serialize below returns an error of its own");
+        out.push(b'\n');
+    }
+}
+
+#[derive(serde::Serialize)]
+struct SpanLine<'a> {
+    name: &'a str,
+    context: ContextJson<'a>,
+    kind: &'a str,
+    parent_id: Option<String>,
+    start_time: String,
+    end_time: String,
+    status: StatusJson<'a>,
+    attributes: Fields<'a>,
+    events: Vec<EventJson<'a>>,
+    links: Vec<LinkJson<'a>>,
+    resource: ResourceJson<'a>,
+}
+
+#[derive(serde::Serialize)]
+struct ContextJson<'a> {
+    trace_id: String,
+    span_id: String,
+    trace_state: &'a str,
+}
+
+#[derive(serde::Serialize)]
+struct StatusJson<'a> {
+    status_code: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+}
+
+#[derive(serde::Serialize)]
+struct EventJson<'a> {
+    name: &'a str,
+    timestamp: String,
+    attributes: Fields<'a>,
+}
+
+#[derive(serde::Serialize)]
+struct LinkJson<'a> {
+    context: ContextJson<'a>,
+    attributes: Fields<'a>,
+}
+
+#[derive(serde::Serialize)]
+struct ResourceJson<'a> {
+    attributes: Fields<'a>,
+    schema_url: &'a str,
+}
+
+fn status(span: &SpanData) -> StatusJson<'_> {
+    match &span.status {
+        Status::Unset => StatusJson { status_code: "UNSET", description: None },
+        Status::Error(message) => {
+            StatusJson { status_code: "ERROR", description: Some(message.as_str()).filter(|text| !text.is_empty()) }
+        }
+    }
+}
+
+/// Python prints a `TraceState` as `[{key=congo, value=t61}]`.
+fn python_state(state: &str) -> String {
+    let members = state.split(',').filter_map(|member| member.split_once('='));
+    let members: Vec<_> = members.map(|(key, value)| format!("{{key={key}, value={value}}}")).collect();
+    format!("[{}]", members.join(", "))
+}

@@ -1,0 +1,109 @@
+//! A trace as indented lines.
+
+use std::io::Write;
+
+use crate::trace::id::SpanId;
+use crate::trace::span::{Attribute, Metadata, SpanData, Status};
+use crate::trace::{FinishedTrace, Value};
+
+/// Writes one line a span. Every span is written once, even one whose parent is nowhere to be found.
+pub(super) fn write(out: &mut Vec<u8>, trace: &FinishedTrace) {
+    for (index, span) in trace.spans.iter().enumerate() {
+        let parent_is_here = span.parent.is_some_and(|parent| trace.spans.iter().any(|span| span.id == parent));
+        if index == 0 || !parent_is_here {
+            write_with_children(out, trace, index, 0);
+        }
+    }
+}
+
+fn write_with_children(out: &mut Vec<u8>, trace: &FinishedTrace, index: usize, depth: usize) {
+    let span = &trace.spans[index];
+    write_line(out, span, (index == 0).then_some(trace), depth);
+    if depth == MAX_DEPTH {
+        return;
+    }
+    for child in children(trace, span.id, index) {
+        write_with_children(out, trace, child, depth + 1);
+    }
+}
+
+const MAX_DEPTH: usize = 64;
+
+/// Children begin after their parent, so they stand behind it.
+fn children(trace: &FinishedTrace, parent: SpanId, index: usize) -> impl Iterator<Item = usize> {
+    let behind = trace.spans.iter().enumerate().skip(index + 1);
+    behind.filter(move |(_, span)| span.parent == Some(parent)).map(|(index, _)| index)
+}
+
+fn write_line(out: &mut Vec<u8>, span: &SpanData, root_of: Option<&FinishedTrace>, depth: usize) {
+    let millis = span.duration() as f64 / 1_000_000.0;
+    let mark = if span.failed() { "! " } else { "" };
+    put(out, format_args!("{:indent$}{mark}{}  {millis:.2} ms ", "", Plain(&span.name), indent = 2 * depth));
+    if let Some(trace) = root_of {
+        put(out, format_args!(" trace={}", trace.trace_id));
+    }
+    for Attribute { key, value } in &span.attributes {
+        put(out, format_args!(" {key}={}", Shown(value)));
+    }
+    for Metadata { namespace, key, value } in &span.metadata {
+        put(out, format_args!(" {namespace}.{key}={}", Shown(value)));
+    }
+    for event in &span.events {
+        put(out, format_args!(" [{}", event.name));
+        for Attribute { key, value } in &event.attributes {
+            put(out, format_args!(" {key}={}", Shown(value)));
+        }
+        out.push(b']');
+    }
+    if let Status::Error(message) = &span.status
+        && !message.is_empty()
+        && span.events.is_empty()
+    {
+        put(out, format_args!(" error={}", Plain(message)));
+    }
+    out.push(b'\n');
+}
+
+fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("writing to memory cannot fail");
+}
+
+/// Text as it is if it is one plain word, else in quotes and escaped: what a client sent must not move the cursor.
+struct Plain<'a>(&'a str);
+
+struct Shown<'a>(&'a Value);
+
+impl std::fmt::Display for Plain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.chars().any(char::is_control) { write!(f, "{:?}", self.0) } else { f.write_str(self.0) }
+    }
+}
+
+impl std::fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Value::String(text) if text.is_empty() || text.contains([' ', '"', '\\']) || text.chars().any(char::is_control) => {
+                write!(f, "{text:?}")
+            }
+            Value::String(text) => f.write_str(text),
+            Value::Bool(value) => write!(f, "{value}"),
+            Value::Int(number) => write!(f, "{number}"),
+            Value::Double(number) => write!(f, "{number}"),
+            Value::Bytes(bytes) => write!(f, "<{} bytes>", bytes.len()),
+            Value::Array(values) => {
+                f.write_str("[")?;
+                for (index, value) in values.iter().enumerate() {
+                    write!(f, "{}{}", if index == 0 { "" } else { ", " }, Self(value))?;
+                }
+                f.write_str("]")
+            }
+            Value::Map(entries) => {
+                f.write_str("{")?;
+                for (index, entry) in entries.iter().enumerate() {
+                    write!(f, "{}{}={}", if index == 0 { "" } else { ", " }, entry.key, Self(&entry.value))?;
+                }
+                f.write_str("}")
+            }
+        }
+    }
+}

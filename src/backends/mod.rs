@@ -1,0 +1,132 @@
+//! Stage 4: a batch becomes somebody's bytes. One file a backend, one line for each in [`BACKENDS`].
+//!
+//! In: a batch of finished traces. Out: [`Payload`]s, the exact bytes that leave, and an [`Outcome`] for each.
+//!
+//! A backend's file holds, in this order: what goes in and out with a few real bytes, its settings, its encoder, its
+//! delivery, its tests. Encoding is pure and cannot fail; delivery is the only I/O, and goes through [`crate::wire`].
+
+pub mod console;
+pub mod otlp_http;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::delivery::{BatchLimits, Problem};
+use crate::settings::{Settings, SettingsError, Sources, Table};
+use crate::trace::FinishedTrace;
+
+/// All backends there are.
+pub const BACKENDS: &[Plugin] = &[console::PLUGIN, otlp_http::PLUGIN];
+
+/// A destination for finished traces.
+pub trait Backend: Send {
+    /// The bytes that carry this batch, in one or more payloads. Pure: no clock, no I/O, no failure.
+    fn encode(&self, batch: &[Arc<FinishedTrace>]) -> Vec<Payload>;
+
+    /// Sends one payload and says what the other side made of it. It returns within `patience`, if there is a limit.
+    fn deliver(&mut self, payload: &Payload, patience: Option<Duration>) -> Outcome;
+
+    /// How long all tries of one payload may take together; `None`: for ever.
+    fn budget(&self) -> Option<Duration>;
+}
+
+/// Bytes that leave together.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Payload {
+    /// Exactly what goes on the wire.
+    pub bytes: Vec<u8>,
+    /// How many spans they carry.
+    pub items: usize,
+}
+
+/// What became of a payload. Not an error type: a refusal is an answer too.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// All of it was accepted.
+    Delivered,
+    /// It was accepted except for `rejected` spans. Never sent again.
+    Partly {
+        /// How many were not accepted; 0 is a mere warning.
+        rejected: usize,
+        /// What the other side said.
+        said: Problem,
+    },
+    /// It was not accepted and never will be.
+    Refused(Problem),
+    /// The connection ended before an answer came: opened again at once, a single time.
+    Closed(Problem),
+    /// Not now: throttled, or nobody there. Tried again while the budget lasts.
+    Later {
+        /// When the other side wants to be asked again.
+        after: Option<Duration>,
+        /// What it said.
+        said: Problem,
+    },
+}
+
+/// The line in [`BACKENDS`]: all that the rest of the program knows of a backend.
+pub struct Plugin {
+    /// Its name, and its table in `telemetry.toml`.
+    pub name: &'static str,
+    /// Its table as `cruddur init` writes it, with a comment on every key.
+    pub toml: &'static str,
+    /// Reads its table and decides whether it runs.
+    pub plan: fn(&Table<'_>, &Sources, &Settings) -> Result<Plan, SettingsError>,
+}
+
+/// A backend as the settings want it.
+pub struct Plan {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether it runs.
+    pub switch: Switch,
+    /// Why it does, or does not; with the next step if something is missing.
+    pub reason: String,
+    /// Where it sends to, without secrets.
+    pub destination: String,
+    /// How its queue is filled and emptied.
+    pub limits: BatchLimits,
+}
+
+/// Whether a backend runs.
+pub enum Switch {
+    /// It is not wanted.
+    Off,
+    /// It is wanted, but something is missing.
+    Waiting,
+    /// It runs.
+    On(Box<dyn Backend>),
+}
+
+impl Switch {
+    /// `off`, `waiting` or `on`.
+    #[must_use]
+    pub fn state(&self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Waiting => "waiting",
+            Self::On(_) => "on",
+        }
+    }
+}
+
+/// Reads every backend's table.
+///
+/// # Errors
+///
+/// The file has an unknown key, or a value of the wrong type.
+pub fn plans(sources: &Sources, settings: &Settings) -> Result<Vec<Plan>, SettingsError> {
+    BACKENDS
+        .iter()
+        .map(|plugin| {
+            let table = sources.table(plugin.name)?;
+            let mut plan = (plugin.plan)(&table, sources, settings)?;
+            table.finish()?;
+            if !settings.recording {
+                plan.switch = Switch::Off;
+                plan.reason = "OTEL_SDK_DISABLED=true switches all telemetry off".to_owned();
+            }
+            Ok(plan)
+        })
+        .collect()
+}

@@ -1,0 +1,115 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use lexopt::prelude::{Long, Short, Value};
+
+/// What the user wants.
+#[derive(Debug, Eq, PartialEq)]
+pub enum Command {
+    /// Answer requests.
+    Serve {
+        /// `--config FILE`
+        config: Option<PathBuf>,
+        /// `--listen ADDR`
+        listen: Option<String>,
+    },
+    /// Write telemetry.toml.
+    Init {
+        /// `--config FILE`
+        config: Option<PathBuf>,
+    },
+    /// Print help.
+    Help,
+    /// Print the version.
+    Version,
+}
+
+/// `--help`
+pub const HELP: &str = "\
+The Cruddur backend, traced by hand: OTLP to Honeycomb, every byte on view.
+
+Usage: cruddur [serve] [--config FILE] [--listen ADDR]
+       cruddur init [--config FILE]
+
+Commands:
+  serve    Answer requests (what happens without a command)
+  init     Write telemetry.toml with every setting and a comment on each; never over a file that exists
+
+Options:
+  --config FILE    Settings [env: CRUDDUR_CONFIG] [default: telemetry.toml, if it exists]
+  --listen ADDR    Where to listen; port 0 takes a free one [env: CRUDDUR_LISTEN] [default: 127.0.0.1:4567]
+  -h, --help       Print this
+  -V, --version    Print the version
+
+Try: curl http://127.0.0.1:4567/api/activities/home
+     curl http://127.0.0.1:4567/telemetry/status
+";
+
+/// Reads the arguments that follow the program's name.
+///
+/// # Errors
+///
+/// One of them makes no sense; the text says which, and what would.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
+    let mut parser = lexopt::Parser::from_args(arguments);
+    let (mut command, mut config, mut listen) = (None, None, None);
+    while let Some(argument) = parser.next().map_err(with_hint)? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Command::Help),
+            Short('V') | Long("version") => return Ok(Command::Version),
+            Long("config") => config = Some(PathBuf::from(parser.value().map_err(with_hint)?)),
+            Long("listen") => {
+                let value = parser.value().map_err(with_hint)?;
+                listen = Some(value.into_string().map_err(|value| with_hint(format!("--listen {value:?} is no address")))?);
+            }
+            Value(name) if command.is_none() && (name == "serve" || name == "init") => command = Some(name),
+            other => return Err(with_hint(other.unexpected())),
+        }
+    }
+    if command.is_some_and(|command| command == "init") {
+        return match listen {
+            Some(_) => Err(with_hint("--listen makes no sense with init")),
+            None => Ok(Command::Init { config }),
+        };
+    }
+    Ok(Command::Serve { config, listen })
+}
+
+fn with_hint(problem: impl std::fmt::Display) -> String {
+    format!("{problem}; see cruddur --help")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Result<Command, String> {
+        parse(arguments.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn serve_is_what_happens_without_a_command() {
+        let serve = Command::Serve { config: Some("x.toml".into()), listen: Some("[::1]:0".to_owned()) };
+        assert_eq!(parsed(&["--config", "x.toml", "--listen=[::1]:0"]).unwrap(), serve);
+        assert_eq!(parsed(&["serve", "--config=x.toml", "--listen", "[::1]:0"]).unwrap(), serve);
+        assert_eq!(parsed(&["init"]).unwrap(), Command::Init { config: None });
+        assert_eq!(parsed(&["init", "--help"]).unwrap(), Command::Help);
+        assert_eq!(parsed(&["-V"]).unwrap(), Command::Version);
+    }
+
+    #[test]
+    fn an_argument_that_makes_no_sense_is_named() {
+        for (arguments, part) in [
+            (&["--listne"][..], "--listne"),
+            (&["--config"], "--config"),
+            (&["dance"], "dance"),
+            (&["serve", "init"], "init"),
+            (&["init", "--listen", "x"], "--listen"),
+        ] {
+            let error = parsed(arguments).unwrap_err();
+            assert!(error.contains(part) && error.ends_with("see cruddur --help"), "{error}");
+        }
+    }
+}

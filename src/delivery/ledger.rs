@@ -1,0 +1,250 @@
+//! What became of everything that was handed to one backend: counts, and the trouble it is in.
+//!
+//! Trouble is told once, when it begins, and once more when it is over; not once per batch. A learner needs the
+//! sentence, not four hundred copies of it.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+
+use super::lock;
+
+/// The books of one backend.
+pub struct Ledger {
+    name: &'static str,
+    unit: &'static str,
+    counts: Counts,
+    queue_is_full: AtomicBool,
+    trouble: Mutex<Trouble>,
+}
+
+/// How much met which end. All in the backend's unit: spans, mostly.
+#[derive(Debug, Default)]
+struct Counts {
+    delivered: AtomicU64,
+    refused: AtomicU64,
+    dropped: AtomicU64,
+    sampled_out: AtomicU64,
+    not_sent: AtomicU64,
+    in_flight: AtomicU64,
+}
+
+/// The counts at one moment.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Totals {
+    /// Accepted by the other side.
+    pub delivered: u64,
+    /// Answered with a refusal that no retry would change.
+    pub refused: u64,
+    /// Given up: the queue was full, the retries used up, or the program ended.
+    pub dropped: u64,
+    /// Not sent because the sampler said so.
+    pub sampled_out: u64,
+    /// Not sent because the backend is off or waiting.
+    pub not_sent: u64,
+    /// Taken from the queue, and not yet answered.
+    pub in_flight: u64,
+}
+
+/// Something that kept a batch from its destination: what, where, what next, in one line.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Problem {
+    /// Problems of one kind are told once.
+    pub kind: String,
+    /// The line.
+    pub text: String,
+}
+
+/// The last problem, and when.
+#[derive(Clone, Debug)]
+pub struct LastError {
+    /// The line.
+    pub text: String,
+    /// When.
+    pub at: DateTime<Utc>,
+}
+
+#[derive(Default)]
+struct Trouble {
+    last: Option<LastError>,
+    since: Option<Instant>,
+    lost: u64,
+    told: HashMap<String, Instant>,
+}
+
+/// A kind of problem that comes back within this time is not told again.
+const QUIET: Duration = Duration::from_secs(600);
+/// Kinds of problems that are remembered as told.
+const MAX_KINDS: usize = 64;
+
+impl Ledger {
+    /// Empty books.
+    #[must_use]
+    pub fn new(name: &'static str, unit: &'static str) -> Self {
+        Self {
+            name,
+            unit,
+            counts: Counts::default(),
+            queue_is_full: AtomicBool::new(false),
+            trouble: Mutex::default(),
+        }
+    }
+
+    /// What is counted here: `spans`.
+    #[must_use]
+    pub fn unit(&self) -> &'static str {
+        self.unit
+    }
+
+    /// The counts now.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Totals {
+            delivered: read(&self.counts.delivered),
+            refused: read(&self.counts.refused),
+            dropped: read(&self.counts.dropped),
+            sampled_out: read(&self.counts.sampled_out),
+            not_sent: read(&self.counts.not_sent),
+            in_flight: read(&self.counts.in_flight),
+        }
+    }
+
+    /// The last problem.
+    #[must_use]
+    pub fn last_error(&self) -> Option<LastError> {
+        lock(&self.trouble).last.clone()
+    }
+
+    pub(super) fn sampled_out(&self, count: usize) {
+        add(&self.counts.sampled_out, count);
+    }
+
+    pub(super) fn not_sent(&self, count: usize) {
+        add(&self.counts.not_sent, count);
+    }
+
+    /// The queue had no room. Called by the request thread, so only the first time does more than count.
+    pub(super) fn queue_was_full(&self, count: usize, capacity: usize) {
+        add(&self.counts.dropped, count);
+        if !self.queue_is_full.swap(true, Ordering::Relaxed) {
+            let text = format!(
+                "the queue of {capacity} {} is full: new ones are dropped and counted until the destination keeps up; \
+                 see the problem above, or raise max_queue_size",
+                self.unit
+            );
+            self.problem(0, &Problem { kind: "queue full".to_owned(), text });
+        }
+    }
+
+    pub(super) fn taken(&self, count: usize) {
+        add(&self.counts.in_flight, count);
+    }
+
+    /// All of a payload arrived. Says so if the backend was in trouble.
+    pub(super) fn delivered(&self, count: usize) {
+        self.settled(&self.counts.delivered, count);
+        self.queue_is_full.store(false, Ordering::Relaxed);
+        let mut trouble = lock(&self.trouble);
+        if let Some(since) = trouble.since.take() {
+            let lost = std::mem::take(&mut trouble.lost);
+            let unit = self.unit;
+            log::info!(target: self.name, "delivering again after {:.1?}; {lost} {unit} were lost meanwhile", since.elapsed());
+        }
+    }
+
+    pub(super) fn refused(&self, count: usize, problem: &Problem) {
+        self.settled(&self.counts.refused, count);
+        self.problem(count, problem);
+    }
+
+    pub(super) fn gave_up(&self, count: usize, problem: &Problem) {
+        self.settled(&self.counts.dropped, count);
+        self.problem(count, problem);
+    }
+
+    /// A try failed, and another will follow.
+    pub(super) fn will_retry(&self, problem: &Problem) {
+        self.problem(0, problem);
+    }
+
+    /// The other side has taken everything, but has something to say.
+    pub(super) fn warned(&self, problem: &Problem) {
+        let mut trouble = lock(&self.trouble);
+        trouble.last = Some(LastError { text: problem.text.clone(), at: Utc::now() });
+        self.tell(&mut trouble, problem);
+    }
+
+    /// The program ends, and this much never left.
+    pub(super) fn lost_at_exit(&self, count: usize) {
+        add(&self.counts.dropped, count);
+    }
+
+    fn settled(&self, end: &AtomicU64, count: usize) {
+        add(end, count);
+        self.counts.in_flight.fetch_sub(count as u64, Ordering::Relaxed);
+    }
+
+    fn problem(&self, lost: usize, problem: &Problem) {
+        let mut trouble = lock(&self.trouble);
+        trouble.last = Some(LastError { text: problem.text.clone(), at: Utc::now() });
+        trouble.since.get_or_insert_with(Instant::now);
+        trouble.lost += lost as u64;
+        self.tell(&mut trouble, problem);
+    }
+
+    fn tell(&self, trouble: &mut Trouble, problem: &Problem) {
+        if trouble.told.get(&problem.kind).is_some_and(|told| told.elapsed() < QUIET) {
+            return;
+        }
+        if trouble.told.len() == MAX_KINDS {
+            trouble.told.clear();
+        }
+        trouble.told.insert(problem.kind.clone(), Instant::now());
+        log::warn!(target: self.name, "{}", problem.text);
+    }
+}
+
+fn add(count: &AtomicU64, more: usize) {
+    count.fetch_add(more as u64, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(kind: &str) -> Problem {
+        Problem { kind: kind.to_owned(), text: format!("{kind} happened") }
+    }
+
+    #[test]
+    fn every_span_taken_is_settled_once() {
+        let ledger = Ledger::new("test", "spans");
+        ledger.taken(10);
+        assert_eq!(ledger.totals().in_flight, 10);
+        ledger.delivered(4);
+        ledger.refused(3, &problem("401"));
+        ledger.gave_up(3, &problem("503"));
+        ledger.queue_was_full(2, 5);
+        let expected = Totals { delivered: 4, refused: 3, dropped: 5, ..Totals::default() };
+        assert_eq!(ledger.totals(), expected);
+    }
+
+    #[test]
+    fn a_kind_of_problem_is_told_once_and_remembered_as_the_last() {
+        let ledger = Ledger::new("test", "spans");
+        for _ in 0..3 {
+            ledger.will_retry(&problem("503"));
+            ledger.will_retry(&problem("timeout"));
+        }
+        assert_eq!(lock(&ledger.trouble).told.len(), 2);
+        assert_eq!(ledger.last_error().unwrap().text, "timeout happened");
+        for n in 0..1000 {
+            ledger.will_retry(&problem(&n.to_string()));
+        }
+        assert!(lock(&ledger.trouble).told.len() <= MAX_KINDS);
+    }
+}

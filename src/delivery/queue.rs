@@ -1,0 +1,206 @@
+//! A bounded queue between the request thread and one worker.
+//!
+//! Waking a sleeping thread costs more than answering a request, so a push wakes the worker in two cases only: it was
+//! idle (then it starts its clock), or a batch is full. In between the worker sleeps until its clock says "send".
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use super::lock;
+
+/// How much waits, and how long.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct BatchLimits {
+    /// The longest time that anything waits for its batch to fill.
+    pub delay: Duration,
+    /// How much the queue holds; what comes on top is dropped and counted.
+    pub queue: usize,
+    /// How much makes a batch.
+    pub batch: usize,
+}
+
+/// What waits for one worker. Limits are counted in weight: a trace weighs as many spans as it has.
+pub struct Queue<T> {
+    limits: BatchLimits,
+    state: Mutex<State<T>>,
+    wake: Condvar,
+}
+
+struct State<T> {
+    items: VecDeque<(T, usize)>,
+    weight: usize,
+    /// When the batch that waits is due; `None` while the worker is idle.
+    due: Option<Instant>,
+    /// The worker has been told already.
+    told: bool,
+    closed: bool,
+}
+
+impl<T> Queue<T> {
+    /// An empty queue.
+    #[must_use]
+    pub fn new(limits: BatchLimits) -> Self {
+        let state = State { items: VecDeque::new(), weight: 0, due: None, told: false, closed: false };
+        Self { limits, state: Mutex::new(state), wake: Condvar::new() }
+    }
+
+    /// Adds an item; false if it does not fit, and then it is gone.
+    pub fn push(&self, item: T, weight: usize) -> bool {
+        let mut state = lock(&self.state);
+        if state.closed || state.weight + weight > self.limits.queue {
+            return false;
+        }
+        state.items.push_back((item, weight));
+        state.weight += weight;
+        let wake = !state.told && (state.due.is_none() || state.weight >= self.limits.batch);
+        if state.due.is_none() {
+            state.due = Some(Instant::now() + self.limits.delay);
+            state.told = state.weight >= self.limits.batch;
+        } else {
+            state.told |= wake;
+        }
+        drop(state);
+        if wake {
+            self.wake.notify_one();
+        }
+        true
+    }
+
+    /// The next batch, once it is full or due; at most one batch's weight, but never less than one item. `None` when
+    /// the queue is closed and empty.
+    pub fn take(&self) -> Option<Vec<T>> {
+        let mut state = lock(&self.state);
+        loop {
+            let now = Instant::now();
+            let due = state.due.is_some_and(|due| due <= now) || state.weight >= self.limits.batch || state.closed;
+            if due && !state.items.is_empty() {
+                return Some(self.take_batch(&mut state));
+            }
+            if state.closed {
+                return None;
+            }
+            state = match state.due {
+                None => self.wake.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner),
+                Some(due) => {
+                    let left = due.saturating_duration_since(now);
+                    self.wake.wait_timeout(state, left).unwrap_or_else(std::sync::PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    fn take_batch(&self, state: &mut State<T>) -> Vec<T> {
+        let mut batch = Vec::new();
+        let mut weight = 0;
+        while let Some((_, next)) = state.items.front() {
+            if !batch.is_empty() && weight + next > self.limits.batch {
+                break;
+            }
+            let Some((item, next)) = state.items.pop_front() else { break };
+            weight += next;
+            batch.push(item);
+        }
+        state.weight -= weight;
+        // What stays came later than what leaves, so its time is not before this.
+        state.due = state.due.filter(|_| !state.items.is_empty());
+        state.told = false;
+        batch
+    }
+
+    /// Takes nothing more; what waits can still be taken, without waiting for its batch to fill.
+    pub fn close(&self) {
+        lock(&self.state).closed = true;
+        self.wake.notify_all();
+    }
+
+    /// The weight of what waits.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        lock(&self.state).weight
+    }
+
+    /// The limits it was made with.
+    #[must_use]
+    pub fn limits(&self) -> BatchLimits {
+        self.limits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::thread;
+
+    use super::*;
+
+    fn limits(delay_ms: u64, queue: usize, batch: usize) -> BatchLimits {
+        BatchLimits { delay: Duration::from_millis(delay_ms), queue, batch }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_and_the_rest_kept() {
+        let queue = Queue::new(limits(1, 5, 5));
+        assert!(queue.push("a", 3));
+        assert!(!queue.push("b", 3));
+        assert!(queue.push("c", 2));
+        assert_eq!(queue.weight(), 5);
+        assert_eq!(queue.take(), Some(vec!["a", "c"]));
+        assert_eq!(queue.weight(), 0);
+    }
+
+    #[test]
+    fn a_batch_holds_whole_items_up_to_its_weight() {
+        let queue = Queue::new(limits(1, 100, 4));
+        for (item, weight) in [("a", 2), ("b", 2), ("c", 1), ("big", 9), ("d", 1)] {
+            assert!(queue.push(item, weight));
+        }
+        queue.close();
+        let mut batches = Vec::new();
+        while let Some(batch) = queue.take() {
+            batches.push(batch);
+        }
+        assert_eq!(batches, [vec!["a", "b"], vec!["c"], vec!["big"], vec!["d"]]);
+        assert!(!queue.push("late", 1));
+    }
+
+    #[test]
+    fn a_full_batch_does_not_wait_for_its_time() {
+        let queue = Arc::new(Queue::new(limits(3_600_000, 100, 3)));
+        let worker = thread::spawn({
+            let queue = Arc::clone(&queue);
+            move || queue.take()
+        });
+        for n in 0..3 {
+            queue.push(n, 1);
+        }
+        assert_eq!(worker.join().unwrap(), Some(vec![0, 1, 2]));
+    }
+
+    #[test]
+    fn a_single_item_is_taken_when_its_time_has_come() {
+        let queue = Arc::new(Queue::new(limits(20, 100, 100)));
+        let worker = thread::spawn({
+            let queue = Arc::clone(&queue);
+            move || queue.take()
+        });
+        let pushed = Instant::now();
+        queue.push(1, 1);
+        assert_eq!(worker.join().unwrap(), Some(vec![1]));
+        assert!(pushed.elapsed() >= Duration::from_millis(20));
+    }
+
+    #[test]
+    fn nothing_is_lost_or_doubled_between_two_threads() {
+        let queue = Arc::new(Queue::new(limits(1, 1_000_000, 7)));
+        let worker = thread::spawn({
+            let queue = Arc::clone(&queue);
+            move || std::iter::from_fn(|| queue.take()).flatten().collect::<Vec<_>>()
+        });
+        for n in 0..50_000 {
+            assert!(queue.push(n, 1 + n % 3));
+        }
+        queue.close();
+        assert_eq!(worker.join().unwrap(), (0..50_000).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,189 @@
+//! The head of a request, checked before anybody acts on it: tiny_http lets through what other servers refuse, and what
+//! two servers read differently is how requests are smuggled.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+
+use tiny_http::{Method, Request};
+
+use super::answer::Failure;
+use crate::trace::context::TraceHeaders;
+
+/// What the program reads of a request's head.
+pub struct Head<'r> {
+    /// The method, by its name.
+    pub method: &'r str,
+    /// The path as it came, with its percent signs.
+    pub path: &'r str,
+    /// What follows the question mark, as it came.
+    pub query: Option<&'r str>,
+    /// `1.1`, mostly.
+    pub version: &'static str,
+    /// The other end of the connection.
+    pub peer: Option<SocketAddr>,
+    /// `Host`.
+    pub host: Option<&'r str>,
+    /// `X-Forwarded-Host`.
+    pub forwarded_host: Option<&'r str>,
+    /// The first address of `X-Forwarded-For`.
+    pub forwarded_for: Option<&'r str>,
+    /// Whether a proxy says that the client came by https.
+    pub forwarded_https: bool,
+    /// `Origin`: the page that makes this request.
+    pub origin: Option<&'r str>,
+    /// `User-Agent`.
+    pub user_agent: Option<&'r str>,
+    /// `Content-Type`.
+    pub content_type: Option<&'r str>,
+    /// `Content-Encoding`.
+    pub content_encoding: Option<&'r str>,
+    /// Whether `Content-Length` is there.
+    pub has_length: bool,
+    /// Whether `Transfer-Encoding` is there.
+    pub is_chunked: bool,
+    /// The headers of trace context.
+    pub trace: TraceHeaders<'r>,
+    /// Why the request will not be answered as it wishes.
+    pub problem: Option<Failure>,
+}
+
+/// Heads larger than this are refused.
+const MAX_BYTES: usize = 8 * 1024;
+/// Heads with more headers than this are refused.
+const MAX_HEADERS: usize = 64;
+/// Query values that are keys or signatures, by OpenTelemetry's list.
+const SECRET_QUERY_KEYS: [&str; 7] = [
+    "AWSAccessKeyId",
+    "Signature",
+    "sig",
+    "X-Amz-Signature",
+    "X-Amz-Credential",
+    "X-Amz-Security-Token",
+    "X-Goog-Signature",
+];
+
+impl<'r> Head<'r> {
+    /// Reads the head of `request`.
+    #[must_use]
+    pub fn read(request: &'r Request) -> Self {
+        let target = request.url();
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (target, None),
+        };
+        let mut head = Self {
+            method: request.method().as_str(),
+            path,
+            query,
+            version: if *request.http_version() == (1, 0) { "1.0" } else { "1.1" },
+            peer: request.remote_addr().copied(),
+            host: None,
+            forwarded_host: None,
+            forwarded_for: None,
+            forwarded_https: false,
+            origin: None,
+            user_agent: None,
+            content_type: None,
+            content_encoding: None,
+            has_length: false,
+            is_chunked: false,
+            trace: TraceHeaders::default(),
+            problem: None,
+        };
+        let mut size = target.len();
+        for header in request.headers() {
+            let (name, value) = (header.field.as_str().as_str(), header.value.as_str());
+            size += name.len() + value.len() + 4;
+            head.read_header(name, value.trim());
+        }
+        if size > MAX_BYTES || request.headers().len() > MAX_HEADERS {
+            let message = format!("the head is too large: at most {MAX_BYTES} bytes and {MAX_HEADERS} headers are read");
+            head.problem = Some(Failure::refused(431, message));
+        } else if !path.starts_with('/') && !(path == "*" && *request.method() == Method::Options) {
+            head.refuse("the target must be a path that begins with /");
+        } else if target.bytes().any(|byte| byte.is_ascii_control()) {
+            head.refuse("the target holds control characters");
+        } else if head.host.is_none() && head.version == "1.1" {
+            head.refuse("the Host header is missing");
+        }
+        head
+    }
+
+    /// Whether the client uses https, as far as a proxy tells.
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        if self.forwarded_https { "https" } else { "http" }
+    }
+
+    /// The name and port that the client asked for.
+    #[must_use]
+    pub fn server(&self) -> Option<(&'r str, u16)> {
+        let authority = self.forwarded_host.or(self.host)?;
+        let default = if self.forwarded_https { 443 } else { 80 };
+        let (name, port) = match authority.rsplit_once(':') {
+            Some((name, port)) if !port.ends_with(']') => (name, port.parse().ok()?),
+            _ => (authority, default),
+        };
+        Some((name.trim_matches(['[', ']']), port))
+    }
+
+    /// The query without the values of signatures and keys.
+    #[must_use]
+    pub fn safe_query(&self) -> Option<Cow<'r, str>> {
+        let query = self.query?;
+        let secret = |pair: &str| {
+            let key = pair.split('=').next().unwrap_or(pair);
+            SECRET_QUERY_KEYS.contains(&key)
+        };
+        if !query.split('&').any(secret) {
+            return Some(Cow::Borrowed(query));
+        }
+        let safe = query.split('&').map(|pair| match pair.split_once('=') {
+            Some((key, _)) if secret(pair) => format!("{key}=REDACTED"),
+            _ => pair.to_owned(),
+        });
+        Some(Cow::Owned(safe.collect::<Vec<_>>().join("&")))
+    }
+
+    fn read_header(&mut self, name: &str, value: &'r str) {
+        let is = |known: &str| name.eq_ignore_ascii_case(known);
+        match name.len() {
+            4 if is("host") => {
+                if self.host.replace(value).is_some() {
+                    self.refuse("there is more than one Host header");
+                }
+            }
+            6 if is("origin") => self.origin = Some(value),
+            10 if is("user-agent") => self.user_agent = Some(value),
+            10 if is("tracestate") => self.trace.tracestate.push(value),
+            11 if is("traceparent") => self.trace.traceparent.push(value),
+            12 if is("content-type") => self.content_type = Some(value),
+            14 if is("content-length") => {
+                if self.has_length {
+                    self.refuse("there is more than one Content-Length header");
+                } else if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
+                    self.refuse("Content-Length must be digits only");
+                } else if value.parse::<usize>().is_err() {
+                    self.refuse("Content-Length is larger than any body can be");
+                }
+                self.has_length = true;
+            }
+            15 if is("x-amzn-trace-id") => {
+                self.trace.x_amzn_trace_id.get_or_insert(value);
+            }
+            15 if is("x-forwarded-for") => {
+                self.forwarded_for = value.split(',').next().map(str::trim).filter(|first| !first.is_empty());
+            }
+            16 if is("x-forwarded-host") => self.forwarded_host = Some(value),
+            16 if is("content-encoding") => self.content_encoding = Some(value),
+            17 if is("transfer-encoding") => self.is_chunked = true,
+            17 if is("x-forwarded-proto") => self.forwarded_https = value.eq_ignore_ascii_case("https"),
+            _ => {}
+        }
+    }
+
+    /// The first problem counts.
+    fn refuse(&mut self, message: &str) {
+        self.problem.get_or_insert_with(|| Failure::refused(400, message.to_owned()));
+    }
+}

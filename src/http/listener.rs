@@ -1,0 +1,170 @@
+//! The listening socket, and the three ways in which the request loop is woken: a request, a body that was read, the end.
+//!
+//! tiny_http would bind a socket by itself; this one is ours because options set on it are inherited by every connection:
+//!
+//! - `TCP_NODELAY`: without it an answer in two pieces waits 44 ms for the client's delayed acknowledgement;
+//! - a send time-out: the loop is never held by a client that does not read;
+//! - a receive time-out, so that silent connections end. It would end `accept` too, which the ticker prevents.
+//!
+//! The ticker connects to our own port many times a second and hangs up. tiny_http's thread pool counts a thread as free
+//! until it has woken up; five connections that open together can share four threads, and one of them waits until
+//! another connection comes or goes. A browser opens six. The ticker is that other connection.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tiny_http::{Request, Server};
+
+/// Where requests come from.
+pub struct Listener {
+    server: Arc<Server>,
+    shared: Arc<Shared>,
+    address: SocketAddr,
+}
+
+/// What the loop has to do next.
+pub enum Next {
+    /// Answer this.
+    Request(Request),
+    /// Look for bodies that were read.
+    Wake,
+    /// Answer what is left and stop.
+    Stop,
+    /// Nothing will come any more, for this reason.
+    Failed(io::Error),
+}
+
+struct Shared {
+    stopping: AtomicBool,
+    /// Requests so far: the ticker runs faster while there are some.
+    requests: AtomicU64,
+}
+
+const SEND_TIMEOUT: Duration = Duration::from_millis(200);
+const RECEIVE_TIMEOUT: Duration = Duration::from_secs(10);
+const USER_TIMEOUT: Duration = Duration::from_secs(6);
+const SEND_BUFFER: usize = 256 * 1024;
+const BACKLOG: i32 = 1024;
+/// Each tick frees one connection: in a burst of 64 that is up to 28, so the busy ticker has to be quick.
+const BUSY_TICK: Duration = Duration::from_millis(10);
+const IDLE_TICK: Duration = Duration::from_millis(50);
+/// So many ticks without a request make the ticker slow down.
+const TICKS_TO_IDLE: u32 = 100;
+
+impl Listener {
+    /// Listens on `address`, `host:port`; port 0 takes a free one.
+    ///
+    /// # Errors
+    ///
+    /// The address is none, or is taken.
+    pub fn bind(address: &str) -> io::Result<Self> {
+        let candidates = address.to_socket_addrs()?;
+        let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "the host name has no address"));
+        for candidate in candidates {
+            result = bind(candidate);
+            if result.is_ok() {
+                break;
+            }
+        }
+        let socket = result?;
+        let address = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let for_stop = socket.try_clone()?;
+        let server = Server::from_listener(std::net::TcpListener::from(socket), None).map_err(io::Error::other)?;
+        let server = Arc::new(server);
+        let shared = Arc::new(Shared { stopping: AtomicBool::new(false), requests: AtomicU64::new(0) });
+        stop_on_signal(Arc::clone(&server), Arc::clone(&shared), for_stop)?;
+        tick(address, Arc::clone(&shared))?;
+        Ok(Self { server, shared, address })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The server, to be woken by others.
+    #[must_use]
+    pub fn server(&self) -> Arc<Server> {
+        Arc::clone(&self.server)
+    }
+
+    /// Waits for something to do.
+    #[must_use]
+    pub fn next(&self) -> Next {
+        match self.server.recv() {
+            Ok(request) => {
+                self.shared.requests.fetch_add(1, Ordering::Relaxed);
+                Next::Request(request)
+            }
+            Err(_) if self.shared.stopping.load(Ordering::Acquire) => Next::Stop,
+            // What `unblock` leaves behind; an error of `accept` has another kind.
+            Err(error) if error.kind() == io::ErrorKind::Other && error.raw_os_error().is_none() => Next::Wake,
+            Err(error) => Next::Failed(error),
+        }
+    }
+
+    /// The next request that has already come in, if there is one.
+    #[must_use]
+    pub fn next_waiting(&self) -> Option<Request> {
+        self.server.try_recv().ok().flatten()
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_write_timeout(Some(SEND_TIMEOUT))?;
+    socket.set_read_timeout(Some(RECEIVE_TIMEOUT))?;
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(30)))?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// The first signal stops the listener, the second one the process.
+fn stop_on_signal(server: Arc<Server>, shared: Arc<Shared>, socket: Socket) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            if shared.stopping.swap(true, Ordering::AcqRel) {
+                std::process::exit(128 + signal);
+            }
+            // New connections are refused from here on; requests that are already in are still answered.
+            let _ = SockRef::from(&socket).shutdown(std::net::Shutdown::Both);
+            server.unblock();
+        }
+    })?;
+    Ok(())
+}
+
+fn tick(address: SocketAddr, shared: Arc<Shared>) -> io::Result<()> {
+    let ip = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    };
+    let to_ourselves = SocketAddr::new(ip, address.port());
+    thread::Builder::new().name("ticker".to_owned()).spawn(move || {
+        let (mut seen, mut quiet) = (0, TICKS_TO_IDLE);
+        while !shared.stopping.load(Ordering::Acquire) {
+            thread::sleep(if quiet < TICKS_TO_IDLE { BUSY_TICK } else { IDLE_TICK });
+            let requests = shared.requests.load(Ordering::Relaxed);
+            quiet = if requests == seen { quiet.saturating_add(1) } else { 0 };
+            seen = requests;
+            drop(TcpStream::connect_timeout(&to_ourselves, RECEIVE_TIMEOUT / 10));
+        }
+    })?;
+    Ok(())
+}

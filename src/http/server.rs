@@ -1,0 +1,307 @@
+//! The one loop: receive, route, answer, and hand the finished trace on.
+
+use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::io::{self, Cursor, Write as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use log::Level;
+use tiny_http::{Header, Request, Response, StatusCode};
+
+use super::answer::{Answer, Failure};
+use super::body::{Arrived, Bodies, Refused, Rest};
+use super::cors::Cors;
+use super::head::Head;
+use super::listener::{Listener, Next};
+use super::routes::{Call, Found, find};
+use super::semantics::{SCOPE, describe_answer, describe_request, span_name};
+use super::send::{ClientGone, Sender};
+use crate::activities::App;
+use crate::page::Page;
+use crate::trace::id::TraceId;
+use crate::trace::{RequestTrace, Tracer};
+
+/// Everything that the loop works with.
+pub struct Server {
+    listener: Listener,
+    app: App,
+    tracer: Tracer,
+    page: Page,
+    cors: Cors,
+    known_methods: Vec<String>,
+    sender: Sender,
+    buffers: RefCell<Buffers>,
+}
+
+/// Memory that is used again for every answer.
+#[derive(Default)]
+struct Buffers {
+    answer: Vec<u8>,
+    access_line: String,
+    date: CachedText,
+    minute: CachedText,
+}
+
+/// A time as text, formatted again only when the text changes.
+#[derive(Default)]
+struct CachedText {
+    valid_for: i64,
+    text: String,
+}
+
+/// How long answers that are not finished may take once the program is told to stop.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+impl Server {
+    /// A server that answers on `listener`.
+    #[must_use]
+    pub fn new(listener: Listener, tracer: Tracer, page: Page, cors: Cors, known_methods: Vec<String>) -> Self {
+        let (app, sender, buffers) = (App::new(), Sender::default(), RefCell::default());
+        Self { listener, app, tracer, page, cors, known_methods, sender, buffers }
+    }
+
+    /// Answers requests until the program is told to stop.
+    ///
+    /// # Errors
+    ///
+    /// No connection can be accepted any more.
+    pub fn run(&self) -> io::Result<()> {
+        let mut bodies = Bodies::new(self.listener.server());
+        let result = loop {
+            match self.listener.next() {
+                Next::Request(request) => {
+                    if let Some(arrived) = bodies.arrived(request) {
+                        self.answer(arrived);
+                    }
+                }
+                Next::Wake => {}
+                Next::Stop => break Ok(()),
+                Next::Failed(error) => break Err(error),
+            }
+            while let Some(arrived) = bodies.ready() {
+                self.answer(arrived);
+            }
+        };
+        self.answer_the_last(&mut bodies);
+        result
+    }
+
+    /// What the program knows about itself, when the loop has ended.
+    #[must_use]
+    pub fn into_page(self) -> Page {
+        self.page
+    }
+
+    fn answer_the_last(&self, bodies: &mut Bodies) {
+        let deadline = Instant::now() + LAST_ANSWERS;
+        while let Some(request) = self.listener.next_waiting() {
+            if let Some(arrived) = bodies.arrived(request) {
+                self.answer(arrived);
+            }
+        }
+        while (bodies.are_pending() || self.sender.are_pending()) && Instant::now() < deadline {
+            match bodies.ready() {
+                Some(arrived) => self.answer(arrived),
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+    }
+
+    fn answer(&self, Arrived { request, at, body }: Arrived) {
+        let head = Head::read(&request);
+        let found = find(head.method, head.path);
+        let route = match &found {
+            Found::Route(route, _) | Found::Options(route) | Found::WrongMethod(route) => Some(*route),
+            Found::Nothing => None,
+        };
+        let traced = route.is_none_or(|route| route.traced);
+        self.page.count_request();
+        if !traced {
+            let trace = self.tracer.untraced(at);
+            let (answer, rest) = self.answer_to(&head, &found, &trace, body, None);
+            self.write_access_line(&head, answer.status);
+            let _ = self.send(request, &answer, rest, None);
+            log::debug!(target: "access", "{}", self.buffers.borrow().access_line);
+            return;
+        }
+        let known = self.known_methods.iter().any(|method| method == head.method);
+        let trace = self.tracer.begin(at, &head.trace, SCOPE, span_name(head.method, known, &found));
+        describe_request(&trace, &head, known, route);
+        let (answer, rest) = self.answer_to(&head, &found, &trace, body, Some(trace.trace_id()));
+        describe_answer(&trace, answer.status);
+        self.write_access_line(&head, answer.status);
+        if self.send(request, &answer, rest, Some(&trace)).is_err() {
+            trace.set_attribute("error.type", "client_gone");
+        }
+        let level = match answer.status {
+            500.. => Level::Error,
+            400..=499 => Level::Warn,
+            _ => Level::Info,
+        };
+        log::log!(target: "access", level, "{}", self.buffers.borrow().access_line);
+        if let Some(trace) = trace.finish() {
+            self.page.finished(Arc::new(trace));
+        }
+    }
+
+    fn answer_to(
+        &self,
+        head: &Head<'_>,
+        found: &Found<'_>,
+        trace: &RequestTrace<'_>,
+        body: Result<Vec<u8>, Refused>,
+        trace_id: Option<TraceId>,
+    ) -> (Answer, Rest) {
+        let (result, rest) = match body {
+            Ok(body) => (self.result(head, found, trace, &body), Rest::None),
+            Err(Refused { failure, rest }) => (Err(failure), rest),
+        };
+        let answer = result.unwrap_or_else(|failure| {
+            if let Failure::Internal(exception) = &failure {
+                log::error!("{} at {}", exception.message, exception.place);
+                trace.record_exception(exception);
+            }
+            Answer::of(&failure, trace_id)
+        });
+        (answer, rest)
+    }
+
+    fn result(
+        &self,
+        head: &Head<'_>,
+        found: &Found<'_>,
+        trace: &RequestTrace<'_>,
+        body: &[u8],
+    ) -> Result<Answer, Failure> {
+        let (route, parameter) = match found {
+            Found::Route(route, parameter) => (route, parameter),
+            Found::Options(route) => return Ok(Answer::empty(route.allow())),
+            Found::WrongMethod(route) => {
+                let message = format!("{} is not possible here; this path has {}", head.method, route.allow());
+                return Err(Failure::Refused { status: 405, message, allow: Some(route.allow()) });
+            }
+            Found::Nothing => {
+                let message = "there is nothing here; try /api/activities/home, or /telemetry/status";
+                return Err(Failure::refused(404, message));
+            }
+        };
+        let call = Call {
+            trace,
+            app: &self.app,
+            page: &self.page,
+            parameter: parameter.clone(),
+            query: head.query.unwrap_or_default(),
+            body,
+            content_type: head.content_type,
+            content_encoding: head.content_encoding,
+            peer: head.peer,
+        };
+        catch_unwind(AssertUnwindSafe(|| route.answer(&call))).unwrap_or_else(|_| {
+            trace.record_panic();
+            Err(Failure::Panicked)
+        })
+    }
+
+    /// `[2023-Feb-25 22:17] 127.0.0.1 GET http /api/activities/home 200 OK`, the line of the course.
+    fn write_access_line(&self, head: &Head<'_>, status: u16) {
+        let mut buffers = self.buffers.borrow_mut();
+        let Buffers { access_line, minute, .. } = &mut *buffers;
+        access_line.clear();
+        let now = Utc::now();
+        let minute = minute.get(now.timestamp() / 60, now, "%Y-%b-%d %H:%M");
+        let _ = write!(access_line, "[{minute}] ");
+        let _ = match head.peer {
+            Some(peer) => write!(access_line, "{}", peer.ip().to_canonical()),
+            None => access_line.write_char('-'),
+        };
+        let _ = write!(access_line, " {} {} ", head.method, head.scheme());
+        push_printable(access_line, head.path);
+        if let Some(query) = head.safe_query() {
+            access_line.push('?');
+            push_printable(access_line, &query);
+        }
+        let _ = write!(access_line, " {status} {}", StatusCode(status).default_reason_phrase());
+    }
+
+    fn send(
+        &self,
+        request: Request,
+        answer: &Answer,
+        rest: Rest,
+        trace: Option<&RequestTrace<'_>>,
+    ) -> Result<(), ClientGone> {
+        let head = Head::read(&request);
+        let is_head = head.method == "HEAD";
+        if rest != Rest::None {
+            let mut headers = Vec::new();
+            self.headers(&head, answer, trace, &mut |name, value| {
+                headers.extend(Header::from_bytes(name, value));
+            });
+            let length = answer.body.len();
+            let response =
+                Response::new(StatusCode(answer.status), headers, Cursor::new(answer.body.clone()), Some(length), None);
+            return self.sender.refuse(request, rest, response);
+        }
+        let mut buffers = self.buffers.borrow_mut();
+        let Buffers { answer: out, date, .. } = &mut *buffers;
+        out.clear();
+        let now = Utc::now();
+        let date = date.get(now.timestamp(), now, "%a, %d %b %Y %H:%M:%S GMT");
+        let reason = StatusCode(answer.status).default_reason_phrase();
+        let _ = write!(out, "HTTP/1.1 {} {reason}\r\nDate: {date}\r\n", answer.status);
+        self.headers(&head, answer, trace, &mut |name, value| {
+            for part in [name, ": ", value, "\r\n"] {
+                out.extend_from_slice(part.as_bytes());
+            }
+        });
+        let _ = write!(out, "Content-Length: {}\r\n\r\n", answer.body.len());
+        if !is_head {
+            out.extend_from_slice(&answer.body);
+        }
+        self.sender.send(request, out)
+    }
+
+    fn headers(
+        &self,
+        head: &Head<'_>,
+        answer: &Answer,
+        trace: Option<&RequestTrace<'_>>,
+        put: &mut dyn FnMut(&str, &str),
+    ) {
+        if !answer.body.is_empty() {
+            put("Content-Type", "application/json");
+        }
+        if let Some(allow) = answer.allow {
+            put("Allow", allow);
+        }
+        self.cors.headers(head.path, head.origin, head.method == "OPTIONS", put);
+        if let Some(trace) = trace {
+            put("traceparent", &trace.traceparent());
+            if !trace.trace_state().is_empty() {
+                put("tracestate", trace.trace_state());
+            }
+            put("X-Amzn-Trace-Id", &trace.x_amzn_trace_id());
+        }
+    }
+}
+
+impl CachedText {
+    fn get(&mut self, valid_for: i64, now: DateTime<Utc>, format: &str) -> &str {
+        if self.valid_for != valid_for || self.text.is_empty() {
+            self.valid_for = valid_for;
+            self.text.clear();
+            let _ = write!(self.text, "{}", now.format(format));
+        }
+        &self.text
+    }
+}
+
+/// What a client sends must not begin a new line in the log, or move the cursor of who reads it.
+fn push_printable(line: &mut String, text: &str) {
+    for c in text.chars() {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+}

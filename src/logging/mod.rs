@@ -1,0 +1,32 @@
+//! The other half of stage 2: log lines, each with the ids of the span it was written in.
+//!
+//! ```text
+//! 2026-11-22T23:57:13.123Z INFO  access: [2026-Nov-22 23:57] 127.0.0.1 GET http /api/activities/home 200 OK
+//!     trace_id=4efaaf4d1e8720b39541901950019ee5 span_id=53995c3f42cd8ad8       (all on one line)
+//! ```
+//!
+//! The names `trace_id` and `span_id` are those of OpenTelemetry's convention for plain text logs.
+//!
+//! Specification: <https://opentelemetry.io/docs/specs/otel/compatibility/logging_trace_context/>.
+
+use std::io::Write;
+
+use chrono::{SecondsFormat, Utc};
+
+use crate::trace::current;
+
+/// Log lines go to standard error from here on. `RUST_LOG` says which; without it, `info` and above.
+pub fn init() {
+    let filter = std::env::var("RUST_LOG").ok().filter(|filter| !filter.trim().is_empty());
+    env_logger::Builder::new()
+        .parse_filters(filter.as_deref().unwrap_or("info"))
+        .format(|out, record| {
+            let time = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
+            write!(out, "{time} {:<5} {}: {}", record.level(), record.target(), record.args())?;
+            if let Some(current) = current::span() {
+                write!(out, " trace_id={} span_id={}", current.trace_id, current.span_id)?;
+            }
+            writeln!(out)
+        })
+        .init();
+}

@@ -1,0 +1,80 @@
+//! `GET /telemetry/status`: what is on, what is off and why, and what became of everything.
+
+use std::collections::BTreeMap;
+
+use chrono::SecondsFormat;
+use serde::Serialize;
+
+use super::Page;
+use crate::delivery::Lane;
+
+/// ```text
+/// {"service_name":"backend-flask","version":"0.1.0","started_at":"2026-11-22T10:00:00Z","requests":3,
+///  "backends":{"honeycomb":{"state":"on","reason":"...","endpoint":"https://api.honeycomb.io/v1/traces","unit":"spans",
+///    "queued":0,"in_flight":0,"delivered":6,"refused":0,"dropped":0,"sampled_out":0,"not_sent":0,"last_error":null}}}
+/// ```
+#[derive(Serialize)]
+pub(super) struct Status<'p> {
+    service_name: &'p str,
+    version: &'static str,
+    started_at: String,
+    requests: u64,
+    backends: BTreeMap<&'static str, BackendStatus<'p>>,
+}
+
+#[derive(Serialize)]
+struct BackendStatus<'p> {
+    state: &'static str,
+    reason: &'p str,
+    endpoint: &'p str,
+    unit: &'static str,
+    queued: usize,
+    in_flight: u64,
+    delivered: u64,
+    refused: u64,
+    dropped: u64,
+    sampled_out: u64,
+    not_sent: u64,
+    last_error: Option<LastErrorJson>,
+}
+
+#[derive(Serialize)]
+struct LastErrorJson {
+    text: String,
+    at: String,
+}
+
+impl<'p> Status<'p> {
+    pub(super) fn of(page: &'p Page) -> Self {
+        Self {
+            service_name: &page.service_name,
+            version: env!("CARGO_PKG_VERSION"),
+            started_at: page.started_at.to_rfc3339_opts(SecondsFormat::Secs, true),
+            requests: page.requests.get(),
+            backends: page.pipeline.lanes().iter().map(|lane| (lane.name, BackendStatus::of(lane))).collect(),
+        }
+    }
+}
+
+impl<'p> BackendStatus<'p> {
+    fn of(lane: &'p Lane) -> Self {
+        let totals = lane.ledger.totals();
+        Self {
+            state: lane.state,
+            reason: &lane.reason,
+            endpoint: &lane.destination,
+            unit: lane.ledger.unit(),
+            queued: lane.queued(),
+            in_flight: totals.in_flight,
+            delivered: totals.delivered,
+            refused: totals.refused,
+            dropped: totals.dropped,
+            sampled_out: totals.sampled_out,
+            not_sent: totals.not_sent,
+            last_error: lane.ledger.last_error().map(|error| LastErrorJson {
+                text: error.text,
+                at: error.at.to_rfc3339_opts(SecondsFormat::Millis, true),
+            }),
+        }
+    }
+}

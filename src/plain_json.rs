@@ -1,0 +1,49 @@
+//! Attributes and times as JSON says them by itself: for people and small programs, where OTLP's mapping would only be
+//! in the way. The console and the page share it.
+
+use chrono::{DateTime, SecondsFormat};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::trace::Value;
+use crate::trace::span::{Attribute, Metadata};
+
+/// Microseconds and `Z`.
+pub(crate) fn time(unix_nanos: u64) -> String {
+    let nanos = i64::try_from(unix_nanos).unwrap_or(i64::MAX);
+    DateTime::from_timestamp_nanos(nanos).to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+/// Attributes, and metadata as `namespace.key`, as one object.
+pub(crate) struct Fields<'a>(pub(crate) &'a [Attribute], pub(crate) &'a [Metadata]);
+
+impl Serialize for Fields<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(None)?;
+        for attribute in self.0 {
+            object.serialize_entry(attribute.key.as_ref(), &PlainValue(&attribute.value))?;
+        }
+        for metadata in self.1 {
+            let key = format!("{}.{}", metadata.namespace, metadata.key);
+            object.serialize_entry(&key, &PlainValue(&metadata.value))?;
+        }
+        object.end()
+    }
+}
+
+/// A value as JSON says it by itself.
+struct PlainValue<'a>(&'a Value);
+
+impl Serialize for PlainValue<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::String(text) => serializer.serialize_str(text),
+            Value::Bool(value) => serializer.serialize_bool(*value),
+            Value::Int(number) => serializer.serialize_i64(*number),
+            Value::Double(number) if number.is_finite() => serializer.serialize_f64(*number),
+            Value::Double(number) => serializer.collect_str(number),
+            Value::Bytes(bytes) => serializer.collect_str(&format_args!("<{} bytes>", bytes.len())),
+            Value::Array(values) => serializer.collect_seq(values.iter().map(PlainValue)),
+            Value::Map(entries) => Fields(entries, &[]).serialize(serializer),
+        }
+    }
+}

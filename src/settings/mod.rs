@@ -1,0 +1,263 @@
+//! `telemetry.toml` and the environment become [`Settings`].
+//!
+//! The environment wins over the file, the file over the default; only `enabled` is the file's alone, so that one
+//! place says what is on. A mistake in the file ends the program before it listens; a mistake in a variable is noticed,
+//! and the next source counts.
+
+mod resource;
+mod sources;
+
+use std::time::Duration;
+
+use crate::delivery::BatchLimits;
+use crate::trace::context::Propagator;
+use crate::trace::id::IdSource;
+use crate::trace::sampler::Sampler;
+use crate::trace::span::{Attribute, Limits};
+
+pub use sources::{DEFAULT_FILE, Env, Origin, Setting, SettingsError, Sources, Table};
+
+/// What all of the program shares; each backend reads its own table.
+pub struct Settings {
+    /// Where to listen.
+    pub listen: Setting<String>,
+    /// The name under which Honeycomb and X-Ray file our traces.
+    pub service_name: Setting<String>,
+    /// Facts about this process, sent with every batch; `service.name` is the first.
+    pub resource: Vec<Attribute>,
+    /// False with `OTEL_SDK_DISABLED=true`.
+    pub recording: bool,
+    /// Which headers bring a caller's context.
+    pub propagators: Vec<Propagator>,
+    /// What OpenTelemetry backends get.
+    pub sampler: Sampler,
+    /// How much a span may hold.
+    pub limits: Limits,
+    /// The methods that spans are named after; any other is `_OTHER`. `OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS`
+    pub known_methods: Vec<String>,
+    /// The origins of pages that may call the API.
+    pub origins: Vec<String>,
+    /// Whether `/telemetry/...` is served.
+    pub page: Setting<bool>,
+    /// Whether `/telemetry/...` is served to other machines.
+    pub page_for_all: Setting<bool>,
+}
+
+/// The part of `telemetry.toml` that belongs to no backend.
+pub const TOML: &str = r#"# Cruddur's telemetry: who hears about its requests. `cruddur init` writes this file.
+# Environment variables win over what is written here, except over `enabled`.
+# No secret belongs in this file: keys come from the environment.
+
+# The name under which Honeycomb and X-Ray file the traces. OTEL_SERVICE_NAME
+service_name = "backend-flask"
+
+# Which traces OpenTelemetry backends get. OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG
+# traces_sampler = "parentbased_always_on"
+# traces_sampler_arg = "1.0"
+
+# Which headers bring the caller's trace, the first valid one wins. OTEL_PROPAGATORS
+# propagators = "tracecontext,xray"
+
+# Facts about this deployment, sent with every batch. OTEL_RESOURCE_ATTRIBUTES
+[resource]
+# "deployment.environment.name" = "development"
+
+# What the program knows about itself: GET /telemetry/status and GET /telemetry/traces.
+[page]
+enabled = true
+# Answer other machines too, not only this one.
+allow_remote = false
+"#;
+
+impl Settings {
+    /// Reads all but the backends' tables. `listen` is what the command line says.
+    ///
+    /// # Errors
+    ///
+    /// The file has a value of the wrong type.
+    pub fn read(sources: &Sources, listen: Option<&str>, ids: &IdSource) -> Result<Self, SettingsError> {
+        let top = sources.top();
+        let listen = match listen {
+            Some(listen) => Setting { value: listen.to_owned(), origin: Origin::Environment("--listen") },
+            None => from_env(sources, "CRUDDUR_LISTEN").unwrap_or_else(|| default("127.0.0.1:4567".to_owned())),
+        };
+        let in_file = top.text("service_name", &[])?;
+        let (service_name, resource) = resource::read(sources, in_file, ids)?;
+        let propagators = propagators(sources, top.text("propagators", &["OTEL_PROPAGATORS"])?);
+        let sampler = sampler(
+            sources,
+            top.text("traces_sampler", &["OTEL_TRACES_SAMPLER"])?,
+            top.text("traces_sampler_arg", &["OTEL_TRACES_SAMPLER_ARG"])?,
+        );
+        let page = sources.table("page")?;
+        let settings = Self {
+            listen,
+            service_name,
+            resource,
+            recording: !boolean(sources, "OTEL_SDK_DISABLED"),
+            propagators,
+            sampler,
+            limits: limits(sources)?,
+            known_methods: known_methods(sources),
+            origins: origins(sources),
+            page: page.flag("enabled", true)?,
+            page_for_all: page.flag("allow_remote", false)?,
+        };
+        page.finish()?;
+        sources.tell_of_variables_without_effect();
+        Ok(settings)
+    }
+}
+
+/// The batch limits that every queue has, from a backend's table under OpenTelemetry's names.
+///
+/// # Errors
+///
+/// The file has a value of the wrong type.
+pub fn batch_limits(
+    table: &Table<'_>,
+    variables: [&'static str; 3],
+    defaults: BatchLimits,
+) -> Result<BatchLimits, SettingsError> {
+    let [delay, queue, batch] = variables.map(|name| if name.is_empty() { Vec::new() } else { vec![name] });
+    let millis = u64::try_from(defaults.delay.as_millis()).unwrap_or(u64::MAX);
+    let delay = table.whole("schedule_delay", &delay, 1..=3_600_000, millis)?;
+    let queue = table.whole("max_queue_size", &queue, 1..=1_000_000, defaults.queue as u64)?;
+    let batch = table.whole("max_export_batch_size", &batch, 1..=1_000_000, defaults.batch as u64)?;
+    Ok(BatchLimits {
+        delay: Duration::from_millis(delay.value),
+        queue: queue.value as usize,
+        batch: batch.value.min(queue.value) as usize,
+    })
+}
+
+impl Sources {
+    /// Says of each variable that users of other SDKs set, and that does nothing here, what to do instead.
+    fn tell_of_variables_without_effect(&self) {
+        for (name, instead) in WITHOUT_EFFECT {
+            if self.env.get(name).is_some() {
+                self.notice(format!("{name} has no effect here: {instead}"));
+            }
+        }
+    }
+}
+
+const WITHOUT_EFFECT: &[(&str, &str)] = &[
+    ("OTEL_TRACES_EXPORTER", "backends are switched by `enabled` in telemetry.toml"),
+    ("OTEL_LOGS_EXPORTER", "backends are switched by `enabled` in telemetry.toml"),
+    ("OTEL_METRICS_EXPORTER", "there are no metrics"),
+    ("OTEL_SEMCONV_STABILITY_OPT_IN", "the stable HTTP conventions are the only ones"),
+    ("OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN", "exceptions are span events"),
+];
+
+fn propagators(sources: &Sources, setting: Option<Setting<String>>) -> Vec<Propagator> {
+    let Some(setting) = setting else { return vec![Propagator::TraceContext, Propagator::XRay] };
+    let mut propagators = Vec::new();
+    for name in setting.value.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        let propagator = match name.to_ascii_lowercase().as_str() {
+            "tracecontext" => Propagator::TraceContext,
+            "xray" => Propagator::XRay,
+            "none" | "baggage" => continue,
+            _ => {
+                sources.notice(format!("{}: the propagator {name:?} is not spoken here, only tracecontext and xray", setting.origin));
+                continue;
+            }
+        };
+        if !propagators.contains(&propagator) {
+            propagators.push(propagator);
+        }
+    }
+    propagators
+}
+
+fn sampler(sources: &Sources, name: Option<Setting<String>>, ratio: Option<Setting<String>>) -> Sampler {
+    let fallback = || Sampler::named("parentbased_always_on", 1.0).expect("a name of Sampler::NAMES");
+    let Some(name) = name else { return fallback() };
+    let ratio = match ratio {
+        None => 1.0,
+        Some(text) => match text.value.trim().parse::<f64>() {
+            Ok(ratio) if (0.0..=1.0).contains(&ratio) => ratio,
+            _ => {
+                sources.notice(format!("{}: {:?} is no number from 0 to 1; using 1", text.origin, text.value));
+                1.0
+            }
+        },
+    };
+    Sampler::named(&name.value.trim().to_ascii_lowercase(), ratio).unwrap_or_else(|| {
+        sources.notice(format!(
+            "{}: there is no sampler {:?} here, only {}; using parentbased_always_on",
+            name.origin,
+            name.value,
+            Sampler::NAMES.join(", ")
+        ));
+        fallback()
+    })
+}
+
+fn limits(sources: &Sources) -> Result<Limits, SettingsError> {
+    let defaults = Limits::default();
+    // These have no key in the file: they are for those who bring OpenTelemetry's variables with them.
+    let table = Table::only_env(sources);
+    let count = |names: &[&'static str], default: usize| {
+        table.whole("", names, 0..=1_000_000, default as u64).map(|setting| setting.value as usize)
+    };
+    let length_names = ["OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"];
+    let length = table.whole("", &length_names, 0..=u64::MAX, u64::MAX)?;
+    Ok(Limits {
+        attributes: count(&["OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"], defaults.attributes)?,
+        value_length: usize::try_from(length.value).ok().filter(|_| length.origin != Origin::Default),
+        events: count(&["OTEL_SPAN_EVENT_COUNT_LIMIT"], defaults.events)?,
+        event_attributes: count(
+            &["OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"],
+            defaults.event_attributes,
+        )?,
+    })
+}
+
+/// The variable replaces the whole list, and its case counts.
+fn known_methods(sources: &Sources) -> Vec<String> {
+    let methods = sources.env.get("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS");
+    let methods = methods.unwrap_or("CONNECT,DELETE,GET,HEAD,OPTIONS,PATCH,POST,PUT,QUERY,TRACE");
+    methods.split(',').map(|method| method.trim().to_owned()).filter(|method| !method.is_empty()).collect()
+}
+
+/// What a browser sends as `Origin` has no path and no trailing slash, whatever the variable says.
+fn origins(sources: &Sources) -> Vec<String> {
+    let mut origins = Vec::new();
+    for name in ["FRONTEND_URL", "BACKEND_URL"] {
+        let Some(url) = sources.env.get(name).map(str::trim) else { continue };
+        let Some((scheme, rest)) = url.split_once("://").filter(|(_, rest)| !rest.is_empty()) else {
+            sources.notice(format!("{name}={url} is no URL: write http://localhost:3000 or the like"));
+            continue;
+        };
+        let host = rest.split('/').next().unwrap_or(rest);
+        let origin = format!("{scheme}://{host}");
+        if !origins.contains(&origin) {
+            origins.push(origin);
+        }
+    }
+    if sources.env.get("FRONTEND_URL").is_none() {
+        origins.insert(0, "http://localhost:3000".to_owned());
+    }
+    origins
+}
+
+/// Only `true` is true, in any case.
+fn boolean(sources: &Sources, name: &str) -> bool {
+    let Some(text) = sources.env.get(name).map(str::trim) else { return false };
+    if !text.eq_ignore_ascii_case("true") && !text.eq_ignore_ascii_case("false") {
+        sources.notice(format!("{name}={text} is neither true nor false; taken as false"));
+    }
+    text.eq_ignore_ascii_case("true")
+}
+
+fn from_env(sources: &Sources, name: &'static str) -> Option<Setting<String>> {
+    sources.env.get(name).map(|text| Setting { value: text.to_owned(), origin: Origin::Environment(name) })
+}
+
+fn default<T>(value: T) -> Setting<T> {
+    Setting { value, origin: Origin::Default }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,5 @@
+//! Stage 5: bytes leave the process. No other folder does I/O for telemetry.
+
+pub mod http;
+pub mod retry;
+pub mod stdout;
