@@ -62,7 +62,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
             Long("config") => config = Some(PathBuf::from(parser.value().map_err(with_hint)?)),
             Long("listen") => {
                 let value = parser.value().map_err(with_hint)?;
-                listen = Some(value.into_string().map_err(|value| with_hint(format!("--listen {value:?} is no address")))?);
+                listen =
+                    Some(value.into_string().map_err(|value| with_hint(format!("--listen {value:?} is no address")))?);
             }
             Value(name) if command.is_none() && (name == "serve" || name == "init") => command = Some(name),
             other => return Err(with_hint(other.unexpected())),

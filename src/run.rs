@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::backends::{self, BACKENDS};
-use crate::delivery::{Lane, Pipeline};
+use crate::delivery::{Lane, Pipeline, Totals};
 use crate::http::cors::Cors;
 use crate::http::listener::Listener;
 use crate::http::server::Server;
@@ -48,15 +48,15 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>) -> Result<(), Exit> {
     let pipeline = Pipeline::start(plans).map_err(|error| failed(format!("no thread for a backend: {error}")))?;
     print_summary(&listener, &sources, &settings, &pipeline);
 
+    let page = Page::new(pipeline, &settings);
     let tracer = Tracer {
         ids,
         recording: settings.recording,
-        propagators: settings.propagators.clone(),
+        propagators: settings.propagators,
         sampler: settings.sampler,
         limits: settings.limits,
     };
-    let page = Page::new(pipeline, &settings);
-    let server = Server::new(listener, tracer, page, Cors::new(settings.origins.clone()), settings.known_methods.clone());
+    let server = Server::new(listener, tracer, page, Cors::new(settings.origins), settings.known_methods);
     let result = server.run();
     let page = server.into_page();
     page.pipeline.finish(LAST_FLUSH);
@@ -106,7 +106,11 @@ fn print_summary(listener: &Listener, sources: &Sources, settings: &Settings, pi
     for lane in pipeline.lanes() {
         text.push_str(&format!("  {:<10} {:<8} {:<36} {}\n", lane.name, lane.state, lane.destination, lane.reason));
     }
-    text.push_str(&format!("  {:<10} {:<8} http://{address}/telemetry/status\n", "page", if settings.page.value { "on" } else { "off" }));
+    text.push_str(&format!(
+        "  {:<10} {:<8} http://{address}/telemetry/status\n",
+        "page",
+        if settings.page.value { "on" } else { "off" }
+    ));
     for notice in sources.notices() {
         text.push_str(&format!("  note: {notice}\n"));
     }
@@ -115,23 +119,24 @@ fn print_summary(listener: &Listener, sources: &Sources, settings: &Settings, pi
 
 fn print_counts(lanes: &[Lane]) {
     for lane in lanes.iter().filter(|lane| lane.state == "on") {
-        let totals = lane.ledger.totals();
-        let (name, unit) = (lane.name, lane.ledger.unit());
+        let Totals { delivered, refused, dropped, sampled_out, .. } = lane.ledger.totals();
+        let (name, unit, all) = (lane.name, lane.ledger.unit(), delivered + refused + dropped + sampled_out);
         say(&format!(
-            "{name}: {} {unit} delivered, {} refused, {} dropped, {} sampled out",
-            totals.delivered, totals.refused, totals.dropped, totals.sampled_out
+            "{name}: {delivered} delivered, {refused} refused, {dropped} dropped, {sampled_out} sampled out, of {all} {unit}"
         ));
     }
 }
 
 fn cannot_listen(settings: &Settings, error: &io::Error) -> Exit {
-    let next = match error.kind() {
-        ErrorKind::AddrInUse => "another program listens there: stop it, or choose another with --listen",
-        ErrorKind::PermissionDenied => "ports below 1024 are for root: choose another with --listen",
-        _ => "write host:port, for instance --listen 127.0.0.1:4567",
+    let (next, status) = match error.kind() {
+        ErrorKind::AddrInUse => ("another program listens there: stop it, or choose another with --listen", 1),
+        ErrorKind::PermissionDenied => ("ports below 1024 are for root: choose another with --listen", 1),
+        ErrorKind::InvalidInput => ("write host:port, for instance --listen 127.0.0.1:4567", 2),
+        _ => ("choose an address of this machine, for instance --listen 127.0.0.1:4567", 1),
     };
     let listen = &settings.listen;
-    failed(format!("cannot listen on {} ({}): {error}; next: {next}", listen.value, listen.origin))
+    let message = format!("cannot listen on {} ({}): {error}; next: {next}", listen.value, listen.origin);
+    Exit { message, status }
 }
 
 fn failed(message: String) -> Exit {

@@ -13,13 +13,7 @@ const LONGEST: usize = 280;
 /// # Errors
 ///
 /// `ttl_blank`, `user_handle_blank`, `message_blank` or `message_exceed_max_chars`.
-pub fn run(
-    trace: &RequestTrace<'_>,
-    app: &App,
-    message: &str,
-    handle: &str,
-    ttl: &str,
-) -> Result<Activity, Invalid> {
+pub fn run(trace: &RequestTrace<'_>, app: &App, message: &str, handle: &str, ttl: &str) -> Result<Activity, Invalid> {
     let mut span = trace.span(SCOPE, "create-activity");
     let lives = time_to_live(ttl);
     last_failing([

@@ -15,13 +15,7 @@ const LIVES: TimeDelta = TimeDelta::days(7);
 /// # Errors
 ///
 /// `user_handle_blank`, `activity_uuid_blank`, `message_blank` or `message_exceed_max_chars`.
-pub fn run(
-    trace: &RequestTrace<'_>,
-    app: &App,
-    message: &str,
-    handle: &str,
-    uuid: &str,
-) -> Result<Activity, Invalid> {
+pub fn run(trace: &RequestTrace<'_>, app: &App, message: &str, handle: &str, uuid: &str) -> Result<Activity, Invalid> {
     let mut span = trace.span(SCOPE, "create-reply");
     span.set_attribute("app.activity_uuid", uuid.to_owned());
     last_failing([

@@ -11,7 +11,14 @@ pub(super) fn home(now: Time) -> Vec<Activity> {
             likes_count: 5,
             replies: vec![Activity {
                 reply_to_activity_uuid: Some(HOME[0].to_owned()),
-                ..activity("26e12864-1c26-5c3a-9658-97a10f8fea67", "worf", "Honour needs no cloud.", now, days(-2), days(5))
+                ..activity(
+                    "26e12864-1c26-5c3a-9658-97a10f8fea67",
+                    "worf",
+                    "Honour needs no cloud.",
+                    now,
+                    days(-2),
+                    days(5),
+                )
             }],
             replies_count: 1,
             ..activity(HOME[0], "andrewbrown", "Cloud is fun!", now, days(-2), days(5))
@@ -28,7 +35,14 @@ pub(super) fn notifications(now: Time) -> Vec<Activity> {
         likes_count: 5,
         replies: vec![Activity {
             reply_to_activity_uuid: Some(UUID.to_owned()),
-            ..activity("46e12864-1c26-4c3a-9658-97a10f8fea61", "worf", "This post has no honour.", now, days(-2), days(5))
+            ..activity(
+                "46e12864-1c26-4c3a-9658-97a10f8fea61",
+                "worf",
+                "This post has no honour.",
+                now,
+                days(-2),
+                days(5),
+            )
         }],
         replies_count: 1,
         ..activity(UUID, "bajoranwatcher", "I am following Cruddur from the station.", now, days(-2), days(5))

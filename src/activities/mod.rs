@@ -1,6 +1,6 @@
 //! The application being watched: Cruddur, where people write messages that expire. One file a service.
 //!
-//! A service gets the [`RequestTrace`] of its request and opens a span in it; it knows nothing of HTTP or of any
+//! A service gets the [`RequestTrace`](crate::trace::RequestTrace) of its request and opens a span in it; it knows nothing of HTTP or of any
 //! backend. Mock data, as the course has it, and a [`Store`] for what is written while the program runs.
 
 pub mod create_activity;

@@ -88,7 +88,8 @@ impl Backend for Console {
         match stdout::write(&payload.bytes) {
             Ok(()) => Outcome::Delivered,
             Err(error) => {
-                let text = format!("standard output: {error}; next: set enabled = false in [console] if nobody reads it");
+                let text =
+                    format!("standard output: {error}; next: set enabled = false in [console] if nobody reads it");
                 Outcome::Refused(Problem { kind: error.kind().to_string(), text })
             }
         }

@@ -87,22 +87,25 @@ impl Backend for OtlpHttp {
 impl OtlpHttp {
     /// 2xx is success, whatever the body; 429, 502, 503 and 504 may be tried again; everything else may not.
     fn answered(&self, reply: &Reply, sent: usize) -> Outcome {
-        let said = said(&reply.body);
+        let said = self.without_secrets(said(&reply.body));
         let problem = |what: &str, next: &str| {
             let text = format!("{} answered {what}{}; next: {next}", shown(&self.url), in_brackets(&said));
             Problem { kind: reply.status.to_string(), text }
         };
         match reply.status {
-            _ if reply.too_long => {
-                Outcome::Refused(problem(&format!("{} with more than 4 MiB", reply.status), "check that an OTLP receiver listens there"))
-            }
+            _ if reply.too_long => Outcome::Refused(problem(
+                &format!("{} with more than 4 MiB", reply.status),
+                "check that an OTLP receiver listens there",
+            )),
             200..=299 => match partial_success(&reply.body) {
                 None => Outcome::Delivered,
                 Some((0, message)) => {
+                    let message = self.without_secrets(message);
                     let text = format!("{} took everything, but says: {message}", shown(&self.url));
                     Outcome::Partly { rejected: 0, said: Problem { kind: "warning".to_owned(), text } }
                 }
                 Some((rejected, message)) => {
+                    let message = self.without_secrets(message);
                     let text = format!(
                         "{} rejected {rejected} spans: {}; next: they are lost and counted as refused, mend what it names",
                         shown(&self.url),
@@ -117,7 +120,8 @@ impl OtlpHttp {
             },
             300..=399 => {
                 let to = reply.location.as_deref().map_or_else(String::new, |to| format!(" to {}", shown(to)));
-                let next = format!("redirects are not followed with a key; set {} to the final address", self.url_origin);
+                let next =
+                    format!("redirects are not followed with a key; set {} to the final address", self.url_origin);
                 Outcome::Refused(problem(&format!("{}, a redirect{to}", reply.status), &next))
             }
             status => Outcome::Refused(problem(&status.to_string(), &self.next_step(status, &said, sent))),
@@ -130,7 +134,9 @@ impl OtlpHttp {
                 "this is a Classic key, it needs a dataset: set `dataset` in [honeycomb]".to_owned()
             }
             401 | 403 => match self.key_ending() {
-                Some(ending) => format!("check the API key that ends in {ending}, and that its region is the endpoint's"),
+                Some(ending) => {
+                    format!("check the API key that ends in {ending}, and that its region is the endpoint's")
+                }
                 None => "no x-honeycomb-team header is sent; set HONEYCOMB_API_KEY".to_owned(),
             },
             404 | 405 => format!("check the path: this address comes from {}", self.url_origin),
@@ -159,18 +165,25 @@ impl OtlpHttp {
             }
             CallError::Timeout => (
                 "timeout",
-                format!("{url}: no answer in time; next: check the network, or raise OTEL_EXPORTER_OTLP_TIMEOUT (milliseconds)"),
+                format!(
+                    "{url}: no answer in time; next: check the network, or raise OTEL_EXPORTER_OTLP_TIMEOUT (milliseconds)"
+                ),
             ),
-            CallError::Closed => {
-                ("closed", format!("{url}: the connection ended before an answer came; next: look at the receiver's log"))
-            }
+            CallError::Closed => (
+                "closed",
+                format!("{url}: the connection ended before an answer came; next: look at the receiver's log"),
+            ),
             CallError::Tls(why) => (
                 "tls",
-                format!("{url}: TLS failed: {why}; next: check http/https in {origin}, or OTEL_EXPORTER_OTLP_CERTIFICATE"),
+                format!(
+                    "{url}: TLS failed: {why}; next: check http/https in {origin}, or OTEL_EXPORTER_OTLP_CERTIFICATE"
+                ),
             ),
             CallError::NotHttp(why) => (
                 "http",
-                format!("{url}: what answers is not HTTP/1.1 ({why}); next: port 4317 speaks gRPC, OTLP over HTTP has 4318"),
+                format!(
+                    "{url}: what answers is not HTTP/1.1 ({why}); next: port 4317 speaks gRPC, OTLP over HTTP has 4318"
+                ),
             ),
             CallError::Other(why) => ("other", format!("{url}: {why}; next: check {origin}")),
         };
@@ -180,6 +193,12 @@ impl OtlpHttp {
             CallError::NotHttp(_) | CallError::Tls(_) => Outcome::Refused(problem),
             _ => Outcome::Later { after: None, said: problem },
         }
+    }
+
+    /// Some servers repeat the key that they refuse.
+    fn without_secrets(&self, said: String) -> String {
+        let secrets = self.headers.iter().filter(|(name, _)| !settings::NO_SECRET.contains(&name.as_str()));
+        secrets.fold(said, |said, (_, value)| said.replace(value.as_str(), "***"))
     }
 
     /// The last four characters of the key, if it is long enough to spare them.

@@ -70,6 +70,7 @@ pub struct LastError {
 #[derive(Default)]
 struct Trouble {
     last: Option<LastError>,
+    /// When the trouble began that was told last; `None` once its end was told too.
     since: Option<Instant>,
     lost: u64,
     told: HashMap<String, Instant>,
@@ -84,13 +85,7 @@ impl Ledger {
     /// Empty books.
     #[must_use]
     pub fn new(name: &'static str, unit: &'static str) -> Self {
-        Self {
-            name,
-            unit,
-            counts: Counts::default(),
-            queue_is_full: AtomicBool::new(false),
-            trouble: Mutex::default(),
-        }
+        Self { name, unit, counts: Counts::default(), queue_is_full: AtomicBool::new(false), trouble: Mutex::default() }
     }
 
     /// What is counted here: `spans`.
@@ -144,16 +139,22 @@ impl Ledger {
         add(&self.counts.in_flight, count);
     }
 
-    /// All of a payload arrived. Says so if the backend was in trouble.
+    /// All of a payload arrived. Says so if trouble was told before.
     pub(super) fn delivered(&self, count: usize) {
         self.settled(&self.counts.delivered, count);
         self.queue_is_full.store(false, Ordering::Relaxed);
         let mut trouble = lock(&self.trouble);
         if let Some(since) = trouble.since.take() {
-            let lost = std::mem::take(&mut trouble.lost);
-            let unit = self.unit;
+            let (lost, unit) = (trouble.lost, self.unit);
             log::info!(target: self.name, "delivering again after {:.1?}; {lost} {unit} were lost meanwhile", since.elapsed());
         }
+        trouble.lost = 0;
+    }
+
+    /// A part of a payload arrived, the rest is refused for good.
+    pub(super) fn partly(&self, count: usize, rejected: usize, problem: &Problem) {
+        self.settled(&self.counts.delivered, count - rejected);
+        self.refused(rejected, problem);
     }
 
     pub(super) fn refused(&self, count: usize, problem: &Problem) {
@@ -191,20 +192,23 @@ impl Ledger {
     fn problem(&self, lost: usize, problem: &Problem) {
         let mut trouble = lock(&self.trouble);
         trouble.last = Some(LastError { text: problem.text.clone(), at: Utc::now() });
-        trouble.since.get_or_insert_with(Instant::now);
         trouble.lost += lost as u64;
-        self.tell(&mut trouble, problem);
+        if self.tell(&mut trouble, problem) {
+            trouble.since.get_or_insert_with(Instant::now);
+        }
     }
 
-    fn tell(&self, trouble: &mut Trouble, problem: &Problem) {
+    /// Logs the problem unless one of its kind was logged a short while ago.
+    fn tell(&self, trouble: &mut Trouble, problem: &Problem) -> bool {
         if trouble.told.get(&problem.kind).is_some_and(|told| told.elapsed() < QUIET) {
-            return;
+            return false;
         }
         if trouble.told.len() == MAX_KINDS {
             trouble.told.clear();
         }
         trouble.told.insert(problem.kind.clone(), Instant::now());
         log::warn!(target: self.name, "{}", problem.text);
+        true
     }
 }
 
@@ -231,6 +235,22 @@ mod tests {
         ledger.queue_was_full(2, 5);
         let expected = Totals { delivered: 4, refused: 3, dropped: 5, ..Totals::default() };
         assert_eq!(ledger.totals(), expected);
+    }
+
+    #[test]
+    fn a_destination_that_comes_and_goes_is_told_once_each_way() {
+        let ledger = Ledger::new("test", "spans");
+        let trouble_is_told = || lock(&ledger.trouble).since.is_some();
+        ledger.will_retry(&problem("503"));
+        assert!(trouble_is_told());
+        ledger.delivered(0);
+        assert!(!trouble_is_told());
+        ledger.will_retry(&problem("503"));
+        assert!(!trouble_is_told());
+        ledger.taken(3);
+        ledger.partly(3, 1, &problem("partial success"));
+        assert!(trouble_is_told());
+        assert_eq!(ledger.totals(), Totals { delivered: 2, refused: 1, ..Totals::default() });
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::ledger::{Ledger, Problem};
-use super::queue::Queue;
 use super::lock;
+use super::queue::Queue;
 use crate::backends::{Backend, Outcome, Payload};
 use crate::trace::FinishedTrace;
 use crate::trace::id::IdSource;
@@ -44,7 +44,8 @@ impl Worker {
                 }
             }));
             if worked.is_err() {
-                let text = "a bug: the panic above came from encoding or sending a batch, which is lost; please report it";
+                let text =
+                    "a bug: the panic above came from encoding or sending a batch, which is lost; please report it";
                 self.ledger.gave_up(spans - settled, &Problem { kind: "panic".to_owned(), text: text.to_owned() });
             }
         }
@@ -64,11 +65,7 @@ impl Worker {
                     self.ledger.delivered(count);
                     return self.ledger.warned(&said);
                 }
-                Outcome::Partly { rejected, said } => {
-                    let rejected = rejected.min(count);
-                    self.ledger.delivered(count - rejected);
-                    return self.ledger.refused(rejected, &said);
-                }
+                Outcome::Partly { rejected, said } => return self.ledger.partly(count, rejected.min(count), &said),
                 Outcome::Refused(problem) => return self.ledger.refused(count, &problem),
                 Outcome::Closed(_) if !reconnected => {
                     reconnected = true;

@@ -231,9 +231,17 @@ pub fn leak(request: Request) {
 /// The body is something else: 400 with a sentence, or 415 for an encoding that is not read here.
 pub fn fields<const N: usize>(call: &Call<'_>, names: [&'static str; N]) -> Result<[String; N], Failure> {
     let bad = |message: String| Failure::refused(400, message);
-    let wanted = || format!("send a JSON object with {}, as application/json", names.map(|name| format!("\"{name}\"")).join(" and "));
+    let wanted = || {
+        format!(
+            "send a JSON object with {}, as application/json",
+            names.map(|name| format!("\"{name}\"")).join(" and ")
+        )
+    };
     if let Some(encoding) = call.content_encoding.filter(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
-        return Err(Failure::refused(415, format!("Content-Encoding: {encoding} is not read here; send the body as it is")));
+        return Err(Failure::refused(
+            415,
+            format!("Content-Encoding: {encoding} is not read here; send the body as it is"),
+        ));
     }
     let content_type = call.content_type.unwrap_or_default();
     let (kind, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));

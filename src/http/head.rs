@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
-use tiny_http::{Method, Request};
+use tiny_http::Request;
 
 use super::answer::Failure;
 use crate::trace::context::TraceHeaders;
@@ -97,9 +97,10 @@ impl<'r> Head<'r> {
             head.read_header(name, value.trim());
         }
         if size > MAX_BYTES || request.headers().len() > MAX_HEADERS {
-            let message = format!("the head is too large: at most {MAX_BYTES} bytes and {MAX_HEADERS} headers are read");
+            let message =
+                format!("the head is too large: at most {MAX_BYTES} bytes and {MAX_HEADERS} headers are read");
             head.problem = Some(Failure::refused(431, message));
-        } else if !path.starts_with('/') && !(path == "*" && *request.method() == Method::Options) {
+        } else if !path.starts_with('/') {
             head.refuse("the target must be a path that begins with /");
         } else if target.bytes().any(|byte| byte.is_ascii_control()) {
             head.refuse("the target holds control characters");
@@ -148,11 +149,8 @@ impl<'r> Head<'r> {
     fn read_header(&mut self, name: &str, value: &'r str) {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
         match name.len() {
-            4 if is("host") => {
-                if self.host.replace(value).is_some() {
-                    self.refuse("there is more than one Host header");
-                }
-            }
+            4 if is("host") && self.host.is_some() => self.refuse("there is more than one Host header"),
+            4 if is("host") => self.host = Some(value),
             6 if is("origin") => self.origin = Some(value),
             10 if is("user-agent") => self.user_agent = Some(value),
             10 if is("tracestate") => self.trace.tracestate.push(value),

@@ -8,12 +8,13 @@
 //!
 //! The ticker connects to our own port many times a second and hangs up. tiny_http's thread pool counts a thread as free
 //! until it has woken up; five connections that open together can share four threads, and one of them waits until
-//! another connection comes or goes. A browser opens six. The ticker is that other connection.
+//! another connection comes or goes. A browser opens six. The ticker is that other connection: each tick frees one of
+//! those that wait, so it is quickest when requests begin to come in.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -41,10 +42,15 @@ pub enum Next {
     Failed(io::Error),
 }
 
+#[derive(Default)]
 struct Shared {
     stopping: AtomicBool,
     /// Requests so far: the ticker runs faster while there are some.
     requests: AtomicU64,
+    /// The ticker is asleep, and the next request wakes it.
+    idle: AtomicBool,
+    sleep: Mutex<()>,
+    wake: Condvar,
 }
 
 const SEND_TIMEOUT: Duration = Duration::from_millis(200);
@@ -52,10 +58,11 @@ const RECEIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const USER_TIMEOUT: Duration = Duration::from_secs(6);
 const SEND_BUFFER: usize = 256 * 1024;
 const BACKLOG: i32 = 1024;
-/// Each tick frees one connection: in a burst of 64 that is up to 28, so the busy ticker has to be quick.
+const FIRST_TICKS: u32 = 128;
+const FIRST_TICK: Duration = Duration::from_millis(1);
 const BUSY_TICK: Duration = Duration::from_millis(10);
-const IDLE_TICK: Duration = Duration::from_millis(50);
-/// So many ticks without a request make the ticker slow down.
+const IDLE_TICK: Duration = Duration::from_millis(100);
+/// So many busy ticks without a request, and the ticker slows down.
 const TICKS_TO_IDLE: u32 = 100;
 
 impl Listener {
@@ -78,7 +85,7 @@ impl Listener {
         let for_stop = socket.try_clone()?;
         let server = Server::from_listener(std::net::TcpListener::from(socket), None).map_err(io::Error::other)?;
         let server = Arc::new(server);
-        let shared = Arc::new(Shared { stopping: AtomicBool::new(false), requests: AtomicU64::new(0) });
+        let shared = Arc::new(Shared::default());
         stop_on_signal(Arc::clone(&server), Arc::clone(&shared), for_stop)?;
         tick(address, Arc::clone(&shared))?;
         Ok(Self { server, shared, address })
@@ -102,6 +109,9 @@ impl Listener {
         match self.server.recv() {
             Ok(request) => {
                 self.shared.requests.fetch_add(1, Ordering::Relaxed);
+                if self.shared.idle.swap(false, Ordering::AcqRel) {
+                    self.shared.wake.notify_one();
+                }
                 Next::Request(request)
             }
             Err(_) if self.shared.stopping.load(Ordering::Acquire) => Next::Stop,
@@ -157,14 +167,29 @@ fn tick(address: SocketAddr, shared: Arc<Shared>) -> io::Result<()> {
     };
     let to_ourselves = SocketAddr::new(ip, address.port());
     thread::Builder::new().name("ticker".to_owned()).spawn(move || {
-        let (mut seen, mut quiet) = (0, TICKS_TO_IDLE);
+        let (mut seen, mut quiet, mut first) = (0, TICKS_TO_IDLE, 0);
         while !shared.stopping.load(Ordering::Acquire) {
-            thread::sleep(if quiet < TICKS_TO_IDLE { BUSY_TICK } else { IDLE_TICK });
             let requests = shared.requests.load(Ordering::Relaxed);
             quiet = if requests == seen { quiet.saturating_add(1) } else { 0 };
             seen = requests;
+            if quiet >= TICKS_TO_IDLE {
+                shared.sleep_until_a_request();
+                first = FIRST_TICKS;
+            } else {
+                thread::sleep(if first > 0 { FIRST_TICK } else { BUSY_TICK });
+                first = first.saturating_sub(1);
+            }
             drop(TcpStream::connect_timeout(&to_ourselves, RECEIVE_TIMEOUT / 10));
         }
     })?;
     Ok(())
+}
+
+impl Shared {
+    /// Sleeps for an idle tick, or until a request wakes it. If the two miss each other, the tick ends it.
+    fn sleep_until_a_request(&self) {
+        let guard = self.sleep.lock().unwrap_or_else(PoisonError::into_inner);
+        self.idle.store(true, Ordering::Release);
+        drop(self.wake.wait_timeout_while(guard, IDLE_TICK, |()| self.idle.load(Ordering::Acquire)));
+    }
 }

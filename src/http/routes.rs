@@ -19,7 +19,11 @@ pub const ROUTES: &[Route] = &[
     get!("/api/activities/home", |call| Answer::json(&home_activities::run(call.trace, call.app))),
     get!("/api/activities/notifications", |call| Answer::json(&notifications_activities::run(call.trace, call.app))),
     get!("/api/activities/search", search),
-    get!("/api/activities/@{handle}", |call| Answer::json(&user_activities::run(call.trace, call.app, &call.parameter))),
+    get!("/api/activities/@{handle}", |call| Answer::json(&user_activities::run(
+        call.trace,
+        call.app,
+        &call.parameter
+    ))),
     get!("/api/activities/{uuid}", show),
     post!("/api/activities", create),
     post!("/api/activities/{uuid}/reply", reply),

@@ -9,8 +9,7 @@ use super::routes::{Found, Route};
 use crate::trace::{RequestTrace, Scope};
 
 /// The scope of SERVER spans.
-pub const SCOPE: Scope =
-    Scope { name: "cruddur.http", version: Some(env!("CARGO_PKG_VERSION")), schema_url: None };
+pub const SCOPE: Scope = Scope { name: "cruddur.http", version: Some(env!("CARGO_PKG_VERSION")), schema_url: None };
 
 /// `{method} {route}`; without a route only the method, never the path: there are as many paths as clients like.
 #[must_use]

@@ -70,7 +70,14 @@ impl Sender {
     /// # Errors
     ///
     /// There is no thread to do it.
-    pub fn refuse(&self, request: Request, rest: Rest, response: Response<Cursor<Vec<u8>>>) -> Result<(), ClientGone> {
+    pub fn refuse(
+        &self,
+        request: Request,
+        rest: Rest,
+        response: Response<Cursor<Vec<u8>>>,
+        bytes: &[u8],
+    ) -> Result<(), ClientGone> {
+        let bytes = if rest == Rest::Leak { bytes.to_vec() } else { Vec::new() };
         self.on_a_thread(request, move |mut request| match rest {
             Rest::None | Rest::Drain => {
                 let _ = request.respond(response);
@@ -79,8 +86,13 @@ impl Sender {
                 let _ = request.respond(response);
             }
             Rest::DrainFirst => leak(request),
-            // The one way to answer without dropping the body's reader.
-            Rest::Leak => std::mem::forget(request.upgrade("none", response)),
+            // The one way to the connection that does not drop the body's reader is an upgrade. It answers in its own
+            // words and without a body, so it gets an interim status to say, and the real answer follows.
+            Rest::Leak => {
+                let mut stream = request.upgrade("none", Response::empty(100));
+                let _ = stream.write_all(&bytes).and_then(|()| stream.flush());
+                std::mem::forget(stream);
+            }
         })
     }
 

@@ -118,22 +118,24 @@ impl Server {
             Found::Nothing => None,
         };
         let traced = route.is_none_or(|route| route.traced);
-        self.page.count_request();
         if !traced {
             let trace = self.tracer.untraced(at);
             let (answer, rest) = self.answer_to(&head, &found, &trace, body, None);
             self.write_access_line(&head, answer.status);
-            let _ = self.send(request, &answer, rest, None);
+            let response = self.render(&head, &answer, rest, None);
+            let _ = self.send(request, rest, response);
             log::debug!(target: "access", "{}", self.buffers.borrow().access_line);
             return;
         }
+        self.page.count_request();
         let known = self.known_methods.iter().any(|method| method == head.method);
         let trace = self.tracer.begin(at, &head.trace, SCOPE, span_name(head.method, known, &found));
         describe_request(&trace, &head, known, route);
         let (answer, rest) = self.answer_to(&head, &found, &trace, body, Some(trace.trace_id()));
         describe_answer(&trace, answer.status);
         self.write_access_line(&head, answer.status);
-        if self.send(request, &answer, rest, Some(&trace)).is_err() {
+        let response = self.render(&head, &answer, rest, Some(&trace));
+        if self.send(request, rest, response).is_err() {
             trace.set_attribute("error.type", "client_gone");
         }
         let level = match answer.status {
@@ -226,42 +228,51 @@ impl Server {
         let _ = write!(access_line, " {status} {}", StatusCode(status).default_reason_phrase());
     }
 
-    fn send(
+    /// Writes the answer's bytes into the buffer. What nobody's thread but tiny_http's can send, it gets as a response.
+    fn render(
         &self,
-        request: Request,
+        head: &Head<'_>,
         answer: &Answer,
         rest: Rest,
         trace: Option<&RequestTrace<'_>>,
-    ) -> Result<(), ClientGone> {
-        let head = Head::read(&request);
-        let is_head = head.method == "HEAD";
-        if rest != Rest::None {
-            let mut headers = Vec::new();
-            self.headers(&head, answer, trace, &mut |name, value| {
-                headers.extend(Header::from_bytes(name, value));
-            });
-            let length = answer.body.len();
-            let response =
-                Response::new(StatusCode(answer.status), headers, Cursor::new(answer.body.clone()), Some(length), None);
-            return self.sender.refuse(request, rest, response);
-        }
+    ) -> Option<Response<Cursor<Vec<u8>>>> {
         let mut buffers = self.buffers.borrow_mut();
         let Buffers { answer: out, date, .. } = &mut *buffers;
         out.clear();
         let now = Utc::now();
         let date = date.get(now.timestamp(), now, "%a, %d %b %Y %H:%M:%S GMT");
-        let reason = StatusCode(answer.status).default_reason_phrase();
-        let _ = write!(out, "HTTP/1.1 {} {reason}\r\nDate: {date}\r\n", answer.status);
-        self.headers(&head, answer, trace, &mut |name, value| {
+        let (status, length) = (StatusCode(answer.status), answer.body.len());
+        let _ = write!(out, "HTTP/1.1 {} {}\r\nDate: {date}\r\n", answer.status, status.default_reason_phrase());
+        self.headers(head, answer, trace, &mut |name, value| {
             for part in [name, ": ", value, "\r\n"] {
                 out.extend_from_slice(part.as_bytes());
             }
         });
-        let _ = write!(out, "Content-Length: {}\r\n\r\n", answer.body.len());
-        if !is_head {
+        if rest == Rest::Leak {
+            out.extend_from_slice(b"Connection: close\r\n");
+        }
+        let _ = write!(out, "Content-Length: {length}\r\n\r\n");
+        if head.method != "HEAD" {
             out.extend_from_slice(&answer.body);
         }
-        self.sender.send(request, out)
+        (rest != Rest::None).then(|| {
+            let mut headers = Vec::new();
+            self.headers(head, answer, trace, &mut |name, value| headers.extend(Header::from_bytes(name, value)));
+            Response::new(status, headers, Cursor::new(answer.body.clone()), Some(length), None)
+        })
+    }
+
+    fn send(
+        &self,
+        request: Request,
+        rest: Rest,
+        response: Option<Response<Cursor<Vec<u8>>>>,
+    ) -> Result<(), ClientGone> {
+        let bytes = &self.buffers.borrow().answer;
+        match response {
+            None => self.sender.send(request, bytes),
+            Some(response) => self.sender.refuse(request, rest, response, bytes),
+        }
     }
 
     fn headers(

@@ -19,6 +19,8 @@ use crate::trace::current;
 pub fn init() {
     let filter = std::env::var("RUST_LOG").ok().filter(|filter| !filter.trim().is_empty());
     env_logger::Builder::new()
+        // Its one message at the end, that nothing can be accepted any more, is what we asked for.
+        .filter_module("tiny_http", log::LevelFilter::Off)
         .parse_filters(filter.as_deref().unwrap_or("info"))
         .format(|out, record| {
             let time = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);

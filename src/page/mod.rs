@@ -46,7 +46,7 @@ impl Page {
         }
     }
 
-    /// A request came in, traced or not.
+    /// A request to the application came in; those about its health or its telemetry do not count.
     pub fn count_request(&self) {
         self.requests.set(self.requests.get() + 1);
     }
@@ -91,7 +91,7 @@ pub fn status(call: &Call<'_>) -> Result<Answer, Failure> {
 pub fn traces(call: &Call<'_>) -> Result<Answer, Failure> {
     call.page.admit(call)?;
     let recent = call.page.recent.borrow();
-    Answer::json(&traces::List { traces: recent.newest_first().map(|trace| traces::Summary::of(trace)).collect() })
+    Answer::json(&traces::List { traces: recent.newest_first().map(traces::Summary::of).collect() })
 }
 
 /// `GET /telemetry/traces/{id}`

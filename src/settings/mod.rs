@@ -159,7 +159,10 @@ fn propagators(sources: &Sources, setting: Option<Setting<String>>) -> Vec<Propa
             "xray" => Propagator::XRay,
             "none" | "baggage" => continue,
             _ => {
-                sources.notice(format!("{}: the propagator {name:?} is not spoken here, only tracecontext and xray", setting.origin));
+                sources.notice(format!(
+                    "{}: the propagator {name:?} is not spoken here, only tracecontext and xray",
+                    setting.origin
+                ));
                 continue;
             }
         };

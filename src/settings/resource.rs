@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 
 use super::{Origin, Setting, SettingsError, Sources, from_env};
+use crate::trace::Value;
 use crate::trace::id::IdSource;
 use crate::trace::span::Attribute;
-use crate::trace::Value;
 
 /// The service's name and all attributes, in the order they are sent: our own, then those of `[resource]`, then those
 /// of `OTEL_RESOURCE_ATTRIBUTES`; a later one of the same key replaces the earlier one in its place.

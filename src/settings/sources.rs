@@ -219,7 +219,10 @@ impl Table<'_> {
                 _ => return Err(self.wrong_type(entry, "text in quotes")),
             },
         };
-        Ok(self.from_env(env).map(|(name, text)| Setting { value: text.to_owned(), origin: Origin::Environment(name) }).or(in_file))
+        Ok(self
+            .in_env(env)
+            .map(|(name, text)| Setting { value: text.to_owned(), origin: Origin::Environment(name) })
+            .or(in_file))
     }
 
     /// A whole number within `range`. A variable that is none is noticed and passed over.
@@ -247,7 +250,7 @@ impl Table<'_> {
                 }
             }
         }
-        if let Some((name, text)) = self.from_env(env) {
+        if let Some((name, text)) = self.in_env(env) {
             match text.trim().parse().ok().filter(|value| range.contains(value)) {
                 Some(value) => setting = Setting { value, origin: Origin::Environment(name) },
                 None => self.sources.notice(format!(
@@ -285,7 +288,7 @@ impl Table<'_> {
                 }
             }
         }
-        if let Some((name, text)) = self.from_env(env) {
+        if let Some((name, text)) = self.in_env(env) {
             match find(text) {
                 Some(value) => setting = Setting { value, origin: Origin::Environment(name) },
                 None => self.sources.notice(format!(
@@ -330,7 +333,7 @@ impl Table<'_> {
         self.entries.iter().find(|entry| entry.key == key)
     }
 
-    fn from_env(&self, names: &[&'static str]) -> Option<(&'static str, &str)> {
+    fn in_env(&self, names: &[&'static str]) -> Option<(&'static str, &str)> {
         names.iter().find_map(|name| self.sources.env.get(name).map(|text| (*name, text)))
     }
 

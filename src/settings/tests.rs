@@ -96,9 +96,13 @@ fn a_variable_that_makes_no_sense_is_noticed_and_the_next_source_counts() {
     assert!(settings.recording);
     assert_eq!(settings.sampler.to_string(), "always_off");
     let notices = sources.notices().join("\n");
-    for name in
-        ["OTEL_SPAN_EVENT_COUNT_LIMIT=many", "\"b3\"", "OTEL_SDK_DISABLED=yes", "OTEL_TRACES_EXPORTER", "FRONTEND_URL=localhost"]
-    {
+    for name in [
+        "OTEL_SPAN_EVENT_COUNT_LIMIT=many",
+        "\"b3\"",
+        "OTEL_SDK_DISABLED=yes",
+        "OTEL_TRACES_EXPORTER",
+        "FRONTEND_URL=localhost",
+    ] {
         assert!(notices.contains(name), "{name} in {notices}");
     }
 }
@@ -107,9 +111,9 @@ fn a_variable_that_makes_no_sense_is_noticed_and_the_next_source_counts() {
 fn an_origin_is_what_a_browser_sends_whatever_the_variable_says() {
     let of = |env: Env| read("", env).unwrap().origins;
     assert_eq!(of(Env::default()), ["http://localhost:3000"]);
-    assert_eq!(of(Env::from([("FRONTEND_URL", "https://a.test/"), ("BACKEND_URL", "https://b.test/x")])), [
-        "https://a.test",
-        "https://b.test"
-    ]);
+    assert_eq!(
+        of(Env::from([("FRONTEND_URL", "https://a.test/"), ("BACKEND_URL", "https://b.test/x")])),
+        ["https://a.test", "https://b.test"]
+    );
     assert_eq!(of(Env::from([("BACKEND_URL", "https://b.test")])), ["http://localhost:3000", "https://b.test"]);
 }

@@ -231,8 +231,7 @@ mod tests {
 
     fn state(headers: &[&str]) -> String {
         let parent = format!("00-{TRACE}-{SPAN}-01");
-        let headers =
-            TraceHeaders { traceparent: vec![&parent], tracestate: headers.to_vec(), x_amzn_trace_id: None };
+        let headers = TraceHeaders { traceparent: vec![&parent], tracestate: headers.to_vec(), x_amzn_trace_id: None };
         extract(&[Propagator::TraceContext], &headers).unwrap().trace_state
     }
 
@@ -331,7 +330,8 @@ mod tests {
 
     #[test]
     fn an_xray_header_without_a_real_root_is_no_context() {
-        for value in ["Root=zzz", "hello", ";;", "Parent=53995c3f42cd8ad8", "Root=1-4efaaf4d-zz8720b39541901950019ee5"] {
+        for value in ["Root=zzz", "hello", ";;", "Parent=53995c3f42cd8ad8", "Root=1-4efaaf4d-zz8720b39541901950019ee5"]
+        {
             assert_eq!(xray(value), None, "{value}");
         }
     }

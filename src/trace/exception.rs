@@ -52,7 +52,9 @@ pub fn install_panic_hook() {
 }
 
 fn exception_of_panic(info: &PanicHookInfo<'_>) -> Exception {
-    let message = info.payload_as_str().unwrap_or("a panic without a text");
+    let payload = info.payload();
+    let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref().map(String::as_str));
+    let message = text.unwrap_or("a panic without a text");
     Exception {
         kind: "panic".to_owned(),
         message: message.to_owned(),

@@ -251,7 +251,9 @@ mod tests {
         for text in ["", "0", "00000000000000000000000000000000", "4EFAAF4D1E8720B39541901950019EE5", "4efaaf4d1e87"] {
             assert_eq!(TraceId::from_hex(text), None, "{text}");
         }
-        for text in ["zzz", "1-0-0", "2-4efaaf4d-1e8720b39541901950019ee5", "1-4efaaf4-d1e8720b39541901950019ee5", "1-é"] {
+        for text in
+            ["zzz", "1-0-0", "2-4efaaf4d-1e8720b39541901950019ee5", "1-4efaaf4-d1e8720b39541901950019ee5", "1-é"]
+        {
             assert_eq!(TraceId::from_xray(text), None, "{text}");
         }
         assert_eq!(SpanId::from_hex("0000000000000000"), None);

@@ -15,3 +15,6 @@ pub mod span;
 
 pub use request_trace::{FinishedTrace, RequestTrace, Span, Tracer};
 pub use span::{Scope, Value};
+
+#[cfg(test)]
+pub(crate) mod sample;

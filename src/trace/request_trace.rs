@@ -241,7 +241,10 @@ impl RequestTrace<'_> {
         let mut spans = self.spans.take();
         for (index, opened_at) in self.open.take() {
             spans[index].end = now;
-            log::warn!("the span {:?} opened at {opened_at} was never dropped; it ends with its request", spans[index].name);
+            log::warn!(
+                "the span {:?} opened at {opened_at} was never dropped; it ends with its request",
+                spans[index].name
+            );
         }
         spans[0].end = now;
         Some(FinishedTrace {

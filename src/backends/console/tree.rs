@@ -82,7 +82,9 @@ impl std::fmt::Display for Plain<'_> {
 impl std::fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
-            Value::String(text) if text.is_empty() || text.contains([' ', '"', '\\']) || text.chars().any(char::is_control) => {
+            Value::String(text)
+                if text.is_empty() || text.contains([' ', '"', '\\']) || text.chars().any(char::is_control) =>
+            {
                 write!(f, "{text:?}")
             }
             Value::String(text) => f.write_str(text),

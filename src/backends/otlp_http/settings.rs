@@ -34,6 +34,8 @@ max_queue_size = 2048
 /// The header that carries Honeycomb's key.
 pub(super) const TEAM: &str = "x-honeycomb-team";
 const DATASET: &str = "x-honeycomb-dataset";
+/// Headers whose values may be shown; any other may be somebody's key.
+pub(super) const NO_SECRET: [&str; 4] = ["content-type", "content-encoding", "user-agent", DATASET];
 const LIMITS: BatchLimits = BatchLimits { delay: Duration::from_secs(5), queue: 2048, batch: 512 };
 
 pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) -> Result<Plan, SettingsError> {
@@ -92,7 +94,9 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
     }
     if timeout.value > 0 && timeout.value < 100 {
         let (value, origin) = (timeout.value, &timeout.origin);
-        sources.notice(format!("{origin}: a timeout of {value} ms is very short; the unit is milliseconds, 10000 is usual"));
+        sources.notice(format!(
+            "{origin}: a timeout of {value} ms is very short; the unit is milliseconds, 10000 is usual"
+        ));
     }
     warn_of_protocol(sources);
     let client = match certificates(sources).and_then(|certificates| HttpClient::new(&certificates)) {
@@ -104,7 +108,8 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
         }
     };
     let header_names: Vec<_> = headers.iter().map(|(name, _)| name.as_str()).collect();
-    plan.reason = format!("enabled at {}; address from {url_origin}; headers {}", enabled.origin, header_names.join(", "));
+    plan.reason =
+        format!("enabled at {}; address from {url_origin}; headers {}", enabled.origin, header_names.join(", "));
     if !has(TEAM) {
         plan.reason.push_str("; no API key, which only Honeycomb itself asks for");
     }
@@ -130,9 +135,7 @@ fn traces_url(
     let (setting, whole) = match (traces_endpoint, endpoint) {
         (Some(setting), _) => (setting, true),
         (None, Some(setting)) => (setting, false),
-        (None, None) => {
-            (Setting { value: "https://api.honeycomb.io".to_owned(), origin: Origin::Default }, false)
-        }
+        (None, None) => (Setting { value: "https://api.honeycomb.io".to_owned(), origin: Origin::Default }, false),
     };
     let origin = match setting.origin {
         Origin::Default => "the default".to_owned(),
@@ -144,7 +147,9 @@ fn traces_url(
         return Err(complaint("a variable in it was never replaced; write the address out"));
     }
     if !text.starts_with("http://") && !text.starts_with("https://") {
-        return Err(complaint("it has no http:// or https:// in front; write https://api.honeycomb.io, or http://localhost:4318"));
+        return Err(complaint(
+            "it has no http:// or https:// in front; write https://api.honeycomb.io, or http://localhost:4318",
+        ));
     }
     if text.parse::<ureq::http::Uri>().ok().and_then(|uri| uri.host().map(str::len)).unwrap_or(0) == 0 {
         return Err(complaint("this is no address; write https://api.honeycomb.io, or http://localhost:4318"));
@@ -155,7 +160,9 @@ fn traces_url(
         return Ok((if has_path { text.to_owned() } else { format!("{base}/") }, origin));
     }
     if base.ends_with("/v1/traces") {
-        sources.notice(complaint("/v1/traces would be appended to a base address, and is not a second time; leave it out"));
+        sources.notice(complaint(
+            "/v1/traces would be appended to a base address, and is not a second time; leave it out",
+        ));
         return Ok((base.to_owned(), origin));
     }
     Ok((format!("{base}/v1/traces"), origin))
@@ -193,7 +200,8 @@ fn headers(
         if sendable(setting.value.trim()) {
             headers.push(header(name, setting.value.trim()));
         } else {
-            sources.notice(format!("{}: it holds characters that no header can carry, and is not sent", setting.origin));
+            sources
+                .notice(format!("{}: it holds characters that no header can carry, and is not sent", setting.origin));
         }
     }
     headers
@@ -211,11 +219,15 @@ fn parse_headers(sources: &Sources, variable: &str, text: &str) -> Vec<(String, 
         };
         let name = percent_decode_str(name.trim()).decode_utf8_lossy().to_ascii_lowercase();
         let value = percent_decode_str(value.trim()).decode_utf8_lossy().trim().to_owned();
-        let token = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.!#$%&'*+^`|~".contains(&b));
+        let token =
+            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.!#$%&'*+^`|~".contains(&b));
         if !token {
-            sources.notice(format!("{variable}: header {place} is not sent; its name is no header name, write name=value"));
+            sources.notice(format!(
+                "{variable}: header {place} is not sent; its name is no header name, write name=value"
+            ));
         } else if value.is_empty() {
-            sources.notice(format!("{variable}: {name} has no value and is not sent; was the variable behind it unset?"));
+            sources
+                .notice(format!("{variable}: {name} has no value and is not sent; was the variable behind it unset?"));
         } else if value.contains("${") {
             sources.notice(format!("{variable}: {name} holds a variable that was never replaced, and is not sent"));
         } else if !sendable(&value) {
@@ -255,7 +267,9 @@ fn warn_of_key_in_file(sources: &Sources) {
     let readable = fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o044 != 0);
     if readable {
         let path = path.display();
-        sources.notice(format!("{path}: api_key can be read by other users; next: chmod 600, or HONEYCOMB_API_KEY instead"));
+        sources.notice(format!(
+            "{path}: api_key can be read by other users; next: chmod 600, or HONEYCOMB_API_KEY instead"
+        ));
     }
 }
 
@@ -272,7 +286,9 @@ fn certificates(sources: &Sources) -> Result<Certificates, String> {
     match (chain, key) {
         (Some(chain), Some(key)) => Ok(Certificates { authorities, ours: Some((chain, key)) }),
         (None, None) => Ok(Certificates { authorities, ours: None }),
-        _ => Err("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY only work together".to_owned()),
+        _ => {
+            Err("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY only work together".to_owned())
+        }
     }
 }
 

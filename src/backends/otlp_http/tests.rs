@@ -1,1 +1,257 @@
+use std::io::Read;
 
+use flate2::read::GzDecoder;
+
+use super::*;
+use crate::backends::{Plan, Switch};
+use crate::settings::{Env, Settings, Sources};
+use crate::trace::id::IdSource;
+use crate::trace::sample;
+use crate::trace::span::Metadata;
+
+const GOLDEN: &str = include_str!("../../../tests/data/otlp/trace.json");
+
+fn encoded(batch: &[Arc<FinishedTrace>], largest: usize, gzip: bool) -> Vec<Payload> {
+    let mut payloads = Vec::new();
+    encode(&sample::resource(), batch, largest, gzip, &mut payloads);
+    payloads
+}
+
+fn text(payload: &Payload) -> &str {
+    std::str::from_utf8(&payload.bytes).unwrap()
+}
+
+fn plan(toml: &str, env: Env) -> (Plan, Vec<String>) {
+    let sources = Sources::from_text(toml, env).unwrap();
+    let settings = Settings::read(&sources, None, &IdSource::new()).unwrap();
+    let plan = settings::plan(&sources.table("honeycomb").unwrap(), &sources, &settings).unwrap();
+    (plan, sources.notices())
+}
+
+const ON: &str = "[honeycomb]\nenabled = true\n";
+
+fn client(headers: &[(&str, &str)]) -> OtlpHttp {
+    OtlpHttp {
+        client: HttpClient::new(&Default::default()).unwrap(),
+        url: "https://user:hunter2@api.honeycomb.io/v1/traces".to_owned(),
+        url_origin: "OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(),
+        headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        resource: sample::resource(),
+        gzip: false,
+        budget: None,
+    }
+}
+
+fn reply(status: u16, body: &str) -> Reply {
+    Reply { status, retry_after: None, location: None, body: body.as_bytes().to_vec(), too_long: false }
+}
+
+#[test]
+fn the_bytes_are_those_that_the_collector_would_print() {
+    assert_eq!(text(&encoded(&[Arc::new(sample::trace())], usize::MAX, false)[0]), GOLDEN);
+}
+
+#[test]
+fn spans_of_a_batch_are_grouped_by_scope() {
+    let trace = Arc::new(sample::trace());
+    let payload = encoded(&[Arc::clone(&trace), trace], usize::MAX, false).remove(0);
+    assert_eq!(payload.items, 4);
+    let json: Json = serde_json::from_slice(&payload.bytes).unwrap();
+    let scopes = json["resourceSpans"][0]["scopeSpans"].as_array().unwrap();
+    assert_eq!(scopes.len(), 2);
+    assert!(scopes.iter().all(|scope| scope["spans"].as_array().unwrap().len() == 2));
+}
+
+#[test]
+fn a_batch_that_is_too_large_is_cut_between_traces_and_nothing_is_lost() {
+    let batch: Vec<_> = (0..100).map(|_| Arc::new(sample::trace())).collect();
+    let payloads = encoded(&batch, 10_000, false);
+    assert!(payloads.len() > 10);
+    assert!(payloads.iter().all(|payload| payload.bytes.len() <= 10_000));
+    assert_eq!(payloads.iter().map(|payload| payload.items).sum::<usize>(), 200);
+    assert_eq!(encoded(&batch[..1], 1, false).len(), 1);
+}
+
+#[test]
+fn numbers_that_json_has_no_word_for_are_never_null() {
+    let mut trace = sample::trace();
+    for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        trace.spans[0].attributes.push(Attribute { key: "n".into(), value: number.into() });
+    }
+    let payload = encoded(&[Arc::new(trace)], usize::MAX, false).remove(0);
+    for number in ["NaN", "Infinity", "-Infinity"] {
+        assert!(text(&payload).contains(&format!("{{\"doubleValue\":\"{number}\"}}")), "{number}");
+    }
+    assert!(!text(&payload).contains("null"));
+}
+
+#[test]
+fn metadata_is_an_attribute_of_both_its_names() {
+    let mut trace = sample::trace();
+    trace.spans[0].metadata.push(Metadata { namespace: "namespace", key: "key", value: 1_i64.into() });
+    let payload = encoded(&[Arc::new(trace)], usize::MAX, false).remove(0);
+    assert!(text(&payload).contains(r#"{"key":"namespace.key","value":{"intValue":"1"}}"#));
+}
+
+#[test]
+fn gzip_unpacks_to_the_same_bytes() {
+    let payload = encoded(&[Arc::new(sample::trace())], usize::MAX, true).remove(0);
+    let mut unpacked = String::new();
+    GzDecoder::new(&payload.bytes[..]).read_to_string(&mut unpacked).unwrap();
+    assert_eq!(unpacked, GOLDEN);
+    assert!(payload.bytes.len() < GOLDEN.len() / 2);
+}
+
+#[test]
+fn every_answer_has_its_outcome() {
+    let client = client(&[]);
+    let outcome = |status, body: &str| client.answered(&reply(status, body), 100);
+    for body in ["", "{}", "{\"partialSuccess\":{}}", "{\"ok\":1}", "<html>", "\u{1}\u{2}"] {
+        assert_eq!(outcome(200, body), Outcome::Delivered, "{body}");
+    }
+    for rejected in ["2", "\"2\""] {
+        let body = format!(r#"{{"partialSuccess":{{"rejectedSpans":{rejected},"errorMessage":"too old"}}}}"#);
+        let Outcome::Partly { rejected, said } = outcome(200, &body) else { panic!("{body}") };
+        assert_eq!(rejected, 2);
+        assert!(said.text.contains("rejected 2 spans: too old"), "{}", said.text);
+    }
+    let Outcome::Partly { rejected, .. } = outcome(200, r#"{"partialSuccess":{"errorMessage":"slow down"}}"#) else {
+        panic!("a message without a number is a warning")
+    };
+    assert_eq!(rejected, 0);
+    for status in [429, 502, 503, 504] {
+        assert!(matches!(outcome(status, ""), Outcome::Later { .. }), "{status}");
+    }
+    for status in [301, 308, 400, 401, 403, 404, 405, 413, 415, 422, 500, 501] {
+        assert!(matches!(outcome(status, ""), Outcome::Refused(_)), "{status}");
+    }
+}
+
+#[test]
+fn a_refusal_says_what_the_server_said_and_what_to_do() {
+    let client = client(&[(settings::TEAM, "abcdefghijklmnop1234")]);
+    for (status, body, parts) in [
+        (401, r#"{"message":"unknown API key"}"#, ["(unknown API key)", "...1234 (20 characters)"]),
+        (401, r#"{"message":"missing 'x-honeycomb-dataset' header"}"#, ["Classic", "dataset"]),
+        (401, r#"{"message":"no team for abcdefghijklmnop1234"}"#, ["no team for ***", "...1234"]),
+        (404, "404 page not found\n", ["(404 page not found)", "OTEL_EXPORTER_OTLP_ENDPOINT"]),
+        (413, "", ["answered 413;", "100 bytes"]),
+        (500, "\u{1b}[31mred", ["( [31mred)", "counted as refused"]),
+    ] {
+        let Outcome::Refused(problem) = client.answered(&reply(status, body), 100) else { panic!("{status}") };
+        for part in parts {
+            assert!(problem.text.contains(part), "{part} in {}", problem.text);
+        }
+        assert!(!problem.text.contains("hunter2") && !problem.text.contains("abcdef"), "{}", problem.text);
+        assert!(problem.text.starts_with("https://api.honeycomb.io/v1/traces answered"), "{}", problem.text);
+    }
+    let long = client.answered(&reply(400, &"é".repeat(10_000)), 100);
+    assert!(matches!(long, Outcome::Refused(problem) if problem.text.len() < 1000));
+}
+
+#[test]
+fn a_call_that_fails_is_tried_again_unless_nothing_would_change() {
+    let client = client(&[]);
+    for error in [CallError::Refused, CallError::UnknownHost, CallError::Timeout, CallError::Other("x".to_owned())] {
+        assert!(matches!(client.unanswered(&error), Outcome::Later { after: None, .. }), "{error:?}");
+    }
+    assert!(matches!(client.unanswered(&CallError::Closed), Outcome::Closed(_)));
+    for error in [CallError::Tls("unknown issuer".to_owned()), CallError::NotHttp("garbage".to_owned())] {
+        assert!(matches!(client.unanswered(&error), Outcome::Refused(_)), "{error:?}");
+    }
+}
+
+#[test]
+fn without_a_word_in_the_file_honeycomb_is_off_and_says_how_to_turn_it_on() {
+    let (plan, _) = plan("", Env::default());
+    assert_eq!(plan.switch.state(), "off");
+    assert!(plan.reason.contains("enabled = true under [honeycomb]"), "{}", plan.reason);
+}
+
+#[test]
+fn without_a_key_honeycomb_waits_and_names_the_variable() {
+    for env in [
+        Env::default(),
+        Env::from([("HONEYCOMB_API_KEY", "")]),
+        Env::from([("OTEL_EXPORTER_OTLP_HEADERS", "x-honeycomb-team=")]),
+    ] {
+        let (plan, _) = plan(ON, env);
+        assert_eq!(plan.switch.state(), "waiting");
+        assert!(plan.reason.contains("HONEYCOMB_API_KEY"), "{}", plan.reason);
+    }
+    let (own, _) = plan(ON, Env::from([("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318")]));
+    assert_eq!(own.switch.state(), "on", "{}", own.reason);
+}
+
+#[test]
+fn addresses_are_resolved_as_the_specification_says() {
+    for (name, value, url) in [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318", "http://c:4318/v1/traces"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318/", "http://c:4318/v1/traces"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c/prefix", "http://c/prefix/v1/traces"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c/v1/traces", "http://c/v1/traces"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://c:4318", "http://c:4318/"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://c/x", "http://c/x"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://u:p@c/x?k=v", "http://c/x"),
+    ] {
+        let (plan, _) = plan(ON, Env::from([(name, value)]));
+        assert_eq!((plan.destination.as_str(), plan.switch.state()), (url, "on"), "{name}={value}: {}", plan.reason);
+    }
+}
+
+#[test]
+fn an_address_that_is_none_makes_it_wait_and_say_so() {
+    for value in ["api.honeycomb.io:443", "ftp://c", "http://", "https://${HOST}", "http:// c"] {
+        let (plan, _) = plan(ON, Env::from([("OTEL_EXPORTER_OTLP_ENDPOINT", value), ("HONEYCOMB_API_KEY", "k")]));
+        assert_eq!(plan.switch.state(), "waiting", "{value}");
+        assert!(plan.reason.starts_with("OTEL_EXPORTER_OTLP_ENDPOINT="), "{}", plan.reason);
+    }
+}
+
+#[test]
+fn a_header_that_cannot_be_sent_is_skipped_and_said_without_its_value() {
+    let text = "x-honeycomb-team: hunter2,,a=b%20c,x-honeycomb-dataset=,k=${HUNTER2},A=second,n=hunter2%0d%0aevil: 1";
+    let (plan, notices) =
+        plan(ON, Env::from([("OTEL_EXPORTER_OTLP_HEADERS", text), ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c")]));
+    assert!(plan.reason.contains("headers content-type, user-agent, a;"), "{}", plan.reason);
+    let notices = notices.join("\n");
+    for part in [
+        "header 1 is not sent; write name=value, not name: value",
+        "x-honeycomb-dataset has no value",
+        "k holds a variable",
+        "n holds characters",
+    ] {
+        assert!(notices.contains(part), "{part} in {notices}");
+    }
+    assert!(!notices.to_lowercase().contains("hunter2"), "{notices}");
+}
+
+#[test]
+fn what_other_sdks_would_do_is_noticed() {
+    let (_, notices) = plan(
+        ON,
+        Env::from([
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c/v1/traces"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "10"),
+        ]),
+    );
+    let notices = notices.join("\n");
+    for part in
+        ["not a second time", "OTEL_EXPORTER_OTLP_PROTOCOL=grpc", "OTEL_EXPORTER_OTLP_TIMEOUT: a timeout of 10 ms"]
+    {
+        assert!(notices.contains(part), "{part} in {notices}");
+    }
+}
+
+#[test]
+fn a_certificate_that_cannot_be_read_makes_it_wait() {
+    for (name, part) in
+        [("OTEL_EXPORTER_OTLP_CERTIFICATE", "no/such.pem"), ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "no/such.pem")]
+    {
+        let env = Env::from([(name, "no/such.pem"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c")]);
+        let (plan, _) = plan(ON, env);
+        assert!(matches!(plan.switch, Switch::Waiting));
+        assert!(plan.reason.contains(part), "{}", plan.reason);
+    }
+}

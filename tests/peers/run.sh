@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# What leaves for Honeycomb, read by a decoder that nobody here wrote: strict protobuf JSON from PyPI.
+#
+# Builds nothing: it needs target/release/cruddur or target/debug/cruddur. Everything happens on loopback, except that
+# the first run fetches the decoder into target/peers-venv.
+set -euo pipefail
+
+cd "$(dirname "$0")/../.."
+peers=$PWD/tests/peers
+target=${CARGO_TARGET_DIR:-target}
+venv=$target/peers-venv
+version=1.45.1
+
+fail() {
+    echo "peer check: $*" >&2
+    exit 1
+}
+
+# The newer of the two, so that an old release build does not stand in for what was just written.
+cruddur=$(ls -t "$target/release/cruddur" "$target/debug/cruddur" 2>/dev/null | head -n 1 || true)
+[ -n "$cruddur" ] || fail "no $target/release/cruddur; next: cargo build --release"
+cruddur=$(realpath "$cruddur")
+
+python=$venv/bin/python
+if ! "$python" -c "from importlib.metadata import version as v; assert v('opentelemetry-proto') == '$version'" 2>/dev/null; then
+    python3 -m venv --clear "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check "opentelemetry-proto==$version"
+fi
+
+work=$(mktemp -d)
+stop_all() {
+    # Only what this shell started and what still runs: a number that was waited for may be somebody else's by now.
+    for pid in $(jobs -pr); do
+        kill -KILL "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
+    done
+    rm -rf "$work"
+}
+trap stop_all EXIT
+
+# wait_for FILE PATTERN PID: until a line of FILE matches, while PID lives, for at most ten seconds.
+wait_for() {
+    for _ in $(seq 200); do
+        grep -qs "$2" "$1" && return
+        kill -0 "$3" 2>/dev/null || break
+        sleep 0.05
+    done
+    cat "$1" >&2 2>/dev/null || true
+    fail "no '$2' in $1"
+}
+
+for compression in none gzip; do
+    bodies=$work/$compression
+    mkdir "$bodies"
+    "$python" "$peers/capture_otlp.py" "$bodies" &
+    capture=$!
+    wait_for "$bodies/port" . "$capture"
+
+    printf '[console]\nenabled = false\n[honeycomb]\nenabled = true\n' >"$work/telemetry.toml"
+    env -i PATH="$PATH" \
+        HONEYCOMB_API_KEY=no-real-key \
+        OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:$(cat "$bodies/port")" \
+        OTEL_EXPORTER_OTLP_COMPRESSION="$compression" \
+        OTEL_RESOURCE_ATTRIBUTES="deployment.environment.name=test,with.comma=a%2Cb" \
+        "$cruddur" --config "$work/telemetry.toml" --listen 127.0.0.1:0 >"$bodies/stdout" 2>"$bodies/stderr" &
+    server=$!
+    wait_for "$bodies/stderr" 'listening on http://' "$server"
+    address=$(grep -o 'listening on http://[^ ]*' "$bodies/stderr" | head -n 1)
+
+    "$python" "$peers/drive.py" "${address#listening on }"
+    kill -TERM "$server"
+    wait "$server" || fail "the server ended with status $?: $(cat "$bodies/stderr")"
+    counts=$(grep 'honeycomb: .* delivered, ' "$bodies/stderr") || fail "no line of counts"
+    case $counts in
+        *" 0 refused, 0 dropped, 0 sampled out"*) ;;
+        *) fail "not all arrived: $counts" ;;
+    esac
+    delivered=$(sed 's/.*honeycomb: \([0-9]*\)[a-z ]* delivered.*/\1/' <<<"$counts")
+
+    # Every span that the program counted is in a body that decodes.
+    "$python" "$peers/otlp_json_format.py" "$bodies"/body-*.json | tee "$bodies/verdict"
+    read_back=$(awk '{ sum += $2 } END { print sum }' "$bodies/verdict")
+    [ "$delivered" = "$read_back" ] || fail "$delivered spans delivered, $read_back read back"
+    [ "$delivered" -ge 50 ] || fail "only $delivered spans for 50 requests"
+    kill -TERM "$capture"
+    wait "$capture" || true
+    echo "peer check: compression $compression: $delivered spans of 50 requests, decoded and encoded back the same"
+done

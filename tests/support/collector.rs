@@ -1,0 +1,293 @@
+//! A loopback OTLP/HTTP collector that answers by a script, and can misbehave: hang, hang up, or talk nonsense.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use flate2::read::GzDecoder;
+use serde_json::{Value, json};
+
+/// What the collector does with one request.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// Answers: status, headers, body.
+    Answer(u16, Vec<(String, String)>, Vec<u8>),
+    /// Reads the request and never answers.
+    Hang,
+    /// Reads the request and closes the connection.
+    Reset,
+    /// Answers with bytes that are not HTTP, and closes the connection.
+    Garbage,
+}
+
+/// One request that came in.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// The method.
+    pub method: String,
+    /// The path as it came.
+    pub path: String,
+    /// The headers as they came, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body as it came.
+    pub raw_body: Vec<u8>,
+    /// The body, unzipped if it was gzipped.
+    pub body: Vec<u8>,
+    /// When its last byte was here.
+    pub arrived: Instant,
+    /// The status it was answered with; `None` if it was not.
+    pub answered: Option<u16>,
+}
+
+/// The collector. Dropping it closes every connection and ends every thread.
+pub struct Collector {
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    script: Vec<Reply>,
+    received: Vec<Received>,
+    open: Vec<TcpStream>,
+    workers: Vec<JoinHandle<()>>,
+    stopped: bool,
+}
+
+impl Reply {
+    /// What a collector says when all is well: 200 with an empty object.
+    pub fn ok() -> Self {
+        Self::json(200, &json!({}))
+    }
+
+    /// An answer with a JSON body.
+    pub fn json(status: u16, body: &Value) -> Self {
+        Self::text(status, "application/json", &body.to_string())
+    }
+
+    /// An answer with any body.
+    pub fn text(status: u16, content_type: &str, body: &str) -> Self {
+        Self::Answer(status, vec![("Content-Type".to_owned(), content_type.to_owned())], body.as_bytes().to_vec())
+    }
+
+    /// The same with one header more.
+    #[must_use]
+    pub fn with_header(mut self, name: &str, value: &str) -> Self {
+        if let Self::Answer(_, headers, _) = &mut self {
+            headers.push((name.to_owned(), value.to_owned()));
+        }
+        self
+    }
+}
+
+impl Received {
+    /// The first header of that name (lower case).
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("an OTLP body is JSON")
+    }
+
+    /// Every span in the body, each with its `scope` and its `resource` added.
+    pub fn spans(&self) -> Vec<Value> {
+        let mut spans = Vec::new();
+        let body = self.json();
+        for resource_spans in body["resourceSpans"].as_array().into_iter().flatten() {
+            for scope_spans in resource_spans["scopeSpans"].as_array().into_iter().flatten() {
+                for span in scope_spans["spans"].as_array().into_iter().flatten() {
+                    let mut span = span.clone();
+                    span["scope"] = scope_spans["scope"].clone();
+                    span["resource"] = resource_spans["resource"].clone();
+                    spans.push(span);
+                }
+            }
+        }
+        spans
+    }
+}
+
+impl Collector {
+    /// Starts to answer with `script`, one reply a request; the last one repeats.
+    pub fn start(script: impl Into<Vec<Reply>>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let addr = listener.local_addr().expect("a bound socket");
+        let state = State { script: script.into(), ..State::default() };
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
+        let for_acceptor = Arc::clone(&shared);
+        let acceptor = thread::spawn(move || accept(&listener, &for_acceptor));
+        Self { addr, shared, acceptor: Some(acceptor) }
+    }
+
+    /// A collector that accepts everything.
+    pub fn ok() -> Self {
+        Self::start([Reply::ok()])
+    }
+
+    /// Its base URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// What came in so far.
+    pub fn requests(&self) -> Vec<Received> {
+        self.shared.lock().received.clone()
+    }
+
+    /// Waits until `enough` holds for what came in, and answers it.
+    pub fn wait_for(&self, enough: impl Fn(&[Received]) -> bool, timeout: Duration) -> Vec<Received> {
+        let deadline = Instant::now() + timeout;
+        let mut state = self.shared.lock();
+        while !enough(&state.received) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "not within {timeout:?}; {} requests came", state.received.len());
+            state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.received.clone()
+    }
+
+    /// Every span that came in, also those that were refused or sent again.
+    pub fn spans(&self) -> Vec<Value> {
+        self.requests().iter().flat_map(Received::spans).collect()
+    }
+
+    /// Every span that came in with a request that was answered 200.
+    pub fn accepted_spans(&self) -> Vec<Value> {
+        self.requests().iter().filter(|request| request.answered == Some(200)).flat_map(Received::spans).collect()
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        {
+            let mut state = self.shared.lock();
+            state.stopped = true;
+            for stream in &state.open {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        }
+        // Wakes the acceptor, which then sees that it is over.
+        let _ = TcpStream::connect(self.addr);
+        if let Some(acceptor) = self.acceptor.take() {
+            let _ = acceptor.join();
+        }
+        let workers = std::mem::take(&mut self.shared.lock().workers);
+        for worker in workers {
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a request and picks the reply to it.
+    fn note(&self, mut request: Received) -> Reply {
+        let mut state = self.lock();
+        let turn = state.received.len().min(state.script.len() - 1);
+        let reply = state.script[turn].clone();
+        if let Reply::Answer(status, ..) = &reply {
+            request.answered = Some(*status);
+        }
+        state.received.push(request);
+        self.changed.notify_all();
+        reply
+    }
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    while let Ok((stream, _)) = listener.accept() {
+        let mut state = shared.lock();
+        if state.stopped {
+            return;
+        }
+        let Ok(to_close) = stream.try_clone() else { continue };
+        state.open.push(to_close);
+        let shared = Arc::clone(shared);
+        state.workers.push(thread::spawn(move || serve(&stream, &shared)));
+    }
+}
+
+/// Answers one connection until it ends. `open` holds a second handle to it, so it must be shut down, not just dropped.
+fn serve(stream: &TcpStream, shared: &Shared) {
+    let _ = stream.set_nodelay(true);
+    let mut reader = BufReader::new(stream);
+    while let Some(request) = read_request(&mut reader) {
+        match shared.note(request) {
+            Reply::Answer(status, headers, body) => {
+                let mut answer = format!("HTTP/1.1 {status} Scripted\r\nContent-Length: {}\r\n", body.len());
+                for (name, value) in headers {
+                    answer.push_str(&format!("{name}: {value}\r\n"));
+                }
+                answer.push_str("\r\n");
+                let mut writer = stream;
+                if writer.write_all(&[answer.as_bytes(), &body].concat()).is_err() {
+                    break;
+                }
+            }
+            Reply::Hang => {
+                // Ends when either side closes the connection.
+                let _ = reader.read(&mut [0]);
+                break;
+            }
+            Reply::Reset => break,
+            Reply::Garbage => {
+                let mut writer = stream;
+                let _ = writer.write_all(b"\x16\x03\x01 this is not HTTP\n\n");
+                break;
+            }
+        }
+    }
+    let _ = stream.shutdown(Shutdown::Both);
+}
+
+fn read_request(reader: &mut impl BufRead) -> Option<Received> {
+    let mut line = String::new();
+    reader.read_line(&mut line).ok()?;
+    let mut words = line.split_whitespace();
+    let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let mut headers = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+    }
+    let header = |wanted: &str| headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+    let length = header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    let mut raw_body = vec![0; length];
+    reader.read_exact(&mut raw_body).ok()?;
+    let body = match header("content-encoding") {
+        Some("gzip") => {
+            let mut body = Vec::new();
+            GzDecoder::new(&raw_body[..]).read_to_end(&mut body).ok().map(|_| body)?
+        }
+        _ => raw_body.clone(),
+    };
+    Some(Received { method, path, headers, raw_body, body, arrived: Instant::now(), answered: None })
+}
+
+/// An attribute of a span, without the wrapper that names its type.
+pub fn attribute<'a>(of: &'a Value, key: &str) -> Option<&'a Value> {
+    let attributes = of["attributes"].as_array()?;
+    let value = &attributes.iter().find(|attribute| attribute["key"] == key)?["value"];
+    value.as_object()?.values().next()
+}
+
+/// The name of the scope that a span came under.
+pub fn scope_name(span: &Value) -> &str {
+    span["scope"]["name"].as_str().unwrap_or_default()
+}
