@@ -20,6 +20,8 @@ pub mod activities;
 pub mod backends;
 pub mod cli;
 pub mod delivery;
+#[cfg(test)]
+mod golden;
 pub mod http;
 pub mod logging;
 pub mod page;

@@ -99,3 +99,51 @@ impl Backend for Console {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::golden;
+    use crate::trace::sample;
+    use crate::trace::span::SpanData;
+
+    fn printed(json: bool, trace: FinishedTrace) -> Vec<u8> {
+        let console = Console { json, resource: sample::resource() };
+        console.encode(&[Arc::new(trace)]).remove(0).bytes
+    }
+
+    #[test]
+    fn a_tree_is_a_line_a_span() {
+        golden::check("console_tree.txt", &printed(false, sample::trace()));
+    }
+
+    #[test]
+    fn json_is_an_object_a_line_with_the_fields_of_pythons_exporter() {
+        let lines = printed(true, sample::trace());
+        golden::check("console_json.txt", &lines);
+        let names: Vec<String> = lines
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice::<serde_json::Value>(line).unwrap()["name"].to_string())
+            .collect();
+        assert_eq!(names, ["\"home-activites-mock-data\"", "\"GET /api/activities/home\""]);
+    }
+
+    #[test]
+    fn every_span_is_printed_once_even_an_orphan() {
+        let mut trace = sample::trace();
+        let orphan = SpanData { name: "orphan".into(), parent: trace.spans[0].parent, ..trace.spans[1].clone() };
+        trace.spans.push(orphan);
+        let tree = String::from_utf8(printed(false, trace)).unwrap();
+        assert_eq!(tree.lines().count(), 3, "{tree}");
+        assert_eq!(tree.matches("orphan").count(), 1, "{tree}");
+    }
+
+    #[test]
+    fn what_a_client_sent_cannot_move_the_cursor() {
+        let mut trace = sample::trace();
+        trace.spans[0].name = "GET /\u{1b}[2J".into();
+        let tree = String::from_utf8(printed(false, trace)).unwrap();
+        assert!(!tree.contains('\u{1b}') && !tree.contains('\u{1}'), "{tree}");
+    }
+}
