@@ -10,6 +10,7 @@ pub(crate) fn check(name: &str, bytes: &[u8]) {
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(&path, bytes).unwrap();
     }
-    let golden = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; UPDATE_GOLDEN=1 writes it", path.display()));
+    let golden =
+        fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; UPDATE_GOLDEN=1 writes it", path.display()));
     assert_eq!(String::from_utf8_lossy(bytes), String::from_utf8_lossy(&golden), "{name}; UPDATE_GOLDEN=1 accepts it");
 }

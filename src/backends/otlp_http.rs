@@ -133,10 +133,8 @@ impl OtlpHttp {
             401 | 403 if said.contains("x-honeycomb-dataset") => {
                 "this is a Classic key, it needs a dataset: set `dataset` in [honeycomb]".to_owned()
             }
-            401 | 403 => match self.key_ending() {
-                Some(ending) => {
-                    format!("check the API key that ends in {ending}, and that its region is the endpoint's")
-                }
+            401 | 403 => match self.described_key() {
+                Some(key) => format!("check the API key {key}, and that its region is the endpoint's"),
                 None => "no x-honeycomb-team header is sent; set HONEYCOMB_API_KEY".to_owned(),
             },
             404 | 405 => format!("check the path: this address comes from {}", self.url_origin),
@@ -195,18 +193,22 @@ impl OtlpHttp {
         }
     }
 
-    /// Some servers repeat the key that they refuse.
+    /// Some servers repeat the key that they refuse. What is too short to be a key stays readable.
     fn without_secrets(&self, said: String) -> String {
         let secrets = self.headers.iter().filter(|(name, _)| !settings::NO_SECRET.contains(&name.as_str()));
-        secrets.fold(said, |said, (_, value)| said.replace(value.as_str(), "***"))
+        secrets.filter(|(_, value)| value.len() >= 6).fold(said, |said, (_, value)| said.replace(value.as_str(), "***"))
     }
 
-    /// The last four characters of the key, if it is long enough to spare them.
-    fn key_ending(&self) -> Option<String> {
+    /// How long the key is, and its last four characters if it can spare them.
+    fn described_key(&self) -> Option<String> {
         let (_, key) = self.headers.iter().find(|(name, _)| name == settings::TEAM)?;
         let length = key.chars().count();
         let ending: String = key.chars().skip(length.saturating_sub(4)).collect();
-        Some(if length >= 16 { format!("...{ending} ({length} characters)") } else { format!("({length} characters)") })
+        Some(if length >= 16 {
+            format!("ending in {ending} ({length} characters)")
+        } else {
+            format!("(length {length})")
+        })
     }
 }
 

@@ -131,9 +131,9 @@ fn every_answer_has_its_outcome() {
 fn a_refusal_says_what_the_server_said_and_what_to_do() {
     let client = client(&[(settings::TEAM, "abcdefghijklmnop1234")]);
     for (status, body, parts) in [
-        (401, r#"{"message":"unknown API key"}"#, ["(unknown API key)", "...1234 (20 characters)"]),
+        (401, r#"{"message":"unknown API key"}"#, ["(unknown API key)", "ending in 1234 (20 characters)"]),
         (401, r#"{"message":"missing 'x-honeycomb-dataset' header"}"#, ["Classic", "dataset"]),
-        (401, r#"{"message":"no team for abcdefghijklmnop1234"}"#, ["no team for ***", "...1234"]),
+        (401, r#"{"message":"no team for abcdefghijklmnop1234"}"#, ["no team for ***", "ending in 1234"]),
         (404, "404 page not found\n", ["(404 page not found)", "OTEL_EXPORTER_OTLP_ENDPOINT"]),
         (413, "", ["answered 413;", "100 bytes"]),
         (500, "\u{1b}[31mred", ["( [31mred)", "counted as refused"]),
