@@ -20,20 +20,20 @@ impl Serialize for Fields<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut object = serializer.serialize_map(None)?;
         for attribute in self.0 {
-            object.serialize_entry(attribute.key.as_ref(), &PlainValue(&attribute.value))?;
+            object.serialize_entry(attribute.key.as_ref(), &Plain(&attribute.value))?;
         }
         for metadata in self.1 {
             let key = format!("{}.{}", metadata.namespace, metadata.key);
-            object.serialize_entry(&key, &PlainValue(&metadata.value))?;
+            object.serialize_entry(&key, &Plain(&metadata.value))?;
         }
         object.end()
     }
 }
 
 /// A value as JSON says it by itself.
-struct PlainValue<'a>(&'a Value);
+pub(crate) struct Plain<'a>(pub(crate) &'a Value);
 
-impl Serialize for PlainValue<'_> {
+impl Serialize for Plain<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0 {
             Value::String(text) => serializer.serialize_str(text),
@@ -42,7 +42,7 @@ impl Serialize for PlainValue<'_> {
             Value::Double(number) if number.is_finite() => serializer.serialize_f64(*number),
             Value::Double(number) => serializer.collect_str(number),
             Value::Bytes(bytes) => serializer.collect_str(&format_args!("<{} bytes>", bytes.len())),
-            Value::Array(values) => serializer.collect_seq(values.iter().map(PlainValue)),
+            Value::Array(values) => serializer.collect_seq(values.iter().map(Plain)),
             Value::Map(entries) => Fields(entries, &[]).serialize(serializer),
         }
     }

@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backends::{self, BACKENDS};
@@ -45,6 +46,8 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>) -> Result<(), Exit> {
     logging::init();
     install_panic_hook();
     let listener = Listener::bind(&settings.listen.value).map_err(|error| cannot_listen(&settings, &error))?;
+    let backend_samplers =
+        plans.iter().filter_map(|plan| Some((plan.name, Arc::clone(plan.sampler.as_ref()?)))).collect();
     let pipeline = Pipeline::start(plans).map_err(|error| failed(format!("no thread for a backend: {error}")))?;
     print_summary(&listener, &sources, &settings, &pipeline);
 
@@ -54,6 +57,7 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>) -> Result<(), Exit> {
         recording: settings.recording,
         propagators: settings.propagators,
         sampler: settings.sampler,
+        backend_samplers,
         limits: settings.limits,
     };
     let server = Server::new(listener, tracer, page, Cors::new(settings.origins), settings.known_methods);

@@ -68,6 +68,8 @@ fn plan(table: &Table<'_>, _: &Sources, settings: &Settings) -> Result<Plan, Set
         reason: format!("enabled = {} ({}), format {}", enabled.value, enabled.origin, format.value),
         destination: "standard output".to_owned(),
         limits,
+        sampler: None,
+        companion: None,
     })
 }
 
@@ -81,7 +83,7 @@ impl Backend for Console {
                 tree::write(&mut bytes, trace);
             }
         }
-        vec![Payload { bytes, items: batch.iter().map(|trace| trace.spans.len()).sum() }]
+        vec![Payload { bytes, items: batch.iter().map(|trace| trace.spans.len()).sum(), trimmed: None }]
     }
 
     fn deliver(&mut self, payload: &Payload, _: Option<Duration>) -> Outcome {

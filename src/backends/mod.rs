@@ -7,16 +7,18 @@
 
 pub mod console;
 pub mod otlp_http;
+pub mod xray_udp;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::delivery::{BatchLimits, Problem};
+use crate::delivery::{BatchLimits, Problem, Stop};
 use crate::settings::{Settings, SettingsError, Sources, Table};
 use crate::trace::FinishedTrace;
+use crate::trace::sampler::BackendSampler;
 
 /// All backends there are.
-pub const BACKENDS: &[Plugin] = &[console::PLUGIN, otlp_http::PLUGIN];
+pub const BACKENDS: &[Plugin] = &[console::PLUGIN, otlp_http::PLUGIN, xray_udp::PLUGIN];
 
 /// A destination for finished traces.
 pub trait Backend: Send {
@@ -37,6 +39,8 @@ pub struct Payload {
     pub bytes: Vec<u8>,
     /// How many spans they carry.
     pub items: usize,
+    /// What had to be left out to make them fit, if anything had to.
+    pub trimmed: Option<Problem>,
 }
 
 /// What became of a payload. Not an error type: a refusal is an answer too.
@@ -55,6 +59,13 @@ pub enum Outcome {
     Refused(Problem),
     /// The connection ended before an answer came: opened again at once, a single time.
     Closed(Problem),
+    /// It was accepted, as far as one can tell; but only now it turned out that the payload before it was not.
+    DeliveredAfterLoss {
+        /// How many spans the payload before had.
+        lost: usize,
+        /// What happened to it.
+        said: Problem,
+    },
     /// Not now: throttled, or nobody there. Tried again while the budget lasts.
     Later {
         /// When the other side wants to be asked again.
@@ -86,6 +97,16 @@ pub struct Plan {
     pub destination: String,
     /// How its queue is filled and emptied.
     pub limits: BatchLimits,
+    /// Its own sampler, if it has one.
+    pub sampler: Option<Arc<dyn BackendSampler>>,
+    /// What has to go on beside the worker, on a thread of its own.
+    pub companion: Option<Box<dyn Companion>>,
+}
+
+/// Something that a backend does all the time, whether there is anything to send or not.
+pub trait Companion: Send {
+    /// Works until `stop` says that the program ends.
+    fn run(self: Box<Self>, stop: &Stop);
 }
 
 /// Whether a backend runs.
@@ -124,6 +145,7 @@ pub fn plans(sources: &Sources, settings: &Settings) -> Result<Vec<Plan>, Settin
             table.finish()?;
             if !settings.recording {
                 plan.switch = Switch::Off;
+                (plan.sampler, plan.companion) = (None, None);
                 plan.reason = "OTEL_SDK_DISABLED=true switches all telemetry off".to_owned();
             }
             Ok(plan)

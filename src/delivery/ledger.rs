@@ -70,6 +70,8 @@ pub struct LastError {
 #[derive(Default)]
 struct Trouble {
     last: Option<LastError>,
+    /// When the first problem came after the last success.
+    failing_since: Option<DateTime<Utc>>,
     /// When the trouble began that was told last; `None` once its end was told too.
     since: Option<Instant>,
     lost: u64,
@@ -114,6 +116,12 @@ impl Ledger {
         lock(&self.trouble).last.clone()
     }
 
+    /// Since when nothing gets through.
+    #[must_use]
+    pub fn failing_since(&self) -> Option<DateTime<Utc>> {
+        lock(&self.trouble).failing_since
+    }
+
     pub(super) fn sampled_out(&self, count: usize) {
         add(&self.counts.sampled_out, count);
     }
@@ -149,6 +157,14 @@ impl Ledger {
             log::info!(target: self.name, "delivering again after {:.1?}; {lost} {unit} were lost meanwhile", since.elapsed());
         }
         trouble.lost = 0;
+        trouble.failing_since = None;
+    }
+
+    /// What was taken for delivered turned out not to be.
+    pub(super) fn lost_after_all(&self, count: usize, problem: &Problem) {
+        self.counts.delivered.fetch_sub(count as u64, Ordering::Relaxed);
+        add(&self.counts.dropped, count);
+        self.problem(count, problem);
     }
 
     /// A part of a payload arrived, the rest is refused for good.
@@ -192,6 +208,7 @@ impl Ledger {
     fn problem(&self, lost: usize, problem: &Problem) {
         let mut trouble = lock(&self.trouble);
         trouble.last = Some(LastError { text: problem.text.clone(), at: Utc::now() });
+        trouble.failing_since.get_or_insert_with(Utc::now);
         trouble.lost += lost as u64;
         if self.tell(&mut trouble, problem) {
             trouble.since.get_or_insert_with(Instant::now);

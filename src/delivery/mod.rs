@@ -20,13 +20,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use self::worker::{Stop, Worker};
+use self::worker::Worker;
 use crate::backends::{Plan, Switch};
 use crate::trace::FinishedTrace;
 use crate::trace::id::IdSource;
+use crate::trace::sampler::BackendSampler;
 
 pub use ledger::{LastError, Ledger, Problem, Totals};
 pub use queue::{BatchLimits, Queue};
+pub use worker::Stop;
 
 /// All backends, those that are off too.
 pub struct Pipeline {
@@ -47,6 +49,8 @@ pub struct Lane {
     pub destination: String,
     /// Its books.
     pub ledger: Arc<Ledger>,
+    /// Its own sampler, if it has one.
+    pub sampler: Option<Arc<dyn BackendSampler>>,
     queue: Option<Arc<Queue<Arc<FinishedTrace>>>>,
 }
 
@@ -82,8 +86,12 @@ impl Pipeline {
                     Some(queue)
                 }
             };
+            if let Some(companion) = plan.companion {
+                let stop = Arc::clone(&stop);
+                thread::Builder::new().name(format!("{}-companion", plan.name)).spawn(move || companion.run(&stop))?;
+            }
             let (name, reason, destination) = (plan.name, plan.reason, plan.destination);
-            lanes.push(Lane { name, state, reason, destination, ledger, queue });
+            lanes.push(Lane { name, state, reason, destination, ledger, sampler: plan.sampler, queue });
         }
         Ok(Self { lanes, stop, all_done })
     }
@@ -94,7 +102,7 @@ impl Pipeline {
         for lane in &self.lanes {
             match &lane.queue {
                 None => lane.ledger.not_sent(spans),
-                Some(_) if !trace.decision.sampled => lane.ledger.sampled_out(spans),
+                Some(_) if !trace.decision_for(lane.name).sampled => lane.ledger.sampled_out(spans),
                 Some(queue) => {
                     if !queue.push(Arc::clone(trace), spans) {
                         lane.ledger.queue_was_full(spans, queue.limits().queue);

@@ -25,7 +25,7 @@ pub(super) struct Worker {
 
 /// The end of the program, as its workers learn of it.
 #[derive(Default)]
-pub(super) struct Stop {
+pub struct Stop {
     deadline: Mutex<Option<Instant>>,
     wake: Condvar,
 }
@@ -39,6 +39,9 @@ impl Worker {
             let mut settled = 0;
             let worked = catch_unwind(AssertUnwindSafe(|| {
                 for payload in self.backend.encode(&batch) {
+                    if let Some(problem) = &payload.trimmed {
+                        self.ledger.warned(problem);
+                    }
                     self.deliver(&payload);
                     settled += payload.items;
                 }
@@ -61,6 +64,10 @@ impl Worker {
             let patience = [retry.left(), until_exit].into_iter().flatten().min();
             let (after, problem) = match self.backend.deliver(payload, patience) {
                 Outcome::Delivered => return self.ledger.delivered(count),
+                Outcome::DeliveredAfterLoss { lost, said } => {
+                    self.ledger.lost_after_all(lost, &said);
+                    return self.ledger.delivered(count);
+                }
                 Outcome::Partly { rejected: 0, said } => {
                     self.ledger.delivered(count);
                     return self.ledger.warned(&said);
@@ -78,8 +85,7 @@ impl Worker {
             if deadline.is_some() {
                 return self.ledger.gave_up(count, &problem);
             }
-            let random = f64::from(u16::from_ne_bytes(self.random.bytes())) / f64::from(u16::MAX);
-            let Some(wait) = retry.wait(after, random) else {
+            let Some(wait) = retry.wait(after, self.random.fraction()) else {
                 return self.ledger.gave_up(count, &problem);
             };
             self.ledger.will_retry(&problem);
@@ -102,7 +108,7 @@ impl Stop {
     }
 
     /// Waits that long; true if the program was told to stop meanwhile.
-    fn interrupts(&self, wait: Duration) -> bool {
+    pub fn interrupts(&self, wait: Duration) -> bool {
         let guard = lock(&self.deadline);
         let (guard, _) = self
             .wake

@@ -57,8 +57,9 @@ pub fn describe_request(trace: &RequestTrace<'_>, head: &Head<'_>, known: bool, 
 }
 
 /// What is known when the answer is. For a server a 4xx is no error: it did its work, and the client did not.
-pub fn describe_answer(trace: &RequestTrace<'_>, status: u16) {
+pub fn describe_answer(trace: &RequestTrace<'_>, status: u16, body_size: usize) {
     trace.set_attribute("http.response.status_code", status);
+    trace.set_attribute("http.response.body.size", body_size);
     if status >= 500 {
         trace.set_attribute("error.type", status.to_string());
         trace.set_failed();

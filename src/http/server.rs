@@ -22,7 +22,7 @@ use super::send::{ClientGone, Sender};
 use crate::activities::App;
 use crate::page::Page;
 use crate::trace::id::TraceId;
-use crate::trace::{RequestTrace, Tracer};
+use crate::trace::{Incoming, RequestTrace, Tracer};
 
 /// Everything that the loop works with.
 pub struct Server {
@@ -129,10 +129,11 @@ impl Server {
         }
         self.page.count_request();
         let known = self.known_methods.iter().any(|method| method == head.method);
-        let trace = self.tracer.begin(at, &head.trace, SCOPE, span_name(head.method, known, &found));
+        let incoming = Incoming { at, headers: &head.trace, host: head.host, method: head.method, path: head.path };
+        let trace = self.tracer.begin(&incoming, SCOPE, span_name(head.method, known, &found));
         describe_request(&trace, &head, known, route);
         let (answer, rest) = self.answer_to(&head, &found, &trace, body, Some(trace.trace_id()));
-        describe_answer(&trace, answer.status);
+        describe_answer(&trace, answer.status, answer.body.len());
         self.write_access_line(&head, answer.status);
         let response = self.render(&head, &answer, rest, Some(&trace));
         if self.send(request, rest, response).is_err() {

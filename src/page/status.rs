@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::SecondsFormat;
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
 use super::Page;
@@ -35,6 +35,11 @@ struct BackendStatus<'p> {
     dropped: u64,
     sampled_out: u64,
     not_sent: u64,
+    /// Which sampling rules are in force, where the backend has its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sampling: Option<String>,
+    /// Since when nothing gets through; null while all is well.
+    failing_since: Option<String>,
     last_error: Option<LastErrorJson>,
 }
 
@@ -49,7 +54,7 @@ impl<'p> Status<'p> {
         Self {
             service_name: &page.service_name,
             version: env!("CARGO_PKG_VERSION"),
-            started_at: page.started_at.to_rfc3339_opts(SecondsFormat::Secs, true),
+            started_at: rfc3339(page.started_at),
             requests: page.requests.get(),
             backends: page.pipeline.lanes().iter().map(|lane| (lane.name, BackendStatus::of(lane))).collect(),
         }
@@ -71,10 +76,13 @@ impl<'p> BackendStatus<'p> {
             dropped: totals.dropped,
             sampled_out: totals.sampled_out,
             not_sent: totals.not_sent,
-            last_error: lane.ledger.last_error().map(|error| LastErrorJson {
-                text: error.text,
-                at: error.at.to_rfc3339_opts(SecondsFormat::Millis, true),
-            }),
+            sampling: lane.sampler.as_ref().map(|sampler| sampler.state()),
+            failing_since: lane.ledger.failing_since().map(rfc3339),
+            last_error: lane.ledger.last_error().map(|error| LastErrorJson { text: error.text, at: rfc3339(error.at) }),
         }
     }
+}
+
+fn rfc3339(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }

@@ -1,9 +1,12 @@
 //! `GET /telemetry/traces` and `GET /telemetry/traces/{id}`.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::recent::Recent;
 use crate::plain_json::{Fields, time};
+use crate::trace::sampler::BackendDecision;
 use crate::trace::span::{Event, SpanData, SpanKind, Status};
 use crate::trace::{FinishedTrace, Value};
 
@@ -28,6 +31,15 @@ pub(super) struct Summary<'a> {
     failed: bool,
     sampled: bool,
     sampling: String,
+    /// What backends with a sampler of their own decided.
+    backends: BTreeMap<&'static str, BackendJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct BackendJson<'a> {
+    sampled: bool,
+    sampling: String,
+    service_name: &'a str,
 }
 
 /// All requests of one trace: a page that calls twice makes two.
@@ -96,7 +108,15 @@ impl<'a> Summary<'a> {
             failed: trace.spans.iter().any(SpanData::failed),
             sampled: trace.decision.sampled,
             sampling: trace.decision.to_string(),
+            backends: trace.backend_decisions.iter().map(|own| (own.backend, BackendJson::of(own))).collect(),
         }
+    }
+}
+
+impl<'a> BackendJson<'a> {
+    fn of(own: &'a BackendDecision) -> Self {
+        let (sampled, sampling) = (own.decision.sampled, own.decision.to_string());
+        Self { sampled, sampling, service_name: &own.service_name }
     }
 }
 

@@ -76,6 +76,13 @@ pub fn extract(order: &[Propagator], headers: &TraceHeaders<'_>) -> Option<Remot
     })
 }
 
+/// `X-Amzn-Trace-Id`, if it is about this trace. A load balancer in front of a traced caller makes up one of its own,
+/// which is about another.
+#[must_use]
+pub fn xray_header_of(trace_id: TraceId, headers: &TraceHeaders<'_>) -> Option<RemoteParent> {
+    headers.x_amzn_trace_id.and_then(parse_x_amzn_trace_id).filter(|parent| parent.trace_id == trace_id)
+}
+
 /// A `traceparent` value of version `00`.
 #[must_use]
 pub fn traceparent(trace_id: TraceId, span_id: SpanId, flags: TraceFlags) -> String {

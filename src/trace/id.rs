@@ -178,6 +178,12 @@ impl IdSource {
         uuid::Builder::from_random_bytes(self.bytes()).into_uuid().to_string()
     }
 
+    /// A random number from 0 up to but not including 1.
+    pub fn fraction(&self) -> f64 {
+        // 53 bits are what a double holds exactly.
+        (u64::from_ne_bytes(self.bytes()) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
     /// The next `N` random bytes; none is handed out twice.
     pub fn bytes<const N: usize>(&self) -> [u8; N] {
         let mut pool = self.pool.borrow_mut();

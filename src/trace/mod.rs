@@ -13,7 +13,7 @@ pub mod request_trace;
 pub mod sampler;
 pub mod span;
 
-pub use request_trace::{FinishedTrace, RequestTrace, Span, Tracer};
+pub use request_trace::{FinishedTrace, Incoming, RequestTrace, Span, Tracer};
 pub use span::{Scope, Value};
 
 #[cfg(test)]

@@ -20,12 +20,13 @@
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::panic::Location;
+use std::sync::Arc;
 
-use super::context::{Propagator, RemoteParent, TraceFlags, TraceHeaders, extract, traceparent};
+use super::context::{Propagator, RemoteParent, TraceFlags, TraceHeaders, extract, traceparent, xray_header_of};
 use super::current::{self, Current};
 use super::exception::{Exception, take_panic};
 use super::id::{IdSource, SpanId, TraceId};
-use super::sampler::{Decision, Reason, Sampler};
+use super::sampler::{Arrival, BackendDecision, BackendSampler, Decision, Reason, Sampler};
 use super::span::{Event, Limits, Metadata, Moment, Scope, SpanData, SpanKind, Status, Value};
 
 /// Begins traces. One for the whole program, owned by the request loop.
@@ -38,8 +39,24 @@ pub struct Tracer {
     pub propagators: Vec<Propagator>,
     /// Decides what OpenTelemetry backends get.
     pub sampler: Sampler,
+    /// Backends that decide for themselves, by their names.
+    pub backend_samplers: Vec<(&'static str, Arc<dyn BackendSampler>)>,
     /// How much a span may hold.
     pub limits: Limits,
+}
+
+/// What a trace begins with: the request before anything was done about it.
+pub struct Incoming<'a> {
+    /// When it arrived.
+    pub at: Moment,
+    /// Its trace headers.
+    pub headers: &'a TraceHeaders<'a>,
+    /// `Host`, with its port.
+    pub host: Option<&'a str>,
+    /// Its method.
+    pub method: &'a str,
+    /// Its path without the query.
+    pub path: &'a str,
 }
 
 /// The spans of one request, while it is answered.
@@ -51,7 +68,10 @@ pub struct RequestTrace<'t> {
     root_id: SpanId,
     flags: TraceFlags,
     decision: Decision,
+    backend_decisions: Vec<BackendDecision>,
     parent: Option<RemoteParent>,
+    /// `Sampled=?` in `X-Amzn-Trace-Id`: the caller wants to be told what we decide.
+    asked: bool,
     spans: RefCell<Vec<SpanData>>,
     /// The open spans below the root, outermost first: their places in `spans`, and the line that opened each.
     open: RefCell<Vec<(usize, &'static Location<'static>)>>,
@@ -80,26 +100,24 @@ pub struct FinishedTrace {
     pub remote_parent: bool,
     /// What the OpenTelemetry sampler said.
     pub decision: Decision,
+    /// What the samplers of backends said that have one of their own.
+    pub backend_decisions: Vec<BackendDecision>,
     /// The SERVER span first, then the others in the order they began.
     pub spans: Vec<SpanData>,
 }
 
 impl Tracer {
-    /// Begins the trace of a request that came in at `arrived`: joins the caller's if its headers name one, makes a
-    /// new one otherwise. `name` is the name of the SERVER span.
+    /// Begins the trace of a request: joins the caller's if its headers name one, makes a new one otherwise. `name` is the
+    /// name of the SERVER span.
     #[must_use]
-    pub fn begin(
-        &self,
-        arrived: Moment,
-        headers: &TraceHeaders<'_>,
-        scope: Scope,
-        name: Cow<'static, str>,
-    ) -> RequestTrace<'_> {
-        let parent = extract(&self.propagators, headers);
+    pub fn begin(&self, incoming: &Incoming<'_>, scope: Scope, name: Cow<'static, str>) -> RequestTrace<'_> {
+        let arrived = incoming.at;
+        let parent = extract(&self.propagators, incoming.headers);
         let (trace_id, random) = match &parent {
             Some(parent) => (parent.trace_id, parent.random),
             None => (self.ids.trace_id((arrived.unix_nanos() / 1_000_000_000) as u32), true),
         };
+        let xray_header = xray_header_of(trace_id, incoming.headers);
         let decision = if self.recording {
             self.sampler.decide(trace_id, parent.as_ref())
         } else {
@@ -124,12 +142,30 @@ impl Tracer {
             root_id,
             flags,
             decision,
+            backend_decisions: self.ask_backends(incoming, xray_header.as_ref().and_then(|header| header.sampled)),
+            asked: xray_header.is_some_and(|header| header.wants_decision),
             parent,
             spans: RefCell::new(spans),
             open: RefCell::new(Vec::new()),
             has_exception: Cell::new(false),
             before: current::replace(Some(Current { trace_id, span_id: root_id, flags })),
         }
+    }
+
+    fn ask_backends(&self, incoming: &Incoming<'_>, header: Option<bool>) -> Vec<BackendDecision> {
+        let ask = |(backend, sampler): &(&'static str, Arc<dyn BackendSampler>)| {
+            let arrival = Arrival {
+                host: incoming.host,
+                method: incoming.method,
+                path: incoming.path,
+                header,
+                now: incoming.at.unix_nanos() / 1_000_000_000,
+                draw: self.ids.fraction(),
+            };
+            let (decision, service_name) = sampler.decide(&arrival);
+            BackendDecision { backend, decision, service_name }
+        };
+        self.backend_samplers.iter().map(ask).collect()
     }
 
     /// A trace that is neither kept nor told to anybody: for health checks and for requests about telemetry itself.
@@ -143,7 +179,9 @@ impl Tracer {
             root_id: self.ids.span_id(),
             flags: TraceFlags::default(),
             decision: Decision { sampled: false, reason: Reason::Always },
+            backend_decisions: Vec::new(),
             parent: None,
+            asked: false,
             spans: RefCell::default(),
             open: RefCell::default(),
             has_exception: Cell::new(false),
@@ -224,8 +262,9 @@ impl RequestTrace<'_> {
     #[must_use]
     pub fn x_amzn_trace_id(&self) -> String {
         let mut header = format!("Root={}", self.trace_id.xray());
-        if self.parent.as_ref().is_some_and(|parent| parent.wants_decision) {
-            header.push_str(if self.decision.sampled { ";Sampled=1" } else { ";Sampled=0" });
+        if self.asked {
+            let decision = self.backend_decisions.first().map_or(&self.decision, |ours| &ours.decision);
+            header.push_str(if decision.sampled { ";Sampled=1" } else { ";Sampled=0" });
         }
         header
     }
@@ -233,7 +272,7 @@ impl RequestTrace<'_> {
     /// Ends the trace: the SERVER span now, and any span that was kept from ending by `mem::forget`, which is said.
     /// `None` when nothing is recorded.
     #[must_use]
-    pub fn finish(self) -> Option<FinishedTrace> {
+    pub fn finish(mut self) -> Option<FinishedTrace> {
         if !self.recording {
             return None;
         }
@@ -252,7 +291,8 @@ impl RequestTrace<'_> {
             trace_state: self.trace_state().to_owned(),
             flags: self.flags,
             remote_parent: spans[0].parent.is_some(),
-            decision: self.decision,
+            decision: self.decision.clone(),
+            backend_decisions: std::mem::take(&mut self.backend_decisions),
             spans,
         })
     }
@@ -267,6 +307,20 @@ impl RequestTrace<'_> {
         if let Some(span) = self.spans.borrow_mut().get_mut(index) {
             change(span, &self.tracer.limits);
         }
+    }
+}
+
+impl FinishedTrace {
+    /// What was decided for this backend: by its own sampler if it has one, else by OpenTelemetry's.
+    #[must_use]
+    pub fn decision_for(&self, backend: &str) -> &Decision {
+        self.own_decision(backend).map_or(&self.decision, |own| &own.decision)
+    }
+
+    /// What the backend's own sampler said.
+    #[must_use]
+    pub fn own_decision(&self, backend: &str) -> Option<&BackendDecision> {
+        self.backend_decisions.iter().find(|own| own.backend == backend)
     }
 }
 
@@ -364,12 +418,14 @@ mod tests {
             recording: true,
             propagators: vec![Propagator::TraceContext, Propagator::XRay],
             sampler: Sampler::named("parentbased_always_on", 1.0).unwrap(),
+            backend_samplers: vec![],
             limits: Limits::default(),
         }
     }
 
     fn begin<'t>(tracer: &'t Tracer, headers: &TraceHeaders<'_>) -> RequestTrace<'t> {
-        tracer.begin(Moment::now(), headers, SCOPE, Cow::Borrowed("GET /"))
+        let incoming = Incoming { at: Moment::now(), headers, host: None, method: "GET", path: "/" };
+        tracer.begin(&incoming, SCOPE, Cow::Borrowed("GET /"))
     }
 
     fn parent_name<'s>(trace: &'s FinishedTrace, name: &str) -> &'s str {

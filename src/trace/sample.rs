@@ -29,6 +29,7 @@ pub(crate) fn trace() -> FinishedTrace {
         flags: TraceFlags::new(true, false),
         remote_parent: true,
         decision: Decision { sampled: true, reason: Reason::Parent },
+        backend_decisions: vec![],
         spans: vec![server_span(), inner_span()],
     }
 }

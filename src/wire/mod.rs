@@ -3,3 +3,4 @@
 pub mod http;
 pub mod retry;
 pub mod stdout;
+pub mod udp;

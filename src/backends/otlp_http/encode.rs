@@ -34,7 +34,7 @@ pub(super) fn encode(
         return;
     }
     let items = batch.iter().map(|trace| trace.spans.len()).sum();
-    payloads.push(Payload { bytes: if gzip { compressed(&bytes) } else { bytes }, items });
+    payloads.push(Payload { bytes: if gzip { compressed(&bytes) } else { bytes }, items, trimmed: None });
 }
 
 const EXPECTED_BYTES_PER_TRACE: usize = 1200;

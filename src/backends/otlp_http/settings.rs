@@ -64,6 +64,8 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
         },
         destination: String::new(),
         limits,
+        sampler: None,
+        companion: None,
     };
     let (url, url_origin) = match traces_url(sources, endpoint, traces_endpoint) {
         Ok(found) => found,

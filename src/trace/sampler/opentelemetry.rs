@@ -1,40 +1,13 @@
-//! Sampling: which traces are sent, and why.
-//!
-//! A decision is never just yes or no. Most of the silence in the course came from a sampler that threw traces away
-//! and did not say so; here every decision carries its reason to the page and to `GET /telemetry/traces`.
+//! The samplers of OpenTelemetry, by the names that `OTEL_TRACES_SAMPLER` takes.
 //!
 //! Specification: <https://opentelemetry.io/docs/specs/otel/trace/sdk/#built-in-samplers>,
 //! <https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>.
 
 use std::fmt;
 
-use super::context::RemoteParent;
-use super::id::TraceId;
-
-/// Whether a trace is sent, and what decided it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Decision {
-    /// Sent or not. An unsampled trace still shows on the page and still has its id.
-    pub sampled: bool,
-    /// What decided.
-    pub reason: Reason,
-}
-
-/// What decided about a trace.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Reason {
-    /// The sampler takes all (`always_on`) or none (`always_off`).
-    Always,
-    /// The caller decided, and the sampler follows its parent.
-    Parent,
-    /// A lot drawn from the trace id: sampled when `draw < ratio`.
-    Ratio {
-        /// The lot, from 0 to 1: the low 64 bits of the trace id.
-        draw: f64,
-        /// The share of traces to take.
-        ratio: f64,
-    },
-}
+use super::{Decision, Reason};
+use crate::trace::context::RemoteParent;
+use crate::trace::id::TraceId;
 
 /// The sampler that `OTEL_TRACES_SAMPLER` names.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -112,17 +85,6 @@ impl fmt::Display for Sampler {
             RootSampler::AlwaysOn => f.write_str("always_on"),
             RootSampler::AlwaysOff => f.write_str("always_off"),
             RootSampler::TraceIdRatio(ratio) => write!(f, "traceidratio({ratio})"),
-        }
-    }
-}
-
-impl fmt::Display for Decision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = if self.sampled { "sampled" } else { "not sampled" };
-        match self.reason {
-            Reason::Always => write!(f, "{verdict}: the sampler treats all traces alike"),
-            Reason::Parent => write!(f, "{verdict}: the caller decided so"),
-            Reason::Ratio { draw, ratio } => write!(f, "{verdict}: drew {draw:.4}, sampled below {ratio}"),
         }
     }
 }

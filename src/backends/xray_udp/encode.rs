@@ -1,0 +1,592 @@
+//! Finished traces as X-Ray documents. Every struct here borrows and is written in the order of its fields.
+
+use std::borrow::Cow;
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use super::NAME;
+use crate::backends::Payload;
+use crate::delivery::Problem;
+use crate::plain_json::Plain;
+use crate::trace::sampler::Reason;
+use crate::trace::sampler::xray::sanitised_name;
+use crate::trace::span::{Attribute, Event, Metadata, SpanData, SpanKind};
+use crate::trace::{FinishedTrace, Value};
+
+/// What all documents have in common.
+pub(super) struct Documents {
+    /// The name for traces that no sampler has named.
+    pub(super) service_name: String,
+    /// The log group that holds the lines of our requests: the console links a trace to it.
+    pub(super) log_group: Option<String>,
+}
+
+/// The header of every datagram.
+const HEADER: &[u8] = b"{\"format\":\"json\",\"version\":1}\n";
+/// The limit is "64 kB"; this is below either reading of it, and below what a datagram holds.
+const LARGEST: usize = 64_000;
+/// Strings of the http block.
+const MAX_STRING: usize = 250;
+const MAX_ANNOTATION_VALUE: usize = 1000;
+const MAX_ANNOTATION_KEY: usize = 500;
+/// Annotations that are indexed, in a whole trace.
+const MAX_ANNOTATIONS: usize = 50;
+/// How deep subsegments are nested; deeper ones are sent on their own.
+const MAX_DEPTH: usize = 32;
+
+/// Attributes that have a place of their own in the document.
+const IN_HTTP_BLOCK: [&str; 14] = [
+    "http.request.method",
+    "http.response.status_code",
+    "http.response.body.size",
+    "url.full",
+    "url.path",
+    "url.query",
+    "url.scheme",
+    "server.address",
+    "server.port",
+    "client.address",
+    "network.peer.address",
+    "network.peer.port",
+    "user_agent.original",
+    "error.type",
+];
+
+/// Appends the datagrams of one trace: one, or more if it is too large for one.
+pub(super) fn encode(documents: &Documents, trace: &FinishedTrace, payloads: &mut Vec<Payload>) {
+    let tree = Tree::of(documents, trace);
+    tree.encode(0, payloads);
+    // A span whose parent is nowhere in the trace hangs on nothing, and is sent by itself.
+    for index in 1..trace.spans.len() {
+        if tree.parent_of(index).is_none() {
+            tree.encode(index, payloads);
+        }
+    }
+}
+
+/// A trace, and what hangs on what.
+struct Tree<'a> {
+    documents: &'a Documents,
+    trace: &'a FinishedTrace,
+    children: Vec<Vec<usize>>,
+    /// How many annotations each span may have of the trace's 50.
+    annotations: Vec<usize>,
+}
+
+/// What a document goes without.
+#[derive(Clone, Copy, Default)]
+struct Trim {
+    subsegments: bool,
+    metadata: bool,
+    annotations: bool,
+}
+
+impl<'a> Tree<'a> {
+    fn of(documents: &'a Documents, trace: &'a FinishedTrace) -> Self {
+        let mut tree =
+            Self { documents, trace, children: vec![Vec::new(); trace.spans.len()], annotations: Vec::new() };
+        let mut left = MAX_ANNOTATIONS;
+        for (index, span) in trace.spans.iter().enumerate() {
+            let wanted = annotations(span).count().min(left);
+            left -= wanted;
+            tree.annotations.push(wanted);
+            if let Some(parent) = tree.parent_of(index) {
+                tree.children[parent].push(index);
+            }
+        }
+        tree
+    }
+
+    /// Spans begin after their parents, so a parent stands before its children; anything else is no tree.
+    fn parent_of(&self, index: usize) -> Option<usize> {
+        let parent = self.trace.spans[index].parent?;
+        self.trace.spans[..index].iter().position(|span| span.id == parent)
+    }
+
+    /// The document of a span with all below it; if that is too large, or too deep, what is below goes first, on its own.
+    fn encode(&self, index: usize, payloads: &mut Vec<Payload>) {
+        if self.depth(index) <= MAX_DEPTH {
+            let whole = self.datagram(index, Trim::default());
+            if whole.len() <= HEADER.len() + LARGEST {
+                payloads.push(Payload { bytes: whole, items: self.size(index), trimmed: None });
+                return;
+            }
+        }
+        for &child in &self.children[index] {
+            self.encode(child, payloads);
+        }
+        let mut trim = Trim { subsegments: true, ..Trim::default() };
+        let mut bytes = self.datagram(index, trim);
+        let mut left_out = "";
+        if bytes.len() > HEADER.len() + LARGEST {
+            trim.metadata = true;
+            left_out = "its metadata";
+            bytes = self.datagram(index, trim);
+        }
+        if bytes.len() > HEADER.len() + LARGEST {
+            trim.annotations = true;
+            left_out = "its metadata and annotations";
+            bytes = self.datagram(index, trim);
+        }
+        let trimmed = (!left_out.is_empty()).then(|| {
+            let name = &self.trace.spans[index].name;
+            let text =
+                format!("a document of more than {LARGEST} bytes went without {left_out}; it is that of {name:?}");
+            Problem { kind: "trimmed".to_owned(), text }
+        });
+        payloads.push(Payload { bytes, items: 1, trimmed });
+    }
+
+    fn datagram(&self, index: usize, trim: Trim) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(1024);
+        bytes.extend_from_slice(HEADER);
+        serde_json::to_writer(&mut bytes, &self.segment(index, true, trim))
+            .expect("writing to memory cannot fail, and no Serialize below returns an error of its own");
+        bytes
+    }
+
+    fn depth(&self, index: usize) -> usize {
+        let mut deepest = 1;
+        let mut open = vec![(index, 1)];
+        while let Some((index, depth)) = open.pop() {
+            deepest = deepest.max(depth);
+            open.extend(self.children[index].iter().map(|&child| (child, depth + 1)));
+        }
+        deepest
+    }
+
+    fn size(&self, index: usize) -> usize {
+        let mut size = 0;
+        let mut open = vec![index];
+        while let Some(index) = open.pop() {
+            size += 1;
+            open.extend(&self.children[index]);
+        }
+        size
+    }
+
+    fn segment(&self, index: usize, outermost: bool, trim: Trim) -> Segment<'_> {
+        let (trace, span) = (self.trace, &self.trace.spans[index]);
+        let is_segment = index == 0;
+        let exceptions = exceptions(span);
+        let status = int(span, "http.response.status_code");
+        let server_error = status.is_some_and(|status| status >= 500);
+        let own = trace.own_decision(NAME);
+        Segment {
+            id: span.id.hex().as_str().to_owned(),
+            trace_id: outermost.then(|| trace.trace_id.xray()),
+            parent_id: span.parent.filter(|_| outermost).map(|parent| parent.hex().as_str().to_owned()),
+            r#type: (outermost && !is_segment).then_some("subsegment"),
+            name: if is_segment {
+                Cow::Borrowed(own.map_or(&self.documents.service_name, |own| &own.service_name))
+            } else {
+                Cow::Owned(subsegment_name(span))
+            },
+            start_time: Seconds(span.start),
+            end_time: Seconds(span.end),
+            namespace: match span.kind {
+                SpanKind::Server => None,
+                SpanKind::Client => Some("remote"),
+                SpanKind::Internal => Some("local"),
+            },
+            http: Http::of(span),
+            error: status.is_some_and(|status| (400..500).contains(&status)),
+            throttle: status == Some(429),
+            fault: server_error || (span.failed() && !status.is_some_and(|status| (400..500).contains(&status))),
+            cause: if !exceptions.is_empty() {
+                Some(Cause::Here { exceptions })
+            } else if is_segment && server_error {
+                trace.spans.iter().find(|span| has_exception(span)).map(|span| Cause::There(exception_id(span, 0)))
+            } else {
+                None
+            },
+            aws: is_segment.then(|| Aws {
+                xray: XRay {
+                    sdk: "cruddur-xray for Rust",
+                    sdk_version: env!("CARGO_PKG_VERSION"),
+                    auto_instrumentation: false,
+                    sampling_rule_name: own.and_then(|own| match &own.decision.reason {
+                        Reason::Rule { name, .. } => Some(&**name),
+                        _ => None,
+                    }),
+                },
+                cloudwatch_logs: self.documents.log_group.as_deref().map(|log_group| [LogGroup { log_group }]),
+            }),
+            service: is_segment.then_some(Service { version: env!("CARGO_PKG_VERSION"), runtime: "rustc" }),
+            annotations: Annotations { span, count: if trim.annotations { 0 } else { self.annotations[index] } },
+            metadata: MetadataJson { span, annotated: self.annotations[index], left_out: trim.metadata },
+            subsegments: if trim.subsegments {
+                Vec::new()
+            } else {
+                self.children[index].iter().map(|&child| self.segment(child, false, trim)).collect()
+            },
+        }
+    }
+}
+
+/// A segment or, below one, a subsegment. One that stands on its own says which trace and parent it belongs to.
+#[derive(serde::Serialize)]
+struct Segment<'a> {
+    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    r#type: Option<&'static str>,
+    name: Cow<'a, str>,
+    start_time: Seconds,
+    end_time: Seconds,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http: Option<Http<'a>>,
+    #[serde(skip_serializing_if = "is_false")]
+    error: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    throttle: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    fault: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<Cause<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aws: Option<Aws<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<Service>,
+    #[serde(skip_serializing_if = "Annotations::is_empty")]
+    annotations: Annotations<'a>,
+    #[serde(skip_serializing_if = "MetadataJson::is_empty")]
+    metadata: MetadataJson<'a>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    subsegments: Vec<Self>,
+}
+
+/// Seconds since 1970 with six decimals.
+struct Seconds(u64);
+
+impl Serialize for Seconds {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(((self.0 + 500) / 1000) as f64 / 1_000_000.0)
+    }
+}
+
+/// `{"request":{"method":"GET","url":"http://host/path","user_agent":"curl/8","client_ip":"203.0.113.7"},
+/// "response":{"status":200,"content_length":217}}`
+#[derive(serde::Serialize)]
+struct Http<'a> {
+    request: HttpRequest<'a>,
+    response: HttpResponse,
+}
+
+#[derive(serde::Serialize)]
+struct HttpRequest<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_agent: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_ip: Option<&'a str>,
+    #[serde(skip_serializing_if = "is_false")]
+    x_forwarded_for: bool,
+}
+
+#[derive(serde::Serialize)]
+struct HttpResponse {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_length: Option<i64>,
+}
+
+impl<'a> Http<'a> {
+    fn of(span: &'a SpanData) -> Option<Self> {
+        let method = text(span, "http.request.method")?;
+        let (client, peer) = (text(span, "client.address"), text(span, "network.peer.address"));
+        Some(Self {
+            request: HttpRequest {
+                method: Some(cut(method, MAX_STRING)),
+                url: url(span).map(|url| cut(&url, MAX_STRING).to_owned()),
+                user_agent: text(span, "user_agent.original").map(|agent| cut(agent, MAX_STRING)),
+                client_ip: client.map(|ip| cut(ip, MAX_STRING)),
+                x_forwarded_for: client.is_some() && client != peer,
+            },
+            response: HttpResponse {
+                status: int(span, "http.response.status_code"),
+                content_length: int(span, "http.response.body.size"),
+            },
+        })
+    }
+}
+
+/// The address without its query, which may hold secrets.
+fn url(span: &SpanData) -> Option<String> {
+    if let Some(full) = text(span, "url.full") {
+        return Some(full.split(['?', '#']).next().unwrap_or(full).to_owned());
+    }
+    let (scheme, path) = (text(span, "url.scheme")?, text(span, "url.path")?);
+    let host = text(span, "server.address").unwrap_or("localhost");
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let usual = if scheme == "https" { 443 } else { 80 };
+    Some(match int(span, "server.port").filter(|port| *port != usual) {
+        Some(port) => format!("{scheme}://{host}:{port}{path}"),
+        None => format!("{scheme}://{host}{path}"),
+    })
+}
+
+/// An exception, or the id of one that stands elsewhere in the document.
+enum Cause<'a> {
+    Here { exceptions: Vec<ExceptionJson<'a>> },
+    There(String),
+}
+
+impl Serialize for Cause<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Here { exceptions } => {
+                let mut object = serializer.serialize_map(Some(1))?;
+                object.serialize_entry("exceptions", exceptions)?;
+                object.end()
+            }
+            Self::There(id) => serializer.serialize_str(id),
+        }
+    }
+}
+
+/// `{"id":"0f910026178b71eb","type":"KeyError","message":"missing field","remote":false,"stack":[{"path":"src/x.rs","line":42,
+/// "label":"create_activity"}]}`
+#[derive(serde::Serialize)]
+struct ExceptionJson<'a> {
+    id: String,
+    r#type: &'a str,
+    message: &'a str,
+    remote: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stack: Option<[StackFrame<'a>; 1]>,
+}
+
+#[derive(serde::Serialize)]
+struct StackFrame<'a> {
+    path: &'a str,
+    line: u32,
+    label: &'a str,
+}
+
+fn has_exception(span: &SpanData) -> bool {
+    span.events.iter().any(|event| event.name == "exception")
+}
+
+fn exceptions(span: &SpanData) -> Vec<ExceptionJson<'_>> {
+    let events = span.events.iter().filter(|event| event.name == "exception").take(MAX_EXCEPTIONS);
+    events
+        .enumerate()
+        .map(|(number, event)| ExceptionJson {
+            id: exception_id(span, number),
+            r#type: cut(event_text(event, "exception.type"), MAX_STRING),
+            message: cut(event_text(event, "exception.message"), MAX_ANNOTATION_VALUE),
+            remote: span.kind == SpanKind::Client,
+            stack: frame(event_text(event, "exception.stacktrace"), &span.name).map(|frame| [frame]),
+        })
+        .collect()
+}
+
+const MAX_EXCEPTIONS: usize = 8;
+
+/// Exceptions have ids of their own; ours follow from the span's, so that the segment can name it without a look-up.
+fn exception_id(span: &SpanData, number: usize) -> String {
+    let span_id = u64::from_str_radix(span.id.hex().as_str(), 16).unwrap_or(0);
+    format!("{:016x}", span_id ^ (0xe << 60) ^ (number as u64 + 1))
+}
+
+/// `at src/http/routes.rs:149:21`
+fn frame<'a>(stacktrace: &'a str, label: &'a str) -> Option<StackFrame<'a>> {
+    let mut parts = stacktrace.strip_prefix("at ")?.rsplitn(3, ':');
+    let (_column, line, path) = (parts.next()?, parts.next()?, parts.next()?);
+    Some(StackFrame { path: cut(path, MAX_STRING), line: line.parse().ok()?, label: cut(label, MAX_STRING) })
+}
+
+#[derive(serde::Serialize)]
+struct Aws<'a> {
+    xray: XRay<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cloudwatch_logs: Option<[LogGroup<'a>; 1]>,
+}
+
+#[derive(serde::Serialize)]
+struct XRay<'a> {
+    sdk: &'static str,
+    sdk_version: &'static str,
+    auto_instrumentation: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sampling_rule_name: Option<&'a str>,
+}
+
+#[derive(serde::Serialize)]
+struct LogGroup<'a> {
+    log_group: &'a str,
+}
+
+#[derive(serde::Serialize)]
+struct Service {
+    version: &'static str,
+    runtime: &'static str,
+}
+
+/// The attributes of a span that X-Ray can index: text, numbers, true and false.
+fn annotations(span: &SpanData) -> impl Iterator<Item = &Attribute> {
+    span.attributes.iter().filter(|attribute| can_be_annotation(attribute) && !is_in_http_block(attribute))
+}
+
+fn can_be_annotation(attribute: &Attribute) -> bool {
+    match &attribute.value {
+        Value::String(_) | Value::Bool(_) | Value::Int(_) => true,
+        Value::Double(number) => number.is_finite(),
+        Value::Array(_) | Value::Map(_) | Value::Bytes(_) => false,
+    }
+}
+
+fn is_in_http_block(attribute: &Attribute) -> bool {
+    IN_HTTP_BLOCK.contains(&attribute.key.as_ref())
+}
+
+/// `{"app_result_length":3}`: keys are letters, digits and `_`.
+struct Annotations<'a> {
+    span: &'a SpanData,
+    count: usize,
+}
+
+impl Annotations<'_> {
+    fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+impl Serialize for Annotations<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(None)?;
+        let mut keys: Vec<String> = Vec::new();
+        for Attribute { key, value } in annotations(self.span).take(self.count) {
+            let key = annotation_key(key);
+            // Two keys that differ only in what is not allowed would be the same one twice.
+            if keys.contains(&key) {
+                continue;
+            }
+            match value {
+                Value::String(text) => object.serialize_entry(&key, cut(text, MAX_ANNOTATION_VALUE))?,
+                other => object.serialize_entry(&key, &Plain(other))?,
+            }
+            keys.push(key);
+        }
+        object.end()
+    }
+}
+
+fn annotation_key(key: &str) -> String {
+    let allowed = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+    let key: String = key.chars().take(MAX_ANNOTATION_KEY).map(allowed).collect();
+    if key.is_empty() { "_".to_owned() } else { key }
+}
+
+/// `{"namespace":{"key":{"now":"...","result-size":1}}}`, and under `attributes` what cannot be an annotation.
+struct MetadataJson<'a> {
+    span: &'a SpanData,
+    annotated: usize,
+    left_out: bool,
+}
+
+impl<'a> MetadataJson<'a> {
+    fn is_empty(&self) -> bool {
+        self.left_out || (self.span.metadata.is_empty() && self.other_attributes().next().is_none())
+    }
+
+    /// Attributes that are neither annotations nor in the http block.
+    fn other_attributes(&self) -> impl Iterator<Item = &'a Attribute> {
+        let mut annotated = self.annotated;
+        self.span.attributes.iter().filter(move |attribute| {
+            if is_in_http_block(attribute) {
+                return false;
+            }
+            let is_annotation = annotated > 0 && can_be_annotation(attribute);
+            annotated -= usize::from(is_annotation);
+            !is_annotation
+        })
+    }
+}
+
+impl Serialize for MetadataJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(None)?;
+        let mut written: Vec<&str> = Vec::new();
+        for Metadata { namespace, .. } in &self.span.metadata {
+            if !written.contains(namespace) {
+                written.push(namespace);
+                object.serialize_entry(namespace, &Namespace(&self.span.metadata, namespace))?;
+            }
+        }
+        let others: Vec<_> = self.other_attributes().collect();
+        if !others.is_empty() && !written.contains(&"attributes") {
+            object.serialize_entry("attributes", &Others(&others))?;
+        }
+        object.end()
+    }
+}
+
+struct Namespace<'a>(&'a [Metadata], &'a str);
+
+impl Serialize for Namespace<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let of_namespace = self.0.iter().filter(|metadata| metadata.namespace == self.1);
+        serializer.collect_map(of_namespace.map(|metadata| (metadata.key, Plain(&metadata.value))))
+    }
+}
+
+struct Others<'a>(&'a [&'a Attribute]);
+
+impl Serialize for Others<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|attribute| (attribute.key.as_ref(), Plain(&attribute.value))))
+    }
+}
+
+/// An outgoing call is named after the host it goes to, everything else after its span.
+fn subsegment_name(span: &SpanData) -> String {
+    let name = match (span.kind, text(span, "server.address")) {
+        (SpanKind::Client, Some(host)) => host,
+        _ => &span.name,
+    };
+    let name = sanitised_name(name);
+    if name.is_empty() { "unnamed".to_owned() } else { name }
+}
+
+fn text<'a>(span: &'a SpanData, key: &str) -> Option<&'a str> {
+    match span.attribute(key) {
+        Some(Value::String(text)) => Some(text),
+        _ => None,
+    }
+}
+
+fn int(span: &SpanData, key: &str) -> Option<i64> {
+    match span.attribute(key) {
+        Some(Value::Int(number)) => Some(*number),
+        _ => None,
+    }
+}
+
+fn event_text<'a>(event: &'a Event, key: &str) -> &'a str {
+    let found = event.attributes.iter().find(|attribute| attribute.key == key);
+    match found.map(|attribute| &attribute.value) {
+        Some(Value::String(text)) => text,
+        _ => "",
+    }
+}
+
+/// The first `characters` of `text`.
+fn cut(text: &str, characters: usize) -> &str {
+    text.char_indices().nth(characters).map_or(text, |(end, _)| &text[..end])
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_false(value: &bool) -> bool {
+    !value
+}

@@ -1,0 +1,347 @@
+//! X-Ray's sampling: rules that say how many requests a second are surely taken (the reservoir), and which share of the
+//! others.
+//!
+//! ```text
+//! X-Amzn-Trace-Id: ..;Sampled=1   ──▶ taken           the header always wins, and needs no rule
+//! first rule that matches         ──▶ reservoir not yet empty this second?  taken
+//!   host, method, path, service                     else a lot: draw <= rate
+//! ```
+//!
+//! The rules come from X-Ray itself, asked through the daemon ("central"); as long as it has not answered, from
+//! `aws/json/xray.json` ("local"); where that does not match either, from what every SDK does: one a second and 5 %.
+//! Central reservoirs are shared by all instances of a service: X-Ray hands out quotas, and until it has, one request a
+//! second is borrowed.
+//!
+//! Clock and lot come from outside, so that a second can be played through in a test.
+//!
+//! Specification: <https://docs.aws.amazon.com/xray/latest/devguide/xray-api-sampling.html>.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::wildcard::matches;
+use super::{Arrival, BackendSampler, By, Decision, Reason, RuleSource};
+
+/// The sampler, shared by the request thread, which decides, and the poller, which brings rules and quotas.
+pub struct XRaySampler {
+    names: ServiceNames,
+    state: Mutex<State>,
+}
+
+/// Under which service name a request is filed.
+#[derive(Clone, Debug)]
+pub struct ServiceNames {
+    /// The name of the service.
+    pub service: Arc<str>,
+    /// Hosts that match this pattern are filed under their own name; `AWS_XRAY_URL`.
+    pub dynamic: Option<String>,
+}
+
+/// A sampling rule, as X-Ray and `aws/json/xray.json` write it.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Rule {
+    /// Its name.
+    #[serde(rename = "RuleName")]
+    pub name: Arc<str>,
+    /// Lower goes first.
+    pub priority: u32,
+    /// The share to take when the reservoir is empty.
+    pub fixed_rate: f64,
+    /// How many to take a second, in all instances together.
+    pub reservoir_size: u32,
+    /// A pattern for the service name.
+    pub service_name: String,
+    /// A pattern for `Host`.
+    pub host: String,
+    /// A pattern for the method.
+    #[serde(rename = "HTTPMethod")]
+    pub http_method: String,
+    /// A pattern for the path.
+    #[serde(rename = "URLPath")]
+    pub url_path: String,
+    /// The form of the rule; only 1 is known.
+    #[serde(default = "one")]
+    pub version: u32,
+    /// Which resources it is for; only rules for all are used.
+    #[serde(rename = "ResourceARN", default = "any")]
+    pub resource_arn: String,
+    /// Conditions that only some SDKs can check; a rule that has any is passed over.
+    #[serde(default)]
+    pub attributes: Option<BTreeMap<String, String>>,
+}
+
+/// What happened under one rule since the last report.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Statistics {
+    /// The rule.
+    pub rule: String,
+    /// Requests that matched.
+    pub requests: u64,
+    /// Of those, taken from the quota or by lot.
+    pub sampled: u64,
+    /// Of those, borrowed.
+    pub borrowed: u64,
+}
+
+/// What X-Ray says about one rule in return.
+#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Target {
+    /// The rule.
+    pub rule_name: String,
+    /// Replaces the rule's share.
+    pub fixed_rate: Option<f64>,
+    /// Our part of the reservoir.
+    pub reservoir_quota: Option<u32>,
+    /// Until when it is ours, in seconds since 1970.
+    #[serde(rename = "ReservoirQuotaTTL")]
+    pub reservoir_quota_ttl: Option<f64>,
+    /// How many seconds to the next report.
+    pub interval: Option<u64>,
+}
+
+struct State {
+    central: Option<Central>,
+    local: Option<RuleState>,
+    built_in: RuleState,
+}
+
+struct Central {
+    rules: Vec<RuleState>,
+    fetched: u64,
+}
+
+struct RuleState {
+    rule: Rule,
+    rate: f64,
+    statistics: Statistics,
+    quota: Option<u32>,
+    quota_until: f64,
+    /// The second that `taken` counts in.
+    second: u64,
+    taken: u32,
+}
+
+/// Central rules older than this are no longer believed.
+const RULES_LIVE: u64 = 3600;
+/// Rules that one answer may bring; an account has 25 by default.
+const MOST_RULES: usize = 1000;
+
+impl XRaySampler {
+    /// A sampler with these names, and this rule until X-Ray sends its own.
+    #[must_use]
+    pub fn new(names: ServiceNames, local: Option<Rule>) -> Self {
+        let local = local.map(RuleState::new);
+        let state = State { central: None, local, built_in: RuleState::new(Rule::built_in()) };
+        Self { names, state: Mutex::new(state) }
+    }
+
+    /// Takes over the rules that X-Ray sent, in the order of their priority. What is already counted under a rule of the
+    /// same name stays counted.
+    pub fn set_rules(&self, rules: Vec<Rule>, now: u64) {
+        let mut rules: Vec<Rule> = rules.into_iter().filter(Rule::is_usable).take(MOST_RULES).collect();
+        rules.sort_by(|a, b| (a.priority, &a.name).cmp(&(b.priority, &b.name)));
+        let mut state = self.lock();
+        let mut before = state.central.take().map(|central| central.rules).unwrap_or_default();
+        let rules = rules
+            .into_iter()
+            .map(|rule| match before.iter().position(|known| known.rule.name == rule.name) {
+                Some(index) => {
+                    let known = before.swap_remove(index);
+                    let rate = if rule.fixed_rate == known.rule.fixed_rate { known.rate } else { rule.fixed_rate };
+                    RuleState { rate, rule, ..known }
+                }
+                None => RuleState::new(rule),
+            })
+            .collect();
+        state.central = Some(Central { rules, fetched: now });
+    }
+
+    /// Takes over quotas and shares. What X-Ray leaves out stays as it was.
+    pub fn set_targets(&self, targets: &[Target]) {
+        let mut state = self.lock();
+        let Some(central) = &mut state.central else { return };
+        for target in targets {
+            let Some(rule) = central.rules.iter_mut().find(|rule| *rule.rule.name == *target.rule_name) else {
+                continue;
+            };
+            rule.rate = target.fixed_rate.unwrap_or(rule.rate);
+            rule.quota = target.reservoir_quota.or(rule.quota);
+            rule.quota_until = target.reservoir_quota_ttl.unwrap_or(rule.quota_until);
+        }
+    }
+
+    /// What happened under each central rule that saw requests and whose report is due, counted anew from here on.
+    #[must_use]
+    pub fn take_statistics(&self, due: impl Fn(&str) -> bool) -> Vec<Statistics> {
+        let mut state = self.lock();
+        let rules = state.central.iter_mut().flat_map(|central| &mut central.rules);
+        let busy = rules.filter(|rule| rule.statistics.requests > 0 && due(&rule.rule.name));
+        busy.map(|rule| {
+            let statistics = std::mem::take(&mut rule.statistics);
+            Statistics { rule: rule.rule.name.to_string(), ..statistics }
+        })
+        .collect()
+    }
+
+    /// The name under which a request to `host` is filed.
+    #[must_use]
+    pub fn service_name(&self, host: Option<&str>) -> Arc<str> {
+        match (&self.names.dynamic, host) {
+            (Some(pattern), Some(host)) if matches(pattern, host) => sanitised_name(host).into(),
+            _ => Arc::clone(&self.names.service),
+        }
+    }
+
+    /// Why a rule does not apply to requests filed under another name than the service's, if one is left out that way.
+    #[must_use]
+    pub fn missed_by_name(&self, name: &str) -> Option<Arc<str>> {
+        let state = self.lock();
+        let rules = state.central.iter().flat_map(|central| &central.rules).chain(&state.local);
+        let mut missed = rules.filter(|rule| {
+            matches(&rule.rule.service_name, &self.names.service) && !matches(&rule.rule.service_name, name)
+        });
+        missed.next().map(|rule| Arc::clone(&rule.rule.name))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl BackendSampler for XRaySampler {
+    fn decide(&self, arrival: &Arrival<'_>) -> (Decision, Arc<str>) {
+        let name = self.service_name(arrival.host);
+        if let Some(sampled) = arrival.header {
+            return (Decision { sampled, reason: Reason::Header }, name);
+        }
+        let mut state = self.lock();
+        let State { central, local, built_in } = &mut *state;
+        let fresh = central.as_mut().filter(|central| arrival.now < central.fetched + RULES_LIVE);
+        let found = fresh.and_then(|central| central.rules.iter_mut().find(|rule| rule.rule.matches(arrival, &name)));
+        let (rule, source) = match found {
+            Some(rule) => (rule, RuleSource::Central),
+            None => match local.as_mut().filter(|rule| rule.rule.matches(arrival, &name)) {
+                Some(rule) => (rule, RuleSource::Local),
+                None => (built_in, RuleSource::BuiltIn),
+            },
+        };
+        let (sampled, by) = rule.decide(arrival, source == RuleSource::Central);
+        let reason = Reason::Rule { name: Arc::clone(&rule.rule.name), source, by };
+        (Decision { sampled, reason }, name)
+    }
+
+    fn state(&self) -> String {
+        let state = self.lock();
+        let mut text = String::new();
+        let describe = |text: &mut String, rule: &RuleState| {
+            let Rule { name, reservoir_size, .. } = &rule.rule;
+            let _ = write!(text, " {name} ({reservoir_size} a second, then {} %)", rule.rate * 100.0);
+        };
+        match (&state.central, &state.local) {
+            (Some(central), _) => {
+                text.push_str("rules from X-Ray:");
+                central.rules.iter().for_each(|rule| describe(&mut text, rule));
+            }
+            (None, Some(local)) => {
+                text.push_str("no rules from X-Ray, so the local one:");
+                describe(&mut text, local);
+            }
+            (None, None) => text.push_str("no rules from X-Ray, and none of our own:"),
+        }
+        if state.central.is_none() {
+            text.push_str(", else");
+            describe(&mut text, &state.built_in);
+        }
+        text
+    }
+}
+
+impl Rule {
+    /// What every SDK does without rules.
+    fn built_in() -> Self {
+        Self {
+            name: "Default".into(),
+            priority: 10_000,
+            fixed_rate: 0.05,
+            reservoir_size: 1,
+            service_name: any(),
+            host: any(),
+            http_method: any(),
+            url_path: any(),
+            version: 1,
+            resource_arn: any(),
+            attributes: None,
+        }
+    }
+
+    fn is_usable(&self) -> bool {
+        self.version == 1 && self.resource_arn == "*" && self.attributes.as_ref().is_none_or(BTreeMap::is_empty)
+    }
+
+    /// What a request does not have matches any pattern, as in the SDKs: a `Host`, and always the `ServiceType`, the kind
+    /// of AWS machine.
+    fn matches(&self, arrival: &Arrival<'_>, service_name: &str) -> bool {
+        arrival.host.is_none_or(|host| matches(&self.host, host))
+            && matches(&self.http_method, arrival.method)
+            && matches(&self.url_path, arrival.path)
+            && matches(&self.service_name, service_name)
+    }
+}
+
+impl RuleState {
+    fn new(rule: Rule) -> Self {
+        let rate = rule.fixed_rate;
+        Self { rule, rate, statistics: Statistics::default(), quota: None, quota_until: 0.0, second: 0, taken: 0 }
+    }
+
+    fn decide(&mut self, arrival: &Arrival<'_>, central: bool) -> (bool, By) {
+        self.statistics.requests += 1;
+        if self.second != arrival.now {
+            self.second = arrival.now;
+            self.taken = 0;
+        }
+        let quota = self.quota.filter(|_| self.quota_until >= arrival.now as f64);
+        // A local reservoir is all ours. Of a central one we have a quota, or borrow one a second.
+        let (size, borrows) = match (central, quota) {
+            (false, _) => (self.rule.reservoir_size, false),
+            (true, Some(quota)) => (quota, false),
+            (true, None) => (self.rule.reservoir_size.min(1), true),
+        };
+        if self.taken < size {
+            self.taken += 1;
+            if borrows {
+                self.statistics.borrowed += 1;
+                return (true, By::Borrowed);
+            }
+            self.statistics.sampled += 1;
+            return (true, By::Reservoir { taken: self.taken, size });
+        }
+        let sampled = arrival.draw <= self.rate && self.rate > 0.0;
+        self.statistics.sampled += u64::from(sampled);
+        (sampled, By::Rate { draw: arrival.draw, rate: self.rate })
+    }
+}
+
+/// A name that X-Ray accepts: 1 to 200 letters, digits, blanks and `_.:/%&#=+-@`. What is not allowed is left out; a
+/// segment with any other name is thrown away by the service, and only the daemon's log says so.
+#[must_use]
+pub fn sanitised_name(name: &str) -> String {
+    let allowed = |c: &char| c.is_alphanumeric() || *c == ' ' || "_.:/%&#=+-@".contains(*c);
+    name.chars().filter(allowed).take(MAX_NAME).collect()
+}
+
+const MAX_NAME: usize = 200;
+
+fn any() -> String {
+    "*".to_owned()
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[cfg(test)]
+mod tests;
