@@ -28,5 +28,6 @@ pub mod page;
 mod plain_json;
 pub mod run;
 pub mod settings;
+mod sync;
 pub mod trace;
 pub mod wire;

@@ -1,7 +1,7 @@
 //! The commands: what `main` calls.
 
 use std::fs::OpenOptions;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::delivery::{Lane, Pipeline, Totals};
 use crate::http::cors::Cors;
 use crate::http::listener::Listener;
 use crate::http::server::Server;
-use crate::logging;
+use crate::logging::{self, say};
 use crate::page::Page;
 use crate::settings::{self, DEFAULT_FILE, Env, Settings, Sources};
 use crate::trace::Tracer;
@@ -20,6 +20,8 @@ use crate::trace::id::IdSource;
 
 /// How long what waits may take to leave when the program ends.
 const LAST_FLUSH: Duration = Duration::from_secs(5);
+/// How long the last lines may take to be read.
+const LAST_LINES: Duration = Duration::from_millis(500);
 
 /// Why the program ends other than well: a line for people, and a status for scripts.
 #[derive(Debug)]
@@ -43,7 +45,7 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>) -> Result<(), Exit> {
     let plans = backends::plans(&sources, &settings).map_err(wrong_settings)?;
     sources.finish().map_err(wrong_settings)?;
 
-    logging::init();
+    logging::init().map_err(|error| failed(format!("no thread for the log: {error}")))?;
     install_panic_hook();
     let listener = Listener::bind(&settings.listen.value).map_err(|error| cannot_listen(&settings, &error))?;
     let backend_samplers =
@@ -61,10 +63,11 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>) -> Result<(), Exit> {
         limits: settings.limits,
     };
     let server = Server::new(listener, tracer, page, Cors::new(settings.origins), settings.known_methods);
-    let result = server.run();
+    let (stopped, result) = server.run();
     let page = server.into_page();
-    page.pipeline.finish(LAST_FLUSH);
+    page.pipeline.finish(stopped + LAST_FLUSH);
     print_counts(page.pipeline.lanes());
+    logging::flush(LAST_LINES);
     result.map_err(|error| failed(format!("no connection can be accepted any more: {error}; next: start again")))
 }
 
@@ -74,7 +77,9 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>) -> Result<(), Exit> {
 ///
 /// It exists, or cannot be written.
 pub fn init(config: Option<PathBuf>) -> Result<(), Exit> {
-    let path = config.unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
+    let env = Env::of_process();
+    let path = config.or_else(|| env.get("CRUDDUR_CONFIG").map(PathBuf::from));
+    let path = path.unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
     let shown = path.display();
     let written = OpenOptions::new()
         .write(true)
@@ -145,9 +150,4 @@ fn cannot_listen(settings: &Settings, error: &io::Error) -> Exit {
 
 fn failed(message: String) -> Exit {
     Exit { message, status: 1 }
-}
-
-/// A line on standard error. If nobody reads it, so be it.
-fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
 }

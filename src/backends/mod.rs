@@ -30,6 +30,11 @@ pub trait Backend: Send {
 
     /// How long all tries of one payload may take together; `None`: for ever.
     fn budget(&self) -> Option<Duration>;
+
+    /// The longest wait between two tries, unless the other side asks for a longer one.
+    fn longest_wait(&self) -> Duration {
+        Duration::from_secs(30)
+    }
 }
 
 /// Bytes that leave together.

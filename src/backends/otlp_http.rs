@@ -87,7 +87,7 @@ impl Backend for OtlpHttp {
 impl OtlpHttp {
     /// 2xx is success, whatever the body; 429, 502, 503 and 504 may be tried again; everything else may not.
     fn answered(&self, reply: &Reply, sent: usize) -> Outcome {
-        let said = self.without_secrets(said(&reply.body));
+        let said = self.said(&reply.body);
         let problem = |what: &str, next: &str| {
             let text = format!("{} answered {what}{}; next: {next}", shown(&self.url), in_brackets(&said));
             Problem { kind: reply.status.to_string(), text }
@@ -100,12 +100,12 @@ impl OtlpHttp {
             200..=299 => match partial_success(&reply.body) {
                 None => Outcome::Delivered,
                 Some((0, message)) => {
-                    let message = self.without_secrets(message);
+                    let message = self.readable(&message);
                     let text = format!("{} took everything, but says: {message}", shown(&self.url));
                     Outcome::Partly { rejected: 0, said: Problem { kind: "warning".to_owned(), text } }
                 }
                 Some((rejected, message)) => {
-                    let message = self.without_secrets(message);
+                    let message = self.readable(&message);
                     let text = format!(
                         "{} rejected {rejected} spans: {}; next: they are lost and counted as refused, mend what it names",
                         shown(&self.url),
@@ -116,7 +116,10 @@ impl OtlpHttp {
             },
             429 | 502 | 503 | 504 => Outcome::Later {
                 after: reply.retry_after,
-                said: problem(&reply.status.to_string(), "nothing, the batch is sent again while its time lasts"),
+                said: problem(
+                    &reply.status.to_string(),
+                    "nothing; the batch is sent again for a while, and dropped and counted if that does not help",
+                ),
             },
             300..=399 => {
                 let to = reply.location.as_deref().map_or_else(String::new, |to| format!(" to {}", shown(to)));
@@ -150,11 +153,12 @@ impl OtlpHttp {
     fn unanswered(&self, error: &CallError) -> Outcome {
         let url = shown(&self.url);
         let origin = &self.url_origin;
+        let proxy = self.client.proxy().map_or_else(String::new, |proxy| format!(", or at the proxy {proxy}"));
         let (kind, text) = match error {
             CallError::Refused => (
                 "refused",
                 format!(
-                    "{url}: nobody listens there; next: start the receiver, or mend {origin} (inside a container, \
+                    "{url}: nobody listens there{proxy}; next: start the receiver, or mend {origin} (inside a container, \
                      localhost is the container)"
                 ),
             ),
@@ -193,10 +197,25 @@ impl OtlpHttp {
         }
     }
 
-    /// Some servers repeat the key that they refuse. What is too short to be a key stays readable.
-    fn without_secrets(&self, said: String) -> String {
+    /// What the other side says: `message` of a `google.rpc.Status`, `detail` or `error` of RFC 7807, else the beginning of
+    /// the text.
+    fn said(&self, body: &[u8]) -> String {
+        if let Ok(Json::Object(answer)) = serde_json::from_slice(body) {
+            let text = ["message", "detail", "error", "title"].iter().find_map(|key| answer.get(*key)?.as_str());
+            return self.readable(text.unwrap_or_default());
+        }
+        self.readable(&String::from_utf8_lossy(body))
+    }
+
+    /// A text as one short line without secrets: some servers repeat the key that they refuse. Words too short to be a key
+    /// stay readable.
+    fn readable(&self, text: &str) -> String {
+        let mut text = text.trim().to_owned();
         let secrets = self.headers.iter().filter(|(name, _)| !settings::NO_SECRET.contains(&name.as_str()));
-        secrets.filter(|(_, value)| value.len() >= 6).fold(said, |said, (_, value)| said.replace(value.as_str(), "***"))
+        for word in secrets.flat_map(|(_, value)| value.split([' ', ',', ';', '='])).filter(|word| word.len() >= 8) {
+            text = text.replace(word, "***");
+        }
+        one_line(&text)
     }
 
     /// How long the key is, and its last four characters if it can spare them.
@@ -210,16 +229,6 @@ impl OtlpHttp {
             format!("(length {length})")
         })
     }
-}
-
-/// What the other side says: `message` of a `google.rpc.Status`, `detail` or `error` of RFC 7807, else the beginning
-/// of the text.
-fn said(body: &[u8]) -> String {
-    if let Ok(Json::Object(answer)) = serde_json::from_slice(body) {
-        let text = ["message", "detail", "error", "title"].iter().find_map(|key| answer.get(*key)?.as_str());
-        return one_line(text.unwrap_or_default());
-    }
-    one_line(&String::from_utf8_lossy(body))
 }
 
 fn one_line(text: &str) -> String {
@@ -245,7 +254,7 @@ fn partial_success(body: &[u8]) -> Option<(usize, String)> {
         Some(number) => number.as_u64().unwrap_or(0),
         None => 0,
     };
-    let message = one_line(partial.get("errorMessage").and_then(Json::as_str).unwrap_or_default());
+    let message = partial.get("errorMessage").and_then(Json::as_str).unwrap_or_default().trim().to_owned();
     (rejected > 0 || !message.is_empty()).then(|| (usize::try_from(rejected).unwrap_or(usize::MAX), message))
 }
 

@@ -72,7 +72,7 @@ impl Backend for XRayUdp {
         let last_items = std::mem::replace(&mut self.last_items, if sent.is_ok() { payload.items } else { 0 });
         let (daemon, origin) = (&self.daemon, &self.daemon_origin);
         let problem = |kind: &str, text: String| Problem { kind: kind.to_owned(), text };
-        let later = |said| Outcome::Later { after: Some(TRY_AGAIN), said };
+        let later = |said| Outcome::Later { after: None, said };
         match sent {
             Ok(Sent::Yes) => Outcome::Delivered,
             Ok(Sent::AfterRefusal) => {
@@ -98,8 +98,13 @@ impl Backend for XRayUdp {
         }
     }
 
+    /// Segments wait in the queue until the daemon is back; what the queue cannot hold is dropped and counted.
     fn budget(&self) -> Option<Duration> {
         None
+    }
+
+    fn longest_wait(&self) -> Duration {
+        TRY_AGAIN
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
-use super::lock;
+use crate::sync::lock;
 
 /// The books of one backend.
 pub struct Ledger {
@@ -18,6 +18,9 @@ pub struct Ledger {
     unit: &'static str,
     counts: Counts,
     queue_is_full: AtomicBool,
+    /// Lost to a full queue since the last success.
+    lost_unsaid: AtomicU64,
+    closed: AtomicBool,
     trouble: Mutex<Trouble>,
 }
 
@@ -87,7 +90,15 @@ impl Ledger {
     /// Empty books.
     #[must_use]
     pub fn new(name: &'static str, unit: &'static str) -> Self {
-        Self { name, unit, counts: Counts::default(), queue_is_full: AtomicBool::new(false), trouble: Mutex::default() }
+        Self {
+            name,
+            unit,
+            counts: Counts::default(),
+            queue_is_full: AtomicBool::new(false),
+            lost_unsaid: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            trouble: Mutex::default(),
+        }
     }
 
     /// What is counted here: `spans`.
@@ -141,6 +152,7 @@ impl Ledger {
             );
             self.problem(0, &Problem { kind: "queue full".to_owned(), text });
         }
+        self.lost_unsaid.fetch_add(count as u64, Ordering::Relaxed);
     }
 
     pub(super) fn taken(&self, count: usize) {
@@ -153,10 +165,11 @@ impl Ledger {
         self.queue_is_full.store(false, Ordering::Relaxed);
         let mut trouble = lock(&self.trouble);
         if let Some(since) = trouble.since.take() {
-            let (lost, unit) = (trouble.lost, self.unit);
+            let (lost, unit) = (trouble.lost + self.lost_unsaid.load(Ordering::Relaxed), self.unit);
             log::info!(target: self.name, "delivering again after {:.1?}; {lost} {unit} were lost meanwhile", since.elapsed());
         }
         trouble.lost = 0;
+        self.lost_unsaid.store(0, Ordering::Relaxed);
         trouble.failing_since = None;
     }
 
@@ -195,14 +208,24 @@ impl Ledger {
         self.tell(&mut trouble, problem);
     }
 
-    /// The program ends, and this much never left.
-    pub(super) fn lost_at_exit(&self, count: usize) {
-        add(&self.counts.dropped, count);
+    /// The program ends. What still waits, and what was not answered yet, is dropped, and that is said.
+    pub(super) fn close(&self, waiting: usize) {
+        self.closed.store(true, Ordering::Release);
+        let stuck = waiting + self.counts.in_flight.swap(0, Ordering::AcqRel) as usize;
+        if stuck > 0 {
+            add(&self.counts.dropped, stuck);
+            let why = self.last_error().map_or_else(|| "no answer has come yet".to_owned(), |error| error.text);
+            let unit = self.unit;
+            log::warn!(target: self.name, "{stuck} {unit} had not left when the program had to end, and are lost: {why}");
+        }
     }
 
+    /// What is settled after the books were closed has been counted as lost.
     fn settled(&self, end: &AtomicU64, count: usize) {
-        add(end, count);
-        self.counts.in_flight.fetch_sub(count as u64, Ordering::Relaxed);
+        if !self.closed.load(Ordering::Acquire) {
+            add(end, count);
+            self.counts.in_flight.fetch_sub(count as u64, Ordering::Relaxed);
+        }
     }
 
     fn problem(&self, lost: usize, problem: &Problem) {

@@ -15,10 +15,10 @@ mod queue;
 mod worker;
 
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use self::worker::Worker;
 use crate::backends::{Plan, Switch};
@@ -118,9 +118,8 @@ impl Pipeline {
         &self.lanes
     }
 
-    /// Sends what waits, for at most `patience`. What has not left by then is counted as dropped.
-    pub fn finish(&self, patience: Duration) {
-        let deadline = Instant::now() + patience;
+    /// Sends what waits, until `deadline`. What has not left by then is counted as dropped, and said.
+    pub fn finish(&self, deadline: Instant) {
         self.stop.at(deadline);
         for queue in self.lanes.iter().filter_map(|lane| lane.queue.as_ref()) {
             queue.close();
@@ -134,8 +133,7 @@ impl Pipeline {
             }
         }
         for lane in &self.lanes {
-            let stuck = lane.queued() + lane.ledger.totals().in_flight as usize;
-            lane.ledger.lost_at_exit(stuck);
+            lane.ledger.close(lane.queued());
         }
     }
 }
@@ -146,9 +144,4 @@ impl Lane {
     pub fn queued(&self) -> usize {
         self.queue.as_ref().map_or(0, |queue| queue.weight())
     }
-}
-
-/// A lock that outlives a panic of another holder: counts and queues are sound after every statement.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,10 +4,10 @@
 //! idle (then it starts its clock), or a batch is full. In between the worker sleeps until its clock says "send".
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::lock;
+use crate::sync::lock;
 
 /// How much waits, and how long.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -48,7 +48,8 @@ impl<T> Queue<T> {
     /// Adds an item; false if it does not fit, and then it is gone.
     pub fn push(&self, item: T, weight: usize) -> bool {
         let mut state = lock(&self.state);
-        if state.closed || state.weight + weight > self.limits.queue {
+        // What is heavier than the whole queue passes through an empty one.
+        if state.closed || (state.weight + weight > self.limits.queue && state.weight > 0) {
             return false;
         }
         state.items.push_back((item, weight));
@@ -81,10 +82,10 @@ impl<T> Queue<T> {
                 return None;
             }
             state = match state.due {
-                None => self.wake.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner),
+                None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(due) => {
                     let left = due.saturating_duration_since(now);
-                    self.wake.wait_timeout(state, left).unwrap_or_else(std::sync::PoisonError::into_inner).0
+                    self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
                 }
             };
         }
@@ -147,6 +148,14 @@ mod tests {
         assert_eq!(queue.weight(), 5);
         assert_eq!(queue.take(), Some(vec!["a", "c"]));
         assert_eq!(queue.weight(), 0);
+    }
+
+    #[test]
+    fn what_is_heavier_than_the_queue_passes_through_an_empty_one() {
+        let queue = Queue::new(limits(1, 1, 1));
+        assert!(queue.push("trace", 2));
+        assert!(!queue.push("next", 2));
+        assert_eq!(queue.take(), Some(vec!["trace"]));
     }
 
     #[test]

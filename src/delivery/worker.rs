@@ -6,9 +6,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::ledger::{Ledger, Problem};
-use super::lock;
 use super::queue::Queue;
 use crate::backends::{Backend, Outcome, Payload};
+use crate::sync::lock;
 use crate::trace::FinishedTrace;
 use crate::trace::id::IdSource;
 use crate::wire::retry::Retry;
@@ -56,7 +56,7 @@ impl Worker {
 
     fn deliver(&mut self, payload: &Payload) {
         let count = payload.items;
-        let mut retry = Retry::new(self.backend.budget());
+        let mut retry = Retry::new(self.backend.budget(), self.backend.longest_wait());
         let mut reconnected = false;
         loop {
             let deadline = self.stop.deadline();

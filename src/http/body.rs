@@ -2,18 +2,18 @@
 //! wait, and that is never the request loop: a thread reads them, or refuses them, and hands the request back.
 
 use std::collections::VecDeque;
-use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 use tiny_http::{Request, Server};
 
 use super::answer::Failure;
+use super::handover::spawn_with;
 use super::head::Head;
 use super::routes::Call;
+use crate::sync::lock;
 use crate::trace::span::Moment;
 
 /// A request whose body is dealt with, one way or the other.
@@ -26,35 +26,19 @@ pub struct Arrived {
     pub body: Result<Vec<u8>, Refused>,
 }
 
-/// A body that will not be read, and what has to happen to its bytes on the connection.
+/// A request that is not answered as it wishes.
 #[derive(Clone, Debug)]
 pub struct Refused {
     /// Why.
     pub failure: Failure,
-    /// Where the bytes go.
-    pub rest: Rest,
-}
-
-/// What becomes of the bytes of a body that nobody wants. tiny_http reads them when the request is dropped, into one
-/// buffer as large as the client says the body is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Rest {
-    /// Nothing is left to read.
-    None,
-    /// A thread answers and then reads them away.
-    Drain,
-    /// A thread reads them away and then answers: behind a chunked body tiny_http would take its rest for requests.
-    DrainFirst,
-    /// Nobody may touch them: dropping this request would end the process for lack of memory. It is kept for ever.
-    Leak,
+    /// Whether its body, or a part of it, is still to come: then it must not be dropped, see [`super::send`].
+    pub unread: bool,
 }
 
 /// The longest body that is read: 1,024 characters, each escaped in JSON as `\ud83d\ude00`, and some room.
 const LONGEST: usize = 16 * 1024;
 /// What tiny_http reads by itself.
 const READ_AHEAD: usize = 1024;
-/// Up to here a refused body is read away.
-const LONGEST_DRAIN: usize = 16 * 1024 * 1024;
 /// How long a body may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Threads that read bodies at the same time, and requests that wait for one.
@@ -82,7 +66,7 @@ impl Bodies {
         let at = Moment::now();
         let head = Head::read(&request);
         let length = request.body_length().unwrap_or(0);
-        let refused = |failure: Failure, rest| Err(Refused { failure, rest });
+        let refused = |failure: Failure, unread| Err(Refused { failure, unread });
         let upgrade = request.headers().iter().any(|header| {
             header.field.equiv("connection") && header.value.as_str().to_ascii_lowercase().contains("upgrade")
         });
@@ -90,16 +74,15 @@ impl Bodies {
         let is_here = length == 0 || (length <= READ_AHEAD && !upgrade && !expect);
         let body = if head.is_chunked {
             let message = "a chunked body is not read here; send Content-Length instead of Transfer-Encoding";
-            refused(Failure::refused(411, message), Rest::DrainFirst)
+            refused(Failure::refused(411, message), true)
         } else if length > LONGEST {
             let message = format!("the body is too large: at most {LONGEST} bytes are read");
-            let rest = if length > LONGEST_DRAIN { Rest::Leak } else { Rest::Drain };
-            refused(Failure::refused(413, message), rest)
+            refused(Failure::refused(413, message), true)
         } else if let Some(problem) = head.problem {
-            refused(problem, if is_here { Rest::None } else { Rest::Drain })
+            refused(problem, !is_here)
         } else if head.method == "POST" && !head.has_length {
             let message = "Content-Length is missing; send a JSON object as the body";
-            refused(Failure::refused(411, message), Rest::None)
+            refused(Failure::refused(411, message), false)
         } else if is_here {
             Ok(())
         } else {
@@ -139,24 +122,17 @@ impl Bodies {
     }
 
     fn start(&self, request: Request, at: Moment, length: usize) {
-        // A request that is dropped reads its body, so a thread that does not start must not take it along.
-        let slot = Arc::new(Mutex::new(Some(request)));
-        let (for_thread, ready, reading) = (Arc::clone(&slot), Arc::clone(&self.ready), Arc::clone(&self.reading));
-        let server = Arc::clone(&self.server);
+        let (ready, reading, server) = (Arc::clone(&self.ready), Arc::clone(&self.reading), Arc::clone(&self.server));
         self.reading.fetch_add(1, Ordering::AcqRel);
-        let started = thread::Builder::new().name("body".to_owned()).spawn(move || {
-            if let Some(request) = lock(&for_thread).take() {
-                let arrived = read_body(request, at, length);
-                lock(&ready).push_back(arrived);
-            }
+        let given_back = spawn_with("body", request, move |request| {
+            let arrived = read_body(request, at, length);
+            lock(&ready).push_back(arrived);
             reading.fetch_sub(1, Ordering::AcqRel);
             server.unblock();
         });
-        if started.is_err() {
+        if let Some(request) = given_back {
             self.reading.fetch_sub(1, Ordering::AcqRel);
-            if let Some(request) = lock(&slot).take() {
-                self.hand_back(busy(request, at));
-            }
+            self.hand_back(busy(request, at));
         }
     }
 
@@ -178,18 +154,16 @@ fn here(mut request: Request, at: Moment, length: usize) -> Arrived {
 
 /// On its own thread: reads `length` bytes, or gives up when they take too long.
 fn read_body(mut request: Request, at: Moment, length: usize) -> Arrived {
-    let deadline = Instant::now() + PATIENCE;
+    let began = Instant::now();
     let mut body = vec![0; length];
     let mut filled = 0;
     while filled < length {
-        let too_late = Instant::now() >= deadline;
+        let too_late = began.elapsed() >= PATIENCE;
         match if too_late { Ok(0) } else { request.as_reader().read(&mut body[filled..]) } {
             Ok(0) | Err(_) => {
-                let message = format!(
-                    "the body broke off: {filled} of {length} bytes came within {} seconds",
-                    PATIENCE.as_secs()
-                );
-                let refused = Refused { failure: Failure::refused(408, message), rest: Rest::Drain };
+                let waited = began.elapsed().as_secs_f64();
+                let message = format!("the body broke off: {filled} of {length} bytes came within {waited:.0} seconds");
+                let refused = Refused { failure: Failure::refused(408, message), unread: true };
                 return Arrived { request, at, body: Err(refused) };
             }
             Ok(count) => filled += count,
@@ -200,28 +174,7 @@ fn read_body(mut request: Request, at: Moment, length: usize) -> Arrived {
 
 fn busy(request: Request, at: Moment) -> Arrived {
     let failure = Failure::refused(503, "too many bodies are being read; try again");
-    Arrived { request, at, body: Err(Refused { failure, rest: Rest::Leak }) }
-}
-
-/// Reads the rest of a body away, as far as the limits allow; true if nothing is left.
-#[must_use]
-pub fn drain(request: &mut Request) -> bool {
-    let deadline = Instant::now() + PATIENCE;
-    let mut buffer = vec![0; 8 * 1024];
-    let mut total = 0;
-    while total < LONGEST_DRAIN && Instant::now() < deadline {
-        match request.as_reader().read(&mut buffer) {
-            Ok(0) => return true,
-            Ok(count) => total += count,
-            Err(_) => return false,
-        }
-    }
-    false
-}
-
-/// Keeps a request for ever, with its thread and its connection.
-pub fn leak(request: Request) {
-    mem::forget(request);
+    Arrived { request, at, body: Err(Refused { failure, unread: true }) }
 }
 
 /// The text fields of a JSON object.
@@ -283,8 +236,4 @@ fn kind_of(json: &Json) -> &'static str {
         Json::Array(_) => "an array",
         Json::Object(_) => "an object",
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

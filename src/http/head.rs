@@ -2,7 +2,7 @@
 //! two servers read differently is how requests are smuggled.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tiny_http::Request;
 
@@ -23,11 +23,13 @@ pub struct Head<'r> {
     pub peer: Option<SocketAddr>,
     /// `Host`.
     pub host: Option<&'r str>,
-    /// `X-Forwarded-Host`.
+    /// Whether a proxy says that it is one.
+    pub is_forwarded: bool,
+    /// The host that the client asked the first proxy for.
     pub forwarded_host: Option<&'r str>,
-    /// The first address of `X-Forwarded-For`.
-    pub forwarded_for: Option<&'r str>,
-    /// Whether a proxy says that the client came by https.
+    /// The client of the first proxy, if it is an address.
+    pub forwarded_for: Option<IpAddr>,
+    /// Whether the client came to the first proxy by https.
     pub forwarded_https: bool,
     /// `Origin`: the page that makes this request.
     pub origin: Option<&'r str>,
@@ -78,6 +80,7 @@ impl<'r> Head<'r> {
             version: if *request.http_version() == (1, 0) { "1.0" } else { "1.1" },
             peer: request.remote_addr().copied(),
             host: None,
+            is_forwarded: false,
             forwarded_host: None,
             forwarded_for: None,
             forwarded_https: false,
@@ -128,6 +131,17 @@ impl<'r> Head<'r> {
         Some((name.trim_matches(['[', ']']), port))
     }
 
+    /// Whether the request comes from this machine, through no proxy, and asks for it by its own name. A page elsewhere
+    /// that has its name point here (DNS rebinding) asks for another.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        let from_here = self.peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback());
+        let name = self.server().map_or("", |(name, _)| name);
+        let asks_for_us = name.eq_ignore_ascii_case("localhost")
+            || name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback());
+        from_here && !self.is_forwarded && asks_for_us
+    }
+
     /// The query without the values of signatures and keys.
     #[must_use]
     pub fn safe_query(&self) -> Option<Cow<'r, str>> {
@@ -149,6 +163,7 @@ impl<'r> Head<'r> {
     fn read_header(&mut self, name: &str, value: &'r str) {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
         match name.len() {
+            4 if is("host") && value.is_empty() => self.refuse("the Host header is empty"),
             4 if is("host") && self.host.is_some() => self.refuse("there is more than one Host header"),
             4 if is("host") => self.host = Some(value),
             6 if is("origin") => self.origin = Some(value),
@@ -169,19 +184,111 @@ impl<'r> Head<'r> {
             15 if is("x-amzn-trace-id") => {
                 self.trace.x_amzn_trace_id.get_or_insert(value);
             }
+            9 if is("forwarded") => self.read_forwarded(value),
             15 if is("x-forwarded-for") => {
-                self.forwarded_for = value.split(',').next().map(str::trim).filter(|first| !first.is_empty());
+                self.is_forwarded = true;
+                self.forwarded_for = self.forwarded_for.or_else(|| address(first(value)));
             }
-            16 if is("x-forwarded-host") => self.forwarded_host = Some(value),
+            16 if is("x-forwarded-host") => {
+                self.is_forwarded = true;
+                self.forwarded_host =
+                    self.forwarded_host.or_else(|| Some(first(value)).filter(|host| !host.is_empty()));
+            }
             16 if is("content-encoding") => self.content_encoding = Some(value),
             17 if is("transfer-encoding") => self.is_chunked = true,
-            17 if is("x-forwarded-proto") => self.forwarded_https = value.eq_ignore_ascii_case("https"),
+            17 if is("x-forwarded-proto") => {
+                self.is_forwarded = true;
+                self.forwarded_https |= first(value).eq_ignore_ascii_case("https");
+            }
             _ => {}
+        }
+    }
+
+    /// `Forwarded: for=192.0.2.60;proto=https;host=example.com, for=...`; what it says goes before the headers with an X.
+    fn read_forwarded(&mut self, value: &'r str) {
+        self.is_forwarded = true;
+        for pair in first(value).split(';') {
+            let Some((key, value)) = pair.split_once('=') else { continue };
+            let value = value.trim().trim_matches('"');
+            match key.trim().to_ascii_lowercase().as_str() {
+                "for" => self.forwarded_for = address(value).or(self.forwarded_for),
+                "host" if !value.is_empty() => self.forwarded_host = Some(value),
+                "proto" => self.forwarded_https |= value.eq_ignore_ascii_case("https"),
+                _ => {}
+            }
         }
     }
 
     /// The first problem counts.
     fn refuse(&mut self, message: &str) {
         self.problem.get_or_insert_with(|| Failure::refused(400, message.to_owned()));
+    }
+}
+
+/// The first of a list: what the proxy nearest to the client wrote.
+fn first(list: &str) -> &str {
+    list.split(',').next().unwrap_or(list).trim()
+}
+
+/// An address, with or without brackets, quotes and a port. Anything else in such a header is somebody's joke.
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.trim_matches('"');
+    let bare = || text.trim_matches(['[', ']']).parse().ok();
+    text.parse::<SocketAddr>().map(|with_port| with_port.ip()).ok().or_else(bare)
+}
+
+#[cfg(test)]
+mod tests {
+    use tiny_http::TestRequest;
+
+    use super::*;
+
+    fn with_head<T>(headers: &[(&str, &str)], look: impl Fn(&Head<'_>) -> T) -> T {
+        let mut request = TestRequest::new().with_path("/x?a=1&sig=secret&X-Amz-Signature=s");
+        for (name, value) in headers {
+            request = request.with_header(tiny_http::Header::from_bytes(*name, *value).unwrap());
+        }
+        look(&Head::read(&request.into()))
+    }
+
+    #[test]
+    fn what_a_proxy_says_about_its_client_is_taken_from_the_first_of_them() {
+        for (headers, client, server, scheme) in [
+            (&[("Host", "a:1")][..], None, Some(("a", 1)), "http"),
+            (&[("Host", "a")], None, Some(("a", 80)), "http"),
+            (&[("Host", "[::1]:8080")], None, Some(("::1", 8080)), "http"),
+            (
+                &[("Host", "a"), ("X-Forwarded-For", "203.0.113.7, 10.0.0.1")],
+                Some("203.0.113.7"),
+                Some(("a", 80)),
+                "http",
+            ),
+            (&[("Host", "a"), ("X-Forwarded-For", "1.2.3.4:5678")], Some("1.2.3.4"), Some(("a", 80)), "http"),
+            (&[("Host", "a"), ("X-Forwarded-For", "<script>")], None, Some(("a", 80)), "http"),
+            (
+                &[("Host", "a"), ("X-Forwarded-Proto", "https,http"), ("X-Forwarded-Host", "b.com, c.com:8080")],
+                None,
+                Some(("b.com", 443)),
+                "https",
+            ),
+            (
+                &[("Host", "a"), ("Forwarded", "for=\"[2001:db8::1]:80\";proto=https;host=d.com, for=1.1.1.1")],
+                Some("2001:db8::1"),
+                Some(("d.com", 443)),
+                "https",
+            ),
+        ] {
+            with_head(headers, |head| {
+                assert_eq!(head.forwarded_for.map(|ip| ip.to_string()).as_deref(), client, "{headers:?}");
+                assert_eq!((head.server(), head.scheme()), (server, scheme), "{headers:?}");
+            });
+        }
+    }
+
+    #[test]
+    fn signatures_in_a_query_are_not_shown() {
+        with_head(&[], |head| {
+            assert_eq!(head.safe_query().unwrap(), "a=1&sig=REDACTED&X-Amz-Signature=REDACTED");
+        });
     }
 }

@@ -53,8 +53,9 @@ struct Shared {
     wake: Condvar,
 }
 
-const SEND_TIMEOUT: Duration = Duration::from_millis(200);
-const RECEIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What the loop may lose to a client that does not read, once a connection; the rest is its outbox's.
+const SEND_TIMEOUT: Duration = Duration::from_millis(5);
+const RECEIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const USER_TIMEOUT: Duration = Duration::from_secs(6);
 const SEND_BUFFER: usize = 256 * 1024;
 const BACKLOG: i32 = 1024;

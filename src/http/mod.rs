@@ -8,6 +8,7 @@
 pub mod answer;
 pub mod body;
 pub mod cors;
+mod handover;
 pub mod head;
 pub mod listener;
 pub mod routes;

@@ -1,7 +1,6 @@
 //! Every route, one line each, tried from top to bottom.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
 
 use percent_encoding::percent_decode_str;
 
@@ -68,8 +67,8 @@ pub struct Call<'a> {
     pub content_type: Option<&'a str>,
     /// `Content-Encoding` of the body.
     pub content_encoding: Option<&'a str>,
-    /// The other end of the connection.
-    pub peer: Option<SocketAddr>,
+    /// Whether it comes from this machine, and asks for this machine.
+    pub is_local: bool,
 }
 
 type Handler = fn(&Call<'_>) -> Result<Answer, Failure>;

@@ -46,7 +46,10 @@ pub fn describe_request(trace: &RequestTrace<'_>, head: &Head<'_>, known: bool, 
     }
     if let Some(peer) = head.peer {
         let address = peer.ip().to_canonical().to_string();
-        trace.set_attribute("client.address", head.forwarded_for.map_or_else(|| address.clone(), str::to_owned));
+        trace.set_attribute(
+            "client.address",
+            head.forwarded_for.map_or_else(|| address.clone(), |client| client.to_string()),
+        );
         trace.set_attribute("network.peer.address", address);
         trace.set_attribute("network.peer.port", peer.port());
     }

@@ -1,184 +1,328 @@
-//! Answers leave. Most in one write from the loop; what could make the loop wait leaves from a thread of its own.
+//! Answers leave. Nearly all in one write from the loop; what would make the loop wait goes to an outbox: a thread that
+//! writes the answers of one connection, in their order, as fast as the client takes them.
+//!
+//! ```text
+//! loop ──▶ write ──▶ all gone                                 nearly always
+//!            └─────▶ the client's window is full ──▶ outbox: write, wait, write .. or give the connection up
+//! loop ──▶ answer of more than 64 KiB ─────────────▶ outbox
+//! loop ──▶ refusal of a body that nobody has read ─▶ outbox: write, then read the body away, for a while
+//! ```
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::io::{Cursor, ErrorKind, Write};
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tiny_http::{Request, Response};
 
-use super::body::{Rest, drain, leak};
+use super::handover::spawn_with;
+use crate::sync::lock;
 
 /// Sends answers.
 #[derive(Default)]
 pub struct Sender {
-    /// Clients that did not read their last answer: whatever came now would be the middle of another.
-    stalled: RefCell<HashMap<SocketAddr, Instant>>,
-    elsewhere: Arc<Mutex<Elsewhere>>,
+    shared: Arc<Shared>,
 }
 
-/// Answers that threads are writing.
-#[derive(Default)]
-struct Elsewhere {
-    threads: usize,
-    /// Answers of one connection leave in order, so one that follows such an answer must not wait in the loop.
-    peers: HashMap<SocketAddr, usize>,
-}
-
-/// Why an answer did not get through.
+/// The client has left, or does not read what it asked for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ClientGone;
 
-/// What fits into the socket's buffer for sure, and is written by the loop.
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// How many connections `state` knows: with none, the loop need not look.
+    known: AtomicUsize,
+}
+
+#[derive(Default)]
+struct State {
+    outboxes: HashMap<SocketAddr, Outbox>,
+    /// Connections that got half an answer and must not get another byte, and when they last asked for one. They end by
+    /// themselves: a connection that asks for nothing is closed after the receive time-out.
+    given_up: HashMap<SocketAddr, Instant>,
+}
+
+/// The answers that wait behind the one that a thread is writing.
+#[derive(Default)]
+struct Outbox {
+    jobs: VecDeque<Job>,
+    bytes: usize,
+}
+
+enum Job {
+    Answer(Box<dyn Write + Send>, Vec<u8>),
+    Refusal(Request, Vec<u8>),
+}
+
+/// What fits into the socket's buffer, unless the client lets answers pile up.
 const SMALL: usize = 64 * 1024;
-const MOST_THREADS: usize = 64;
-const MOST_STALLED: usize = 1024;
-/// After this long an address and port may belong to somebody else.
-const STALLED_FOR: Duration = Duration::from_secs(30);
+const MOST_OUTBOXES: usize = 128;
+/// What may wait in one outbox; a client that lets more pile up is given up.
+const MOST_WAITING: usize = 4 * 1024 * 1024;
+/// How long one answer may take to leave.
+const PATIENCE: Duration = Duration::from_secs(30);
+const BEFORE_THE_NEXT_TRY: Duration = Duration::from_millis(10);
+/// How long, and how far, a refused body is read away.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+const LONGEST_DRAIN: usize = 16 * 1024 * 1024;
+/// Longer than a silent connection lives.
+const FORGET_AFTER: Duration = Duration::from_secs(30);
 
 impl Sender {
     /// Sends the bytes of an answer. The request's body must have been read.
     ///
     /// # Errors
     ///
-    /// The client has left, or does not read.
+    /// The client has left, or does not read. What is still being written when this returns may fail later.
     pub fn send(&self, request: Request, bytes: &[u8]) -> Result<(), ClientGone> {
-        let peer = request.remote_addr().copied();
-        if peer.is_some_and(|peer| self.is_stalled(peer)) {
-            drop(request.into_writer());
-            return Err(ClientGone);
-        }
-        if bytes.len() > SMALL || self.is_busy_elsewhere(peer) {
-            let bytes = bytes.to_vec();
-            return self.on_a_thread(request, move |request| {
-                let _ = write(request, &bytes);
-            });
-        }
-        write(request, bytes).map_err(|kind| {
-            if let (Some(peer), ErrorKind::WouldBlock | ErrorKind::TimedOut) = (peer, kind) {
-                self.remember_stalled(peer);
+        let Some(peer) = request.remote_addr().copied() else { return Err(ClientGone) };
+        if self.shared.known.load(Ordering::Acquire) > 0 {
+            let mut state = lock(&self.shared.state);
+            let given_up = state.is_given_up(peer);
+            self.shared.recount(&state);
+            if given_up {
+                // The writer is let go without a word.
+                drop(request.into_writer());
+                return Err(ClientGone);
             }
-            ClientGone
-        })
+            if state.outboxes.contains_key(&peer) {
+                return state.put(peer, Job::Answer(request.into_writer(), bytes.to_vec()));
+            }
+        }
+        let mut writer = request.into_writer();
+        if bytes.len() > SMALL {
+            return self.open_outbox(peer, Job::Answer(writer, bytes.to_vec()));
+        }
+        match write_some(&mut writer, bytes) {
+            Ok(None) => Ok(()),
+            Ok(Some(written)) => self.open_outbox(peer, Job::Answer(writer, bytes[written..].to_vec())),
+            Err(_) => Err(ClientGone),
+        }
     }
 
-    /// Answers a request whose body nobody wants.
+    /// Answers a request whose body nobody has read, nor will.
     ///
     /// # Errors
     ///
-    /// There is no thread to do it.
-    pub fn refuse(
-        &self,
-        request: Request,
-        rest: Rest,
-        response: Response<Cursor<Vec<u8>>>,
-        bytes: &[u8],
-    ) -> Result<(), ClientGone> {
-        let bytes = if rest == Rest::Leak { bytes.to_vec() } else { Vec::new() };
-        self.on_a_thread(request, move |mut request| match rest {
-            Rest::None | Rest::Drain => {
-                let _ = request.respond(response);
-            }
-            Rest::DrainFirst if drain(&mut request) => {
-                let _ = request.respond(response);
-            }
-            Rest::DrainFirst => leak(request),
-            // The one way to the connection that does not drop the body's reader is an upgrade. It answers in its own
-            // words and without a body, so it gets an interim status to say, and the real answer follows.
-            Rest::Leak => {
-                let mut stream = request.upgrade("none", Response::empty(100));
-                let _ = stream.write_all(&bytes).and_then(|()| stream.flush());
-                std::mem::forget(stream);
-            }
-        })
+    /// The client has left, or there is no thread to do it.
+    pub fn refuse(&self, request: Request, bytes: &[u8]) -> Result<(), ClientGone> {
+        let Some(peer) = request.remote_addr().copied() else {
+            keep_for_ever(request);
+            return Err(ClientGone);
+        };
+        let job = Job::Refusal(request, bytes.to_vec());
+        let mut state = lock(&self.shared.state);
+        if state.is_given_up(peer) {
+            job.let_go();
+            return Err(ClientGone);
+        }
+        if state.outboxes.contains_key(&peer) {
+            return state.put(peer, job);
+        }
+        drop(state);
+        self.open_outbox(peer, job)
     }
 
     /// Whether answers are still being written.
     #[must_use]
     pub fn are_pending(&self) -> bool {
-        lock(&self.elsewhere).threads > 0
+        !lock(&self.shared.state).outboxes.is_empty()
     }
 
-    fn on_a_thread(&self, request: Request, work: impl FnOnce(Request) + Send + 'static) -> Result<(), ClientGone> {
-        let peer = request.remote_addr().copied();
-        if !self.enter(peer) {
-            leak(request);
-            return Err(ClientGone);
+    fn open_outbox(&self, peer: SocketAddr, job: Job) -> Result<(), ClientGone> {
+        let mut state = lock(&self.shared.state);
+        if state.outboxes.len() == MOST_OUTBOXES {
+            return self.shared.give_up(&mut state, peer, job);
         }
-        // A request that is dropped reads its body, so a thread that does not start must not take it along.
-        let slot = Arc::new(Mutex::new(Some(request)));
-        let (for_thread, elsewhere) = (Arc::clone(&slot), Arc::clone(&self.elsewhere));
-        let started = thread::Builder::new().name("answer".to_owned()).spawn(move || {
-            if let Some(request) = lock(&for_thread).take() {
-                work(request);
+        state.outboxes.entry(peer).or_default();
+        self.shared.recount(&state);
+        drop(state);
+        let shared = Arc::clone(&self.shared);
+        let not_done = match job {
+            Job::Refusal(request, bytes) => {
+                spawn_with("outbox", request, move |request| shared.work(peer, Job::Refusal(request, bytes)))
+                    .map(|request| Job::Refusal(request, Vec::new()))
             }
-            lock(&elsewhere).leave(peer);
-        });
-        if started.is_ok() {
-            return Ok(());
+            // If there is no thread, the writer is gone with the closure, and the connection has to go too.
+            answer => thread::Builder::new()
+                .name("outbox".to_owned())
+                .spawn(move || shared.work(peer, answer))
+                .err()
+                .map(|_| Job::Answer(Box::new(io::sink()), Vec::new())),
+        };
+        let Some(job) = not_done else { return Ok(()) };
+        let mut state = lock(&self.shared.state);
+        state.outboxes.remove(&peer);
+        self.shared.give_up(&mut state, peer, job)
+    }
+}
+
+impl Shared {
+    /// An outbox's thread: writes until nothing waits any more.
+    fn work(&self, peer: SocketAddr, first: Job) {
+        let mut job = first;
+        loop {
+            let done = job.run();
+            let mut state = lock(&self.state);
+            let next = state.outboxes.get_mut(&peer).and_then(|outbox| outbox.jobs.pop_front());
+            match (done, next) {
+                (true, Some(next)) => {
+                    if let Some(outbox) = state.outboxes.get_mut(&peer) {
+                        outbox.bytes -= next.size();
+                    }
+                    job = next;
+                }
+                (true, None) => {
+                    state.outboxes.remove(&peer);
+                    return self.recount(&state);
+                }
+                (false, next) => {
+                    next.into_iter().for_each(Job::let_go);
+                    let waiting = state.outboxes.remove(&peer).map(|outbox| outbox.jobs).unwrap_or_default();
+                    waiting.into_iter().for_each(Job::let_go);
+                    state.given_up.insert(peer, Instant::now());
+                    return self.recount(&state);
+                }
+            }
         }
-        lock(&self.elsewhere).leave(peer);
-        if let Some(request) = lock(&slot).take() {
-            leak(request);
-        }
+    }
+
+    fn give_up(&self, state: &mut State, peer: SocketAddr, job: Job) -> Result<(), ClientGone> {
+        job.let_go();
+        state.given_up.insert(peer, Instant::now());
+        self.recount(state);
         Err(ClientGone)
     }
 
-    fn enter(&self, peer: Option<SocketAddr>) -> bool {
-        let mut elsewhere = lock(&self.elsewhere);
-        if elsewhere.threads == MOST_THREADS {
-            return false;
+    fn recount(&self, state: &State) {
+        self.known.store(state.outboxes.len() + state.given_up.len(), Ordering::Release);
+    }
+}
+
+impl State {
+    fn put(&mut self, peer: SocketAddr, job: Job) -> Result<(), ClientGone> {
+        let Some(outbox) = self.outboxes.get_mut(&peer) else {
+            job.let_go();
+            return Err(ClientGone);
+        };
+        if outbox.bytes + job.size() > MOST_WAITING {
+            job.let_go();
+            self.given_up.insert(peer, Instant::now());
+            return Err(ClientGone);
         }
-        elsewhere.threads += 1;
-        if let Some(peer) = peer {
-            *elsewhere.peers.entry(peer).or_default() += 1;
-        }
-        true
+        outbox.bytes += job.size();
+        outbox.jobs.push_back(job);
+        Ok(())
     }
 
-    fn is_busy_elsewhere(&self, peer: Option<SocketAddr>) -> bool {
-        let elsewhere = lock(&self.elsewhere);
-        elsewhere.threads > 0 && peer.is_some_and(|peer| elsewhere.peers.contains_key(&peer))
+    fn is_given_up(&mut self, peer: SocketAddr) -> bool {
+        let now = Instant::now();
+        // A port that was quiet for so long belongs to somebody else by now.
+        self.given_up.retain(|_, asked| now - *asked < FORGET_AFTER);
+        self.given_up.get_mut(&peer).map(|asked| *asked = now).is_some()
     }
+}
 
-    fn is_stalled(&self, peer: SocketAddr) -> bool {
-        let stalled = self.stalled.borrow();
-        stalled.get(&peer).is_some_and(|since| since.elapsed() < STALLED_FOR)
-    }
-
-    fn remember_stalled(&self, peer: SocketAddr) {
-        let mut stalled = self.stalled.borrow_mut();
-        if stalled.len() == MOST_STALLED {
-            stalled.retain(|_, since| since.elapsed() < STALLED_FOR);
+impl Job {
+    /// Does it; false if the connection is good for nothing any more.
+    fn run(self) -> bool {
+        match self {
+            Self::Answer(mut writer, bytes) => write_patiently(&mut writer, &bytes),
+            Self::Refusal(request, bytes) => refuse(request, &bytes),
         }
-        if stalled.len() < MOST_STALLED {
-            stalled.insert(peer, Instant::now());
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Self::Answer(_, bytes) | Self::Refusal(_, bytes) => bytes.len(),
+        }
+    }
+
+    /// Ends it without an answer.
+    fn let_go(self) {
+        match self {
+            Self::Answer(writer, _) => drop(writer),
+            Self::Refusal(request, _) => keep_for_ever(request),
         }
     }
 }
 
-impl Elsewhere {
-    fn leave(&mut self, peer: Option<SocketAddr>) {
-        self.threads -= 1;
-        let Some(peer) = peer else { return };
-        if let Some(count) = self.peers.get_mut(&peer) {
-            *count -= 1;
-            if *count == 0 {
-                self.peers.remove(&peer);
-            }
+/// Writes as much as leaves without waiting; answers what is left from where, if anything is. Head and body are one
+/// piece: in two, the second would wait for the client to acknowledge the first.
+fn write_some(writer: &mut Box<dyn Write + Send>, bytes: &[u8]) -> io::Result<Option<usize>> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match writer.write(&bytes[written..]) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => written += count,
+            Err(error) if is_full(&error) => return Ok(Some(written)),
+            Err(error) => return Err(error),
+        }
+    }
+    match writer.flush() {
+        Ok(()) => Ok(None),
+        // All of it is in the writer's own buffer, which has to be flushed again.
+        Err(error) if is_full(&error) => Ok(Some(written)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes all of it, even if the client takes its time.
+fn write_patiently(writer: &mut Box<dyn Write + Send>, bytes: &[u8]) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    let mut written = 0;
+    loop {
+        let result = if written < bytes.len() { writer.write(&bytes[written..]) } else { writer.flush().map(|()| 0) };
+        match result {
+            Ok(0) if written == bytes.len() => return true,
+            Ok(0) => return false,
+            Ok(count) => written += count,
+            Err(error) if is_full(&error) && Instant::now() < deadline => thread::sleep(BEFORE_THE_NEXT_TRY),
+            Err(_) => return false,
         }
     }
 }
 
-/// Head and body in one write: in two, the second would wait for the client to acknowledge the first.
-fn write(request: Request, bytes: &[u8]) -> Result<(), ErrorKind> {
-    let mut writer = request.into_writer();
-    writer.write_all(bytes).and_then(|()| writer.flush()).map_err(|error| error.kind())
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// Answers, then reads the body away. An upgrade is the one way to a connection that does not drop the body's reader; it
+/// answers in its own words, so it gets an interim status to say, and the real answer follows.
+fn refuse(request: Request, bytes: &[u8]) -> bool {
+    let length = request.body_length();
+    let mut stream = request.upgrade("none", Response::empty(100));
+    let mut ended = stream.write_all(bytes).and_then(|()| stream.flush()).is_err();
+    if length.is_some_and(|length| length > LONGEST_DRAIN) {
+        // Dropping the reader, which also happens at the end of what it reads, would make tiny_http allocate all that the
+        // client said it would send, and end the process.
+        std::mem::forget(stream);
+        return false;
+    }
+    let deadline = Instant::now() + DRAIN_PATIENCE;
+    let mut buffer = [0; 8 * 1024];
+    let mut total = 0;
+    while !ended && length != Some(total) && total < LONGEST_DRAIN && Instant::now() < deadline {
+        match stream.read(&mut buffer) {
+            // A chunked body ends here; one with a length was broken off.
+            Ok(0) if length.is_none() => return true,
+            Ok(0) | Err(_) => ended = true,
+            Ok(count) => total += count,
+        }
+    }
+    let complete = length == Some(total);
+    if !complete && !ended {
+        // Dropping it would wait for the rest, however long that takes.
+        std::mem::forget(stream);
+    }
+    complete
+}
+
+/// Keeps a request with its thread and its connection: to drop it could end the process.
+pub(super) fn keep_for_ever(request: Request) {
+    std::mem::forget(request);
 }

@@ -2,17 +2,17 @@
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
-use std::io::{self, Cursor, Write as _};
+use std::io::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use log::Level;
-use tiny_http::{Header, Request, Response, StatusCode};
+use tiny_http::{Request, StatusCode};
 
 use super::answer::{Answer, Failure};
-use super::body::{Arrived, Bodies, Refused, Rest};
+use super::body::{Arrived, Bodies, Refused};
 use super::cors::Cors;
 use super::head::Head;
 use super::listener::{Listener, Next};
@@ -63,12 +63,12 @@ impl Server {
         Self { listener, app, tracer, page, cors, known_methods, sender, buffers }
     }
 
-    /// Answers requests until the program is told to stop.
+    /// Answers requests until the program is told to stop, and what is left then. Answers when that was.
     ///
     /// # Errors
     ///
     /// No connection can be accepted any more.
-    pub fn run(&self) -> io::Result<()> {
+    pub fn run(&self) -> (Instant, io::Result<()>) {
         let mut bodies = Bodies::new(self.listener.server());
         let result = loop {
             match self.listener.next() {
@@ -85,8 +85,9 @@ impl Server {
                 self.answer(arrived);
             }
         };
-        self.answer_the_last(&mut bodies);
-        result
+        let stopped = Instant::now();
+        self.answer_the_last(&mut bodies, stopped + LAST_ANSWERS);
+        (stopped, result)
     }
 
     /// What the program knows about itself, when the loop has ended.
@@ -95,9 +96,10 @@ impl Server {
         self.page
     }
 
-    fn answer_the_last(&self, bodies: &mut Bodies) {
-        let deadline = Instant::now() + LAST_ANSWERS;
-        while let Some(request) = self.listener.next_waiting() {
+    fn answer_the_last(&self, bodies: &mut Bodies, deadline: Instant) {
+        while Instant::now() < deadline
+            && let Some(request) = self.listener.next_waiting()
+        {
             if let Some(arrived) = bodies.arrived(request) {
                 self.answer(arrived);
             }
@@ -120,10 +122,10 @@ impl Server {
         let traced = route.is_none_or(|route| route.traced);
         if !traced {
             let trace = self.tracer.untraced(at);
-            let (answer, rest) = self.answer_to(&head, &found, &trace, body, None);
+            let (answer, unread) = self.answer_to(&head, &found, &trace, body, None);
             self.write_access_line(&head, answer.status);
-            let response = self.render(&head, &answer, rest, None);
-            let _ = self.send(request, rest, response);
+            self.render(&head, &answer, unread, None);
+            let _ = self.send(request, unread);
             log::debug!(target: "access", "{}", self.buffers.borrow().access_line);
             return;
         }
@@ -132,11 +134,11 @@ impl Server {
         let incoming = Incoming { at, headers: &head.trace, host: head.host, method: head.method, path: head.path };
         let trace = self.tracer.begin(&incoming, SCOPE, span_name(head.method, known, &found));
         describe_request(&trace, &head, known, route);
-        let (answer, rest) = self.answer_to(&head, &found, &trace, body, Some(trace.trace_id()));
+        let (answer, unread) = self.answer_to(&head, &found, &trace, body, Some(trace.trace_id()));
         describe_answer(&trace, answer.status, answer.body.len());
         self.write_access_line(&head, answer.status);
-        let response = self.render(&head, &answer, rest, Some(&trace));
-        if self.send(request, rest, response).is_err() {
+        self.render(&head, &answer, unread, Some(&trace));
+        if self.send(request, unread).is_err() {
             trace.set_attribute("error.type", "client_gone");
         }
         let level = match answer.status {
@@ -157,10 +159,10 @@ impl Server {
         trace: &RequestTrace<'_>,
         body: Result<Vec<u8>, Refused>,
         trace_id: Option<TraceId>,
-    ) -> (Answer, Rest) {
-        let (result, rest) = match body {
-            Ok(body) => (self.result(head, found, trace, &body), Rest::None),
-            Err(Refused { failure, rest }) => (Err(failure), rest),
+    ) -> (Answer, bool) {
+        let (result, unread) = match body {
+            Ok(body) => (self.result(head, found, trace, &body), false),
+            Err(Refused { failure, unread }) => (Err(failure), unread),
         };
         let answer = result.unwrap_or_else(|failure| {
             if let Failure::Internal(exception) = &failure {
@@ -169,7 +171,7 @@ impl Server {
             }
             Answer::of(&failure, trace_id)
         });
-        (answer, rest)
+        (answer, unread)
     }
 
     fn result(
@@ -200,7 +202,7 @@ impl Server {
             body,
             content_type: head.content_type,
             content_encoding: head.content_encoding,
-            peer: head.peer,
+            is_local: head.is_local(),
         };
         catch_unwind(AssertUnwindSafe(|| route.answer(&call))).unwrap_or_else(|_| {
             trace.record_panic();
@@ -229,51 +231,32 @@ impl Server {
         let _ = write!(access_line, " {status} {}", StatusCode(status).default_reason_phrase());
     }
 
-    /// Writes the answer's bytes into the buffer. What nobody's thread but tiny_http's can send, it gets as a response.
-    fn render(
-        &self,
-        head: &Head<'_>,
-        answer: &Answer,
-        rest: Rest,
-        trace: Option<&RequestTrace<'_>>,
-    ) -> Option<Response<Cursor<Vec<u8>>>> {
+    /// Writes the answer's bytes into the buffer. A client whose body is unread is asked to go away afterwards.
+    fn render(&self, head: &Head<'_>, answer: &Answer, unread: bool, trace: Option<&RequestTrace<'_>>) {
         let mut buffers = self.buffers.borrow_mut();
         let Buffers { answer: out, date, .. } = &mut *buffers;
         out.clear();
         let now = Utc::now();
         let date = date.get(now.timestamp(), now, "%a, %d %b %Y %H:%M:%S GMT");
-        let (status, length) = (StatusCode(answer.status), answer.body.len());
-        let _ = write!(out, "HTTP/1.1 {} {}\r\nDate: {date}\r\n", answer.status, status.default_reason_phrase());
+        let reason = StatusCode(answer.status).default_reason_phrase();
+        let _ = write!(out, "HTTP/1.1 {} {reason}\r\nDate: {date}\r\n", answer.status);
         self.headers(head, answer, trace, &mut |name, value| {
             for part in [name, ": ", value, "\r\n"] {
                 out.extend_from_slice(part.as_bytes());
             }
         });
-        if rest == Rest::Leak {
+        if unread {
             out.extend_from_slice(b"Connection: close\r\n");
         }
-        let _ = write!(out, "Content-Length: {length}\r\n\r\n");
+        let _ = write!(out, "Content-Length: {}\r\n\r\n", answer.body.len());
         if head.method != "HEAD" {
             out.extend_from_slice(&answer.body);
         }
-        (rest != Rest::None).then(|| {
-            let mut headers = Vec::new();
-            self.headers(head, answer, trace, &mut |name, value| headers.extend(Header::from_bytes(name, value)));
-            Response::new(status, headers, Cursor::new(answer.body.clone()), Some(length), None)
-        })
     }
 
-    fn send(
-        &self,
-        request: Request,
-        rest: Rest,
-        response: Option<Response<Cursor<Vec<u8>>>>,
-    ) -> Result<(), ClientGone> {
+    fn send(&self, request: Request, unread: bool) -> Result<(), ClientGone> {
         let bytes = &self.buffers.borrow().answer;
-        match response {
-            None => self.sender.send(request, bytes),
-            Some(response) => self.sender.refuse(request, rest, response, bytes),
-        }
+        if unread { self.sender.refuse(request, bytes) } else { self.sender.send(request, bytes) }
     }
 
     fn headers(

@@ -9,19 +9,33 @@
 //!
 //! Specification: <https://opentelemetry.io/docs/specs/otel/compatibility/logging_trace_context/>.
 
-use std::io::Write;
+mod pipe;
+
+use std::io::{self, Write};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use chrono::{SecondsFormat, Utc};
+use env_logger::Target;
 
+use self::pipe::Pipe;
 use crate::trace::current;
 
+static STDERR: OnceLock<Pipe> = OnceLock::new();
+
 /// Log lines go to standard error from here on. `RUST_LOG` says which; without it, `info` and above.
-pub fn init() {
+///
+/// # Errors
+///
+/// The system has no thread left.
+pub fn init() -> io::Result<()> {
+    let pipe = Pipe::start()?;
     let filter = std::env::var("RUST_LOG").ok().filter(|filter| !filter.trim().is_empty());
     env_logger::Builder::new()
         // Its one message at the end, that nothing can be accepted any more, is what we asked for.
         .filter_module("tiny_http", log::LevelFilter::Off)
         .parse_filters(filter.as_deref().unwrap_or("info"))
+        .target(Target::Pipe(Box::new(pipe.clone())))
         .format(|out, record| {
             let time = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
             write!(out, "{time} {:<5} {}: {}", record.level(), record.target(), record.args())?;
@@ -31,4 +45,22 @@ pub fn init() {
             writeln!(out)
         })
         .init();
+    let _ = STDERR.set(pipe);
+    Ok(())
+}
+
+/// Puts lines for people on standard error, whatever `RUST_LOG` says, in order with the log lines.
+pub fn say(text: &str) {
+    let line = format!("{text}\n");
+    let _ = match STDERR.get() {
+        Some(pipe) => pipe.clone().write_all(line.as_bytes()),
+        None => io::stderr().write_all(line.as_bytes()),
+    };
+}
+
+/// Waits until all lines are written, but not longer than `patience`: perhaps nobody reads them.
+pub fn flush(patience: Duration) {
+    if let Some(pipe) = STDERR.get() {
+        pipe.flush_within(patience);
+    }
 }

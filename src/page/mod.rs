@@ -27,6 +27,8 @@ pub struct Page {
     requests: Cell<u64>,
     started_at: DateTime<Utc>,
     service_name: String,
+    /// The sampler of OpenTelemetry, by its name.
+    sampler: String,
     enabled: bool,
     for_all: bool,
 }
@@ -41,6 +43,7 @@ impl Page {
             requests: Cell::new(0),
             started_at: Utc::now(),
             service_name: settings.service_name.value.clone(),
+            sampler: settings.sampler.to_string(),
             enabled: settings.page.value,
             for_all: settings.page_for_all.value,
         }
@@ -64,9 +67,8 @@ impl Page {
         if !self.enabled {
             return Err(Failure::refused(404, "the page is off; set enabled = true under [page] in telemetry.toml"));
         }
-        let local = call.peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback());
-        if !local && !self.for_all {
-            let message = "only this machine may look; set allow_remote = true under [page] in telemetry.toml";
+        if !call.is_local && !self.for_all {
+            let message = "only this machine may look, as localhost and through no proxy; set allow_remote = true under [page] in telemetry.toml";
             return Err(Failure::refused(403, message));
         }
         Ok(())

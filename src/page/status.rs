@@ -35,9 +35,8 @@ struct BackendStatus<'p> {
     dropped: u64,
     sampled_out: u64,
     not_sent: u64,
-    /// Which sampling rules are in force, where the backend has its own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sampling: Option<String>,
+    /// Which sampler or which sampling rules are in force.
+    sampling: String,
     /// Since when nothing gets through; null while all is well.
     failing_since: Option<String>,
     last_error: Option<LastErrorJson>,
@@ -51,18 +50,19 @@ struct LastErrorJson {
 
 impl<'p> Status<'p> {
     pub(super) fn of(page: &'p Page) -> Self {
+        let lanes = page.pipeline.lanes().iter();
         Self {
             service_name: &page.service_name,
             version: env!("CARGO_PKG_VERSION"),
             started_at: rfc3339(page.started_at),
             requests: page.requests.get(),
-            backends: page.pipeline.lanes().iter().map(|lane| (lane.name, BackendStatus::of(lane))).collect(),
+            backends: lanes.map(|lane| (lane.name, BackendStatus::of(lane, &page.sampler))).collect(),
         }
     }
 }
 
 impl<'p> BackendStatus<'p> {
-    fn of(lane: &'p Lane) -> Self {
+    fn of(lane: &'p Lane, sampler: &str) -> Self {
         let totals = lane.ledger.totals();
         Self {
             state: lane.state,
@@ -76,7 +76,7 @@ impl<'p> BackendStatus<'p> {
             dropped: totals.dropped,
             sampled_out: totals.sampled_out,
             not_sent: totals.not_sent,
-            sampling: lane.sampler.as_ref().map(|sampler| sampler.state()),
+            sampling: lane.sampler.as_ref().map_or_else(|| sampler.to_owned(), |own| own.state()),
             failing_since: lane.ledger.failing_since().map(rfc3339),
             last_error: lane.ledger.last_error().map(|error| LastErrorJson { text: error.text, at: rfc3339(error.at) }),
         }

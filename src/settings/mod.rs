@@ -97,7 +97,7 @@ impl Settings {
             recording: !boolean(sources, "OTEL_SDK_DISABLED"),
             propagators,
             sampler,
-            limits: limits(sources)?,
+            limits: limits(sources),
             known_methods: known_methods(sources),
             origins: origins(sources),
             page: page.flag("enabled", true)?,
@@ -197,24 +197,20 @@ fn sampler(sources: &Sources, name: Option<Setting<String>>, ratio: Option<Setti
     })
 }
 
-fn limits(sources: &Sources) -> Result<Limits, SettingsError> {
+/// These have no key in the file: they are for those who bring OpenTelemetry's variables with them.
+fn limits(sources: &Sources) -> Limits {
     let defaults = Limits::default();
-    // These have no key in the file: they are for those who bring OpenTelemetry's variables with them.
-    let table = Table::only_env(sources);
-    let count = |names: &[&'static str], default: usize| {
-        table.whole("", names, 0..=1_000_000, default as u64).map(|setting| setting.value as usize)
+    let count = |names: &[&'static str]| {
+        sources.variable(names, |text| text.parse().ok(), "a whole number").map(|setting: Setting<usize>| setting.value)
     };
-    let length_names = ["OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"];
-    let length = table.whole("", &length_names, 0..=u64::MAX, u64::MAX)?;
-    Ok(Limits {
-        attributes: count(&["OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"], defaults.attributes)?,
-        value_length: usize::try_from(length.value).ok().filter(|_| length.origin != Origin::Default),
-        events: count(&["OTEL_SPAN_EVENT_COUNT_LIMIT"], defaults.events)?,
-        event_attributes: count(
-            &["OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"],
-            defaults.event_attributes,
-        )?,
-    })
+    let attributes = count(&["OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"]);
+    let event_attributes = count(&["OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"]);
+    Limits {
+        attributes: attributes.unwrap_or(defaults.attributes),
+        value_length: count(&["OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"]),
+        events: count(&["OTEL_SPAN_EVENT_COUNT_LIMIT"]).unwrap_or(defaults.events),
+        event_attributes: event_attributes.unwrap_or(defaults.event_attributes),
+    }
 }
 
 /// The variable replaces the whole list, and its case counts.
@@ -226,36 +222,37 @@ fn known_methods(sources: &Sources) -> Vec<String> {
 
 /// What a browser sends as `Origin` has no path and no trailing slash, whatever the variable says.
 fn origins(sources: &Sources) -> Vec<String> {
+    const FRONT_END: &str = "FRONTEND_URL";
     let mut origins = Vec::new();
-    for name in ["FRONTEND_URL", "BACKEND_URL"] {
+    let mut has_front_end = false;
+    for name in [FRONT_END, "BACKEND_URL"] {
         let Some(url) = sources.env.get(name).map(str::trim) else { continue };
         let Some((scheme, rest)) = url.split_once("://").filter(|(_, rest)| !rest.is_empty()) else {
-            sources.notice(format!("{name}={url} is no URL: write http://localhost:3000 or the like"));
+            sources
+                .notice(format!("{name}={url} is no URL: write http://localhost:3000 or the like; it is passed over"));
             continue;
         };
+        has_front_end |= name == FRONT_END;
         let host = rest.split('/').next().unwrap_or(rest);
         let origin = format!("{scheme}://{host}");
         if !origins.contains(&origin) {
             origins.push(origin);
         }
     }
-    if sources.env.get("FRONTEND_URL").is_none() {
+    if !has_front_end {
         origins.insert(0, "http://localhost:3000".to_owned());
     }
     origins
 }
 
-/// Only `true` is true, in any case.
-fn boolean(sources: &Sources, name: &str) -> bool {
-    let Some(text) = sources.env.get(name).map(str::trim) else { return false };
-    if !text.eq_ignore_ascii_case("true") && !text.eq_ignore_ascii_case("false") {
-        sources.notice(format!("{name}={text} is neither true nor false; taken as false"));
-    }
-    text.eq_ignore_ascii_case("true")
+/// Only `true` is true, in any case; anything else is false, and said if it is not `false`.
+fn boolean(sources: &Sources, name: &'static str) -> bool {
+    let parse = |text: &str| text.to_ascii_lowercase().parse().ok();
+    sources.variable(&[name], parse, "true or false").is_some_and(|setting| setting.value)
 }
 
 fn from_env(sources: &Sources, name: &'static str) -> Option<Setting<String>> {
-    sources.env.get(name).map(|text| Setting { value: text.to_owned(), origin: Origin::Environment(name) })
+    sources.variable(&[name], |text| Some(text.to_owned()), "text")
 }
 
 fn default<T>(value: T) -> Setting<T> {

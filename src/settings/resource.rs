@@ -20,6 +20,11 @@ pub(super) fn read(
     let table = sources.table("resource")?;
     let from_file = table.pairs()?;
 
+    if from_file.iter().any(|(key, _)| key == "service.name") {
+        sources.notice(
+            "[resource] service.name is passed over: service_name, above the first table, is the name".to_owned(),
+        );
+    }
     let service_name = from_env(sources, "OTEL_SERVICE_NAME")
         .or_else(|| {
             let (_, name) = from_variable.iter().find(|(key, _)| key == "service.name")?;

@@ -145,6 +145,24 @@ impl Sources {
         self.refuse_unknown("", self.root(), &self.known.borrow())
     }
 
+    /// The value of the first of these variables that has one. A value that cannot be `wanted` is noticed, and the next
+    /// source counts.
+    pub fn variable<T>(
+        &self,
+        names: &[&'static str],
+        parse: impl Fn(&str) -> Option<T>,
+        wanted: &str,
+    ) -> Option<Setting<T>> {
+        names.iter().find_map(|name| {
+            let text = self.env.get(name)?.trim();
+            let value = parse(text);
+            if value.is_none() {
+                self.notice(format!("{name}={text} is not {wanted}; it is passed over"));
+            }
+            value.map(|value| Setting { value, origin: Origin::Environment(name) })
+        })
+    }
+
     /// Notes something that is not wrong enough to stop for. It is said once, at start.
     pub fn notice(&self, text: String) {
         self.notices.borrow_mut().push(text);
@@ -185,11 +203,6 @@ impl Sources {
 }
 
 impl Table<'_> {
-    /// A table that only the environment fills.
-    pub(super) fn only_env(sources: &Sources) -> Table<'_> {
-        Table { sources, name: "", entries: &[], asked: RefCell::default() }
-    }
-
     /// `true` or `false`, from the file only: what is on is seen in one place.
     ///
     /// # Errors
@@ -219,10 +232,7 @@ impl Table<'_> {
                 _ => return Err(self.wrong_type(entry, "text in quotes")),
             },
         };
-        Ok(self
-            .in_env(env)
-            .map(|(name, text)| Setting { value: text.to_owned(), origin: Origin::Environment(name) })
-            .or(in_file))
+        Ok(self.sources.variable(env, |text| Some(text.to_owned()), "text").or(in_file))
     }
 
     /// A whole number within `range`. A variable that is none is noticed and passed over.
@@ -250,16 +260,9 @@ impl Table<'_> {
                 }
             }
         }
-        if let Some((name, text)) = self.in_env(env) {
-            match text.trim().parse().ok().filter(|value| range.contains(value)) {
-                Some(value) => setting = Setting { value, origin: Origin::Environment(name) },
-                None => self.sources.notice(format!(
-                    "{name}={text} is no whole number between {low} and {high}; using {} ({})",
-                    setting.value, setting.origin
-                )),
-            }
-        }
-        Ok(setting)
+        let parse = |text: &str| text.parse().ok().filter(|value| range.contains(value));
+        let wanted = format!("a whole number between {low} and {high}");
+        Ok(self.sources.variable(env, parse, &wanted).unwrap_or(setting))
     }
 
     /// One of `names`, in any case. A variable that is none of them is noticed and passed over.
@@ -288,18 +291,8 @@ impl Table<'_> {
                 }
             }
         }
-        if let Some((name, text)) = self.in_env(env) {
-            match find(text) {
-                Some(value) => setting = Setting { value, origin: Origin::Environment(name) },
-                None => self.sources.notice(format!(
-                    "{name}={text} is not one of {}; using {} ({})",
-                    names.join(", "),
-                    setting.value,
-                    setting.origin
-                )),
-            }
-        }
-        Ok(setting)
+        let wanted = format!("one of {}", names.join(", "));
+        Ok(self.sources.variable(env, find, &wanted).unwrap_or(setting))
     }
 
     /// All keys of a table that takes any, with text, numbers or booleans as values.
@@ -313,6 +306,12 @@ impl Table<'_> {
             Node::Whole(Some(number)) => Ok((entry.key.clone(), (*number).into())),
             Node::Float(number) => Ok((entry.key.clone(), (*number).into())),
             Node::Flag(value) => Ok((entry.key.clone(), (*value).into())),
+            Node::Table(_) => {
+                let (table, key) = (self.name, &entry.key);
+                let problem =
+                    format!("[{table}] {key} has dots in it; put the whole key in quotes: \"{key}.name\" = \"value\"");
+                Err(self.sources.error(entry.key_at, &problem))
+            }
             _ => Err(self.wrong_type(entry, "text, a number, true or false")),
         };
         self.entries.iter().map(pair).collect()
@@ -331,10 +330,6 @@ impl Table<'_> {
         let known = if self.name.is_empty() { &self.sources.known } else { &self.asked };
         known.borrow_mut().push(key);
         self.entries.iter().find(|entry| entry.key == key)
-    }
-
-    fn in_env(&self, names: &[&'static str]) -> Option<(&'static str, &str)> {
-        names.iter().find_map(|name| self.sources.env.get(name).map(|text| (*name, text)))
     }
 
     fn origin(&self, entry: &Entry) -> Origin {

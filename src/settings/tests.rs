@@ -43,6 +43,10 @@ fn a_mistake_in_the_file_is_refused_with_its_place_and_the_nearest_key() {
         ("[page]\n  enabled = \"yes\"", "telemetry.toml:2:13: [page] enabled must be true or false, not text"),
         ("service_name = 3", "telemetry.toml:1:16: service_name must be text in quotes, not a whole number"),
         ("page = 3", "telemetry.toml:1:1: [page] must be a table"),
+        (
+            "[resource]\ndeployment.environment.name = \"x\"",
+            "telemetry.toml:2:1: [resource] deployment has dots in it; put the whole key in quotes: \"deployment.name\" = \"value\"",
+        ),
         ("[resource]\na = [1]", "telemetry.toml:2:5: [resource] a must be text, a number, true or false, not a list"),
     ] {
         assert_eq!(read(text, Env::default()).err().unwrap().to_string(), message);
@@ -108,6 +112,15 @@ fn a_variable_that_makes_no_sense_is_noticed_and_the_next_source_counts() {
 }
 
 #[test]
+fn a_special_variable_that_makes_no_sense_does_not_hide_the_general_one() {
+    let sources = sources("", Env::from([("SPECIAL", "x"), ("GENERAL", "7")]));
+    let top = sources.top();
+    let setting = top.whole("key", &["SPECIAL", "GENERAL"], 0..=9, 1).unwrap();
+    assert_eq!(setting, Setting { value: 7, origin: Origin::Environment("GENERAL") });
+    assert_eq!(sources.notices(), ["SPECIAL=x is not a whole number between 0 and 9; it is passed over"]);
+}
+
+#[test]
 fn an_origin_is_what_a_browser_sends_whatever_the_variable_says() {
     let of = |env: Env| read("", env).unwrap().origins;
     assert_eq!(of(Env::default()), ["http://localhost:3000"]);
@@ -116,4 +129,5 @@ fn an_origin_is_what_a_browser_sends_whatever_the_variable_says() {
         ["https://a.test", "https://b.test"]
     );
     assert_eq!(of(Env::from([("BACKEND_URL", "https://b.test")])), ["http://localhost:3000", "https://b.test"]);
+    assert_eq!(of(Env::from([("FRONTEND_URL", "localhost:3000")])), ["http://localhost:3000"]);
 }

@@ -339,13 +339,13 @@ impl Span<'_> {
 
     /// Keeps a fact that need not be searched: metadata in X-Ray, an attribute `namespace.key` in OTLP.
     pub fn put_metadata(&mut self, namespace: &'static str, key: &'static str, value: impl Into<Value>) {
-        self.edit(|span, _| span.metadata.push(Metadata { namespace, key, value: value.into() }));
+        self.edit(|span, limits| span.put_metadata(Metadata { namespace, key, value: value.into() }, limits));
     }
 
     /// Notes that something happened, now.
     pub fn add_event(&mut self, name: &'static str) {
         let time = self.trace.arrived.present();
-        let event = Event { time, name: Cow::Borrowed(name), attributes: Vec::new() };
+        let event = Event { time, name: Cow::Borrowed(name), attributes: Vec::new(), dropped_attributes: 0 };
         self.edit(|span, limits| span.add_event(event, limits));
     }
 
@@ -572,13 +572,15 @@ mod tests {
             span.set_attribute("b", 1_i64);
             span.set_attribute("c", true);
             span.set_attribute("b", 2_i64);
+            span.put_metadata("n", "k", 3_i64);
             span.add_event("one");
             span.add_event("two");
         }
         let span = &trace.finish().unwrap().spans[1];
         assert_eq!(span.attribute("a"), Some(&Value::from("éèà")));
         assert_eq!(span.attribute("b"), Some(&Value::Int(2)));
-        assert_eq!((span.attributes.len(), span.dropped_attributes), (2, 1));
+        assert_eq!((span.attributes.len(), span.dropped_attributes), (2, 2));
+        assert!(span.metadata.is_empty());
         assert_eq!((span.events.len(), span.dropped_events), (1, 1));
     }
 }

@@ -90,6 +90,7 @@ fn inner_span() -> SpanData {
             time: 1_676_851_200_002_000_000,
             name: Cow::Borrowed("exception"),
             attributes: vec![attribute("exception.type", "std::io::Error"), attribute("exception.message", "boom")],
+            dropped_attributes: 0,
         }],
         dropped_events: 0,
         links: vec![Link {

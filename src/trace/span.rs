@@ -98,6 +98,8 @@ pub struct Event {
     pub name: Cow<'static, str>,
     /// Facts about it.
     pub attributes: Vec<Attribute>,
+    /// How many attributes the limits refused.
+    pub dropped_attributes: u32,
 }
 
 /// A span in another trace.
@@ -208,12 +210,27 @@ impl SpanData {
         }
     }
 
+    /// Adds metadata; one of the same names gets the new value. It counts as an attribute, which it is in OTLP.
+    pub fn put_metadata(&mut self, new: Metadata, limits: &Limits) {
+        let new = Metadata { value: new.value.cut(limits.value_length), ..new };
+        let known = self.metadata.iter_mut().find(|known| (known.namespace, known.key) == (new.namespace, new.key));
+        if let Some(known) = known {
+            known.value = new.value;
+        } else if self.attributes.len() + self.metadata.len() < limits.attributes {
+            self.metadata.push(new);
+        } else {
+            self.dropped_attributes += 1;
+        }
+    }
+
     /// Adds an event.
     pub fn add_event(&mut self, mut event: Event, limits: &Limits) {
         if self.events.len() == limits.events {
             self.dropped_events += 1;
             return;
         }
+        let too_many = event.attributes.len().saturating_sub(limits.event_attributes);
+        event.dropped_attributes += too_many as u32;
         event.attributes.truncate(limits.event_attributes);
         for attribute in &mut event.attributes {
             let value = std::mem::replace(&mut attribute.value, Value::Bool(false));
@@ -234,7 +251,7 @@ impl SpanData {
             .into_iter()
             .map(|(key, text)| Attribute { key: Cow::Borrowed(key), value: Value::from(text) })
             .collect();
-        self.add_event(Event { time, name: Cow::Borrowed("exception"), attributes }, limits);
+        self.add_event(Event { time, name: Cow::Borrowed("exception"), attributes, dropped_attributes: 0 }, limits);
     }
 
     /// Whether something failed here.

@@ -2,16 +2,18 @@
 //! cannot outlast the patience they are given.
 
 use std::io::{self, ErrorKind, Read};
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use ureq::Agent;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
+use ureq::{Agent, Proxy};
 
 use super::retry::parse_retry_after;
 
 /// A client that keeps its connection between calls.
 pub struct HttpClient {
     agent: Agent,
+    proxy: Option<String>,
 }
 
 /// One request.
@@ -73,12 +75,14 @@ pub struct Certificates {
 pub const LONGEST_ANSWER: u64 = 4 << 20;
 
 impl HttpClient {
-    /// A client with these certificates.
+    /// A client for `url` with these certificates. A proxy that the environment names is used for other machines, never
+    /// for this one.
     ///
     /// # Errors
     ///
     /// A PEM text holds no certificate or no key.
-    pub fn new(certificates: &Certificates) -> Result<Self, String> {
+    pub fn new(url: &str, certificates: &Certificates) -> Result<Self, String> {
+        let proxy = if is_this_machine(url) { None } else { Proxy::try_from_env() };
         let mut tls = TlsConfig::builder();
         if let Some(pem) = &certificates.authorities {
             tls = tls.root_certs(RootCerts::new_with_certs(&parse_certificates(pem)?));
@@ -95,9 +99,17 @@ impl HttpClient {
             .accept(ureq::config::AutoHeaderValue::None)
             .max_idle_connections_per_host(1)
             .tls_config(tls.build())
+            .proxy(proxy.clone())
             .build()
             .new_agent();
-        Ok(Self { agent })
+        let proxy = proxy.map(|proxy| format!("{}:{}", proxy.host(), proxy.port()));
+        Ok(Self { agent, proxy })
+    }
+
+    /// The proxy that calls go through, as `host:port`.
+    #[must_use]
+    pub fn proxy(&self) -> Option<&str> {
+        self.proxy.as_deref()
     }
 
     /// Makes the call.
@@ -130,10 +142,22 @@ impl HttpClient {
 #[must_use]
 pub fn shown(url: &str) -> String {
     let (url, _) = url.split_once(['?', '#']).unwrap_or((url, ""));
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let (authority, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
-    let host = authority.rsplit('@').next().unwrap_or(authority);
-    format!("{scheme}://{host}{path}")
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    // Whatever stands before an @, even in what is no URL, may be a password.
+    let rest = rest.rsplit('@').next().unwrap_or(rest);
+    if scheme.is_empty() { rest.to_owned() } else { format!("{scheme}://{rest}") }
+}
+
+/// The host of a URL, in lower case and without brackets; empty if there is none.
+#[must_use]
+pub fn host(url: &str) -> String {
+    let host = url.parse::<ureq::http::Uri>().ok().and_then(|uri| uri.host().map(str::to_ascii_lowercase));
+    host.map_or_else(String::new, |host| host.trim_matches(['[', ']']).to_owned())
+}
+
+fn is_this_machine(url: &str) -> bool {
+    let host = host(url);
+    host == "localhost" || host.ends_with(".localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn parse_certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, String> {
@@ -185,11 +209,23 @@ mod tests {
         assert_eq!(shown("https://me:secret@host:1/v1/traces?sig=abc#x"), "https://host:1/v1/traces");
         assert_eq!(shown("http://host"), "http://host");
         assert_eq!(shown("nonsense?x"), "nonsense");
+        assert_eq!(shown("user:secret@host:4318"), "host:4318");
+        assert_eq!(shown("http:/user:secret@x"), "x");
+    }
+
+    #[test]
+    fn only_this_machine_is_this_machine() {
+        for url in ["http://localhost:1/x", "http://127.1.2.3", "https://[::1]:4318", "http://a.localhost"] {
+            assert!(is_this_machine(url), "{url}");
+        }
+        for url in ["http://localhost.test", "http://10.0.0.1", "http://collector:4318", "nonsense"] {
+            assert!(!is_this_machine(url), "{url}");
+        }
     }
 
     #[test]
     fn a_pem_without_a_certificate_is_refused() {
         let certificates = Certificates { authorities: Some(b"hello".to_vec()), ours: None };
-        assert_eq!(HttpClient::new(&certificates).err().unwrap(), "no PEM certificate in it");
+        assert_eq!(HttpClient::new("https://c", &certificates).err().unwrap(), "no PEM certificate in it");
     }
 }

@@ -19,32 +19,38 @@ use chrono::DateTime;
 pub struct Retry {
     began: Instant,
     budget: Option<Duration>,
+    longest_wait: Duration,
     next_wait: Duration,
     held: Duration,
 }
 
 const FIRST_WAIT: Duration = Duration::from_secs(1);
-/// The longest that a destination may keep one payload waiting by `Retry-After`, in all.
+/// The longest that one `Retry-After` is believed.
 const LONGEST_HOLD: Duration = Duration::from_secs(300);
+/// The longest that a destination may keep one payload waiting by `Retry-After`, in all.
+const LONGEST_HOLDS: Duration = Duration::from_secs(3600);
 
 impl Retry {
-    /// All tries have to end within `budget`; none means no limit.
+    /// All tries have to end within `budget`, none means no limit; no wait is longer than `longest_wait`, unless the
+    /// destination asks for it.
     #[must_use]
-    pub fn new(budget: Option<Duration>) -> Self {
-        Self { began: Instant::now(), budget, next_wait: FIRST_WAIT, held: Duration::ZERO }
+    pub fn new(budget: Option<Duration>, longest_wait: Duration) -> Self {
+        let next_wait = FIRST_WAIT.min(longest_wait);
+        Self { began: Instant::now(), budget, longest_wait, next_wait, held: Duration::ZERO }
     }
 
     /// How long to wait before the next try; `None` when there is none. `random` is between 0 and 1.
     ///
-    /// A wait that the destination asked for is kept to the second and does not count against the budget: trying
-    /// sooner is what it asked us not to do.
+    /// A wait that the destination asked for does not count against the budget: trying sooner is what it asked us not
+    /// to do. It is never shorter than the back-off: `Retry-After: 0` is no invitation to a storm.
     pub fn wait(&mut self, asked: Option<Duration>, random: f64) -> Option<Duration> {
-        if let Some(asked) = asked {
-            self.held += asked;
-            return (self.held <= LONGEST_HOLD).then_some(asked);
-        }
         let wait = self.next_wait.mul_f64(0.8 + 0.4 * random.clamp(0.0, 1.0));
-        self.next_wait *= 2;
+        self.next_wait = self.next_wait.saturating_mul(2).min(self.longest_wait);
+        if let Some(asked) = asked {
+            let wait = wait.max(asked.min(LONGEST_HOLD));
+            self.held = self.held.saturating_add(wait);
+            return (self.held <= LONGEST_HOLDS).then_some(wait);
+        }
         match self.left() {
             Some(left) if wait >= left => None,
             _ => Some(wait),
@@ -73,21 +79,39 @@ pub fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 mod tests {
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     #[test]
     fn waits_double_with_jitter_and_end_with_the_budget() {
-        let mut retry = Retry::new(Some(Duration::from_secs(4)));
-        assert_eq!(retry.wait(None, 0.5), Some(Duration::from_secs(1)));
+        let mut retry = Retry::new(Some(4 * SECOND), 30 * SECOND);
+        assert_eq!(retry.wait(None, 0.5), Some(SECOND));
         assert_eq!(retry.wait(None, 0.0), Some(Duration::from_millis(1600)));
         assert_eq!(retry.wait(None, 0.5), None);
-        assert_eq!(Retry::new(None).wait(None, 1.0), Some(Duration::from_millis(1200)));
+        assert_eq!(Retry::new(None, 30 * SECOND).wait(None, 1.0), Some(Duration::from_millis(1200)));
+    }
+
+    #[test]
+    fn no_wait_grows_beyond_the_longest() {
+        let mut retry = Retry::new(None, 3 * SECOND);
+        let waits: Vec<_> = (0..100).map(|_| retry.wait(None, 0.5).unwrap()).collect();
+        assert_eq!(waits[..3], [SECOND, 2 * SECOND, 3 * SECOND]);
+        assert_eq!(waits[99], 3 * SECOND);
     }
 
     #[test]
     fn a_wait_that_was_asked_for_is_kept_even_beyond_the_budget_but_not_for_ever() {
-        let mut retry = Retry::new(Some(Duration::from_secs(1)));
-        assert_eq!(retry.wait(Some(Duration::from_secs(60)), 0.5), Some(Duration::from_secs(60)));
-        assert!(retry.left().unwrap() > Duration::from_secs(60));
-        assert_eq!(retry.wait(Some(Duration::from_secs(3600)), 0.5), None);
+        let mut retry = Retry::new(Some(SECOND), 30 * SECOND);
+        assert_eq!(retry.wait(Some(60 * SECOND), 0.5), Some(60 * SECOND));
+        assert!(retry.left().unwrap() > 60 * SECOND);
+        let waits: Vec<_> = std::iter::from_fn(|| retry.wait(Some(Duration::MAX), 0.5)).collect();
+        assert_eq!(waits, [LONGEST_HOLD; 11]);
+    }
+
+    #[test]
+    fn asking_for_no_wait_at_all_is_answered_with_back_off() {
+        let mut retry = Retry::new(Some(SECOND), 30 * SECOND);
+        assert_eq!(retry.wait(Some(Duration::ZERO), 0.5), Some(SECOND));
+        assert_eq!(retry.wait(Some(Duration::ZERO), 0.5), Some(2 * SECOND));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# What leaves for Honeycomb, read by a decoder that nobody here wrote: strict protobuf JSON from PyPI.
+# What leaves for Honeycomb, read by two decoders that nobody here wrote: strict protobuf JSON from PyPI, and the types of
+# the opentelemetry-proto crate.
 #
-# Builds nothing: it needs target/release/cruddur or target/debug/cruddur. Everything happens on loopback, except that
-# the first run fetches the decoder into target/peers-venv.
+# Does not build the program: it needs target/release/cruddur or target/debug/cruddur. Everything happens on loopback,
+# except that the first run fetches the decoders into target/peers-venv and target/peers-otlp-proto.
 set -euo pipefail
 
 cd "$(dirname "$0")/../.."
@@ -27,6 +28,9 @@ if ! "$python" -c "from importlib.metadata import version as v; assert v('opente
     "$venv/bin/pip" install --quiet --disable-pip-version-check "opentelemetry-proto==$version"
 fi
 
+cargo build --quiet --locked --manifest-path "$peers/otlp_proto/Cargo.toml" --target-dir "$target/peers-otlp-proto"
+otlp_proto=$target/peers-otlp-proto/debug/otlp_proto
+
 work=$(mktemp -d)
 stop_all() {
     # Only what this shell started and what still runs: a number that was waited for may be somebody else's by now.
@@ -48,6 +52,17 @@ wait_for() {
     cat "$1" >&2 2>/dev/null || true
     fail "no '$2' in $1"
 }
+
+# read_back COUNT DECODER BODY...: the decoder takes every body, and finds COUNT spans in them.
+read_back() {
+    local count=$1 found
+    shift
+    "$@" | tee "$work/verdict"
+    found=$(awk '{ sum += $2 } END { print sum }' "$work/verdict")
+    [ "$found" = "$count" ] || fail "$count spans sent, $found read back by $1"
+}
+
+read_back 3 "$otlp_proto" tests/data/otlp/trace.json tests/data/otlp/official_trace.json
 
 for compression in none gzip; do
     bodies=$work/$compression
@@ -78,11 +93,10 @@ for compression in none gzip; do
     delivered=$(sed 's/.*honeycomb: \([0-9]*\)[a-z ]* delivered.*/\1/' <<<"$counts")
 
     # Every span that the program counted is in a body that decodes.
-    "$python" "$peers/otlp_json_format.py" "$bodies"/body-*.json | tee "$bodies/verdict"
-    read_back=$(awk '{ sum += $2 } END { print sum }' "$bodies/verdict")
-    [ "$delivered" = "$read_back" ] || fail "$delivered spans delivered, $read_back read back"
+    read_back "$delivered" "$python" "$peers/otlp_json_format.py" "$bodies"/body-*.json
+    read_back "$delivered" "$otlp_proto" "$bodies"/body-*.json
     [ "$delivered" -ge 50 ] || fail "only $delivered spans for 50 requests"
     kill -TERM "$capture"
     wait "$capture" || true
-    echo "peer check: compression $compression: $delivered spans of 50 requests, decoded and encoded back the same"
+    echo "peer check: compression $compression: $delivered spans of 50 requests, decoded by both, encoded back the same"
 done

@@ -12,6 +12,7 @@ mod output;
 mod program;
 mod temp_dir;
 mod time;
+mod xray_daemon;
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ pub use collector::{Collector, Received, Reply, attribute, scope_name};
 pub use program::{Exit, Program, Setup, log_lines};
 pub use temp_dir::TempDir;
 pub use time::{http_date, unix_seconds};
+pub use xray_daemon::{Datagram, Question, XRayDaemon};
 
 /// How long a test waits for something that should happen soon.
 pub const SOON: Duration = Duration::from_secs(8);

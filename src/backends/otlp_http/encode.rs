@@ -288,6 +288,8 @@ struct EventJson<'a> {
     name: &'a str,
     #[serde(skip_serializing_if = "Attributes::is_empty")]
     attributes: Attributes<'a>,
+    #[serde(skip_serializing_if = "is_zero")]
+    dropped_attributes_count: u32,
 }
 
 impl Events<'_> {
@@ -302,6 +304,7 @@ impl Serialize for Events<'_> {
             time_unix_nano: Decimal(event.time),
             name: &event.name,
             attributes: Attributes(&event.attributes, &[]),
+            dropped_attributes_count: event.dropped_attributes,
         }))
     }
 }

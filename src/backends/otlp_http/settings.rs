@@ -9,16 +9,20 @@ use super::OtlpHttp;
 use crate::backends::{Plan, Switch};
 use crate::delivery::BatchLimits;
 use crate::settings::{Origin, Setting, Settings, SettingsError, Sources, Table, batch_limits};
-use crate::wire::http::{Certificates, HttpClient, shown};
+use crate::wire::http::{Certificates, HttpClient, host, shown};
 
 pub(super) const TOML: &str = r#"
 # Honeycomb, or any other receiver of OTLP over HTTP in JSON (a Collector on http://localhost:4318, Jaeger, ...).
 # The key comes from HONEYCOMB_API_KEY, or as x-honeycomb-team from OTEL_EXPORTER_OTLP_HEADERS.
 [honeycomb]
 enabled = false
-# Base address; /v1/traces is appended. OTEL_EXPORTER_OTLP_ENDPOINT, or whole: OTEL_EXPORTER_OTLP_TRACES_ENDPOINT
+# Base address; /v1/traces is appended. OTEL_EXPORTER_OTLP_ENDPOINT
 endpoint = "https://api.honeycomb.io"
-# Only Classic keys need a dataset; with others the service name is the dataset.
+# The whole address, if it ends otherwise. OTEL_EXPORTER_OTLP_TRACES_ENDPOINT
+# traces_endpoint = "https://collector.example/otlp"
+# The key, if it cannot come from the environment: keep this file from others then. HONEYCOMB_API_KEY
+# api_key = "..."
+# Only Classic keys need a dataset; with others the service name is the dataset. HONEYCOMB_DATASET
 # dataset = "cruddur"
 # "gzip" makes a tenth of it. OTEL_EXPORTER_OTLP_COMPRESSION
 compression = "none"
@@ -26,7 +30,7 @@ compression = "none"
 timeout = 10000
 # A batch leaves when it is full or this many milliseconds old. OTEL_BSP_SCHEDULE_DELAY
 schedule_delay = 5000
-# Spans that make a batch, and spans that may wait. OTEL_BSP_MAX_EXPORT_BATCH_SIZE, OTEL_BSP_MAX_QUEUE_SIZE
+# Spans that make a batch (a trace stays whole), and spans that may wait. OTEL_BSP_MAX_EXPORT_BATCH_SIZE, OTEL_BSP_MAX_QUEUE_SIZE
 max_export_batch_size = 512
 max_queue_size = 2048
 "#;
@@ -34,6 +38,9 @@ max_queue_size = 2048
 /// The header that carries Honeycomb's key.
 pub(super) const TEAM: &str = "x-honeycomb-team";
 const DATASET: &str = "x-honeycomb-dataset";
+/// Headers that would contradict the body.
+const NOT_YOURS: [&str; 6] =
+    ["connection", "content-encoding", "content-length", "content-type", "host", "transfer-encoding"];
 /// Headers whose values may be shown; any other may be somebody's key.
 pub(super) const NO_SECRET: [&str; 4] = ["content-type", "content-encoding", "user-agent", DATASET];
 const LIMITS: BatchLimits = BatchLimits { delay: Duration::from_secs(5), queue: 2048, batch: 512 };
@@ -101,7 +108,7 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
         ));
     }
     warn_of_protocol(sources);
-    let client = match certificates(sources).and_then(|certificates| HttpClient::new(&certificates)) {
+    let client = match certificates(sources).and_then(|certificates| HttpClient::new(&url, &certificates)) {
         Ok(client) => client,
         Err(problem) => {
             plan.switch = Switch::Waiting;
@@ -114,6 +121,9 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
         format!("enabled at {}; address from {url_origin}; headers {}", enabled.origin, header_names.join(", "));
     if !has(TEAM) {
         plan.reason.push_str("; no API key, which only Honeycomb itself asks for");
+    }
+    if let Some(proxy) = client.proxy() {
+        plan.reason.push_str(&format!("; through the proxy {proxy} of the environment"));
     }
     plan.switch = Switch::On(Box::new(OtlpHttp {
         client,
@@ -155,6 +165,11 @@ fn traces_url(
     }
     if text.parse::<ureq::http::Uri>().ok().and_then(|uri| uri.host().map(str::len)).unwrap_or(0) == 0 {
         return Err(complaint("this is no address; write https://api.honeycomb.io, or http://localhost:4318"));
+    }
+    if !whole && text.contains(['?', '#']) {
+        return Err(complaint(
+            "/v1/traces is appended to this address, so it can have no ? and no #; use OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        ));
     }
     let base = text.trim_end_matches('/');
     if whole {
@@ -199,7 +214,9 @@ fn headers(
         if headers.iter().any(|(known, _)| known == name) {
             continue;
         }
-        if sendable(setting.value.trim()) {
+        if setting.value.contains("${") {
+            sources.notice(format!("{}: it holds a variable that was never replaced, and is not sent", setting.origin));
+        } else if sendable(setting.value.trim()) {
             headers.push(header(name, setting.value.trim()));
         } else {
             sources
@@ -227,6 +244,8 @@ fn parse_headers(sources: &Sources, variable: &str, text: &str) -> Vec<(String, 
             sources.notice(format!(
                 "{variable}: header {place} is not sent; its name is no header name, write name=value"
             ));
+        } else if NOT_YOURS.contains(&name.as_str()) {
+            sources.notice(format!("{variable}: {name} is not sent; that header is the exporter's own"));
         } else if value.is_empty() {
             sources
                 .notice(format!("{variable}: {name} has no value and is not sent; was the variable behind it unset?"));
@@ -256,7 +275,9 @@ fn missing_key(sources: &Sources) -> String {
 
 fn warn_of_protocol(sources: &Sources) {
     for name in ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"] {
-        if let Some(protocol) = sources.env.get(name).filter(|protocol| *protocol != "http/json") {
+        if let Some(protocol) =
+            sources.env.get(name).filter(|protocol| !protocol.trim().eq_ignore_ascii_case("http/json"))
+        {
             sources.notice(format!("{name}={protocol}: only http/json is spoken here, to the same address"));
         }
     }
@@ -296,17 +317,7 @@ fn certificates(sources: &Sources) -> Result<Certificates, String> {
 
 /// The shorter of the exporter's time-out and the batch processor's; 0 is no limit.
 fn budget(sources: &Sources, timeout: u64) -> Option<Duration> {
-    const NAME: &str = "OTEL_BSP_EXPORT_TIMEOUT";
-    let export = sources.env.get(NAME).and_then(|text| match text.trim().parse::<u64>() {
-        Ok(millis) => Some(millis),
-        Err(_) => {
-            sources.notice(format!("{NAME}={text} is no whole number of milliseconds; it is passed over"));
-            None
-        }
-    });
+    let export = sources.variable(&["OTEL_BSP_EXPORT_TIMEOUT"], |text| text.parse().ok(), "a whole number");
+    let export = export.map(|setting: Setting<u64>| setting.value);
     [Some(timeout), export].into_iter().flatten().filter(|millis| *millis > 0).min().map(Duration::from_millis)
-}
-
-fn host(url: &str) -> String {
-    url.parse::<ureq::http::Uri>().ok().and_then(|uri| uri.host().map(str::to_ascii_lowercase)).unwrap_or_default()
 }

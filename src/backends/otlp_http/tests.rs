@@ -32,7 +32,7 @@ const ON: &str = "[honeycomb]\nenabled = true\n";
 
 fn client(headers: &[(&str, &str)]) -> OtlpHttp {
     OtlpHttp {
-        client: HttpClient::new(&Default::default()).unwrap(),
+        client: HttpClient::new("https://c", &Default::default()).unwrap(),
         url: "https://user:hunter2@api.honeycomb.io/v1/traces".to_owned(),
         url_origin: "OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(),
         headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
@@ -129,13 +129,18 @@ fn every_answer_has_its_outcome() {
 
 #[test]
 fn a_refusal_says_what_the_server_said_and_what_to_do() {
-    let client = client(&[(settings::TEAM, "abcdefghijklmnop1234")]);
+    let client = client(&[
+        (settings::TEAM, "abcdefghijklmnop1234"),
+        ("authorization", "Bearer sekrettokenvalue"),
+        ("x-tenant", "a"),
+    ]);
     for (status, body, parts) in [
         (401, r#"{"message":"unknown API key"}"#, ["(unknown API key)", "ending in 1234 (20 characters)"]),
         (401, r#"{"message":"missing 'x-honeycomb-dataset' header"}"#, ["Classic", "dataset"]),
         (401, r#"{"message":"no team for abcdefghijklmnop1234"}"#, ["no team for ***", "ending in 1234"]),
         (404, "404 page not found\n", ["(404 page not found)", "OTEL_EXPORTER_OTLP_ENDPOINT"]),
         (413, "", ["answered 413;", "100 bytes"]),
+        (401, r#"{"message":"bad token sekrettokenvalue"}"#, ["(bad token ***)", "ending in"]),
         (500, "\u{1b}[31mred", ["( [31mred)", "counted as refused"]),
     ] {
         let Outcome::Refused(problem) = client.answered(&reply(status, body), 100) else { panic!("{status}") };
@@ -145,6 +150,9 @@ fn a_refusal_says_what_the_server_said_and_what_to_do() {
         assert!(!problem.text.contains("hunter2") && !problem.text.contains("abcdef"), "{}", problem.text);
         assert!(problem.text.starts_with("https://api.honeycomb.io/v1/traces answered"), "{}", problem.text);
     }
+    let straddling = format!("{}abcdefghijklmnop1234", "x".repeat(190));
+    let Outcome::Refused(problem) = client.answered(&reply(400, &straddling), 1) else { panic!() };
+    assert!(!problem.text.contains("abcd"), "{}", problem.text);
     let long = client.answered(&reply(400, &"é".repeat(10_000)), 100);
     assert!(matches!(long, Outcome::Refused(problem) if problem.text.len() < 1000));
 }
@@ -201,7 +209,7 @@ fn addresses_are_resolved_as_the_specification_says() {
 
 #[test]
 fn an_address_that_is_none_makes_it_wait_and_say_so() {
-    for value in ["api.honeycomb.io:443", "ftp://c", "http://", "https://${HOST}", "http:// c"] {
+    for value in ["api.honeycomb.io:443", "ftp://c", "http://", "https://${HOST}", "http:// c", "http://c?k=v"] {
         let (plan, _) = plan(ON, Env::from([("OTEL_EXPORTER_OTLP_ENDPOINT", value), ("HONEYCOMB_API_KEY", "k")]));
         assert_eq!(plan.switch.state(), "waiting", "{value}");
         assert!(plan.reason.starts_with("OTEL_EXPORTER_OTLP_ENDPOINT="), "{}", plan.reason);
@@ -210,13 +218,14 @@ fn an_address_that_is_none_makes_it_wait_and_say_so() {
 
 #[test]
 fn a_header_that_cannot_be_sent_is_skipped_and_said_without_its_value() {
-    let text = "x-honeycomb-team: hunter2,,a=b%20c,x-honeycomb-dataset=,k=${HUNTER2},A=second,n=hunter2%0d%0aevil: 1";
+    let text = "host=evil,x-honeycomb-team: hunter2,,a=b%20c,x-honeycomb-dataset=,k=${HUNTER2},A=second,n=hunter2%0d%0aevil: 1";
     let (plan, notices) =
         plan(ON, Env::from([("OTEL_EXPORTER_OTLP_HEADERS", text), ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c")]));
     assert!(plan.reason.contains("headers content-type, user-agent, a;"), "{}", plan.reason);
     let notices = notices.join("\n");
     for part in [
-        "header 1 is not sent; write name=value, not name: value",
+        "host is not sent",
+        "header 2 is not sent; write name=value, not name: value",
         "x-honeycomb-dataset has no value",
         "k holds a variable",
         "n holds characters",

@@ -98,7 +98,7 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
         dynamic.as_ref().map_or_else(String::new, |pattern| format!(", hosts like {pattern} by themselves"))
     );
 
-    let client = match HttpClient::new(&Certificates::default()) {
+    let client = match HttpClient::new(&format!("http://{tcp}"), &Certificates::default()) {
         Ok(client) => client,
         Err(problem) => {
             plan.switch = Switch::Waiting;
