@@ -195,13 +195,14 @@ def faults():
         middle = sorted(p99[name])[3] * 1e6
         grown = program.rss_kb() - memory[name]
         status, took, stderr = program.stop()
-        lines = [line for line in stderr.splitlines() if " honeycomb: " in line and "queue" not in line]
+        lines = [line for line in stderr.splitlines() if " WARN  honeycomb: " in line]
         ratio = middle / (sorted(p99["fine"])[3] * 1e6)
         check(ratio < 1.5, f"faults: {name:8} p99 {middle:.0f} us, {ratio:.2f} of a fine collector's")
         check(grown < 2048, f"faults: {name:8} memory grew by {grown} kB over 14,000 requests (under 2 MB)")
         check(status == 0 and took < 6, f"faults: {name:8} exit {status} after {took:.2f} s (under 6)")
         if name != "fine":
-            check(len(lines) == 1, f"faults: {name:8} {len(lines)} line: {lines[0][25:] if lines else ''}")
+            # The problem, the full queue, and what was left at the end: each once, whatever the number of batches.
+            check(1 <= len(lines) <= 3, f"faults: {name:8} {len(lines)} lines, the first: {lines[0][25:] if lines else ''}")
     for collector in (refusing, hanging, fine):
         collector.stop()
 

@@ -66,8 +66,13 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
     }
 
     let address = address.unwrap_or_else(|| default("127.0.0.1:2000"));
-    let (udp, tcp) = daemon_address(&address.value)
-        .map_err(|problem| SettingsError(format!("{}={:?}: {problem}", address.origin, address.value)))?;
+    let (udp, tcp) = daemon_address(&address.value).map_err(|problem| {
+        let given = match &address.origin {
+            Origin::File(place) => format!("{place}: [xray] daemon_address = {:?}", address.value),
+            origin => format!("{origin}={:?}", address.value),
+        };
+        SettingsError(format!("{given}: {problem}"))
+    })?;
     plan.destination = if udp == tcp { format!("udp+tcp {udp}") } else { format!("udp {udp}, tcp {tcp}") };
     if switched_off(sources) {
         plan.reason = "AWS_XRAY_SDK_ENABLED=false switches it off".to_owned();
