@@ -22,7 +22,7 @@ pub use collector::{Collector, Received, Reply, attribute, scope_name};
 pub use program::{Exit, Program, Setup, log_lines};
 pub use temp_dir::TempDir;
 pub use time::{http_date, unix_seconds};
-pub use xray_daemon::{Datagram, Question, XRayDaemon};
+pub use xray_daemon::{Datagram, Question, RULES_MODIFIED, XRayDaemon};
 
 /// How long a test waits for something that should happen soon.
 pub const SOON: Duration = Duration::from_secs(8);
