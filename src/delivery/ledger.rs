@@ -82,7 +82,7 @@ struct Trouble {
 }
 
 /// A kind of problem that comes back within this time is not told again.
-const QUIET: Duration = Duration::from_secs(600);
+const QUIET: Duration = Duration::from_secs(60);
 /// Kinds of problems that are remembered as told.
 const MAX_KINDS: usize = 64;
 

@@ -23,6 +23,8 @@ use signal_hook::iterator::Signals;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tiny_http::{Request, Server};
 
+use crate::trace::exception::connection_panics;
+
 /// Where requests come from.
 pub struct Listener {
     server: Arc<Server>,
@@ -170,9 +172,10 @@ fn tick(address: SocketAddr, shared: Arc<Shared>) -> io::Result<()> {
     thread::Builder::new().name("ticker".to_owned()).spawn(move || {
         let (mut seen, mut quiet, mut first) = (0, TICKS_TO_IDLE, 0);
         while !shared.stopping.load(Ordering::Acquire) {
-            let requests = shared.requests.load(Ordering::Relaxed);
-            quiet = if requests == seen { quiet.saturating_add(1) } else { 0 };
-            seen = requests;
+            // A client that hung up at once never becomes a request, but its thread's panic leaves others waiting as well.
+            let activity = shared.requests.load(Ordering::Relaxed) + connection_panics();
+            quiet = if activity == seen { quiet.saturating_add(1) } else { 0 };
+            seen = activity;
             if quiet >= TICKS_TO_IDLE {
                 shared.sleep_until_a_request();
                 first = FIRST_TICKS;

@@ -63,6 +63,7 @@ impl<'p> Status<'p> {
 
 impl<'p> BackendStatus<'p> {
     fn of(lane: &'p Lane, sampler: &str) -> Self {
+        let now = u64::try_from(Utc::now().timestamp()).unwrap_or_default();
         let totals = lane.ledger.totals();
         Self {
             state: lane.state,
@@ -76,7 +77,7 @@ impl<'p> BackendStatus<'p> {
             dropped: totals.dropped,
             sampled_out: totals.sampled_out,
             not_sent: totals.not_sent,
-            sampling: lane.sampler.as_ref().map_or_else(|| sampler.to_owned(), |own| own.state()),
+            sampling: lane.sampler.as_ref().map_or_else(|| sampler.to_owned(), |own| own.state(now)),
             failing_since: lane.ledger.failing_since().map(rfc3339),
             last_error: lane.ledger.last_error().map(|error| LastErrorJson { text: error.text, at: rfc3339(error.at) }),
         }

@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::error::Error;
 use std::panic::{self, Location, PanicHookInfo};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::current;
 use super::id::SpanId;
@@ -48,12 +49,21 @@ pub fn install_panic_hook() {
         let exception = exception_of_panic(info);
         // tiny_http's connection threads panic when a client hangs up at the wrong moment. Nothing is lost by it.
         if exception.place.contains("/tiny_http-") {
+            CONNECTION_PANICS.fetch_add(1, Ordering::Relaxed);
             return log::debug!(target: "panic", "in a connection thread of tiny_http: {}", exception.message);
         }
         log::error!(target: "panic", "{} at {}", exception.message, exception.place);
         LAST_PANIC.set(Some(exception));
     }));
 }
+
+/// How many connection threads have panicked so far. Each may have left others without a thread.
+#[must_use]
+pub fn connection_panics() -> u64 {
+    CONNECTION_PANICS.load(Ordering::Relaxed)
+}
+
+static CONNECTION_PANICS: AtomicU64 = AtomicU64::new(0);
 
 fn exception_of_panic(info: &PanicHookInfo<'_>) -> Exception {
     let payload = info.payload();

@@ -5,8 +5,8 @@
 //! connected. An unconnected one, as SDKs use it, never hears of it. On one machine the ICMP is back before `send`
 //! returns, so asking the socket right after it tells whether this very datagram was refused.
 //!
-//! Loss in a full receive buffer leaves no trace at all. The usual buffer holds some 160 small datagrams, and a daemon on a
-//! busy machine may not be scheduled for ten milliseconds; so no more than 16 leave in a millisecond.
+//! Loss in a full receive buffer leaves no trace at all. The usual buffer holds 166 datagrams of up to 600 bytes, half as many
+//! larger ones, and a daemon on a busy machine may not be scheduled for some milliseconds; so no more than 16 leave in one.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
@@ -26,6 +26,8 @@ pub struct HostPort {
 pub struct DatagramSender {
     to: HostPort,
     socket: Option<(UdpSocket, SocketAddr)>,
+    /// How often the last address refused: a name may have several, and `localhost` often has two.
+    refusals: usize,
     looked_up: Instant,
     burst: u32,
     burst_began: Instant,
@@ -86,7 +88,7 @@ impl DatagramSender {
     #[must_use]
     pub fn new(to: HostPort) -> Self {
         let now = Instant::now();
-        Self { to, socket: None, looked_up: now, burst: 0, burst_began: now }
+        Self { to, socket: None, refusals: 0, looked_up: now, burst: 0, burst_began: now }
     }
 
     /// Sends one datagram. A refusal of an earlier one costs a second try, not this one.
@@ -110,6 +112,7 @@ impl DatagramSender {
         outcome.map_err(|error| {
             // Whatever it is, the next datagram looks the name up again.
             self.socket = None;
+            self.refusals += 1;
             match error.kind() {
                 ErrorKind::ConnectionRefused => SendError::Refused(address),
                 _ if error.raw_os_error() == Some(MESSAGE_TOO_LONG) => SendError::TooBig,
@@ -135,8 +138,11 @@ impl DatagramSender {
 
     fn look_up(&self) -> Result<SocketAddr, SendError> {
         let unknown = || SendError::UnknownHost(self.to.host.clone());
-        let mut found = (self.to.host.as_str(), self.to.port).to_socket_addrs().map_err(|_| unknown())?;
-        found.next().ok_or_else(unknown)
+        let found = (self.to.host.as_str(), self.to.port).to_socket_addrs().map_err(|_| unknown())?;
+        let found: Vec<SocketAddr> = found.collect();
+        // After every refusal it is the next address's turn.
+        let turn = self.refusals % found.len().max(1);
+        found.get(turn).copied().ok_or_else(unknown)
     }
 
     fn pace(&mut self) {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What leaves for Honeycomb, read by two decoders that nobody here wrote: strict protobuf JSON from PyPI, and the types of
-# the opentelemetry-proto crate.
+# the opentelemetry-proto crate. And what leaves for X-Ray, put into a stand-in of the service and read back from it.
 #
 # Does not build the program: it needs target/release/cruddur or target/debug/cruddur. Everything happens on loopback,
 # except that the first run fetches the decoders into target/peers-venv and target/peers-otlp-proto.
@@ -10,7 +10,8 @@ cd "$(dirname "$0")/../.."
 peers=$PWD/tests/peers
 target=${CARGO_TARGET_DIR:-target}
 venv=$target/peers-venv
-version=1.45.1
+# Exactly these; changing one makes the venv anew.
+packages=(opentelemetry-proto==1.45.1 'moto[server]==5.2.5' boto3==1.44.5)
 
 fail() {
     echo "peer check: $*" >&2
@@ -23,9 +24,10 @@ cruddur=$(ls -t "$target/release/cruddur" "$target/debug/cruddur" 2>/dev/null | 
 cruddur=$(realpath "$cruddur")
 
 python=$venv/bin/python
-if ! "$python" -c "from importlib.metadata import version as v; assert v('opentelemetry-proto') == '$version'" 2>/dev/null; then
+if [ "$(cat "$venv/packages" 2>/dev/null)" != "${packages[*]}" ]; then
     python3 -m venv --clear "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check "opentelemetry-proto==$version"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check "${packages[@]}"
+    echo "${packages[*]}" >"$venv/packages"
 fi
 
 cargo build --quiet --locked --manifest-path "$peers/otlp_proto/Cargo.toml" --target-dir "$target/peers-otlp-proto"
@@ -100,3 +102,5 @@ for compression in none gzip; do
     wait "$capture" || true
     echo "peer check: compression $compression: $delivered spans of 50 requests, decoded by both, encoded back the same"
 done
+
+"$python" "$peers/xray_moto.py" "$cruddur"

@@ -97,10 +97,21 @@ impl Rules {
                     return false;
                 }
             };
-            let records = answer.get("SamplingRuleRecords").and_then(Json::as_array).cloned().unwrap_or_default();
+            let Some(records) = answer.get("SamplingRuleRecords").and_then(Json::as_array).cloned() else {
+                let problem = format!(
+                    "http://{}/GetSamplingRules: the answer has no SamplingRuleRecords; {}",
+                    self.daemon,
+                    self.what_rules()
+                );
+                self.tell(problem.clone(), || log::warn!(target: "xray", "{problem}"));
+                return false;
+            };
+            let modified = records.iter().filter_map(|record| record.get("ModifiedAt")?.as_f64());
+            self.state.modified = modified.fold(self.state.modified, f64::max);
             // A rule of a form that is not known here is passed over, as the SDKs do.
-            let found =
-                records.into_iter().filter_map(|mut record| serde_json::from_value(record["SamplingRule"].take()).ok());
+            let found = records
+                .into_iter()
+                .filter_map(|mut record| serde_json::from_value(record.get_mut("SamplingRule")?.take()).ok());
             rules.extend(found);
             token = answer.get("NextToken").cloned().unwrap_or_default();
             if token.is_null() {
@@ -108,7 +119,7 @@ impl Rules {
             }
         }
         self.sampler.set_rules(rules, unix_now());
-        let state = self.sampler.state();
+        let state = self.sampler.state(unix_now());
         self.tell(state.clone(), || log::info!(target: "xray", "{state}"));
         true
     }
@@ -149,7 +160,7 @@ impl Rules {
             }
             self.sampler.set_targets(&targets);
             let modified = answer.get("LastRuleModification").and_then(Json::as_f64).unwrap_or_default();
-            changed |= self.state.modified != 0.0 && modified > self.state.modified;
+            changed |= modified > self.state.modified;
             self.state.modified = self.state.modified.max(modified);
         }
         changed
@@ -160,7 +171,7 @@ impl Rules {
         let body = question.to_string();
         let headers = [("content-type".to_owned(), "application/json".to_owned())];
         let call = Call { url: &url, headers: &headers, body: body.as_bytes(), patience: Some(PATIENCE) };
-        let rules = "requests are sampled by the local rule";
+        let rules = self.what_rules();
         match self.client.post(&call) {
             Ok(reply) if reply.status == 200 => serde_json::from_slice(&reply.body).map_err(|error| {
                 format!("{url}: the answer is no JSON ({error}); {rules}; next: check the daemon's address")
@@ -178,6 +189,14 @@ impl Rules {
             Err(error) => {
                 Err(format!("{url}: no answer ({error:?}); {rules}; next: check that this port is the daemon's"))
             }
+        }
+    }
+
+    fn what_rules(&self) -> &'static str {
+        if self.sampler.has_central_rules(unix_now()) {
+            "the rules that are here stay in force for an hour"
+        } else {
+            "requests are sampled by the local rule"
         }
     }
 

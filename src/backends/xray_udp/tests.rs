@@ -458,7 +458,7 @@ fn a_host_pattern_shows_an_example_and_one_that_was_not_filled_in_is_refused() {
 fn a_rule_file_that_is_none_is_noticed_and_the_built_in_rule_counts() {
     let (plan_, notices) = plan("[xray]\nenabled = true\nsampling_rule = \"no/such.json\"", Env::default()).unwrap();
     assert!(notices.iter().any(|notice| notice.contains("no/such.json")), "{notices:?}");
-    assert!(plan_.sampler.unwrap().state().contains("Cruddur (5 a second, then 10 %)"));
+    assert!(plan_.sampler.unwrap().state(0).contains("Cruddur (5 a second, then 10 %)"));
     let (_, notices) = plan("[xray]\nenabled = true\nsampling_rule = \"Cargo.toml\"", Env::default()).unwrap();
     assert!(notices.iter().any(|notice| notice.contains("not a sampling rule")), "{notices:?}");
 }

@@ -105,8 +105,8 @@ pub trait BackendSampler: Send + Sync {
     /// Decides about one request, and under which service name its trace is filed.
     fn decide(&self, arrival: &Arrival<'_>) -> (Decision, Arc<str>);
 
-    /// Which rules are in force, in a sentence.
-    fn state(&self) -> String;
+    /// Which rules are in force at this second since 1970, in a sentence.
+    fn state(&self, now: u64) -> String;
 }
 
 /// What the sampler of one backend said about a trace.

@@ -113,6 +113,18 @@ struct Central {
     fetched: u64,
 }
 
+impl State {
+    fn fresh_rules(&self, now: u64) -> Option<&Central> {
+        self.central.as_ref().filter(|central| central.are_fresh(now))
+    }
+}
+
+impl Central {
+    fn are_fresh(&self, now: u64) -> bool {
+        now < self.fetched + RULES_LIVE
+    }
+}
+
 struct RuleState {
     rule: Rule,
     rate: f64,
@@ -206,6 +218,12 @@ impl XRaySampler {
         missed.next().map(|rule| Arc::clone(&rule.rule.name))
     }
 
+    /// Whether rules of X-Ray are in force.
+    #[must_use]
+    pub fn has_central_rules(&self, now: u64) -> bool {
+        self.lock().fresh_rules(now).is_some()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -219,7 +237,7 @@ impl BackendSampler for XRaySampler {
         }
         let mut state = self.lock();
         let State { central, local, built_in } = &mut *state;
-        let fresh = central.as_mut().filter(|central| arrival.now < central.fetched + RULES_LIVE);
+        let fresh = central.as_mut().filter(|central| central.are_fresh(arrival.now));
         let found = fresh.and_then(|central| central.rules.iter_mut().find(|rule| rule.rule.matches(arrival, &name)));
         let (rule, source) = match found {
             Some(rule) => (rule, RuleSource::Central),
@@ -233,14 +251,15 @@ impl BackendSampler for XRaySampler {
         (Decision { sampled, reason }, name)
     }
 
-    fn state(&self) -> String {
+    fn state(&self, now: u64) -> String {
         let state = self.lock();
+        let central = state.fresh_rules(now);
         let mut text = String::new();
         let describe = |text: &mut String, rule: &RuleState| {
             let Rule { name, reservoir_size, .. } = &rule.rule;
             let _ = write!(text, " {name} ({reservoir_size} a second, then {} %)", rule.rate * 100.0);
         };
-        match (&state.central, &state.local) {
+        match (central, &state.local) {
             (Some(central), _) => {
                 text.push_str("rules from X-Ray:");
                 central.rules.iter().for_each(|rule| describe(&mut text, rule));
@@ -251,7 +270,7 @@ impl BackendSampler for XRaySampler {
             }
             (None, None) => text.push_str("no rules from X-Ray, and none of our own:"),
         }
-        if state.central.is_none() {
+        if central.is_none() {
             text.push_str(", else");
             describe(&mut text, &state.built_in);
         }

@@ -163,9 +163,10 @@ fn names_keep_what_the_service_allows_where_the_sdk_keeps_what_it_refuses() {
 fn the_state_says_which_rules_are_in_force() {
     let sampler = sampler(None);
     assert_eq!(
-        sampler.state(),
+        sampler.state(0),
         "no rules from X-Ray, so the local one: Cruddur (5 a second, then 10 %), else Default (1 a second, then 5 %)"
     );
     sampler.set_rules(vec![rule("x", 1)], 0);
-    assert_eq!(sampler.state(), "rules from X-Ray: x (5 a second, then 10 %)");
+    assert_eq!(sampler.state(3599), "rules from X-Ray: x (5 a second, then 10 %)");
+    assert!(sampler.state(3600).starts_with("no rules from X-Ray"));
 }
