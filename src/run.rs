@@ -51,6 +51,7 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>) -> Result<(), Exit> {
     let backend_samplers =
         plans.iter().filter_map(|plan| Some((plan.name, Arc::clone(plan.sampler.as_ref()?)))).collect();
     let pipeline = Pipeline::start(plans).map_err(|error| failed(format!("no thread for a backend: {error}")))?;
+    logging::send_lines_to(pipeline.line_takers(), pipeline.lanes().iter().map(|lane| lane.name).collect());
     print_summary(&listener, &sources, &settings, &pipeline);
 
     let page = Page::new(pipeline, &settings);

@@ -26,7 +26,7 @@ mod tree;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Backend, Outcome, Payload, Plan, Plugin, Switch};
+use super::{Backend, Outcome, Payload, Plan, Plugin, Sink, Switch};
 use crate::delivery::{BatchLimits, Problem};
 use crate::settings::{Settings, SettingsError, Sources, Table, batch_limits};
 use crate::trace::FinishedTrace;
@@ -61,19 +61,20 @@ fn plan(table: &Table<'_>, _: &Sources, settings: &Settings) -> Result<Plan, Set
     let format = table.choice("format", &[], &["tree", "json"], "tree")?;
     let limits = batch_limits(table, ["", "", ""], LIMITS)?;
     let console = Console { json: format.value == "json", resource: settings.resource.clone() };
-    let switch = if enabled.value { Switch::On(Box::new(console)) } else { Switch::Off };
+    let switch = if enabled.value { Switch::On(Sink::Traces(Box::new(console))) } else { Switch::Off };
     Ok(Plan {
         name: "console",
         switch,
         reason: format!("enabled = {} ({}), format {}", enabled.value, enabled.origin, format.value),
         destination: "standard output".to_owned(),
         limits,
+        takes_lines: false,
         sampler: None,
         companion: None,
     })
 }
 
-impl Backend for Console {
+impl Backend<FinishedTrace> for Console {
     fn encode(&self, batch: &[Arc<FinishedTrace>]) -> Vec<Payload> {
         let mut bytes = Vec::new();
         for trace in batch {

@@ -5,6 +5,7 @@
 //! A backend's file holds, in this order: what goes in and out with a few real bytes, its settings, its encoder, its
 //! delivery, its tests. Encoding is pure and cannot fail; delivery is the only I/O, and goes through [`crate::wire`].
 
+pub mod cloudwatch_logs;
 pub mod console;
 pub mod otlp_http;
 pub mod xray_udp;
@@ -13,17 +14,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::delivery::{BatchLimits, Problem, Stop};
+use crate::logging::LogLine;
 use crate::settings::{Settings, SettingsError, Sources, Table};
 use crate::trace::FinishedTrace;
 use crate::trace::sampler::BackendSampler;
 
 /// All backends there are.
-pub const BACKENDS: &[Plugin] = &[console::PLUGIN, otlp_http::PLUGIN, xray_udp::PLUGIN];
+pub const BACKENDS: &[Plugin] = &[console::PLUGIN, otlp_http::PLUGIN, xray_udp::PLUGIN, cloudwatch_logs::PLUGIN];
 
-/// A destination for finished traces.
-pub trait Backend: Send {
+/// A destination for finished traces, or for log lines.
+pub trait Backend<T>: Send {
     /// The bytes that carry this batch, in one or more payloads. Pure: no clock, no I/O, no failure.
-    fn encode(&self, batch: &[Arc<FinishedTrace>]) -> Vec<Payload>;
+    fn encode(&self, batch: &[Arc<T>]) -> Vec<Payload>;
 
     /// Sends one payload and says what the other side made of it. It returns within `patience`, if there is a limit.
     fn deliver(&mut self, payload: &Payload, patience: Option<Duration>) -> Outcome;
@@ -42,7 +44,7 @@ pub trait Backend: Send {
 pub struct Payload {
     /// Exactly what goes on the wire.
     pub bytes: Vec<u8>,
-    /// How many spans they carry.
+    /// How many spans or lines they carry.
     pub items: usize,
     /// What had to be left out to make them fit, if anything had to.
     pub trimmed: Option<Problem>,
@@ -102,6 +104,8 @@ pub struct Plan {
     pub destination: String,
     /// How its queue is filled and emptied.
     pub limits: BatchLimits,
+    /// Whether it takes log lines; if not, traces.
+    pub takes_lines: bool,
     /// Its own sampler, if it has one.
     pub sampler: Option<Arc<dyn BackendSampler>>,
     /// What has to go on beside the worker, on a thread of its own.
@@ -121,7 +125,15 @@ pub enum Switch {
     /// It is wanted, but something is missing.
     Waiting,
     /// It runs.
-    On(Box<dyn Backend>),
+    On(Sink),
+}
+
+/// A backend, by what it takes.
+pub enum Sink {
+    /// Finished traces.
+    Traces(Box<dyn Backend<FinishedTrace>>),
+    /// Log lines of this level and above.
+    Lines(log::LevelFilter, Box<dyn Backend<LogLine>>),
 }
 
 impl Switch {

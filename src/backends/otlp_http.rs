@@ -64,7 +64,7 @@ const LARGEST_BODY: usize = 1 << 20;
 /// How much of an answer that is no JSON is shown.
 const SHOWN_OF_ANSWER: usize = 200;
 
-impl Backend for OtlpHttp {
+impl Backend<FinishedTrace> for OtlpHttp {
     fn encode(&self, batch: &[Arc<FinishedTrace>]) -> Vec<Payload> {
         let mut payloads = Vec::new();
         encode(&self.resource, batch, LARGEST_BODY, self.gzip, &mut payloads);

@@ -58,7 +58,7 @@ struct XRayUdp {
     last_items: usize,
 }
 
-impl Backend for XRayUdp {
+impl Backend<FinishedTrace> for XRayUdp {
     fn encode(&self, batch: &[Arc<FinishedTrace>]) -> Vec<Payload> {
         let mut payloads = Vec::with_capacity(batch.len());
         for trace in batch {

@@ -16,18 +16,21 @@ mod worker;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Instant;
 
+use log::LevelFilter;
+
 use self::worker::Worker;
-use crate::backends::{Plan, Switch};
+use crate::backends::{Backend, Plan, Sink, Switch};
+use crate::logging::{self, LogLine};
 use crate::trace::FinishedTrace;
 use crate::trace::id::IdSource;
 use crate::trace::sampler::BackendSampler;
 
 pub use ledger::{LastError, Ledger, Problem, Totals};
-pub use queue::{BatchLimits, Queue};
+pub use queue::{BatchLimits, Pushed, Queue, Weigh};
 pub use worker::Stop;
 
 /// All backends, those that are off too.
@@ -51,7 +54,32 @@ pub struct Lane {
     pub ledger: Arc<Ledger>,
     /// Its own sampler, if it has one.
     pub sampler: Option<Arc<dyn BackendSampler>>,
-    queue: Option<Arc<Queue<Arc<FinishedTrace>>>>,
+    intake: Intake,
+}
+
+/// A backend's way in.
+enum Intake {
+    /// It is off, or waits for something.
+    Closed,
+    Traces(Arc<Queue<Arc<FinishedTrace>>>),
+    Lines(LevelFilter, Arc<Queue<Arc<LogLine>>>),
+}
+
+/// A backend's way in for log lines, to be used by the logger.
+pub struct LineTaker {
+    /// Which lines it takes.
+    pub level: LevelFilter,
+    queue: Arc<Queue<Arc<LogLine>>>,
+    ledger: Arc<Ledger>,
+}
+
+/// What every worker is started with.
+struct Start<'a> {
+    name: &'static str,
+    limits: BatchLimits,
+    ledger: &'a Arc<Ledger>,
+    stop: &'a Arc<Stop>,
+    done: &'a Sender<()>,
 }
 
 impl Pipeline {
@@ -65,33 +93,24 @@ impl Pipeline {
         let (done, all_done) = channel::<()>();
         let mut lanes = Vec::new();
         for plan in plans {
-            let ledger = Arc::new(Ledger::new(plan.name, "spans"));
+            let unit = if plan.takes_lines { "lines" } else { "spans" };
+            let ledger = Arc::new(Ledger::new(plan.name, unit));
             let state = plan.switch.state();
-            let queue = match plan.switch {
-                Switch::Off | Switch::Waiting => None,
-                Switch::On(backend) => {
-                    let queue = Arc::new(Queue::new(plan.limits));
-                    let worker = Worker {
-                        backend,
-                        queue: Arc::clone(&queue),
-                        ledger: Arc::clone(&ledger),
-                        stop: Arc::clone(&stop),
-                        random: IdSource::new(),
-                    };
-                    let done = done.clone();
-                    thread::Builder::new().name(plan.name.to_owned()).spawn(move || {
-                        let _done = done;
-                        worker.run();
-                    })?;
-                    Some(queue)
-                }
+            let start = Start { name: plan.name, limits: plan.limits, ledger: &ledger, stop: &stop, done: &done };
+            let intake = match plan.switch {
+                Switch::Off | Switch::Waiting => Intake::Closed,
+                Switch::On(Sink::Traces(backend)) => Intake::Traces(start.worker(backend)?),
+                Switch::On(Sink::Lines(level, backend)) => Intake::Lines(level, start.worker(backend)?),
             };
             if let Some(companion) = plan.companion {
                 let stop = Arc::clone(&stop);
-                thread::Builder::new().name(format!("{}-companion", plan.name)).spawn(move || companion.run(&stop))?;
+                thread::Builder::new().name(format!("{}-companion", plan.name)).spawn(move || {
+                    logging::keep_to_stderr();
+                    companion.run(&stop);
+                })?;
             }
             let (name, reason, destination) = (plan.name, plan.reason, plan.destination);
-            lanes.push(Lane { name, state, reason, destination, ledger, sampler: plan.sampler, queue });
+            lanes.push(Lane { name, state, reason, destination, ledger, sampler: plan.sampler, intake });
         }
         Ok(Self { lanes, stop, all_done })
     }
@@ -100,16 +119,26 @@ impl Pipeline {
     pub fn submit(&self, trace: &Arc<FinishedTrace>) {
         let spans = trace.spans.len();
         for lane in &self.lanes {
-            match &lane.queue {
-                None => lane.ledger.not_sent(spans),
-                Some(_) if !trace.decision_for(lane.name).sampled => lane.ledger.sampled_out(spans),
-                Some(queue) => {
-                    if !queue.push(Arc::clone(trace), spans) {
-                        lane.ledger.queue_was_full(spans, queue.limits().queue);
-                    }
-                }
+            match &lane.intake {
+                Intake::Lines(..) => {}
+                Intake::Closed if lane.ledger.unit() == "lines" => {}
+                Intake::Closed => lane.ledger.not_sent(spans),
+                Intake::Traces(_) if !trace.decision_for(lane.name).sampled => lane.ledger.sampled_out(spans),
+                Intake::Traces(queue) => push(queue, &lane.ledger, trace),
             }
         }
+    }
+
+    /// Where log lines go, and from which level on.
+    #[must_use]
+    pub fn line_takers(&self) -> Vec<LineTaker> {
+        let lines = self.lanes.iter().filter_map(|lane| match &lane.intake {
+            Intake::Lines(level, queue) => {
+                Some(LineTaker { level: *level, queue: Arc::clone(queue), ledger: Arc::clone(&lane.ledger) })
+            }
+            Intake::Closed | Intake::Traces(_) => None,
+        });
+        lines.collect()
     }
 
     /// All backends.
@@ -121,8 +150,12 @@ impl Pipeline {
     /// Sends what waits, until `deadline`. What has not left by then is counted as dropped, and said.
     pub fn finish(&self, deadline: Instant) {
         self.stop.at(deadline);
-        for queue in self.lanes.iter().filter_map(|lane| lane.queue.as_ref()) {
-            queue.close();
+        for lane in &self.lanes {
+            match &lane.intake {
+                Intake::Closed => {}
+                Intake::Traces(queue) => queue.close(),
+                Intake::Lines(_, queue) => queue.close(),
+            }
         }
         // Nothing is ever sent on this channel: it ends when the last worker does.
         while let Ok(()) | Err(RecvTimeoutError::Timeout) =
@@ -142,6 +175,59 @@ impl Lane {
     /// How much waits in the queue.
     #[must_use]
     pub fn queued(&self) -> usize {
-        self.queue.as_ref().map_or(0, |queue| queue.weight())
+        match &self.intake {
+            Intake::Closed => 0,
+            Intake::Traces(queue) => queue.weight(),
+            Intake::Lines(_, queue) => queue.weight(),
+        }
+    }
+}
+
+impl LineTaker {
+    /// Takes a line, if it is wanted.
+    pub fn take(&self, line: &Arc<LogLine>) {
+        if line.level <= self.level {
+            push(&self.queue, &self.ledger, line);
+        }
+    }
+}
+
+impl Start<'_> {
+    fn worker<T: Weigh + Send + Sync + 'static>(&self, backend: Box<dyn Backend<T>>) -> io::Result<Arc<Queue<Arc<T>>>> {
+        let queue = Arc::new(Queue::new(self.limits));
+        let worker = Worker {
+            backend,
+            queue: Arc::clone(&queue),
+            ledger: Arc::clone(self.ledger),
+            stop: Arc::clone(self.stop),
+            random: IdSource::new(),
+        };
+        let done = self.done.clone();
+        thread::Builder::new().name(self.name.to_owned()).spawn(move || {
+            let _done = done;
+            worker.run();
+        })?;
+        Ok(queue)
+    }
+}
+
+fn push<T: Weigh>(queue: &Queue<Arc<T>>, ledger: &Ledger, item: &Arc<T>) {
+    match queue.push(Arc::clone(item), item.weight()) {
+        Pushed::Taken => {}
+        Pushed::Full => ledger.queue_was_full(item.weight(), queue.limits().queue),
+        // What comes after the last flush has begun: the line that says how it went.
+        Pushed::Closed => {}
+    }
+}
+
+impl Weigh for FinishedTrace {
+    fn weight(&self) -> usize {
+        self.spans.len()
+    }
+}
+
+impl Weigh for LogLine {
+    fn weight(&self) -> usize {
+        1
     }
 }

@@ -27,6 +27,23 @@ pub struct Queue<T> {
     wake: Condvar,
 }
 
+/// How much of a queue's limits an item takes up.
+pub trait Weigh {
+    /// A trace weighs as many spans as it has, a log line weighs 1.
+    fn weight(&self) -> usize;
+}
+
+/// What became of an item that was pushed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Pushed {
+    /// It waits for its batch.
+    Taken,
+    /// It did not fit, and is gone.
+    Full,
+    /// The program ends, and it is gone.
+    Closed,
+}
+
 struct State<T> {
     items: VecDeque<(T, usize)>,
     weight: usize,
@@ -45,12 +62,15 @@ impl<T> Queue<T> {
         Self { limits, state: Mutex::new(state), wake: Condvar::new() }
     }
 
-    /// Adds an item; false if it does not fit, and then it is gone.
-    pub fn push(&self, item: T, weight: usize) -> bool {
+    /// Adds an item, if it fits.
+    pub fn push(&self, item: T, weight: usize) -> Pushed {
         let mut state = lock(&self.state);
         // What is heavier than the whole queue passes through an empty one.
-        if state.closed || (state.weight + weight > self.limits.queue && state.weight > 0) {
-            return false;
+        if state.closed {
+            return Pushed::Closed;
+        }
+        if state.weight + weight > self.limits.queue && state.weight > 0 {
+            return Pushed::Full;
         }
         state.items.push_back((item, weight));
         state.weight += weight;
@@ -65,7 +85,7 @@ impl<T> Queue<T> {
         if wake {
             self.wake.notify_one();
         }
-        true
+        Pushed::Taken
     }
 
     /// The next batch, once it is full or due; at most one batch's weight, but never less than one item. `None` when
@@ -142,9 +162,9 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused_and_the_rest_kept() {
         let queue = Queue::new(limits(1, 5, 5));
-        assert!(queue.push("a", 3));
-        assert!(!queue.push("b", 3));
-        assert!(queue.push("c", 2));
+        assert_eq!(queue.push("a", 3), Pushed::Taken);
+        assert_ne!(queue.push("b", 3), Pushed::Taken);
+        assert_eq!(queue.push("c", 2), Pushed::Taken);
         assert_eq!(queue.weight(), 5);
         assert_eq!(queue.take(), Some(vec!["a", "c"]));
         assert_eq!(queue.weight(), 0);
@@ -153,8 +173,8 @@ mod tests {
     #[test]
     fn what_is_heavier_than_the_queue_passes_through_an_empty_one() {
         let queue = Queue::new(limits(1, 1, 1));
-        assert!(queue.push("trace", 2));
-        assert!(!queue.push("next", 2));
+        assert_eq!(queue.push("trace", 2), Pushed::Taken);
+        assert_ne!(queue.push("next", 2), Pushed::Taken);
         assert_eq!(queue.take(), Some(vec!["trace"]));
     }
 
@@ -162,7 +182,7 @@ mod tests {
     fn a_batch_holds_whole_items_up_to_its_weight() {
         let queue = Queue::new(limits(1, 100, 4));
         for (item, weight) in [("a", 2), ("b", 2), ("c", 1), ("big", 9), ("d", 1)] {
-            assert!(queue.push(item, weight));
+            assert_eq!(queue.push(item, weight), Pushed::Taken);
         }
         queue.close();
         let mut batches = Vec::new();
@@ -170,7 +190,7 @@ mod tests {
             batches.push(batch);
         }
         assert_eq!(batches, [vec!["a", "b"], vec!["c"], vec!["big"], vec!["d"]]);
-        assert!(!queue.push("late", 1));
+        assert_ne!(queue.push("late", 1), Pushed::Taken);
     }
 
     #[test]
@@ -207,7 +227,7 @@ mod tests {
             move || std::iter::from_fn(|| queue.take()).flatten().collect::<Vec<_>>()
         });
         for n in 0..50_000 {
-            assert!(queue.push(n, 1 + n % 3));
+            assert_eq!(queue.push(n, 1 + n % 3), Pushed::Taken);
         }
         queue.close();
         assert_eq!(worker.join().unwrap(), (0..50_000).collect::<Vec<_>>());

@@ -6,17 +6,17 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::ledger::{Ledger, Problem};
-use super::queue::Queue;
+use super::queue::{Queue, Weigh};
 use crate::backends::{Backend, Outcome, Payload};
+use crate::logging;
 use crate::sync::lock;
-use crate::trace::FinishedTrace;
 use crate::trace::id::IdSource;
 use crate::wire::retry::Retry;
 
 /// What one worker works with.
-pub(super) struct Worker {
-    pub(super) backend: Box<dyn Backend>,
-    pub(super) queue: Arc<Queue<Arc<FinishedTrace>>>,
+pub(super) struct Worker<T> {
+    pub(super) backend: Box<dyn Backend<T>>,
+    pub(super) queue: Arc<Queue<Arc<T>>>,
     pub(super) ledger: Arc<Ledger>,
     pub(super) stop: Arc<Stop>,
     /// Only for jitter.
@@ -30,12 +30,13 @@ pub struct Stop {
     wake: Condvar,
 }
 
-impl Worker {
+impl<T: Weigh> Worker<T> {
     /// Works until the queue is closed and empty, or the deadline has passed.
     pub(super) fn run(mut self) {
+        logging::keep_to_stderr();
         while let Some(batch) = self.queue.take() {
-            let spans = batch.iter().map(|trace| trace.spans.len()).sum();
-            self.ledger.taken(spans);
+            let weight = batch.iter().map(|item| item.weight()).sum();
+            self.ledger.taken(weight);
             let mut settled = 0;
             let worked = catch_unwind(AssertUnwindSafe(|| {
                 for payload in self.backend.encode(&batch) {
@@ -49,7 +50,7 @@ impl Worker {
             if worked.is_err() {
                 let text =
                     "a bug: the panic above came from encoding or sending a batch, which is lost; please report it";
-                self.ledger.gave_up(spans - settled, &Problem { kind: "panic".to_owned(), text: text.to_owned() });
+                self.ledger.gave_up(weight - settled, &Problem { kind: "panic".to_owned(), text: text.to_owned() });
             }
         }
     }

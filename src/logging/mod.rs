@@ -9,31 +9,52 @@
 //!
 //! Specification: <https://opentelemetry.io/docs/specs/otel/compatibility/logging_trace_context/>.
 
+mod line;
 mod pipe;
 
+use std::cell::Cell;
 use std::io::{self, Write};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chrono::{SecondsFormat, Utc};
 use env_logger::Target;
+use log::{LevelFilter, Log, Metadata, Record};
 
 use self::pipe::Pipe;
+use crate::delivery::LineTaker;
 use crate::trace::current;
 
-static STDERR: OnceLock<Pipe> = OnceLock::new();
+pub use line::LogLine;
+
+static LOGGER: OnceLock<Logger> = OnceLock::new();
+
+/// The one logger: standard error first, then every backend that takes lines.
+struct Logger {
+    stderr: env_logger::Logger,
+    pipe: Pipe,
+    takers: OnceLock<Takers>,
+}
+
+struct Takers {
+    takers: Vec<LineTaker>,
+    /// The lowest level that any of them takes.
+    level: LevelFilter,
+    /// The names of the backends: lines about them are not for them.
+    backends: Vec<&'static str>,
+}
 
 /// Log lines go to standard error from here on. `RUST_LOG` says which; without it, `info` and above.
 ///
 /// # Errors
 ///
-/// The system has no thread left.
+/// The system has no thread left, or somebody else has set a logger.
 pub fn init() -> io::Result<()> {
     let pipe = Pipe::start()?;
     let filter = std::env::var("RUST_LOG").ok().filter(|filter| !filter.trim().is_empty());
-    env_logger::Builder::new()
+    let stderr = env_logger::Builder::new()
         // Its one message at the end, that nothing can be accepted any more, is what we asked for.
-        .filter_module("tiny_http", log::LevelFilter::Off)
+        .filter_module("tiny_http", LevelFilter::Off)
         .parse_filters(filter.as_deref().unwrap_or("info"))
         .target(Target::Pipe(Box::new(pipe.clone())))
         .format(|out, record| {
@@ -44,23 +65,74 @@ pub fn init() -> io::Result<()> {
             }
             writeln!(out)
         })
-        .init();
-    let _ = STDERR.set(pipe);
+        .build();
+    let level = stderr.filter();
+    let logger = LOGGER.get_or_init(|| Logger { stderr, pipe, takers: OnceLock::new() });
+    log::set_logger(logger).map_err(io::Error::other)?;
+    log::set_max_level(level);
     Ok(())
+}
+
+/// Log lines go to these backends too, from here on. `backends` are the names of all there are.
+pub fn send_lines_to(takers: Vec<LineTaker>, backends: Vec<&'static str>) {
+    let Some(logger) = LOGGER.get() else { return };
+    let level = takers.iter().map(|taker| taker.level).max().unwrap_or(LevelFilter::Off);
+    log::set_max_level(log::max_level().max(level));
+    let _ = logger.takers.set(Takers { takers, level, backends });
+}
+
+/// What this thread logs goes to standard error only: the lines of an exporter about its own work would make more work.
+pub fn keep_to_stderr() {
+    KEEP_TO_STDERR.set(true);
+}
+
+thread_local! {
+    static KEEP_TO_STDERR: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Logger {
+    fn takers_of(&self, metadata: &Metadata<'_>) -> Option<&Takers> {
+        let takers = self.takers.get().filter(|takers| metadata.level() <= takers.level)?;
+        let target = metadata.target();
+        let module = target.split("::").next().unwrap_or(target);
+        let is_ours =
+            takers.backends.contains(&target) || ["ureq", "ureq_proto", "rustls", "tiny_http"].contains(&module);
+        (!is_ours && !KEEP_TO_STDERR.get()).then_some(takers)
+    }
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.stderr.enabled(metadata) || self.takers_of(metadata).is_some()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        // It logs every byte of every request, keys and tokens among them.
+        if record.target().starts_with("ureq_proto") {
+            return;
+        }
+        self.stderr.log(record);
+        if let Some(takers) = self.takers_of(record.metadata()) {
+            let line = Arc::new(LogLine::of(record));
+            takers.takers.iter().for_each(|taker| taker.take(&line));
+        }
+    }
+
+    fn flush(&self) {}
 }
 
 /// Puts lines for people on standard error, whatever `RUST_LOG` says, in order with the log lines.
 pub fn say(text: &str) {
     let line = format!("{text}\n");
-    let _ = match STDERR.get() {
-        Some(pipe) => pipe.clone().write_all(line.as_bytes()),
+    let _ = match LOGGER.get() {
+        Some(logger) => logger.pipe.clone().write_all(line.as_bytes()),
         None => io::stderr().write_all(line.as_bytes()),
     };
 }
 
 /// Waits until all lines are written, but not longer than `patience`: perhaps nobody reads them.
 pub fn flush(patience: Duration) {
-    if let Some(pipe) = STDERR.get() {
-        pipe.flush_within(patience);
+    if let Some(logger) = LOGGER.get() {
+        logger.pipe.flush_within(patience);
     }
 }

@@ -5,8 +5,10 @@ use std::io::{self, ErrorKind, Read};
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
+use chrono::DateTime;
+use ureq::http::Response;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Proxy};
+use ureq::{Agent, Body, Proxy, RequestBuilder};
 
 use super::retry::parse_retry_after;
 
@@ -29,7 +31,7 @@ pub struct Call<'a> {
 }
 
 /// What came back.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Reply {
     /// The status code.
     pub status: u16,
@@ -37,6 +39,10 @@ pub struct Reply {
     pub retry_after: Option<Duration>,
     /// Where a 3xx points to.
     pub location: Option<String>,
+    /// `Date`: what the other side's clock showed, unless a cache stands between.
+    pub date: Option<SystemTime>,
+    /// `x-amzn-errortype`: what AWS calls this error.
+    pub error_type: Option<String>,
     /// The body, up to [`LONGEST_ANSWER`].
     pub body: Vec<u8>,
     /// There was more.
@@ -112,29 +118,31 @@ impl HttpClient {
         self.proxy.as_deref()
     }
 
-    /// Makes the call.
+    /// Posts the body.
     ///
     /// # Errors
     ///
     /// No answer came, for the reason given.
     pub fn post(&self, call: &Call<'_>) -> Result<Reply, CallError> {
-        let mut request = self.agent.post(call.url);
-        for (name, value) in call.headers {
-            request = request.header(name, value);
-        }
-        let patience = call.patience;
-        let request = request.config().timeout_global(patience).timeout_connect(patience).build();
-        let mut response = request.send(call.body).map_err(|error| CallError::from(&error))?;
-        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
-        let retry_after = header("retry-after").and_then(|value| parse_retry_after(value, SystemTime::now()));
-        let location = header("location").map(str::to_owned);
-        let status = response.status().as_u16();
-        let mut body = Vec::new();
-        let reader = response.body_mut().as_reader();
-        // An answer that breaks off is as good as its beginning: the status has come.
-        let _ = reader.take(LONGEST_ANSWER + 1).read_to_end(&mut body);
-        let too_long = body.len() as u64 > LONGEST_ANSWER;
-        Ok(Reply { status, retry_after, location, body, too_long })
+        reply(prepared(self.agent.post(call.url), call).send(call.body))
+    }
+
+    /// Puts the body.
+    ///
+    /// # Errors
+    ///
+    /// No answer came, for the reason given.
+    pub fn put(&self, call: &Call<'_>) -> Result<Reply, CallError> {
+        reply(prepared(self.agent.put(call.url), call).send(call.body))
+    }
+
+    /// Gets what is there; a GET has no body, so the call's does not leave.
+    ///
+    /// # Errors
+    ///
+    /// No answer came, for the reason given.
+    pub fn get(&self, call: &Call<'_>) -> Result<Reply, CallError> {
+        reply(prepared(self.agent.get(call.url), call).call())
     }
 }
 
@@ -153,6 +161,30 @@ pub fn shown(url: &str) -> String {
 pub fn host(url: &str) -> String {
     let host = url.parse::<ureq::http::Uri>().ok().and_then(|uri| uri.host().map(str::to_ascii_lowercase));
     host.map_or_else(String::new, |host| host.trim_matches(['[', ']']).to_owned())
+}
+
+fn prepared<B>(mut request: RequestBuilder<B>, call: &Call<'_>) -> RequestBuilder<B> {
+    for (name, value) in call.headers {
+        request = request.header(name, value);
+    }
+    request.config().timeout_global(call.patience).timeout_connect(call.patience).build()
+}
+
+fn reply(response: Result<Response<Body>, ureq::Error>) -> Result<Reply, CallError> {
+    let mut response = response.map_err(|error| CallError::from(&error))?;
+    let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+    let retry_after = header("retry-after").and_then(|value| parse_retry_after(value, SystemTime::now()));
+    let location = header("location").map(str::to_owned);
+    let date = header("date").filter(|_| header("age").is_none());
+    let date = date.and_then(|date| DateTime::parse_from_rfc2822(date).ok()).map(SystemTime::from);
+    let error_type = header("x-amzn-errortype").map(str::to_owned);
+    let status = response.status().as_u16();
+    let mut body = Vec::new();
+    let reader = response.body_mut().as_reader();
+    // An answer that breaks off is as good as its beginning: the status has come.
+    let _ = reader.take(LONGEST_ANSWER + 1).read_to_end(&mut body);
+    let too_long = body.len() as u64 > LONGEST_ANSWER;
+    Ok(Reply { status, retry_after, location, date, error_type, body, too_long })
 }
 
 fn is_this_machine(url: &str) -> bool {

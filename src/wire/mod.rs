@@ -1,6 +1,8 @@
 //! Stage 5: bytes leave the process. No other folder does I/O for telemetry.
 
+pub mod aws_credentials;
 pub mod http;
 pub mod retry;
+pub mod sigv4;
 pub mod stdout;
 pub mod udp;

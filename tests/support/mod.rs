@@ -7,6 +7,7 @@
 #![allow(unreachable_pub, reason = "`pub` marks what tests may use; a test binary has no other outside")]
 
 mod client;
+mod cloudwatch;
 mod collector;
 mod output;
 mod program;
@@ -18,6 +19,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use client::{Answer, Client, get};
+pub use cloudwatch::{Call, CloudWatch, Event, Trick};
 pub use collector::{Collector, Received, Reply, attribute, scope_name};
 pub use program::{Exit, Program, Setup, log_lines};
 pub use temp_dir::TempDir;

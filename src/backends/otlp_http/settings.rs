@@ -6,7 +6,7 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 
 use super::OtlpHttp;
-use crate::backends::{Plan, Switch};
+use crate::backends::{Plan, Sink, Switch};
 use crate::delivery::BatchLimits;
 use crate::settings::{Origin, Setting, Settings, SettingsError, Sources, Table, batch_limits};
 use crate::wire::http::{Certificates, HttpClient, host, shown};
@@ -71,6 +71,7 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
         },
         destination: String::new(),
         limits,
+        takes_lines: false,
         sampler: None,
         companion: None,
     };
@@ -125,7 +126,7 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
     if let Some(proxy) = client.proxy() {
         plan.reason.push_str(&format!("; through the proxy {proxy} of the environment"));
     }
-    plan.switch = Switch::On(Box::new(OtlpHttp {
+    plan.switch = Switch::On(Sink::Traces(Box::new(OtlpHttp {
         client,
         url,
         url_origin,
@@ -133,7 +134,7 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
         resource: settings.resource.clone(),
         gzip: compression.value == "gzip",
         budget: budget(sources, timeout.value),
-    }));
+    })));
     Ok(plan)
 }
 

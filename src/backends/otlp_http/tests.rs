@@ -43,7 +43,7 @@ fn client(headers: &[(&str, &str)]) -> OtlpHttp {
 }
 
 fn reply(status: u16, body: &str) -> Reply {
-    Reply { status, retry_after: None, location: None, body: body.as_bytes().to_vec(), too_long: false }
+    Reply { status, body: body.as_bytes().to_vec(), ..Reply::default() }
 }
 
 #[test]

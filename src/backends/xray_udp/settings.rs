@@ -9,7 +9,8 @@ use serde::Deserialize;
 use super::encode::Documents;
 use super::rules::{Rules, State};
 use super::{NAME, XRayUdp};
-use crate::backends::{Plan, Switch};
+use crate::backends::cloudwatch_logs::log_group_if_on;
+use crate::backends::{Plan, Sink, Switch};
 use crate::delivery::BatchLimits;
 use crate::settings::{Origin, Setting, Settings, SettingsError, Sources, Table, batch_limits};
 use crate::trace::id::IdSource;
@@ -53,9 +54,17 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
     let rules_interval = table.whole("rules_interval", &[], 100..=86_400_000, 300_000)?;
     let targets_interval = table.whole("targets_interval", &[], 100..=3_600_000, 10_000)?;
     let limits = batch_limits(table, ["", "", ""], LIMITS)?;
-    let (switch, companion, sampler) = (Switch::Off, None, None);
-    let mut plan =
-        Plan { name: NAME, switch, reason: String::new(), destination: String::new(), limits, sampler, companion };
+    let (switch, takes_lines, companion, sampler) = (Switch::Off, false, None, None);
+    let mut plan = Plan {
+        name: NAME,
+        switch,
+        reason: String::new(),
+        destination: String::new(),
+        limits,
+        takes_lines,
+        sampler,
+        companion,
+    };
     if !enabled.value {
         plan.reason = match &enabled.origin {
             Origin::Default => "enabled is not set; put enabled = true under [xray] in telemetry.toml".to_owned(),
@@ -123,8 +132,8 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
         state: State::default(),
     }));
     plan.sampler = Some(sampler);
-    plan.switch = Switch::On(Box::new(XRayUdp {
-        documents: Documents { service_name: service.to_string(), log_group: None },
+    plan.switch = Switch::On(Sink::Traces(Box::new(XRayUdp {
+        documents: Documents { service_name: service.to_string(), log_group: log_group_if_on(sources)? },
         sender: DatagramSender::new(udp.clone()),
         daemon: udp,
         daemon_origin: match address.origin {
@@ -132,7 +141,7 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
             origin => origin.to_string(),
         },
         last_items: 0,
-    }));
+    })));
     Ok(plan)
 }
 

@@ -1,0 +1,321 @@
+//! CloudWatch Logs: log lines, each with the trace id of its request, in calls that are signed by hand.
+//!
+//! In: a batch of log lines. Out: one POST for each batch that the service takes.
+//!
+//! ```text
+//! POST / HTTP/1.1
+//! host: logs.us-east-1.amazonaws.com
+//! content-type: application/x-amz-json-1.1
+//! x-amz-target: Logs_20140328.PutLogEvents                      the operation; there is only one path
+//! x-amz-date: 20260115T123456Z
+//! authorization: AWS4-HMAC-SHA256 Credential=AKIA.../20260115/us-east-1/logs/aws4_request, SignedHeaders=..., Signature=...
+//!
+//! {"logGroupName":"cruddur","logStreamName":"backend/1","logEvents":[{"timestamp":1768480496123,"message":"127.0.0.1 GET ..."}]}
+//! ```
+//!
+//! What surprises:
+//!
+//! - One bad event makes the service refuse the whole batch; the limits are in [`encode`].
+//! - The group and the stream must exist. They are made when the service says that they are missing: at the first line, and
+//!   again whenever somebody has deleted them. Nothing is asked at start, so no missing right keeps the server from it.
+//! - There is no sequence token any more, and no way to recognise a batch that came twice. An answer that got lost means that
+//!   its lines are sent, and stored, again: at least once.
+//! - A clock that is off by five minutes is a bad signature. The answer's `Date` tells, and signing goes by it from then on.
+//!
+//! Specification: <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutLogEvents.html>.
+
+mod answer;
+mod encode;
+mod settings;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::json;
+
+use self::answer::{Answer, Class};
+use self::encode::{Events, encode};
+use super::{Backend, Outcome, Payload, Plugin};
+use crate::delivery::Problem;
+use crate::logging::LogLine;
+use crate::wire::aws_credentials::CredentialChain;
+use crate::wire::http::{Call, CallError, HttpClient, shown};
+use crate::wire::sigv4::{Request, Secrets, Signer};
+
+pub(in crate::backends) use settings::log_group_if_on;
+
+/// `[cloudwatch]`.
+pub const PLUGIN: Plugin = Plugin { name: NAME, toml: settings::TOML, plan: settings::plan };
+
+const NAME: &str = "cloudwatch";
+/// A clock that is off by more milliseconds than this is put right; the service allows five minutes.
+const CLOCK_TOLERANCE: u64 = 4 * 60 * 1000;
+/// How long one call may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+struct CloudWatchLogs {
+    events: Events,
+    retention_days: u64,
+    client: HttpClient,
+    url: String,
+    /// `Host`, which is signed: with the port, unless it is the usual one.
+    host: String,
+    signer: Signer,
+    credentials: CredentialChain,
+    /// What the service's clock shows more than ours, in milliseconds.
+    clock_ahead: i64,
+}
+
+/// Why a call did not get a useful answer.
+enum Failed {
+    /// No credentials.
+    Credentials(String),
+    /// No answer.
+    Call(CallError),
+}
+
+impl Backend<LogLine> for CloudWatchLogs {
+    fn encode(&self, batch: &[Arc<LogLine>]) -> Vec<Payload> {
+        encode(&self.events, batch)
+    }
+
+    fn deliver(&mut self, payload: &Payload, patience: Option<Duration>) -> Outcome {
+        let deadline = Instant::now() + patience.unwrap_or(PATIENCE);
+        // Each remedy is tried once; what helps not the first time helps not the second.
+        let (mut created, mut refreshed, mut clock_set) = (false, false, false);
+        loop {
+            let answer = match self.put(payload, deadline) {
+                Ok((answer, ahead)) => {
+                    if answer.class == Class::Signature && !clock_set && self.set_clock(ahead) {
+                        clock_set = true;
+                        continue;
+                    }
+                    answer
+                }
+                Err(failed) => return self.failed(failed),
+            };
+            match answer.class {
+                Class::Missing if !created => {
+                    created = true;
+                    if let Err(outcome) = self.create(deadline) {
+                        return outcome;
+                    }
+                }
+                Class::Expired | Class::Denied | Class::Signature if !refreshed => {
+                    refreshed = true;
+                    self.credentials.forget();
+                }
+                _ => return self.outcome(&answer),
+            }
+        }
+    }
+
+    /// Lines wait in the queue until the service takes them; what the queue cannot hold is dropped and counted.
+    fn budget(&self) -> Option<Duration> {
+        None
+    }
+}
+
+impl CloudWatchLogs {
+    fn new(
+        events: Events,
+        retention_days: u64,
+        client: HttpClient,
+        url: String,
+        signer: Signer,
+        credentials: CredentialChain,
+    ) -> Self {
+        let host = host_header(&url);
+        Self { events, retention_days, client, url, host, signer, credentials, clock_ahead: 0 }
+    }
+
+    fn put(&mut self, payload: &Payload, deadline: Instant) -> Result<(Answer, Option<i64>), Failed> {
+        let encoding = self.events.gzip.then_some("gzip");
+        self.call("PutLogEvents", &payload.bytes, encoding, payload.items, deadline)
+    }
+
+    /// Makes the stream; if its group is missing too, the group with its retention, and then the stream.
+    fn create(&mut self, deadline: Instant) -> Result<(), Outcome> {
+        let group = self.events.group.clone();
+        let stream = json!({ "logGroupName": group, "logStreamName": self.events.stream });
+        if self.create_one("CreateLogStream", &stream, deadline)? == Class::Missing {
+            self.create_one("CreateLogGroup", &json!({ "logGroupName": group }), deadline)?;
+            let retention = json!({ "logGroupName": group, "retentionInDays": self.retention_days });
+            if self.create_one("PutRetentionPolicy", &retention, deadline).is_err() {
+                log::warn!(
+                    target: NAME,
+                    "the log group {group} is there, but keeps its lines for ever: setting {} days failed; next: allow \
+                     logs:PutRetentionPolicy, or set it in the console",
+                    self.retention_days
+                );
+            }
+            self.create_one("CreateLogStream", &stream, deadline)?;
+        }
+        Ok(())
+    }
+
+    fn create_one(&mut self, operation: &str, body: &serde_json::Value, deadline: Instant) -> Result<Class, Outcome> {
+        match self.call(operation, body.to_string().as_bytes(), None, 0, deadline) {
+            Ok((answer, _)) => match answer.class {
+                class @ (Class::Success | Class::Exists | Class::Missing) => Ok(class),
+                _ => Err(self.outcome(&answer)),
+            },
+            Err(failed) => Err(self.failed(failed)),
+        }
+    }
+
+    /// One signed call, by the service's clock as far as it is known.
+    fn call(
+        &mut self,
+        operation: &str,
+        body: &[u8],
+        encoding: Option<&str>,
+        items: usize,
+        deadline: Instant,
+    ) -> Result<(Answer, Option<i64>), Failed> {
+        let now = shifted(SystemTime::now(), self.clock_ahead);
+        let credentials =
+            self.credentials.resolve(SystemTime::now()).map_err(|e| Failed::Credentials(e.to_string()))?;
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let mut headers = vec![
+            header("content-type", "application/x-amz-json-1.1"),
+            header("x-amz-target", &format!("Logs_20140328.{operation}")),
+        ];
+        if let Some(encoding) = encoding {
+            headers.push(header("content-encoding", encoding));
+        }
+        let request = Request {
+            method: "POST",
+            host: &self.host,
+            path: "/",
+            normalize_path: true,
+            query: &[],
+            headers: &headers,
+            body,
+        };
+        let secrets = Secrets {
+            access_key_id: &credentials.access_key_id,
+            secret_access_key: &credentials.secret_access_key,
+            session_token: credentials.session_token.as_deref(),
+        };
+        headers.extend(self.signer.sign(&request, &secrets, now).headers());
+        headers.push(header("user-agent", concat!("cruddur/", env!("CARGO_PKG_VERSION"))));
+        let patience = Some(deadline.saturating_duration_since(Instant::now()));
+        let sent = SystemTime::now();
+        let reply =
+            self.client.post(&Call { url: &self.url, headers: &headers, body, patience }).map_err(Failed::Call)?;
+        let ahead = reply.date.map(|theirs| ahead_of_us(theirs, sent, SystemTime::now()));
+        let mut answer = Answer::read(&reply, items);
+        // Some services repeat what they refuse.
+        for secret in [Some(&credentials.secret_access_key), credentials.session_token.as_ref()].into_iter().flatten() {
+            answer.message = answer.message.replace(secret.as_str(), "***");
+        }
+        Ok((answer, ahead))
+    }
+
+    /// Goes by the service's clock, if it is far from the one that was signed by.
+    fn set_clock(&mut self, ahead: Option<i64>) -> bool {
+        let Some(ahead) = ahead.filter(|ahead| ahead.abs_diff(self.clock_ahead) > CLOCK_TOLERANCE) else {
+            return false;
+        };
+        self.clock_ahead = ahead;
+        let (minutes, which) = (ahead.unsigned_abs() / 60_000, if ahead > 0 { "slow" } else { "fast" });
+        log::warn!(
+            target: NAME,
+            "this machine's clock is {minutes} minutes {which}; calls are signed by the service's clock; next: set the clock"
+        );
+        true
+    }
+
+    fn outcome(&self, answer: &Answer) -> Outcome {
+        let Answer { code, message, .. } = answer;
+        let url = shown(&self.url);
+        let status = answer.status;
+        let said = [status.to_string(), code.clone(), one_line(message)].into_iter().filter(|part| !part.is_empty());
+        let said = said.collect::<Vec<_>>().join(": ");
+        let kind = format!("{status} {code}");
+        let problem = |next: &str| Problem { kind: kind.clone(), text: format!("{url} answered {said}; next: {next}") };
+        let later = |next: &str| Outcome::Later { after: None, said: problem(next) };
+        match answer.class {
+            Class::Success | Class::Exists => match answer.rejected {
+                None => Outcome::Delivered,
+                Some((rejected, why)) => {
+                    let text = format!(
+                        "{url} did not store {rejected} lines: {why}; next: nothing, they are counted as refused"
+                    );
+                    Outcome::Partly { rejected, said: Problem { kind: "rejected".to_owned(), text } }
+                }
+            },
+            Class::Throttled => later("nothing, the lines are sent again more slowly"),
+            Class::Transient => later("nothing, the lines are sent again"),
+            Class::Missing => {
+                later("allow logs:CreateLogGroup and logs:CreateLogStream, or make the log group and stream")
+            }
+            Class::Expired => later("get new credentials; they are read again at every try"),
+            Class::Denied => later(
+                "allow logs:PutLogEvents, CreateLogStream, CreateLogGroup and PutRetentionPolicy to this key, and check that it is \
+                 the one you mean",
+            ),
+            Class::Signature => Outcome::Refused(problem(
+                "check AWS_SECRET_ACCESS_KEY, the region and this machine's clock; the lines are lost",
+            )),
+            Class::Poison => {
+                Outcome::Refused(problem("please report it: these lines broke a rule of the service, and are lost"))
+            }
+        }
+    }
+
+    fn failed(&self, failed: Failed) -> Outcome {
+        let url = shown(&self.url);
+        let (kind, text) = match failed {
+            Failed::Credentials(problem) => ("credentials", problem),
+            Failed::Call(CallError::Refused) => (
+                "refused",
+                format!(
+                    "{url}: nobody listens there; next: check AWS_ENDPOINT_URL_CLOUDWATCH_LOGS and AWS_ENDPOINT_URL"
+                ),
+            ),
+            Failed::Call(CallError::UnknownHost) => {
+                ("host", format!("{url}: this host name has no address; next: check AWS_REGION, and DNS"))
+            }
+            Failed::Call(CallError::Timeout) => {
+                ("timeout", format!("{url}: no answer in time; next: check that this network lets HTTPS out"))
+            }
+            Failed::Call(CallError::Closed) => {
+                let text = format!("{url}: the connection ended before an answer came; the lines are sent again");
+                return Outcome::Closed(Problem { kind: "closed".to_owned(), text });
+            }
+            Failed::Call(CallError::Tls(why)) => {
+                ("tls", format!("{url}: TLS failed: {why}; next: check AWS_CA_BUNDLE, and http/https in the endpoint"))
+            }
+            Failed::Call(CallError::NotHttp(why) | CallError::Other(why)) => {
+                ("other", format!("{url}: {why}; next: check the endpoint"))
+            }
+        };
+        Outcome::Later { after: None, said: Problem { kind: kind.to_owned(), text } }
+    }
+}
+
+/// How many milliseconds more the service's clock showed than ours, half-way between the request and its answer.
+fn ahead_of_us(theirs: SystemTime, sent: SystemTime, received: SystemTime) -> i64 {
+    let millis =
+        |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+    millis(theirs) - (millis(sent) + millis(received)) / 2
+}
+
+fn shifted(time: SystemTime, millis: i64) -> SystemTime {
+    let shift = Duration::from_millis(millis.unsigned_abs());
+    let shifted = if millis < 0 { time.checked_sub(shift) } else { time.checked_add(shift) };
+    shifted.unwrap_or(time)
+}
+
+fn host_header(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?']).next().unwrap_or(rest);
+    let usual = if url.starts_with("https://") { ":443" } else { ":80" };
+    authority.strip_suffix(usual).unwrap_or(authority).to_owned()
+}
+
+fn one_line(text: &str) -> String {
+    text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

@@ -1,0 +1,209 @@
+//! What CloudWatch Logs answers, and what to make of it.
+
+use serde_json::Value as Json;
+
+use crate::wire::http::Reply;
+
+/// An answer, by what can be done about it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Answer {
+    /// What kind of answer it is.
+    pub(super) class: Class,
+    /// The status code.
+    pub(super) status: u16,
+    /// `ResourceNotFoundException` and the like; empty for success.
+    pub(super) code: String,
+    /// The service's own words.
+    pub(super) message: String,
+    /// How many events of the batch were not stored, and why: too old, too new, past the retention.
+    pub(super) rejected: Option<(usize, &'static str)>,
+}
+
+/// Kinds of answers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Class {
+    /// It worked.
+    Success,
+    /// The group or the stream is not there.
+    Missing,
+    /// It is there already, which is as good.
+    Exists,
+    /// Too much at once.
+    Throttled,
+    /// The service has a problem that will pass.
+    Transient,
+    /// The credentials are too old.
+    Expired,
+    /// The credentials are unknown, or may not do this.
+    Denied,
+    /// The signature does not match, or the clock is wrong.
+    Signature,
+    /// No retry would change the answer.
+    Poison,
+}
+
+const THROTTLING: [&str; 9] = [
+    "Throttling",
+    "ThrottlingException",
+    "ThrottledException",
+    "TooManyRequestsException",
+    "RequestLimitExceeded",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "SlowDown",
+    "LimitExceededException",
+];
+const TRANSIENT: [&str; 5] = [
+    "ServiceUnavailableException",
+    "InternalFailure",
+    "InternalServerError",
+    "RequestTimeout",
+    "RequestTimeoutException",
+];
+const DENIED: [&str; 7] = [
+    "AccessDenied",
+    "AccessDeniedException",
+    "InvalidClientTokenId",
+    "MissingAuthenticationToken",
+    "MissingAuthenticationTokenException",
+    "UnrecognizedClientException",
+    "OptInRequired",
+];
+const SIGNATURE: [&str; 4] =
+    ["InvalidSignatureException", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "AuthFailure"];
+
+impl Answer {
+    /// Reads an answer to a batch of `sent` events; for other calls that number does not matter.
+    pub(super) fn read(reply: &Reply, sent: usize) -> Self {
+        let text = String::from_utf8_lossy(&reply.body);
+        let json: Json = serde_json::from_slice(&reply.body).unwrap_or_default();
+        let status = reply.status;
+        if status == 200 {
+            // A create call may answer with nothing at all. What is no JSON comes from somebody in between, who wants a
+            // password for the network perhaps.
+            let ours = json.is_object() || text.trim().is_empty();
+            let class = if ours { Class::Success } else { Class::Transient };
+            let message = if ours { "" } else { "this does not come from CloudWatch Logs" };
+            let rejected = json.get("rejectedLogEventsInfo").and_then(|info| rejected(info, sent));
+            return Self { class, status, code: String::new(), message: message.to_owned(), rejected };
+        }
+        let code = reply.error_type.as_deref().or_else(|| json.get("__type").and_then(Json::as_str));
+        let code = code.map_or_else(|| xml(&text, "Code"), |code| short_code(code).to_owned());
+        let message = ["message", "Message"].iter().find_map(|key| json.get(*key).and_then(Json::as_str));
+        let message = message.map_or_else(|| xml(&text, "Message"), str::to_owned);
+        Self { class: classify(status, &code), status, code, message, rejected: None }
+    }
+}
+
+fn classify(status: u16, code: &str) -> Class {
+    match code {
+        "ResourceNotFoundException" => Class::Missing,
+        "ResourceAlreadyExistsException" | "OperationAbortedException" => Class::Exists,
+        "ExpiredToken" | "ExpiredTokenException" => Class::Expired,
+        _ if THROTTLING.contains(&code) || status == 429 => Class::Throttled,
+        _ if TRANSIENT.contains(&code) => Class::Transient,
+        _ if DENIED.contains(&code) => Class::Denied,
+        _ if SIGNATURE.contains(&code) => Class::Signature,
+        _ if matches!(status, 500 | 502 | 503 | 504) => Class::Transient,
+        _ => Class::Poison,
+    }
+}
+
+/// `com.amazonaws.logs#ResourceNotFoundException:http://...`
+fn short_code(code: &str) -> &str {
+    let code = code.rsplit('#').next().unwrap_or(code);
+    code.split(':').next().unwrap_or(code).trim()
+}
+
+/// Some stand-ins answer in XML.
+fn xml(text: &str, tag: &str) -> String {
+    let begin = format!("<{tag}>");
+    let inside = text.split_once(&begin).and_then(|(_, rest)| rest.split_once("</"));
+    inside.map_or_else(String::new, |(inside, _)| inside.trim().to_owned())
+}
+
+/// The events are in the order of their times: those before an *exclusive* end are too old or past the retention, those
+/// from an *inclusive* start on are too new. The two ends may overlap.
+fn rejected(info: &Json, sent: usize) -> Option<(usize, &'static str)> {
+    let index = |key: &str| info.get(key).and_then(Json::as_u64).and_then(|index| usize::try_from(index).ok());
+    let (old, expired) = (index("tooOldLogEventEndIndex"), index("expiredLogEventEndIndex"));
+    let new = index("tooNewLogEventStartIndex");
+    let before = old.unwrap_or(0).max(expired.unwrap_or(0)).min(sent);
+    let after = sent - new.unwrap_or(sent).clamp(before, sent);
+    let why = match (before > 0, after > 0) {
+        (true, _) if expired >= old => "they are older than the retention of the group",
+        (true, _) => "they are older than 14 days",
+        (false, true) => "they are more than two hours ahead of the service's clock",
+        (false, false) => return None,
+    };
+    Some((before + after, why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(status: u16, body: &str) -> Answer {
+        let reply = Reply { status, body: body.as_bytes().to_vec(), ..Reply::default() };
+        Answer::read(&reply, 10)
+    }
+
+    #[test]
+    fn the_code_is_found_wherever_it_stands() {
+        for body in [
+            r#"{"__type":"ResourceNotFoundException","message":"no"}"#,
+            r#"{"__type":"com.amazonaws.logs#ResourceNotFoundException","Message":"no"}"#,
+            r#"{"__type":"ResourceNotFoundException:http://x/","message":"no"}"#,
+            "<ErrorResponse><Error><Code>ResourceNotFoundException</Code><Message>no</Message></Error></ErrorResponse>",
+        ] {
+            let answer = read(400, body);
+            assert_eq!((answer.class, answer.message.as_str()), (Class::Missing, "no"), "{body}");
+        }
+        let reply = Reply { status: 400, error_type: Some("ThrottlingException:".to_owned()), ..Reply::default() };
+        assert_eq!(Answer::read(&reply, 1).class, Class::Throttled);
+    }
+
+    #[test]
+    fn every_code_has_its_class() {
+        for (status, code, class) in [
+            (400, "ThrottlingException", Class::Throttled),
+            (429, "", Class::Throttled),
+            (400, "ServiceUnavailableException", Class::Transient),
+            (503, "", Class::Transient),
+            (500, "whatever", Class::Transient),
+            (403, "ExpiredTokenException", Class::Expired),
+            (400, "UnrecognizedClientException", Class::Denied),
+            (400, "AccessDeniedException", Class::Denied),
+            (400, "InvalidSignatureException", Class::Signature),
+            (403, "SignatureDoesNotMatch", Class::Signature),
+            (400, "InvalidParameterException", Class::Poison),
+            (400, "ResourceAlreadyExistsException", Class::Exists),
+            (418, "", Class::Poison),
+        ] {
+            assert_eq!(classify(status, code), class, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn a_200_is_a_success_if_it_comes_from_the_service() {
+        assert_eq!(read(200, "<html>please log in</html>").class, Class::Transient);
+        for body in ["", "{}", r#"{"nextSequenceToken":"1"}"#, r#"{"rejectedLogEventsInfo":{}}"#] {
+            assert_eq!((read(200, body).class, read(200, body).rejected), (Class::Success, None), "{body}");
+        }
+    }
+
+    #[test]
+    fn rejected_events_are_counted_by_the_meaning_that_the_service_gives_its_indices() {
+        for (info, count) in [
+            (r#"{"tooOldLogEventEndIndex":3}"#, 3),
+            (r#"{"tooNewLogEventStartIndex":8}"#, 2),
+            (r#"{"expiredLogEventEndIndex":4,"tooOldLogEventEndIndex":3}"#, 4),
+            (r#"{"tooOldLogEventEndIndex":3,"tooNewLogEventStartIndex":9}"#, 4),
+            (r#"{"tooOldLogEventEndIndex":30}"#, 10),
+            (r#"{"tooOldLogEventEndIndex":10,"tooNewLogEventStartIndex":0}"#, 10),
+        ] {
+            let answer = read(200, &format!(r#"{{"rejectedLogEventsInfo":{info}}}"#));
+            assert_eq!(answer.rejected.unwrap().0, count, "{info}");
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Log lines as PutLogEvents requests that keep every limit of it.
+//!
+//! ```text
+//! 1 to 10,000 events, in the order of their times, all within 24 hours
+//! 1,048,576 bytes at most: the UTF-8 of every message, and 26 more for each
+//! a message has 1 byte at least; how many at most depends on the partition, 256 KiB are taken everywhere
+//! ```
+//!
+//! One event that breaks a rule makes the service refuse all of its batch, so nothing that breaks one ever leaves.
+
+use std::io::Write as _;
+use std::sync::Arc;
+
+use chrono::{DateTime, SecondsFormat};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+
+use crate::backends::Payload;
+use crate::logging::LogLine;
+
+/// How lines are written.
+#[derive(Clone, Debug)]
+pub(super) struct Events {
+    /// The log group.
+    pub(super) group: String,
+    /// The log stream.
+    pub(super) stream: String,
+    /// One flat JSON object a line, which Logs Insights takes apart by itself; else text.
+    pub(super) json: bool,
+    /// Send the body compressed. The service takes it, though no document says so.
+    pub(super) gzip: bool,
+}
+
+const MOST_EVENTS: usize = 10_000;
+const MOST_BYTES: usize = 1_048_576;
+const BYTES_AN_EVENT: usize = 26;
+const MOST_MILLIS: u64 = 24 * 60 * 60 * 1000;
+/// The largest event of the partitions that still have the old limit.
+const LARGEST_MESSAGE: usize = 256 * 1024 - BYTES_AN_EVENT;
+/// What stands at the end of a message that was cut.
+const CUT: &str = " [cut]";
+
+/// `{"logGroupName":"cruddur","logStreamName":"host","logEvents":[{"timestamp":1768480496123,"message":"..."}]}`
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PutLogEvents<'a> {
+    log_group_name: &'a str,
+    log_stream_name: &'a str,
+    log_events: &'a [LogEvent],
+}
+
+#[derive(Serialize)]
+struct LogEvent {
+    timestamp: u64,
+    message: String,
+}
+
+/// The payloads of a batch of lines: every line in one of them, each of them valid.
+pub(super) fn encode(events: &Events, batch: &[Arc<LogLine>]) -> Vec<Payload> {
+    let mut log_events: Vec<LogEvent> = batch
+        .iter()
+        .map(|line| LogEvent { timestamp: line.time, message: cut(message(events, line), LARGEST_MESSAGE) })
+        .collect();
+    // Lines of several threads may have changed places; equal times keep their order.
+    log_events.sort_by_key(|event| event.timestamp);
+    let mut payloads = Vec::new();
+    let mut rest = &log_events[..];
+    while !rest.is_empty() {
+        let (first, others) = rest.split_at(fitting(rest));
+        payloads.push(payload(events, first));
+        rest = others;
+    }
+    payloads
+}
+
+/// How many of these events go into one request; at least one.
+fn fitting(events: &[LogEvent]) -> usize {
+    let mut bytes = 0;
+    let fit = events.iter().take(MOST_EVENTS).take_while(|event| {
+        bytes += event.message.len() + BYTES_AN_EVENT;
+        bytes <= MOST_BYTES && event.timestamp - events[0].timestamp < MOST_MILLIS
+    });
+    fit.count().max(1)
+}
+
+fn payload(events: &Events, log_events: &[LogEvent]) -> Payload {
+    let request = PutLogEvents { log_group_name: &events.group, log_stream_name: &events.stream, log_events };
+    let mut bytes = Vec::with_capacity(log_events.len() * 256);
+    serde_json::to_writer(&mut bytes, &request)
+        .expect("writing to memory cannot fail, and no Serialize here returns an error of its own");
+    if events.gzip {
+        let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 8), Compression::new(1));
+        bytes = encoder.write_all(&bytes).and_then(|()| encoder.finish()).expect("writing to memory cannot fail");
+    }
+    Payload { bytes, items: log_events.len(), trimmed: None }
+}
+
+/// `{"time":"2026-11-22T23:57:13.123Z","level":"INFO","target":"access","message":"[2026-Nov-22 23:57] 127.0.0.1 ...",
+/// "trace_id":"4efa...","xray_trace_id":"1-4efaaf4d-1e87...","span_id":"5399..."}`
+struct JsonLine<'a>(&'a LogLine);
+
+impl Serialize for JsonLine<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let line = self.0;
+        let mut object = serializer.serialize_map(None)?;
+        object.serialize_entry("time", &time(line.time))?;
+        object.serialize_entry("level", line.level.as_str())?;
+        object.serialize_entry("target", &line.target)?;
+        object.serialize_entry("message", &line.message)?;
+        if let Some(span) = &line.span {
+            object.serialize_entry("trace_id", &span.trace_id)?;
+            object.serialize_entry("xray_trace_id", &span.trace_id.xray())?;
+            object.serialize_entry("span_id", &span.span_id)?;
+        }
+        for (key, value) in line.key_values.iter().filter(|(key, _)| !OUR_KEYS.contains(&key.as_str())) {
+            object.serialize_entry(key, value)?;
+        }
+        object.end()
+    }
+}
+
+const OUR_KEYS: [&str; 7] = ["time", "level", "target", "message", "trace_id", "xray_trace_id", "span_id"];
+
+fn message(events: &Events, line: &LogLine) -> String {
+    if events.json {
+        // Every part of it is text.
+        return serde_json::to_string(&JsonLine(line)).unwrap_or_default();
+    }
+    let mut text = format!("{} {:<5} {}: {}", time(line.time), line.level, line.target, line.message);
+    for (key, value) in &line.key_values {
+        text.push_str(&format!(" {key}={value}"));
+    }
+    if let Some(span) = &line.span {
+        let xray = span.trace_id.xray();
+        text.push_str(&format!(" trace_id={} xray_trace_id={xray} span_id={}", span.trace_id, span.span_id));
+    }
+    text
+}
+
+fn time(millis: u64) -> String {
+    let time = i64::try_from(millis).ok().and_then(DateTime::from_timestamp_millis).unwrap_or_default();
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+/// Cut at a character, and marked. A JSON object that was cut is none any more, but still says what it began to say.
+fn cut(mut text: String, most: usize) -> String {
+    if text.is_empty() {
+        text.push(' ');
+    }
+    if text.len() > most {
+        let room = most - CUT.len();
+        let end = (0..=room).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+        text.push_str(CUT);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use flate2::read::GzDecoder;
+    use log::Level;
+    use serde_json::Value as Json;
+
+    use super::*;
+    use crate::golden;
+    use crate::trace::context::TraceFlags;
+    use crate::trace::current::Current;
+    use crate::trace::id::{IdSource, SpanId, TraceId};
+
+    fn events(json: bool) -> Events {
+        Events { group: "cruddur".to_owned(), stream: "host".to_owned(), json, gzip: false }
+    }
+
+    fn line(time: u64, message: impl Into<String>) -> Arc<LogLine> {
+        Arc::new(LogLine {
+            time,
+            level: Level::Info,
+            target: "access".to_owned(),
+            message: message.into(),
+            key_values: vec![("status".to_owned(), "200".to_owned()), ("level".to_owned(), "mine".to_owned())],
+            span: Some(Current {
+                trace_id: TraceId::from_hex("4efaaf4d1e8720b39541901950019ee5").unwrap(),
+                span_id: SpanId::from_hex("53995c3f42cd8ad8").unwrap(),
+                flags: TraceFlags::new(true, true),
+            }),
+        })
+    }
+
+    #[test]
+    fn a_line_carries_its_ids_in_both_spellings() {
+        let message = "[2026-Nov-22 23:57] 127.0.0.1 GET http /api/activities/home 200 OK ✓";
+        for (json, name) in [(true, "cloudwatch_json.txt"), (false, "cloudwatch_text.txt")] {
+            let payloads = encode(&events(json), &[line(1_768_480_496_123, message)]);
+            assert_eq!((payloads.len(), payloads[0].items), (1, 1));
+            golden::check(name, &payloads[0].bytes);
+        }
+    }
+
+    #[test]
+    fn a_flat_object_is_what_a_line_is() {
+        let payload = encode(&events(true), &[line(0, "say \"hi\"\n")]).remove(0);
+        let request: Json = serde_json::from_slice(&payload.bytes).unwrap();
+        let message: Json = serde_json::from_str(request["logEvents"][0]["message"].as_str().unwrap()).unwrap();
+        assert_eq!(message["message"], "say \"hi\"\n");
+        assert_eq!((&message["level"], &message["status"]), (&"INFO".into(), &"200".into()));
+        assert_eq!(message["xray_trace_id"], "1-4efaaf4d-1e8720b39541901950019ee5");
+        assert!(message.as_object().unwrap().values().all(Json::is_string));
+    }
+
+    #[test]
+    fn gzip_unpacks_to_the_same_request() {
+        let plain = encode(&events(true), &[line(1, "x")]).remove(0).bytes;
+        let gzip = encode(&Events { gzip: true, ..events(true) }, &[line(1, "x")]).remove(0).bytes;
+        let mut unpacked = Vec::new();
+        GzDecoder::new(&gzip[..]).read_to_end(&mut unpacked).unwrap();
+        assert_eq!(unpacked, plain);
+    }
+
+    /// Any lines at any times: only valid requests, and every line in one of them.
+    #[test]
+    fn any_lines_give_only_valid_requests_and_none_is_lost() {
+        let source = IdSource::new();
+        for round in 0..40 {
+            let random = |below: u32| u32::from_ne_bytes(source.bytes()) % below.max(1);
+            let count = [1, 50, 3000, 12_000][round % 4];
+            let batch: Vec<_> = (0..count)
+                .map(|n| {
+                    let time = u64::from(random([1, 1000, 400_000_000][round % 3]));
+                    let long = count < 100 && random(5) == 0;
+                    let text = ["é", "x", "🦀", "\u{0}", ""][random(5) as usize];
+                    line(time, format!("{n} {}", text.repeat(if long { random(400_000) as usize } else { 3 })))
+                })
+                .collect();
+            let payloads = encode(&events(random(2) == 0), &batch);
+            assert_eq!(payloads.iter().map(|payload| payload.items).sum::<usize>(), batch.len());
+            for payload in &payloads {
+                check(payload);
+            }
+        }
+    }
+
+    fn check(payload: &Payload) {
+        let request: Json = serde_json::from_slice(&payload.bytes).unwrap();
+        let events = request["logEvents"].as_array().unwrap();
+        assert_eq!(events.len(), payload.items);
+        assert!((1..=10_000).contains(&events.len()));
+        let times: Vec<u64> = events.iter().map(|event| event["timestamp"].as_u64().unwrap()).collect();
+        assert!(times.is_sorted() && times[times.len() - 1] - times[0] < 24 * 60 * 60 * 1000);
+        let sizes = events.iter().map(|event| event["message"].as_str().unwrap().len());
+        assert!(sizes.clone().all(|size| size > 0 && size + 26 <= 256 * 1024));
+        assert!(sizes.map(|size| size + 26).sum::<usize>() <= 1_048_576);
+    }
+
+    #[test]
+    fn a_message_that_is_too_long_is_cut_at_a_character_and_marked() {
+        let long = cut("🦀".repeat(100), 50);
+        assert!(long.len() <= 50 && long.ends_with(CUT) && long.starts_with('🦀'));
+        assert_eq!(cut(String::new(), 50), " ");
+        assert_eq!(cut("x".repeat(50), 50).len(), 50);
+    }
+}

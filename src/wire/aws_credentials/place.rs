@@ -1,0 +1,184 @@
+//! Which region, and which address its CloudWatch Logs has.
+//!
+//! ```text
+//! AWS_REGION=eu-central-1          ->  https://logs.eu-central-1.amazonaws.com
+//! AWS_REGION=cn-north-1            ->  https://logs.cn-north-1.amazonaws.com.cn
+//! AWS_ENDPOINT_URL=http://moto:5000    a stand-in for all of AWS; the region is still part of each signature
+//! ```
+//!
+//! Regions are grouped in partitions, which share nothing, not even accounts; the region's name tells its partition.
+//! Specification: <https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html>,
+//! <https://docs.aws.amazon.com/general/latest/gr/cwl_region.html>.
+
+use super::CredentialError;
+use super::files::Shared;
+use crate::settings::Env;
+use crate::wire::http::{host, shown};
+
+/// What a region's name begins with, and what its host names end with; the first one that fits.
+const PARTITIONS: [(&str, &str); 7] = [
+    ("cn-", "amazonaws.com.cn"),
+    ("eusc-", "amazonaws.eu"),
+    ("us-iso-", "c2s.ic.gov"),
+    ("us-isob-", "sc2s.sgov.gov"),
+    ("eu-isoe-", "cloud.adc-e.uk"),
+    ("us-isof-", "csp.hci.ic.gov"),
+    // The public regions, and us-gov-*.
+    ("", "amazonaws.com"),
+];
+
+/// The region, and where it was found: `AWS_REGION`, `AWS_DEFAULT_REGION` (older, and all that Python's SDK reads),
+/// then the profile.
+///
+/// # Errors
+///
+/// There is none, or its name is none.
+pub fn region(env: &Env) -> Result<(String, String), CredentialError> {
+    let variable = ["AWS_REGION", "AWS_DEFAULT_REGION"]
+        .into_iter()
+        .find_map(|name| env.get(name).map(|value| (value.trim().to_owned(), name.to_owned())));
+    let (value, origin) = match variable {
+        Some(found) => found,
+        None => {
+            let shared = Shared::read(env)?;
+            shared.required()?;
+            let Some(region) = shared.get("region") else {
+                let name = shared.name.escape_debug();
+                return Err(CredentialError(format!(
+                    "no AWS region: AWS_REGION and AWS_DEFAULT_REGION are not set, and no profile {name} has one; \
+                     set AWS_REGION, for instance to us-east-1"
+                )));
+            };
+            (region.to_owned(), of_profile(&shared))
+        }
+    };
+    // It becomes part of a host name and of every signature.
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if value.len() > 63 || value.starts_with('-') || value.ends_with('-') || !value.bytes().all(fits) {
+        let value = value.escape_debug();
+        return Err(CredentialError(format!("{origin}: {value} is no region; write it as in us-east-1")));
+    }
+    Ok((value, origin))
+}
+
+/// The address of CloudWatch Logs without a path, and where it was found: `AWS_ENDPOINT_URL_CLOUDWATCH_LOGS`,
+/// `AWS_ENDPOINT_URL`, `endpoint_url` of the profile, else the public one of the region. With
+/// `AWS_IGNORE_CONFIGURED_ENDPOINT_URLS=true` it is the public one.
+///
+/// # Errors
+///
+/// What was found is no URL, or has a path: `/` is what gets signed.
+pub fn logs_endpoint(env: &Env, region: &str) -> Result<(String, String), CredentialError> {
+    let Some((url, origin)) = configured(env)? else {
+        let fits = |(prefix, _): &&(&str, &str)| region.starts_with(prefix);
+        let suffix = PARTITIONS.iter().find(fits).map_or("amazonaws.com", |(_, suffix)| suffix);
+        return Ok((format!("https://logs.{region}.{suffix}"), format!("region {region}")));
+    };
+    let url = url.trim().trim_end_matches('/');
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    match rest {
+        Some(rest) if !host(url).is_empty() && !rest.contains(['/', '?', '#', '@']) => Ok((url.to_owned(), origin)),
+        _ => {
+            let shown = shown(url).escape_debug().to_string();
+            let next = "write scheme, host and port only, as in http://localhost:5000";
+            Err(CredentialError(format!("{origin}: {shown} is no address of a service; {next}")))
+        }
+    }
+}
+
+fn configured(env: &Env) -> Result<Option<(String, String)>, CredentialError> {
+    let is_true = |value: &str| value.trim().eq_ignore_ascii_case("true");
+    if env.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS").is_some_and(is_true) {
+        return Ok(None);
+    }
+    for name in ["AWS_ENDPOINT_URL_CLOUDWATCH_LOGS", "AWS_ENDPOINT_URL"] {
+        if let Some(url) = env.get(name) {
+            return Ok(Some((url.to_owned(), name.to_owned())));
+        }
+    }
+    let shared = Shared::read(env)?;
+    if shared.get("ignore_configured_endpoint_urls").is_some_and(is_true) {
+        return Ok(None);
+    }
+    Ok(shared.get("endpoint_url").map(|url| (url.to_owned(), of_profile(&shared))))
+}
+
+fn of_profile(shared: &Shared) -> String {
+    format!("profile {} in {}", shared.name.escape_debug(), shared.places)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::TempFile;
+    use super::*;
+
+    #[test]
+    fn the_region_is_the_first_one_found() {
+        let file = TempFile::new("[default]\nregion = eu-west-3\n[profile bad]\nregion = Europe");
+        let path = file.path();
+        let both = Env::from([("AWS_REGION", " eu-west-1 "), ("AWS_DEFAULT_REGION", "eu-west-2")]);
+        assert_eq!(region(&both).unwrap(), ("eu-west-1".to_owned(), "AWS_REGION".to_owned()));
+        let older = Env::from([("AWS_REGION", ""), ("AWS_DEFAULT_REGION", "eu-west-2")]);
+        assert_eq!(region(&older).unwrap(), ("eu-west-2".to_owned(), "AWS_DEFAULT_REGION".to_owned()));
+        let of_file = region(&Env::from([("AWS_CONFIG_FILE", path)])).unwrap();
+        assert_eq!(of_file, ("eu-west-3".to_owned(), format!("profile default in {path}")));
+        let bad = region(&Env::from([("AWS_CONFIG_FILE", path), ("AWS_PROFILE", "bad")])).unwrap_err().0;
+        assert!(bad.ends_with(": Europe is no region; write it as in us-east-1"), "{bad}");
+        let gone = region(&Env::from([("AWS_CONFIG_FILE", path), ("AWS_PROFILE", "gone")])).unwrap_err().0;
+        assert!(gone.starts_with(&format!("AWS_PROFILE=gone: no such profile (not in {path}); ")), "{gone}");
+        let none = region(&Env::default()).unwrap_err().0;
+        assert!(none.starts_with("no AWS region: ") && none.contains("set AWS_REGION"), "{none}");
+        for nonsense in ["us east", "evil.com/", "-", "a\nb", "US-EAST-1"] {
+            let error = region(&Env::from([("AWS_REGION", nonsense)])).unwrap_err().0;
+            assert!(error.starts_with("AWS_REGION: ") && !error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn each_partition_has_its_own_hosts() {
+        for (region, host) in [
+            ("us-east-1", "logs.us-east-1.amazonaws.com"),
+            ("cn-north-1", "logs.cn-north-1.amazonaws.com.cn"),
+            ("us-gov-west-1", "logs.us-gov-west-1.amazonaws.com"),
+            ("eusc-de-east-1", "logs.eusc-de-east-1.amazonaws.eu"),
+            ("us-iso-east-1", "logs.us-iso-east-1.c2s.ic.gov"),
+            ("us-isob-east-1", "logs.us-isob-east-1.sc2s.sgov.gov"),
+            ("eu-isoe-west-1", "logs.eu-isoe-west-1.cloud.adc-e.uk"),
+            ("us-isof-south-1", "logs.us-isof-south-1.csp.hci.ic.gov"),
+        ] {
+            let endpoint = logs_endpoint(&Env::default(), region).unwrap();
+            assert_eq!(endpoint, (format!("https://{host}"), format!("region {region}")));
+        }
+    }
+
+    #[test]
+    fn an_endpoint_that_somebody_set_wins() {
+        let file = TempFile::new(
+            "[default]\nendpoint_url = http://file:3\n\
+             [profile off]\nendpoint_url = http://file:3\nignore_configured_endpoint_urls = true",
+        );
+        let own = ("AWS_ENDPOINT_URL_CLOUDWATCH_LOGS", "http://own:1/");
+        let all = ("AWS_ENDPOINT_URL", "http://all:2");
+        let path = ("AWS_CONFIG_FILE", file.path());
+        let endpoint = |env: Env| logs_endpoint(&env, "us-east-1").unwrap();
+        let found = |url: &str, origin: &str| (url.to_owned(), origin.to_owned());
+        assert_eq!(endpoint(Env::from([own, all, path])), found("http://own:1", "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS"));
+        assert_eq!(endpoint(Env::from([all, path])), found("http://all:2", "AWS_ENDPOINT_URL"));
+        let of_file = format!("profile default in {}", file.path());
+        assert_eq!(endpoint(Env::from([path])), found("http://file:3", &of_file));
+        let public = found("https://logs.us-east-1.amazonaws.com", "region us-east-1");
+        assert_eq!(endpoint(Env::from([path, ("AWS_PROFILE", "off")])), public);
+        let off = ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true");
+        assert_eq!(endpoint(Env::from([own, all, path, off])), public);
+        // This one is a common mistake: no SDK reads it.
+        assert_eq!(endpoint(Env::from([("AWS_ENDPOINT_URL_LOGS", "http://x")])), public);
+    }
+
+    #[test]
+    fn an_endpoint_that_is_none_is_refused_without_its_password() {
+        for url in ["moto:5000", "ftp://x", "http://", "http://me:TOPSECRET@x", "http://x/y", "http://x?TOPSECRET"] {
+            let error = logs_endpoint(&Env::from([("AWS_ENDPOINT_URL", url)]), "us-east-1").unwrap_err().0;
+            assert!(error.starts_with("AWS_ENDPOINT_URL: ") && !error.contains("TOPSECRET"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! Lenders on loopback: good, late, wrong, silent.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Instant;
+
+use super::remote::Remote;
+use super::tests::{SECRET, TempFile, error_of, noon};
+use super::*;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const RELATIVE: (&str, &str) = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/credentials/x");
+const SILENCE: &str = "";
+
+/// Serves on loopback what `answer` makes of each request's head; [`SILENCE`] keeps the caller waiting. Gives the URL,
+/// and the heads so far.
+fn serve(answer: impl Fn(&str) -> String + Send + 'static) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&heads);
+    thread::spawn(move || {
+        let mut kept_waiting = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let (mut head, mut byte) = (Vec::new(), [0]);
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
+                head.push(byte[0]);
+            }
+            let head = String::from_utf8(head).unwrap();
+            let answer = answer(&head);
+            seen.lock().unwrap().push(head);
+            if answer == SILENCE {
+                kept_waiting.push(stream);
+            } else {
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        }
+    });
+    (url, heads)
+}
+
+fn ok(body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+fn status(status: u16) -> String {
+    format!("HTTP/1.1 {status} x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+}
+
+/// Keys that are good for `minutes` from noon.
+fn lent(id: &str, minutes: u32) -> String {
+    let expires = chrono::DateTime::<chrono::Utc>::from(noon() + minutes * MINUTE).to_rfc3339();
+    let keys = format!(r#""AccessKeyId":"{id}","SecretAccessKey":"TOPSECRET1","Token":"TOPSECRET2""#);
+    format!(r#"{{"Code":"Success",{keys},"Expiration":"{expires}"}}"#)
+}
+
+/// A chain that looks for relative URIs at `url`, and is impatient.
+fn chain<const N: usize>(url: &str, pairs: [(&str, &str); N]) -> CredentialChain {
+    let mut chain = CredentialChain::new(&Env::from(pairs));
+    chain.remote = Remote {
+        container: url.to_owned(),
+        container_patience: Duration::from_millis(300),
+        pause: Duration::from_millis(10),
+        metadata_patience: Duration::from_millis(300),
+    };
+    chain
+}
+
+/// A metadata service with one role; each step may be replaced.
+fn metadata(step: &'static str, instead: String) -> (String, Arc<Mutex<Vec<String>>>) {
+    let roles = "GET /latest/meta-data/iam/security-credentials/";
+    serve(move |head| match head {
+        head if head.starts_with(step) => instead.clone(),
+        head if head.starts_with("PUT /latest/api/token ") && head.contains("ttl-seconds: 21600\r\n") => {
+            ok("TOPSECRET3")
+        }
+        head if !head.contains("x-aws-ec2-metadata-token: TOPSECRET3\r\n") => status(401),
+        head if head.starts_with(&format!("{roles} ")) => ok("my-role\n"),
+        head if head.starts_with(&format!("{roles}my-role ")) => ok(&lent("ASIAMETADATA", 360)),
+        _ => status(404),
+    })
+}
+
+#[test]
+fn the_container_endpoint_lends_keys_and_is_asked_again_in_time() {
+    let minutes = Arc::new(Mutex::new(vec![180, 90, 60]));
+    let (url, heads) = serve(move |_| match minutes.lock().unwrap().pop() {
+        Some(minutes) => ok(&lent(&format!("ASIA{minutes}"), minutes)),
+        None => status(500),
+    });
+    let mut chain = chain(&url, [RELATIVE]);
+    let mut id = |minute: u32| chain.resolve(noon() + minute * MINUTE).map(|found| found.access_key_id.clone());
+    assert_eq!(id(0).unwrap(), "ASIA60");
+    assert_eq!(id(44).unwrap(), "ASIA60");
+    assert_eq!(heads.lock().unwrap().len(), 1);
+    assert_eq!(id(45).unwrap(), "ASIA90");
+    assert_eq!(id(80).unwrap(), "ASIA180");
+    assert_eq!(heads.lock().unwrap().len(), 3);
+
+    // From now on it fails. While it is not urgent, an attempt (3 tries) is made once a minute.
+    assert_eq!(id(165).unwrap(), "ASIA180");
+    assert_eq!(id(165).unwrap(), "ASIA180");
+    assert_eq!(heads.lock().unwrap().len(), 6);
+    assert_eq!(id(166).unwrap(), "ASIA180");
+    assert_eq!(heads.lock().unwrap().len(), 9);
+    // Then at every call, and the old keys are used as long as they are good.
+    assert_eq!(id(170).unwrap(), "ASIA180");
+    assert_eq!(id(170).unwrap(), "ASIA180");
+    assert_eq!(heads.lock().unwrap().len(), 15);
+    assert_eq!(id(179).unwrap(), "ASIA180");
+    let error = id(180).unwrap_err().0;
+    assert!(error.contains("it answered 500; "), "{error}");
+    assert_eq!(chain.problem().unwrap().0, error);
+    assert!(heads.lock().unwrap().iter().all(|head| head.starts_with("GET /v2/credentials/x HTTP/1.1\r\n")));
+}
+
+#[test]
+fn forgotten_keys_are_asked_for_again() {
+    let (url, heads) = serve(|_| ok(&lent("ASIA", 60)));
+    let mut chain = chain(&url, [RELATIVE]);
+    let found = chain.resolve(noon()).unwrap();
+    assert_eq!(found.session_token.as_deref(), Some("TOPSECRET2"));
+    assert_eq!(found.expires, Some(noon() + 60 * MINUTE));
+    let wanted = format!("container endpoint {url}/v2/credentials/x (AWS_CONTAINER_CREDENTIALS_RELATIVE_URI)");
+    assert_eq!(found.origin, wanted);
+    assert!(!format!("{chain:?}").contains(SECRET));
+    chain.forget();
+    chain.resolve(noon()).unwrap();
+    assert_eq!(heads.lock().unwrap().len(), 2);
+}
+
+#[test]
+fn the_token_file_is_read_each_time_and_may_hold_no_line_end() {
+    let (url, heads) = serve(|_| ok(&lent("ASIA", 60)));
+    let file = TempFile::new("Bearer TOPSECRET4");
+    let mut with_file = chain(
+        "",
+        [
+            ("AWS_CONTAINER_CREDENTIALS_FULL_URI", &url),
+            ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", file.path()),
+            ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "not this one"),
+        ],
+    );
+    with_file.resolve(noon()).unwrap();
+    file.write("Bearer TOPSECRET5");
+    with_file.forget();
+    with_file.resolve(noon()).unwrap();
+    let mut with_variable =
+        chain("", [("AWS_CONTAINER_CREDENTIALS_FULL_URI", &url), ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "TOPSECRET6")]);
+    with_variable.resolve(noon()).unwrap();
+    let seen = heads.lock().unwrap().clone();
+    for (head, token) in seen.iter().zip(["Bearer TOPSECRET4", "Bearer TOPSECRET5", "TOPSECRET6"]) {
+        assert!(head.contains(&format!("authorization: {token}\r\n")), "{head}");
+    }
+    for bad in ["TOPSECRET\n", "TOPSECRET\r\nx-evil: 1", ""] {
+        file.write(bad);
+        with_file.forget();
+        let error = error_of(&mut with_file);
+        assert!(error.starts_with("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE: the token is empty or holds"), "{error}");
+    }
+    drop(file);
+    let error = error_of(&mut with_file);
+    assert!(
+        error.starts_with("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE: ") && error.contains("cannot be read"),
+        "{error}"
+    );
+    assert_eq!(heads.lock().unwrap().len(), 3);
+}
+
+#[test]
+fn keys_are_asked_for_only_where_nobody_can_listen_in() {
+    for url in [
+        "http://example.com/x",
+        "http://169.254.170.3/",
+        "http://169.254.169.254/",
+        "http://localhost.evil.test/",
+        "http://127.0.0.1@evil.test/?TOPSECRET",
+        "http://me:TOPSECRET@evil.test/",
+        "ftp://localhost/",
+        "http://",
+        "localhost",
+        "file:///etc/passwd",
+    ] {
+        let error = error_of(&mut chain("", [("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)]));
+        assert!(error.contains("is no place to ask for keys"), "{error}");
+    }
+    for url in ["http://169.254.170.2/", "http://169.254.170.23/v1", "http://[fd00:ec2::23]/v1", "https://127.0.0.1:1"]
+    {
+        let mut chain = chain("", [("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)]);
+        chain.remote.container_patience = Duration::from_millis(20);
+        let error = error_of(&mut chain);
+        assert!(error.starts_with(&format!("container endpoint {url}")), "{error}");
+    }
+    let error = error_of(&mut chain("http://localhost", [("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", ".evil.test/")]));
+    assert!(error.starts_with("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI does not begin with /"), "{error}");
+}
+
+#[test]
+fn a_container_endpoint_that_is_silent_is_left_after_three_tries() {
+    let (url, heads) = serve(|_| SILENCE.to_owned());
+    let began = Instant::now();
+    let error = error_of(&mut chain(&url, [RELATIVE]));
+    assert!(error.contains("no answer in time; "), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(heads.lock().unwrap().len(), 3);
+}
+
+#[test]
+fn a_wrong_answer_is_described_and_not_repeated() {
+    let keys = r#""AccessKeyId":"AKIATOPSECRET","SecretAccessKey":"TOPSECRET","Token":"TOPSECRET""#;
+    let token_only = r#"{"Token":"TOPSECRET","Expiration":"2026-01-15T18:00:00Z"}"#;
+    for (answer, wanted, tries) in [
+        (ok("TOPSECRET"), "the answer is not the JSON that it should be", 3),
+        (ok(r#"{"AccessKeyId":["TOPSECRET"]}"#), "the answer is not the JSON that it should be", 3),
+        (ok("{}"), "the answer has no AccessKeyId and no SecretAccessKey and no Token and no Expiration", 3),
+        (ok(token_only), "the answer has no AccessKeyId and no SecretAccessKey", 3),
+        (ok(&format!("{{{keys}}}")), "the answer has no Expiration", 3),
+        (ok(&format!(r#"{{{keys},"Expiration":"TOPSECRET"}}"#)), "the Expiration in the answer is no time", 3),
+        (
+            ok(&format!(r#"{{{keys},"Expiration":"2026-01-15T12:00:00Z"}}"#)),
+            "its keys ended at 2026-01-15T12:00:00Z, and the clock of this machine says 2026-01-15T12:34:56Z",
+            3,
+        ),
+        (ok(&lent("ASIA", 60).replace("SECRET1", "SECRET\\n1")), "the answer has keys that are none", 3),
+        (ok(&lent("ASIA", 60).replace("Success", "AssumeRoleDenied")), "it says AssumeRoleDenied", 3),
+        (ok(&lent("ASIA", 60).replace("Success", "TOPSECRET 5")), "it says that something is wrong", 3),
+        ("TOPSECRET\r\n\r\n".to_owned(), "the answer is not HTTP", 3),
+        ("HTTP/1.1 200 OK\r\nx-y: TOPSECRET".to_owned(), "the connection ended before an answer came", 3),
+        (status(302), "it answered 302", 3),
+        (status(503), "it answered 503", 3),
+        (status(403), "it answered 403", 1),
+    ] {
+        let (url, heads) = serve(move |_| answer.clone());
+        let error = error_of(&mut chain(&url, [RELATIVE]));
+        assert!(error.contains(&format!(": {wanted}; ")), "{error}");
+        assert_eq!(heads.lock().unwrap().len(), tries, "{wanted}");
+    }
+}
+
+#[test]
+fn the_metadata_service_is_asked_in_three_steps() {
+    let (url, heads) = metadata("never", String::new());
+    let mut chain = chain("", [("AWS_EC2_METADATA_SERVICE_ENDPOINT", &format!("{url}/"))]);
+    let found = chain.resolve(noon()).unwrap();
+    assert_eq!(found.access_key_id, "ASIAMETADATA");
+    assert_eq!(found.origin, format!("EC2 metadata at {url}, role my-role"));
+    chain.resolve(noon() + 344 * MINUTE).unwrap();
+    assert_eq!(heads.lock().unwrap().len(), 3);
+    // Within the last quarter of an hour it still lends the same keys: they are kept, and it is asked once a minute.
+    chain.resolve(noon() + 346 * MINUTE).unwrap();
+    chain.resolve(noon() + 346 * MINUTE).unwrap();
+    assert_eq!(heads.lock().unwrap().len(), 6);
+}
+
+#[test]
+fn a_metadata_service_that_is_off_is_one_place_less() {
+    let (gone, _) = serve(|_| String::new());
+    for (answer, wanted) in [(status(403), "it answered 403"), (SILENCE.to_owned(), "no answer in time")] {
+        let (url, heads) = metadata("PUT", answer);
+        let began = Instant::now();
+        let error = error_of(&mut chain("", [("AWS_EC2_METADATA_SERVICE_ENDPOINT", &url)]));
+        assert!(error.starts_with("no AWS credentials (environment: "), "{error}");
+        let wanted = format!("EC2 metadata: {url}: {wanted} (on EC2, a container needs a hop limit of 2)); ");
+        assert!(error.contains(&wanted), "{error}");
+        // One try, and no step of version 1.
+        assert_eq!(heads.lock().unwrap().len(), 1);
+        assert!(began.elapsed() < Duration::from_secs(3));
+    }
+    for answer in [status(404), ok("")] {
+        let (url, _) = metadata("GET /latest/meta-data/iam/security-credentials/ ", answer);
+        let error = error_of(&mut chain("", [("AWS_EC2_METADATA_SERVICE_ENDPOINT", &url)]));
+        assert!(error.contains("EC2 metadata: the instance has no role); "), "{error}");
+    }
+    let off = [("AWS_EC2_METADATA_SERVICE_ENDPOINT", gone.as_str()), ("AWS_EC2_METADATA_DISABLED", "TRUE")];
+    assert!(error_of(&mut chain("", off)).contains("EC2 metadata: AWS_EC2_METADATA_DISABLED is true"));
+    let error = error_of(&mut chain("", [("AWS_EC2_METADATA_SERVICE_ENDPOINT", "me:TOPSECRET@x")]));
+    assert!(error.starts_with("AWS_EC2_METADATA_SERVICE_ENDPOINT: x is no URL; "), "{error}");
+}
+
+#[test]
+fn a_metadata_service_that_breaks_off_ends_the_search() {
+    let role = "GET /latest/meta-data/iam/security-credentials/my-role ";
+    let roles = "GET /latest/meta-data/iam/security-credentials/ ";
+    for (step, answer, wanted) in [
+        ("PUT", ok("TOP SECRET\u{e9}TOPSECRET"), "its session token is none"),
+        (roles, ok("../../TOPSECRET"), "the name of its role is none"),
+        (roles, status(500), "it answered 500"),
+        (role, SILENCE.to_owned(), "no answer in time"),
+        (role, ok("<html>TOPSECRET"), "the answer is not the JSON that it should be"),
+        (role, ok(r#"{"Code":"Success","SecretAccessKey":"TOPSECRET"}"#), "the answer has no AccessKeyId"),
+    ] {
+        let (url, _) = metadata(step, answer);
+        let error = error_of(&mut chain("", [("AWS_EC2_METADATA_SERVICE_ENDPOINT", &url)]));
+        assert!(error.starts_with(&format!("EC2 metadata at {url}: {wanted}")), "{error}");
+    }
+}
+
+/// The environment of a process cannot be changed safely, so the test starts itself again in another one.
+#[test]
+fn no_proxy_hears_of_it() {
+    if std::env::var_os("CRUDDUR_TEST_PROXY").is_some() {
+        let other = crate::wire::http::HttpClient::new("http://169.254.170.2", &Default::default()).unwrap();
+        assert_eq!(other.proxy(), Some("127.0.0.1:9"));
+        assert_eq!(remote::client().unwrap().proxy(), None);
+        return;
+    }
+    let name = thread::current().name().unwrap().to_owned();
+    let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+    again.args([name.as_str(), "--exact"]).env("CRUDDUR_TEST_PROXY", "1").env_remove("NO_PROXY").env_remove("no_proxy");
+    for variable in ["ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "http_proxy", "https_proxy"] {
+        again.env(variable, "http://127.0.0.1:9");
+    }
+    let output = again.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
