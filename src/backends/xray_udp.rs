@@ -33,7 +33,7 @@ mod rules;
 mod settings;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use self::encode::{Documents, encode};
 use super::{Backend, Outcome, Payload, Plugin};
@@ -45,8 +45,11 @@ use crate::wire::udp::{DatagramSender, HostPort, SendError, Sent};
 pub const PLUGIN: Plugin = Plugin { name: NAME, toml: settings::TOML, plan: settings::plan };
 
 const NAME: &str = "xray";
-/// How long to wait before a daemon that did not listen is tried again.
-const TRY_AGAIN: Duration = Duration::from_millis(500);
+/// How long to wait before a daemon that did not listen is tried again. Other machines (and containers) say only about
+/// once a second that a port is closed; whoever asks more often takes their silence for success.
+const TRY_AGAIN: Duration = Duration::from_millis(1300);
+/// For so long after a refusal nothing is sent. Less than the shortest wait: the first one, a second, less a fifth.
+const QUIET: Duration = Duration::from_millis(750);
 
 struct XRayUdp {
     documents: Documents,
@@ -56,6 +59,8 @@ struct XRayUdp {
     daemon_origin: String,
     /// How many spans the last datagram had.
     last_items: usize,
+    /// The last refusal: what was said, and when.
+    refused: Option<(Instant, Problem)>,
 }
 
 impl Backend<FinishedTrace> for XRayUdp {
@@ -68,6 +73,13 @@ impl Backend<FinishedTrace> for XRayUdp {
     }
 
     fn deliver(&mut self, payload: &Payload, _: Option<Duration>) -> Outcome {
+        // At the end of the program the waits are cut short, and all that waits would go to nobody, and count as delivered.
+        if let Some((at, said)) = &self.refused
+            && at.elapsed() < QUIET
+        {
+            return Outcome::Later { after: None, said: said.clone() };
+        }
+        self.refused = None;
         let sent = self.sender.send(&payload.bytes);
         let last_items = std::mem::replace(&mut self.last_items, if sent.is_ok() { payload.items } else { 0 });
         let (daemon, origin) = (&self.daemon, &self.daemon_origin);
@@ -79,13 +91,15 @@ impl Backend<FinishedTrace> for XRayUdp {
                 let text = format!("{daemon}: nobody listened there for a moment; the segment before is lost");
                 Outcome::DeliveredAfterLoss { lost: last_items, said: problem("lost", text) }
             }
-            Err(SendError::Refused(address)) => later(problem(
-                "refused",
-                format!(
+            Err(SendError::Refused(address)) => {
+                let text = format!(
                     "{daemon} ({address}): no daemon listens there; next: start the X-Ray daemon, or mend {origin} (inside \
                      a container, 127.0.0.1 is the container)"
-                ),
-            )),
+                );
+                let said = problem("refused", text);
+                self.refused = Some((Instant::now(), said.clone()));
+                later(said)
+            }
             Err(SendError::UnknownHost(host)) => later(problem(
                 "host",
                 format!("{host}: this host name has no address; next: start that container, or mend {origin}"),

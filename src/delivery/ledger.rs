@@ -32,6 +32,7 @@ struct Counts {
     dropped: AtomicU64,
     sampled_out: AtomicU64,
     not_sent: AtomicU64,
+    trimmed: AtomicU64,
     in_flight: AtomicU64,
 }
 
@@ -48,6 +49,8 @@ pub struct Totals {
     pub sampled_out: u64,
     /// Not sent because the backend is off or waiting.
     pub not_sent: u64,
+    /// Documents that went without a part of theirs, to fit.
+    pub trimmed: u64,
     /// Taken from the queue, and not yet answered.
     pub in_flight: u64,
 }
@@ -78,10 +81,18 @@ struct Trouble {
     /// When the trouble began that was told last; `None` once its end was told too.
     since: Option<Instant>,
     lost: u64,
-    told: HashMap<String, Instant>,
+    told: HashMap<String, Told>,
+    /// How often trouble has ended so far.
+    episode: u64,
 }
 
-/// A kind of problem that comes back within this time is not told again.
+/// When a kind of problem was last told, and in which trouble.
+struct Told {
+    at: Instant,
+    episode: u64,
+}
+
+/// A kind of problem that comes back this soon after it was told is not told again.
 const QUIET: Duration = Duration::from_secs(60);
 /// Kinds of problems that are remembered as told.
 const MAX_KINDS: usize = 64;
@@ -117,6 +128,7 @@ impl Ledger {
             dropped: read(&self.counts.dropped),
             sampled_out: read(&self.counts.sampled_out),
             not_sent: read(&self.counts.not_sent),
+            trimmed: read(&self.counts.trimmed),
             in_flight: read(&self.counts.in_flight),
         }
     }
@@ -165,16 +177,20 @@ impl Ledger {
         self.queue_is_full.store(false, Ordering::Relaxed);
         let mut trouble = lock(&self.trouble);
         if let Some(since) = trouble.since.take() {
-            let (lost, unit) = (trouble.lost + self.lost_unsaid.load(Ordering::Relaxed), self.unit);
+            let lost = std::mem::take(&mut trouble.lost) + self.lost_unsaid.swap(0, Ordering::Relaxed);
+            let unit = self.unit;
             log::info!(target: self.name, "delivering again after {:.1?}; {lost} {unit} were lost meanwhile", since.elapsed());
         }
-        trouble.lost = 0;
-        self.lost_unsaid.store(0, Ordering::Relaxed);
-        trouble.failing_since = None;
+        if trouble.failing_since.take().is_some() {
+            trouble.episode += 1;
+        }
     }
 
     /// What was taken for delivered turned out not to be.
     pub(super) fn lost_after_all(&self, count: usize, problem: &Problem) {
+        if self.closed.load(Ordering::Acquire) {
+            return;
+        }
         self.counts.delivered.fetch_sub(count as u64, Ordering::Relaxed);
         add(&self.counts.dropped, count);
         self.problem(count, problem);
@@ -220,6 +236,12 @@ impl Ledger {
         }
     }
 
+    /// Something had to be left out of what was sent.
+    pub(super) fn trimmed(&self, problem: &Problem) {
+        add(&self.counts.trimmed, 1);
+        self.warned(problem);
+    }
+
     /// What is settled after the books were closed has been counted as lost.
     fn settled(&self, end: &AtomicU64, count: usize) {
         if !self.closed.load(Ordering::Acquire) {
@@ -238,15 +260,17 @@ impl Ledger {
         }
     }
 
-    /// Logs the problem unless one of its kind was logged a short while ago.
+    /// Logs the problem, unless one of its kind was logged in this trouble or a short while ago.
     fn tell(&self, trouble: &mut Trouble, problem: &Problem) -> bool {
-        if trouble.told.get(&problem.kind).is_some_and(|told| told.elapsed() < QUIET) {
+        let episode = trouble.episode;
+        let told = trouble.told.get(&problem.kind);
+        if told.is_some_and(|told| told.episode == episode || told.at.elapsed() < QUIET) {
             return false;
         }
         if trouble.told.len() == MAX_KINDS {
             trouble.told.clear();
         }
-        trouble.told.insert(problem.kind.clone(), Instant::now());
+        trouble.told.insert(problem.kind.clone(), Told { at: Instant::now(), episode });
         log::warn!(target: self.name, "{}", problem.text);
         true
     }

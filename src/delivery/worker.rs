@@ -41,7 +41,7 @@ impl<T: Weigh> Worker<T> {
             let worked = catch_unwind(AssertUnwindSafe(|| {
                 for payload in self.backend.encode(&batch) {
                     if let Some(problem) = &payload.trimmed {
-                        self.ledger.warned(problem);
+                        self.ledger.trimmed(problem);
                     }
                     self.deliver(&payload);
                     settled += payload.items;

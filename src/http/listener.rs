@@ -23,7 +23,7 @@ use signal_hook::iterator::Signals;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tiny_http::{Request, Server};
 
-use crate::trace::exception::connection_panics;
+use crate::trace::exception::{accept_panicked, connection_panics};
 
 /// Where requests come from.
 pub struct Listener {
@@ -90,7 +90,7 @@ impl Listener {
         let server = Arc::new(server);
         let shared = Arc::new(Shared::default());
         stop_on_signal(Arc::clone(&server), Arc::clone(&shared), for_stop)?;
-        tick(address, Arc::clone(&shared))?;
+        tick(address, Arc::clone(&server), Arc::clone(&shared))?;
         Ok(Self { server, shared, address })
     }
 
@@ -118,6 +118,9 @@ impl Listener {
                 Next::Request(request)
             }
             Err(_) if self.shared.stopping.load(Ordering::Acquire) => Next::Stop,
+            Err(_) if accept_panicked() => {
+                Next::Failed(io::Error::other("no descriptor or no thread was left for another one"))
+            }
             // What `unblock` leaves behind; an error of `accept` has another kind.
             Err(error) if error.kind() == io::ErrorKind::Other && error.raw_os_error().is_none() => Next::Wake,
             Err(error) => Next::Failed(error),
@@ -162,7 +165,7 @@ fn stop_on_signal(server: Arc<Server>, shared: Arc<Shared>, socket: Socket) -> i
     Ok(())
 }
 
-fn tick(address: SocketAddr, shared: Arc<Shared>) -> io::Result<()> {
+fn tick(address: SocketAddr, server: Arc<Server>, shared: Arc<Shared>) -> io::Result<()> {
     let ip = match address.ip() {
         ip if !ip.is_unspecified() => ip,
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -172,6 +175,10 @@ fn tick(address: SocketAddr, shared: Arc<Shared>) -> io::Result<()> {
     thread::Builder::new().name("ticker".to_owned()).spawn(move || {
         let (mut seen, mut quiet, mut first) = (0, TICKS_TO_IDLE, 0);
         while !shared.stopping.load(Ordering::Acquire) {
+            if accept_panicked() {
+                // Nobody else would wake the loop to learn of it.
+                return server.unblock();
+            }
             // A client that hung up at once never becomes a request, but its thread's panic leaves others waiting as well.
             let activity = shared.requests.load(Ordering::Relaxed) + connection_panics();
             quiet = if activity == seen { quiet.saturating_add(1) } else { 0 };

@@ -53,6 +53,17 @@ struct Outbox {
     bytes: usize,
 }
 
+/// What a job leaves behind.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Connection {
+    /// Ready for the next answer.
+    Good,
+    /// Closed, or never to ask for anything again.
+    Over,
+    /// Open, but with half an answer on it.
+    Spoilt,
+}
+
 enum Job {
     Answer(Box<dyn Write + Send>, Vec<u8>),
     Refusal(Request, Vec<u8>),
@@ -70,7 +81,9 @@ const BEFORE_THE_NEXT_TRY: Duration = Duration::from_millis(10);
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 const LONGEST_DRAIN: usize = 16 * 1024 * 1024;
 /// Longer than a silent connection lives.
-const FORGET_AFTER: Duration = Duration::from_secs(30);
+const FORGET_AFTER: Duration = Duration::from_secs(6);
+/// Connections that are remembered as given up.
+const MOST_GIVEN_UP: usize = 1024;
 
 impl Sender {
     /// Sends the bytes of an answer. The request's body must have been read.
@@ -166,25 +179,27 @@ impl Shared {
     fn work(&self, peer: SocketAddr, first: Job) {
         let mut job = first;
         loop {
-            let done = job.run();
+            let connection = job.run();
             let mut state = lock(&self.state);
             let next = state.outboxes.get_mut(&peer).and_then(|outbox| outbox.jobs.pop_front());
-            match (done, next) {
-                (true, Some(next)) => {
+            match (connection, next) {
+                (Connection::Good, Some(next)) => {
                     if let Some(outbox) = state.outboxes.get_mut(&peer) {
                         outbox.bytes -= next.size();
                     }
                     job = next;
                 }
-                (true, None) => {
+                (Connection::Good, None) => {
                     state.outboxes.remove(&peer);
                     return self.recount(&state);
                 }
-                (false, next) => {
+                (bad, next) => {
                     next.into_iter().for_each(Job::let_go);
                     let waiting = state.outboxes.remove(&peer).map(|outbox| outbox.jobs).unwrap_or_default();
                     waiting.into_iter().for_each(Job::let_go);
-                    state.given_up.insert(peer, Instant::now());
+                    if bad == Connection::Spoilt {
+                        state.give_up(peer);
+                    }
                     return self.recount(&state);
                 }
             }
@@ -193,7 +208,7 @@ impl Shared {
 
     fn give_up(&self, state: &mut State, peer: SocketAddr, job: Job) -> Result<(), ClientGone> {
         job.let_go();
-        state.given_up.insert(peer, Instant::now());
+        state.give_up(peer);
         self.recount(state);
         Err(ClientGone)
     }
@@ -211,12 +226,20 @@ impl State {
         };
         if outbox.bytes + job.size() > MOST_WAITING {
             job.let_go();
-            self.given_up.insert(peer, Instant::now());
+            self.give_up(peer);
             return Err(ClientGone);
         }
         outbox.bytes += job.size();
         outbox.jobs.push_back(job);
         Ok(())
+    }
+
+    fn give_up(&mut self, peer: SocketAddr) {
+        if self.given_up.len() == MOST_GIVEN_UP {
+            let oldest = self.given_up.iter().min_by_key(|(_, asked)| **asked).map(|(peer, _)| *peer);
+            oldest.map(|peer| self.given_up.remove(&peer));
+        }
+        self.given_up.insert(peer, Instant::now());
     }
 
     fn is_given_up(&mut self, peer: SocketAddr) -> bool {
@@ -228,10 +251,10 @@ impl State {
 }
 
 impl Job {
-    /// Does it; false if the connection is good for nothing any more.
-    fn run(self) -> bool {
+    /// Does it.
+    fn run(self) -> Connection {
         match self {
-            Self::Answer(mut writer, bytes) => write_patiently(&mut writer, &bytes),
+            Self::Answer(mut writer, bytes) => write_patiently(&mut *writer, &bytes),
             Self::Refusal(request, bytes) => refuse(request, &bytes),
         }
     }
@@ -272,17 +295,17 @@ fn write_some(writer: &mut Box<dyn Write + Send>, bytes: &[u8]) -> io::Result<Op
 }
 
 /// Writes all of it, even if the client takes its time.
-fn write_patiently(writer: &mut Box<dyn Write + Send>, bytes: &[u8]) -> bool {
+fn write_patiently(writer: &mut (impl Write + ?Sized), bytes: &[u8]) -> Connection {
     let deadline = Instant::now() + PATIENCE;
     let mut written = 0;
     loop {
         let result = if written < bytes.len() { writer.write(&bytes[written..]) } else { writer.flush().map(|()| 0) };
         match result {
-            Ok(0) if written == bytes.len() => return true,
-            Ok(0) => return false,
-            Ok(count) => written += count,
+            Ok(0) if written == bytes.len() => return Connection::Good,
+            Ok(count) if count > 0 => written += count,
             Err(error) if is_full(&error) && Instant::now() < deadline => thread::sleep(BEFORE_THE_NEXT_TRY),
-            Err(_) => return false,
+            Err(error) if is_full(&error) => return Connection::Spoilt,
+            Ok(_) | Err(_) => return Connection::Over,
         }
     }
 }
@@ -293,33 +316,36 @@ fn is_full(error: &io::Error) -> bool {
 
 /// Answers, then reads the body away. An upgrade is the one way to a connection that does not drop the body's reader; it
 /// answers in its own words, so it gets an interim status to say, and the real answer follows.
-fn refuse(request: Request, bytes: &[u8]) -> bool {
+fn refuse(request: Request, bytes: &[u8]) -> Connection {
     let length = request.body_length();
     let mut stream = request.upgrade("none", Response::empty(100));
-    let mut ended = stream.write_all(bytes).and_then(|()| stream.flush()).is_err();
+    let deadline = Instant::now() + DRAIN_PATIENCE;
+    let mut connection = write_patiently(&mut *stream, bytes);
     if length.is_some_and(|length| length > LONGEST_DRAIN) {
         // Dropping the reader, which also happens at the end of what it reads, would make tiny_http allocate all that the
         // client said it would send, and end the process.
         std::mem::forget(stream);
-        return false;
+        return Connection::Over;
     }
-    let deadline = Instant::now() + DRAIN_PATIENCE;
     let mut buffer = [0; 8 * 1024];
     let mut total = 0;
-    while !ended && length != Some(total) && total < LONGEST_DRAIN && Instant::now() < deadline {
+    while connection == Connection::Good && length != Some(total) && total < LONGEST_DRAIN && Instant::now() < deadline
+    {
         match stream.read(&mut buffer) {
             // A chunked body ends here; one with a length was broken off.
-            Ok(0) if length.is_none() => return true,
-            Ok(0) | Err(_) => ended = true,
-            Ok(count) => total += count,
+            Ok(0) if length.is_none() => return Connection::Good,
+            Ok(count) if count > 0 => total += count,
+            // Nothing came for as long as a read may take.
+            Err(error) if is_full(&error) => {}
+            Ok(_) | Err(_) => connection = Connection::Over,
         }
     }
-    let complete = length == Some(total);
-    if !complete && !ended {
-        // Dropping it would wait for the rest, however long that takes.
-        std::mem::forget(stream);
+    if connection == Connection::Over || length == Some(total) {
+        return connection;
     }
-    complete
+    // Dropping it would wait for the rest, however long that takes. Nothing more is read from this connection.
+    std::mem::forget(stream);
+    Connection::Over
 }
 
 /// Keeps a request with its thread and its connection: to drop it could end the process.

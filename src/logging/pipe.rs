@@ -1,7 +1,7 @@
 //! Standard error behind a thread, so that nobody waits for whoever reads it: `cruddur 2>&1 | less` would otherwise stop
 //! the server as soon as the pipe is full.
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -102,16 +102,30 @@ impl Shared {
             let lost = std::mem::take(&mut state.lost);
             state.writing = true;
             drop(state);
-            let mut stderr = io::stderr().lock();
-            let _ = stderr.write_all(&taken);
-            if lost > 0 {
-                let _ = writeln!(stderr, "{lost} log lines are missing here: nobody read standard error");
+            let unwritten = write_all(&taken);
+            let unwritten = taken[taken.len() - unwritten..].iter().filter(|byte| **byte == b'\n').count() as u64;
+            if lost + unwritten > 0 {
+                let lost = lost + unwritten;
+                write_all(format!("{lost} log lines are missing here: nobody read standard error\n").as_bytes());
             }
-            drop(stderr);
             taken.clear();
             lock(&self.state).writing = false;
         }
     }
+}
+
+/// Writes to standard error, which may be a pipe that does not wait; answers how many bytes could not be written.
+fn write_all(mut bytes: &[u8]) -> usize {
+    let mut stderr = io::stderr().lock();
+    while !bytes.is_empty() {
+        match stderr.write(bytes) {
+            Ok(count) if count > 0 => bytes = &bytes[count..],
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(LOOK_AGAIN),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Ok(_) | Err(_) => break,
+        }
+    }
+    bytes.len()
 }
 
 #[cfg(test)]

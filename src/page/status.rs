@@ -35,6 +35,8 @@ struct BackendStatus<'p> {
     dropped: u64,
     sampled_out: u64,
     not_sent: u64,
+    /// Documents that went without a part of theirs, to fit.
+    trimmed: u64,
     /// Which sampler or which sampling rules are in force.
     sampling: String,
     /// Since when nothing gets through; null while all is well.
@@ -77,6 +79,7 @@ impl<'p> BackendStatus<'p> {
             dropped: totals.dropped,
             sampled_out: totals.sampled_out,
             not_sent: totals.not_sent,
+            trimmed: totals.trimmed,
             sampling: lane.sampler.as_ref().map_or_else(|| sampler.to_owned(), |own| own.state(now)),
             failing_since: lane.ledger.failing_since().map(rfc3339),
             last_error: lane.ledger.last_error().map(|error| LastErrorJson { text: error.text, at: rfc3339(error.at) }),

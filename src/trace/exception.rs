@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::error::Error;
 use std::panic::{self, Location, PanicHookInfo};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::current;
 use super::id::SpanId;
@@ -49,6 +49,10 @@ pub fn install_panic_hook() {
         let exception = exception_of_panic(info);
         // tiny_http's connection threads panic when a client hangs up at the wrong moment. Nothing is lost by it.
         if exception.place.contains("/tiny_http-") {
+            // Here it is the thread that accepts: there was no descriptor or no thread left.
+            if ["refined_tcp_stream", "task_pool"].iter().any(|file| exception.place.contains(file)) {
+                ACCEPT_PANICKED.store(true, Ordering::Release);
+            }
             CONNECTION_PANICS.fetch_add(1, Ordering::Relaxed);
             return log::debug!(target: "panic", "in a connection thread of tiny_http: {}", exception.message);
         }
@@ -63,6 +67,13 @@ pub fn connection_panics() -> u64 {
     CONNECTION_PANICS.load(Ordering::Relaxed)
 }
 
+/// Whether the thread that accepts connections has panicked, and none will be accepted any more.
+#[must_use]
+pub fn accept_panicked() -> bool {
+    ACCEPT_PANICKED.load(Ordering::Acquire)
+}
+
+static ACCEPT_PANICKED: AtomicBool = AtomicBool::new(false);
 static CONNECTION_PANICS: AtomicU64 = AtomicU64::new(0);
 
 fn exception_of_panic(info: &PanicHookInfo<'_>) -> Exception {

@@ -1,6 +1,7 @@
 //! Finished traces as X-Ray documents. Every struct here borrows and is written in the order of its fields.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
@@ -55,10 +56,9 @@ const IN_HTTP_BLOCK: [&str; 14] = [
 /// Appends the datagrams of one trace: one, or more if it is too large for one.
 pub(super) fn encode(documents: &Documents, trace: &FinishedTrace, payloads: &mut Vec<Payload>) {
     let tree = Tree::of(documents, trace);
-    tree.encode(0, payloads);
-    // A span whose parent is nowhere in the trace hangs on nothing, and is sent by itself.
-    for index in 1..trace.spans.len() {
-        if tree.parent_of(index).is_none() {
+    // The segment, and spans whose parent is nowhere in the trace: they hang on nothing, and are sent by themselves.
+    for index in 0..trace.spans.len() {
+        if index == 0 || tree.nodes[index].parent.is_none() {
             tree.encode(index, payloads);
         }
     }
@@ -68,9 +68,21 @@ pub(super) fn encode(documents: &Documents, trace: &FinishedTrace, payloads: &mu
 struct Tree<'a> {
     documents: &'a Documents,
     trace: &'a FinishedTrace,
-    children: Vec<Vec<usize>>,
-    /// How many annotations each span may have of the trace's 50.
-    annotations: Vec<usize>,
+    nodes: Vec<Node<'a>>,
+}
+
+/// A span's place in the tree.
+struct Node<'a> {
+    parent: Option<usize>,
+    children: Vec<usize>,
+    /// How many spans there are in it and below it.
+    size: usize,
+    /// How many levels there are in it and below it.
+    depth: usize,
+    /// Attributes that are indexed, under the keys they have there.
+    annotations: Vec<(String, &'a Value)>,
+    /// Attributes that have no other place.
+    others: Vec<&'a Attribute>,
 }
 
 /// What a document goes without.
@@ -79,62 +91,79 @@ struct Trim {
     subsegments: bool,
     metadata: bool,
     annotations: bool,
+    /// All exceptions but the beginning of the first.
+    exceptions: bool,
 }
 
 impl<'a> Tree<'a> {
     fn of(documents: &'a Documents, trace: &'a FinishedTrace) -> Self {
-        let mut tree =
-            Self { documents, trace, children: vec![Vec::new(); trace.spans.len()], annotations: Vec::new() };
         let mut left = MAX_ANNOTATIONS;
+        let mut places = HashMap::with_capacity(trace.spans.len());
+        let mut nodes: Vec<Node<'a>> = Vec::with_capacity(trace.spans.len());
         for (index, span) in trace.spans.iter().enumerate() {
-            let wanted = annotations(span).count().min(left);
-            left -= wanted;
-            tree.annotations.push(wanted);
-            if let Some(parent) = tree.parent_of(index) {
-                tree.children[parent].push(index);
+            let (annotations, others) = divide(span, left);
+            left -= annotations.len();
+            // Spans begin after their parents, so a parent stands before its children; anything else is no tree.
+            let parent = span.parent.and_then(|parent| places.get(&parent).copied());
+            places.insert(span.id, index);
+            nodes.push(Node { parent, children: Vec::new(), size: 1, depth: 1, annotations, others });
+        }
+        for index in (1..nodes.len()).rev() {
+            let Node { parent, size, depth, .. } = nodes[index];
+            if let Some(parent) = parent {
+                let parent = &mut nodes[parent];
+                parent.children.insert(0, index);
+                parent.size += size;
+                parent.depth = parent.depth.max(depth + 1);
             }
         }
-        tree
-    }
-
-    /// Spans begin after their parents, so a parent stands before its children; anything else is no tree.
-    fn parent_of(&self, index: usize) -> Option<usize> {
-        let parent = self.trace.spans[index].parent?;
-        self.trace.spans[..index].iter().position(|span| span.id == parent)
+        Self { documents, trace, nodes }
     }
 
     /// The document of a span with all below it; if that is too large, or too deep, what is below goes first, on its own.
     fn encode(&self, index: usize, payloads: &mut Vec<Payload>) {
-        if self.depth(index) <= MAX_DEPTH {
-            let whole = self.datagram(index, Trim::default());
-            if whole.len() <= HEADER.len() + LARGEST {
-                payloads.push(Payload { bytes: whole, items: self.size(index), trimmed: None });
-                return;
+        let mut open = vec![(index, false)];
+        while let Some((index, children_are_sent)) = open.pop() {
+            if children_are_sent {
+                payloads.push(self.alone(index));
+                continue;
             }
+            if self.nodes[index].depth <= MAX_DEPTH {
+                let whole = self.datagram(index, Trim::default());
+                if fits(&whole) {
+                    payloads.push(Payload { bytes: whole, items: self.nodes[index].size, trimmed: None });
+                    continue;
+                }
+            }
+            open.push((index, true));
+            open.extend(self.nodes[index].children.iter().rev().map(|&child| (child, false)));
         }
-        for &child in &self.children[index] {
-            self.encode(child, payloads);
-        }
+    }
+
+    /// A span without what is below it, and without as much of its own as makes it fit.
+    fn alone(&self, index: usize) -> Payload {
         let mut trim = Trim { subsegments: true, ..Trim::default() };
         let mut bytes = self.datagram(index, trim);
-        let mut left_out = "";
-        if bytes.len() > HEADER.len() + LARGEST {
-            trim.metadata = true;
-            left_out = "its metadata";
-            bytes = self.datagram(index, trim);
-        }
-        if bytes.len() > HEADER.len() + LARGEST {
-            trim.annotations = true;
-            left_out = "its metadata and annotations";
+        let mut left_out = Vec::new();
+        for what in ["metadata", "annotations", "exceptions"] {
+            if fits(&bytes) {
+                break;
+            }
+            match what {
+                "metadata" => trim.metadata = true,
+                "annotations" => trim.annotations = true,
+                _ => trim.exceptions = true,
+            }
+            left_out.push(what);
             bytes = self.datagram(index, trim);
         }
         let trimmed = (!left_out.is_empty()).then(|| {
-            let name = &self.trace.spans[index].name;
+            let (name, what) = (cut(&self.trace.spans[index].name, MAX_STRING), left_out.join(" and "));
             let text =
-                format!("a document of more than {LARGEST} bytes went without {left_out}; it is that of {name:?}");
+                format!("a document of more than {LARGEST} bytes went without its {what}; it is that of {name:?}");
             Problem { kind: "trimmed".to_owned(), text }
         });
-        payloads.push(Payload { bytes, items: 1, trimmed });
+        Payload { bytes, items: 1, trimmed }
     }
 
     fn datagram(&self, index: usize, trim: Trim) -> Vec<u8> {
@@ -145,30 +174,11 @@ impl<'a> Tree<'a> {
         bytes
     }
 
-    fn depth(&self, index: usize) -> usize {
-        let mut deepest = 1;
-        let mut open = vec![(index, 1)];
-        while let Some((index, depth)) = open.pop() {
-            deepest = deepest.max(depth);
-            open.extend(self.children[index].iter().map(|&child| (child, depth + 1)));
-        }
-        deepest
-    }
-
-    fn size(&self, index: usize) -> usize {
-        let mut size = 0;
-        let mut open = vec![index];
-        while let Some(index) = open.pop() {
-            size += 1;
-            open.extend(&self.children[index]);
-        }
-        size
-    }
-
     fn segment(&self, index: usize, outermost: bool, trim: Trim) -> Segment<'_> {
         let (trace, span) = (self.trace, &self.trace.spans[index]);
         let is_segment = index == 0;
-        let exceptions = exceptions(span);
+        let node = &self.nodes[index];
+        let exceptions = exceptions(span, trim.exceptions);
         let status = int(span, "http.response.status_code");
         let server_error = status.is_some_and(|status| status >= 500);
         let own = trace.own_decision(NAME);
@@ -213,12 +223,16 @@ impl<'a> Tree<'a> {
                 cloudwatch_logs: self.documents.log_group.as_deref().map(|log_group| [LogGroup { log_group }]),
             }),
             service: is_segment.then_some(Service { version: env!("CARGO_PKG_VERSION"), runtime: "rustc" }),
-            annotations: Annotations { span, count: if trim.annotations { 0 } else { self.annotations[index] } },
-            metadata: MetadataJson { span, annotated: self.annotations[index], left_out: trim.metadata },
+            annotations: Annotations(if trim.annotations { &[] } else { &node.annotations }),
+            metadata: if trim.metadata {
+                MetadataJson { metadata: &[], others: &[] }
+            } else {
+                MetadataJson { metadata: &span.metadata, others: &node.others }
+            },
             subsegments: if trim.subsegments {
                 Vec::new()
             } else {
-                self.children[index].iter().map(|&child| self.segment(child, false, trim)).collect()
+                node.children.iter().map(|&child| self.segment(child, false, trim)).collect()
             },
         }
     }
@@ -377,14 +391,15 @@ fn has_exception(span: &SpanData) -> bool {
     span.events.iter().any(|event| event.name == "exception")
 }
 
-fn exceptions(span: &SpanData) -> Vec<ExceptionJson<'_>> {
-    let events = span.events.iter().filter(|event| event.name == "exception").take(MAX_EXCEPTIONS);
+fn exceptions(span: &SpanData, trim: bool) -> Vec<ExceptionJson<'_>> {
+    let (most, longest) = if trim { (1, MAX_STRING) } else { (MAX_EXCEPTIONS, MAX_ANNOTATION_VALUE) };
+    let events = span.events.iter().filter(|event| event.name == "exception").take(most);
     events
         .enumerate()
         .map(|(number, event)| ExceptionJson {
             id: exception_id(span, number),
             r#type: cut(event_text(event, "exception.type"), MAX_STRING),
-            message: cut(event_text(event, "exception.message"), MAX_ANNOTATION_VALUE),
+            message: cut(event_text(event, "exception.message"), longest),
             remote: span.kind == SpanKind::Client,
             stack: frame(event_text(event, "exception.stacktrace"), &span.name).map(|frame| [frame]),
         })
@@ -433,9 +448,21 @@ struct Service {
     runtime: &'static str,
 }
 
-/// The attributes of a span that X-Ray can index: text, numbers, true and false.
-fn annotations(span: &SpanData) -> impl Iterator<Item = &Attribute> {
-    span.attributes.iter().filter(|attribute| can_be_annotation(attribute) && !is_in_http_block(attribute))
+/// The attributes of a span that X-Ray indexes, at most `most` (text, numbers, true and false), and those that have no
+/// other place. Two keys that differ only in what is not allowed would be one key twice, so the second is not indexed.
+fn divide(span: &SpanData, most: usize) -> (Vec<(String, &Value)>, Vec<&Attribute>) {
+    let mut annotations: Vec<(String, &Value)> = Vec::new();
+    let mut others = Vec::new();
+    for attribute in span.attributes.iter().filter(|attribute| !is_in_http_block(attribute)) {
+        let key = annotation_key(&attribute.key);
+        let is_taken = annotations.iter().any(|(taken, _)| *taken == key);
+        if annotations.len() < most && can_be_annotation(attribute) && !is_taken {
+            annotations.push((key, &attribute.value));
+        } else {
+            others.push(attribute);
+        }
+    }
+    (annotations, others)
 }
 
 fn can_be_annotation(attribute: &Attribute) -> bool {
@@ -451,32 +478,22 @@ fn is_in_http_block(attribute: &Attribute) -> bool {
 }
 
 /// `{"app_result_length":3}`: keys are letters, digits and `_`.
-struct Annotations<'a> {
-    span: &'a SpanData,
-    count: usize,
-}
+struct Annotations<'a>(&'a [(String, &'a Value)]);
 
 impl Annotations<'_> {
     fn is_empty(&self) -> bool {
-        self.count == 0
+        self.0.is_empty()
     }
 }
 
 impl Serialize for Annotations<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_map(None)?;
-        let mut keys: Vec<String> = Vec::new();
-        for Attribute { key, value } in annotations(self.span).take(self.count) {
-            let key = annotation_key(key);
-            // Two keys that differ only in what is not allowed would be the same one twice.
-            if keys.contains(&key) {
-                continue;
-            }
+        let mut object = serializer.serialize_map(Some(self.0.len()))?;
+        for (key, value) in self.0 {
             match value {
-                Value::String(text) => object.serialize_entry(&key, cut(text, MAX_ANNOTATION_VALUE))?,
-                other => object.serialize_entry(&key, &Plain(other))?,
+                Value::String(text) => object.serialize_entry(key, cut(text, MAX_ANNOTATION_VALUE))?,
+                other => object.serialize_entry(key, &Plain(other))?,
             }
-            keys.push(key);
         }
         object.end()
     }
@@ -490,27 +507,13 @@ fn annotation_key(key: &str) -> String {
 
 /// `{"namespace":{"key":{"now":"...","result-size":1}}}`, and under `attributes` what cannot be an annotation.
 struct MetadataJson<'a> {
-    span: &'a SpanData,
-    annotated: usize,
-    left_out: bool,
+    metadata: &'a [Metadata],
+    others: &'a [&'a Attribute],
 }
 
-impl<'a> MetadataJson<'a> {
+impl MetadataJson<'_> {
     fn is_empty(&self) -> bool {
-        self.left_out || (self.span.metadata.is_empty() && self.other_attributes().next().is_none())
-    }
-
-    /// Attributes that are neither annotations nor in the http block.
-    fn other_attributes(&self) -> impl Iterator<Item = &'a Attribute> {
-        let mut annotated = self.annotated;
-        self.span.attributes.iter().filter(move |attribute| {
-            if is_in_http_block(attribute) {
-                return false;
-            }
-            let is_annotation = annotated > 0 && can_be_annotation(attribute);
-            annotated -= usize::from(is_annotation);
-            !is_annotation
-        })
+        self.metadata.is_empty() && self.others.is_empty()
     }
 }
 
@@ -518,15 +521,15 @@ impl Serialize for MetadataJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut object = serializer.serialize_map(None)?;
         let mut written: Vec<&str> = Vec::new();
-        for Metadata { namespace, .. } in &self.span.metadata {
+        for Metadata { namespace, .. } in self.metadata {
             if !written.contains(namespace) {
                 written.push(namespace);
-                object.serialize_entry(namespace, &Namespace(&self.span.metadata, namespace))?;
+                object.serialize_entry(namespace, &Namespace(self.metadata, namespace))?;
             }
         }
-        let others: Vec<_> = self.other_attributes().collect();
-        if !others.is_empty() && !written.contains(&"attributes") {
-            object.serialize_entry("attributes", &Others(&others))?;
+        if !self.others.is_empty() {
+            let name = if written.contains(&"attributes") { "other attributes" } else { "attributes" };
+            object.serialize_entry(name, &Others(self.others))?;
         }
         object.end()
     }
@@ -584,6 +587,10 @@ fn event_text<'a>(event: &'a Event, key: &str) -> &'a str {
 /// The first `characters` of `text`.
 fn cut(text: &str, characters: usize) -> &str {
     text.char_indices().nth(characters).map_or(text, |(end, _)| &text[..end])
+}
+
+fn fits(datagram: &[u8]) -> bool {
+    datagram.len() <= HEADER.len() + LARGEST
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]

@@ -43,8 +43,8 @@ pub(super) struct Rules {
 /// What is known about the daemon's TCP port.
 #[derive(Default)]
 pub(super) struct State {
-    /// What was last said about it: the same is not said again.
-    told: Option<String>,
+    /// What was last said about rules, and about targets: the same is not said again.
+    told: HashMap<&'static str, String>,
     /// When X-Ray's rules last changed, by its own clock.
     modified: f64,
     /// When each rule's next report is due, where X-Ray has asked for another pace.
@@ -93,7 +93,7 @@ impl Rules {
             let answer = match self.ask("GetSamplingRules", &question) {
                 Ok(answer) => answer,
                 Err(problem) => {
-                    self.tell(problem.clone(), || log::warn!(target: "xray", "{problem}"));
+                    self.tell("rules", problem.clone(), || log::warn!(target: "xray", "{problem}"));
                     return false;
                 }
             };
@@ -103,7 +103,7 @@ impl Rules {
                     self.daemon,
                     self.what_rules()
                 );
-                self.tell(problem.clone(), || log::warn!(target: "xray", "{problem}"));
+                self.tell("rules", problem.clone(), || log::warn!(target: "xray", "{problem}"));
                 return false;
             };
             let modified = records.iter().filter_map(|record| record.get("ModifiedAt")?.as_f64());
@@ -120,7 +120,7 @@ impl Rules {
         }
         self.sampler.set_rules(rules, unix_now());
         let state = self.sampler.state(unix_now());
-        self.tell(state.clone(), || log::info!(target: "xray", "{state}"));
+        self.tell("rules", state.clone(), || log::info!(target: "xray", "{state}"));
         true
     }
 
@@ -144,9 +144,14 @@ impl Rules {
                     })
                 })
                 .collect();
+            let question = json!({ "SamplingStatisticsDocuments": documents });
             // What was counted is lost with a failed report. X-Ray would take it for load that happened later.
-            let Ok(answer) = self.ask("SamplingTargets", &json!({ "SamplingStatisticsDocuments": documents })) else {
-                return false;
+            let answer = match self.ask("SamplingTargets", &question) {
+                Ok(answer) => answer,
+                Err(problem) => {
+                    self.tell("targets", problem.clone(), || log::warn!(target: "xray", "{problem}"));
+                    return changed;
+                }
             };
             let targets = answer.get("SamplingTargetDocuments").and_then(Json::as_array).cloned().unwrap_or_default();
             let targets: Vec<Target> =
@@ -158,6 +163,7 @@ impl Rules {
                     self.state.due.insert(target.rule_name.clone(), now + pace - self.targets_interval / 2);
                 }
             }
+            self.state.told.remove("targets");
             self.sampler.set_targets(&targets);
             let modified = answer.get("LastRuleModification").and_then(Json::as_f64).unwrap_or_default();
             changed |= modified > self.state.modified;
@@ -201,10 +207,10 @@ impl Rules {
     }
 
     /// Says it unless it was the last thing that was said.
-    fn tell(&mut self, text: String, say: impl FnOnce()) {
-        if self.state.told.as_ref() != Some(&text) {
+    fn tell(&mut self, about: &'static str, text: String, say: impl FnOnce()) {
+        if self.state.told.get(about) != Some(&text) {
             say();
-            self.state.told = Some(text);
+            self.state.told.insert(about, text);
         }
     }
 }

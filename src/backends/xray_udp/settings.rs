@@ -96,8 +96,8 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
         sources
             .notice(format!("{origin}: X-Ray does not take {given:?} as a name; traces are filed under {service:?}"));
     }
-    let dynamic = host_pattern.and_then(|pattern| dynamic_name(sources, pattern, &service));
     let local = local_rule(sources, rule_file);
+    let dynamic = host_pattern.and_then(|pattern| dynamic_name(sources, pattern, &service, &local));
     if !matches(&local.service_name, &service) {
         let (rule, pattern) = (&local.name, &local.service_name);
         sources.notice(format!(
@@ -141,6 +141,7 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
             origin => origin.to_string(),
         },
         last_items: 0,
+        refused: None,
     })));
     Ok(plan)
 }
@@ -197,7 +198,7 @@ fn warn_of_context_missing(sources: &Sources) {
 }
 
 /// A pattern that was not filled in matches nothing, and nobody notices; so it is refused.
-fn dynamic_name(sources: &Sources, pattern: Setting<String>, service: &str) -> Option<String> {
+fn dynamic_name(sources: &Sources, pattern: Setting<String>, service: &str, local: &Rule) -> Option<String> {
     let Setting { value: pattern, origin } = pattern;
     if pattern.contains(['{', '}', '$']) {
         sources.notice(format!(
@@ -208,11 +209,17 @@ fn dynamic_name(sources: &Sources, pattern: Setting<String>, service: &str) -> O
     }
     let example = pattern.replace('*', "").replace('?', "x");
     let with_port = format!("{example}:443");
+    let filed = |host: &str| if matches(&pattern, host) { host.to_owned() } else { service.to_owned() };
+    let missed = if matches(&local.service_name, &filed(&example)) {
+        String::new()
+    } else {
+        format!(" the local rule {} is for {:?} and misses it, and so", local.name, local.service_name)
+    };
     sources.notice(format!(
-        "{origin}={pattern}: a request to {example:?} is filed under {:?}, one to {with_port:?} under {:?}; sampling rules and groups \
-         for {service:?} miss what is filed under its host",
-        if matches(&pattern, &example) { &example } else { service },
-        if matches(&pattern, &with_port) { &with_port } else { service },
+        "{origin}={pattern}: a request to {example:?} is filed under {:?}, one to {with_port:?} under {:?};{missed} do rules and \
+         groups of your account that name {service:?} miss what is filed under its host",
+        filed(&example),
+        filed(&with_port),
     ));
     Some(pattern)
 }

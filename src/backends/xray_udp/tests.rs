@@ -299,6 +299,50 @@ fn a_span_that_is_too_large_by_itself_goes_without_its_metadata_and_says_so() {
     assert_eq!(payloads.iter().map(|payload| payload.items).sum::<usize>(), 3);
 }
 
+#[test]
+fn a_chain_of_sixty_thousand_spans_neither_overflows_the_stack_nor_takes_for_ever() {
+    let mut trace = user_route();
+    for n in 0..60_000_u64 {
+        let mut child = span("00000000000000aa", None, "child", SpanKind::Internal, 1, 2);
+        child.parent = Some(trace.spans[trace.spans.len() - 1].id);
+        child.id = SpanId::from_hex(&format!("{:016x}", n + 0x1000)).unwrap();
+        trace.spans.push(child);
+    }
+    let payloads = payloads(&trace);
+    assert_eq!(payloads.iter().map(|payload| payload.items).sum::<usize>(), trace.spans.len());
+}
+
+#[test]
+fn exceptions_that_are_too_long_are_cut_until_the_document_fits() {
+    let mut trace = user_route();
+    for _ in 0..8 {
+        let attributes = attributes([
+            ("exception.message", "\u{1}".repeat(2000).into()),
+            ("exception.type", "\u{1}".repeat(500).into()),
+            ("exception.stacktrace", format!("at {}:1:1", "\u{1}".repeat(300)).into()),
+        ]);
+        trace.spans[2].events.push(Event {
+            time: 0,
+            name: Cow::Borrowed("exception"),
+            attributes,
+            dropped_attributes: 0,
+        });
+    }
+    let payloads = payloads(&trace);
+    assert!(payloads.iter().all(|payload| payload.bytes.len() <= 64_030));
+    assert!(
+        payloads.iter().any(|payload| payload.trimmed.as_ref().is_some_and(|said| said.text.contains("exceptions")))
+    );
+}
+
+#[test]
+fn two_keys_that_would_be_one_are_both_kept() {
+    let mut trace = user_route();
+    trace.spans[2].attributes = attributes([("a.b", 1_i64.into()), ("a_b", 2_i64.into())]);
+    let inner = only(&trace)["subsegments"][0]["subsegments"][0].clone();
+    assert_eq!((&inner["annotations"]["a_b"], &inner["metadata"]["attributes"]["a_b"]), (&json!(1), &json!(2)));
+}
+
 /// Any tree, any strings: what leaves is valid, within the limits, and has every span once.
 #[test]
 fn any_trace_gives_valid_documents_within_the_limits() {
@@ -447,6 +491,10 @@ fn a_host_pattern_shows_an_example_and_one_that_was_not_filled_in_is_refused() {
     assert!(plan_.reason.contains("hosts like *4567-abc.gitpod.io by themselves"), "{}", plan_.reason);
     let expected = r#"a request to "4567-abc.gitpod.io" is filed under "4567-abc.gitpod.io", one to "4567-abc.gitpod.io:443" under "backend-flask""#;
     assert!(notices.iter().any(|notice| notice.contains(expected)), "{notices:?}");
+    assert!(
+        notices.iter().any(|notice| notice.contains("rule Cruddur is for \"backend-flask\" and misses it")),
+        "{notices:?}"
+    );
     for pattern in ["*4567-${ID}.gitpod.io*", "*4567-x.{HOST}"] {
         let (plan, notices) = plan(ON, Env::from([("AWS_XRAY_URL", pattern)])).unwrap();
         assert!(!plan.reason.contains("hosts like"), "{}", plan.reason);

@@ -138,6 +138,8 @@ struct RuleState {
 
 /// Central rules older than this are no longer believed.
 const RULES_LIVE: u64 = 3600;
+/// A request that arrived so many seconds ago did not: the clock was set back.
+const CLOCK_SET_BACK: u64 = 60;
 /// Rules that one answer may bring; an account has 25 by default.
 const MOST_RULES: usize = 1000;
 
@@ -153,8 +155,9 @@ impl XRaySampler {
     /// Takes over the rules that X-Ray sent, in the order of their priority. What is already counted under a rule of the
     /// same name stays counted.
     pub fn set_rules(&self, rules: Vec<Rule>, now: u64) {
-        let mut rules: Vec<Rule> = rules.into_iter().filter(Rule::is_usable).take(MOST_RULES).collect();
+        let mut rules: Vec<Rule> = rules.into_iter().filter(Rule::is_usable).collect();
         rules.sort_by(|a, b| (a.priority, &a.name).cmp(&(b.priority, &b.name)));
+        rules.truncate(MOST_RULES);
         let mut state = self.lock();
         let mut before = state.central.take().map(|central| central.rules).unwrap_or_default();
         let rules = rules
@@ -179,7 +182,7 @@ impl XRaySampler {
             let Some(rule) = central.rules.iter_mut().find(|rule| *rule.rule.name == *target.rule_name) else {
                 continue;
             };
-            rule.rate = target.fixed_rate.unwrap_or(rule.rate);
+            rule.rate = target.fixed_rate.filter(|rate| (0.0..=1.0).contains(rate)).unwrap_or(rule.rate);
             rule.quota = target.reservoir_quota.or(rule.quota);
             rule.quota_until = target.reservoir_quota_ttl.unwrap_or(rule.quota_until);
         }
@@ -205,17 +208,6 @@ impl XRaySampler {
             (Some(pattern), Some(host)) if matches(pattern, host) => sanitised_name(host).into(),
             _ => Arc::clone(&self.names.service),
         }
-    }
-
-    /// Why a rule does not apply to requests filed under another name than the service's, if one is left out that way.
-    #[must_use]
-    pub fn missed_by_name(&self, name: &str) -> Option<Arc<str>> {
-        let state = self.lock();
-        let rules = state.central.iter().flat_map(|central| &central.rules).chain(&state.local);
-        let mut missed = rules.filter(|rule| {
-            matches(&rule.rule.service_name, &self.names.service) && !matches(&rule.rule.service_name, name)
-        });
-        missed.next().map(|rule| Arc::clone(&rule.rule.name))
     }
 
     /// Whether rules of X-Ray are in force.
@@ -259,21 +251,20 @@ impl BackendSampler for XRaySampler {
             let Rule { name, reservoir_size, .. } = &rule.rule;
             let _ = write!(text, " {name} ({reservoir_size} a second, then {} %)", rule.rate * 100.0);
         };
-        match (central, &state.local) {
-            (Some(central), _) => {
+        match central {
+            Some(central) if central.rules.is_empty() => text.push_str("X-Ray has no rules"),
+            Some(central) => {
                 text.push_str("rules from X-Ray:");
                 central.rules.iter().for_each(|rule| describe(&mut text, rule));
             }
-            (None, Some(local)) => {
-                text.push_str("no rules from X-Ray, so the local one:");
-                describe(&mut text, local);
-            }
-            (None, None) => text.push_str("no rules from X-Ray, and none of our own:"),
+            None => text.push_str("no rules from X-Ray"),
         }
-        if central.is_none() {
-            text.push_str(", else");
-            describe(&mut text, &state.built_in);
+        if let Some(local) = &state.local {
+            text.push_str("; else the local one:");
+            describe(&mut text, local);
         }
+        text.push_str("; else");
+        describe(&mut text, &state.built_in);
         text
     }
 }
@@ -296,8 +287,19 @@ impl Rule {
         }
     }
 
+    /// X-Ray itself keeps to these limits; what passes them cannot come from it, and is not carried on every segment.
     fn is_usable(&self) -> bool {
-        self.version == 1 && self.resource_arn == "*" && self.attributes.as_ref().is_none_or(BTreeMap::is_empty)
+        let short = |text: &str, most: usize| text.chars().count() <= most;
+        let within_limits = (1..=32).contains(&self.name.chars().count())
+            && short(&self.service_name, 64)
+            && short(&self.host, 64)
+            && short(&self.http_method, 10)
+            && short(&self.url_path, 128)
+            && (0.0..=1.0).contains(&self.fixed_rate);
+        within_limits
+            && self.version == 1
+            && self.resource_arn == "*"
+            && self.attributes.as_ref().is_none_or(BTreeMap::is_empty)
     }
 
     /// What a request does not have matches any pattern, as in the SDKs: a `Host`, and always the `ServiceType`, the kind
@@ -318,7 +320,9 @@ impl RuleState {
 
     fn decide(&mut self, arrival: &Arrival<'_>, central: bool) -> (bool, By) {
         self.statistics.requests += 1;
-        if self.second != arrival.now {
+        // A request whose body took its time arrived in an earlier second; it counts in this one. Only a clock that was set
+        // back begins anew.
+        if arrival.now > self.second || arrival.now + CLOCK_SET_BACK < self.second {
             self.second = arrival.now;
             self.taken = 0;
         }

@@ -129,8 +129,6 @@ fn a_host_that_matches_is_its_own_service_and_the_rule_for_ours_misses_it() {
     let (decision, name) = sampler.decide(&Arrival { host: Some("4567-abc.gitpod.io"), ..at(1000, 0.5) });
     assert_eq!(&*name, "4567-abc.gitpod.io");
     assert_eq!(rule_of(&decision).1, RuleSource::BuiltIn);
-    assert_eq!(sampler.missed_by_name("4567-abc.gitpod.io").as_deref(), Some("Cruddur"));
-    assert_eq!(sampler.missed_by_name("backend-flask"), None);
     let (decision, name) = sampler.decide(&at(1000, 0.5));
     assert_eq!((&*name, rule_of(&decision).0), ("backend-flask", "Cruddur"));
 }
@@ -162,11 +160,37 @@ fn names_keep_what_the_service_allows_where_the_sdk_keeps_what_it_refuses() {
 #[test]
 fn the_state_says_which_rules_are_in_force() {
     let sampler = sampler(None);
-    assert_eq!(
-        sampler.state(0),
-        "no rules from X-Ray, so the local one: Cruddur (5 a second, then 10 %), else Default (1 a second, then 5 %)"
-    );
+    let ours = "; else the local one: Cruddur (5 a second, then 10 %); else Default (1 a second, then 5 %)";
+    assert_eq!(sampler.state(0), format!("no rules from X-Ray{ours}"));
+    sampler.set_rules(vec![], 0);
+    assert_eq!(sampler.state(0), format!("X-Ray has no rules{ours}"));
     sampler.set_rules(vec![rule("x", 1)], 0);
-    assert_eq!(sampler.state(3599), "rules from X-Ray: x (5 a second, then 10 %)");
-    assert!(sampler.state(3600).starts_with("no rules from X-Ray"));
+    assert_eq!(sampler.state(3599), format!("rules from X-Ray: x (5 a second, then 10 %){ours}"));
+    assert_eq!(sampler.state(3600), format!("no rules from X-Ray{ours}"));
+}
+
+#[test]
+fn a_request_that_arrived_earlier_does_not_fill_the_reservoir_again() {
+    let sampler = sampler(None);
+    let taken = (0..40).filter(|n| sampler.decide(&at(1000 - n % 2, 0.99)).0.sampled).count();
+    assert_eq!(taken, 5);
+    assert!(sampler.decide(&at(900, 0.99)).0.sampled, "a clock that was set back begins anew");
+}
+
+#[test]
+fn rules_that_x_ray_could_not_have_sent_are_passed_over() {
+    let sampler = sampler(None);
+    sampler.set_rules(
+        vec![
+            rule(&"n".repeat(33), 1),
+            Rule { host: "h".repeat(65), ..rule("host", 1) },
+            Rule { fixed_rate: 1e308, ..rule("rate", 1) },
+            Rule { fixed_rate: f64::NAN, ..rule("nan", 1) },
+            rule("good", 9),
+        ],
+        1000,
+    );
+    assert_eq!(rule_of(&sampler.decide(&at(1000, 0.5)).0).0, "good");
+    sampler.set_targets(&[Target { rule_name: "good".to_owned(), fixed_rate: Some(-5.0), ..Target::default() }]);
+    assert_eq!(rule_of(&sampler.decide(&at(1000, 0.5)).0).2, By::Rate { draw: 0.5, rate: 0.1 });
 }
