@@ -420,6 +420,8 @@ fn a_stream_that_is_deleted_again_and_again_under_load_costs_no_line() {
     assert_ended_well(&exit);
     assert_eq!(exit.counts("cloudwatch"), [1000, 0, 0, 0, 0]);
     assert_eq!(service.events().len(), 1000);
+    let made = service.calls_of("CreateLogStream").iter().filter(|call| call.status == Some(200)).count();
+    assert!(made > 2, "the stream was made {made} times");
 }
 
 #[test]
@@ -445,15 +447,18 @@ fn the_level_says_which_lines_go_whatever_stderr_shows() {
 
 #[test]
 fn a_failure_is_logged_with_the_trace_that_it_happened_in() {
-    let service = CloudWatch::start();
-    let program = setup(&service.url()).start();
-    let answer = program.get("/api/fail?how=error");
-    let exit = program.terminate();
-    assert_ended_well(&exit);
-    let lines: Vec<_> = service.events().iter().map(Event::json).collect();
-    assert!(lines.len() >= 2, "the access line, and what went wrong: {lines:#?}");
-    for line in lines {
-        assert_eq!((text(&line, "level"), text(&line, "trace_id")), ("ERROR", answer.trace_id()), "{line:#}");
+    for path in ["/api/fail", "/api/fail?how=error"] {
+        let service = CloudWatch::start();
+        let program = setup(&service.url()).start();
+        let answer = program.get(path);
+        assert_eq!(answer.status, 500);
+        let exit = program.terminate();
+        assert_ended_well(&exit);
+        let lines: Vec<_> = service.events().iter().map(Event::json).collect();
+        assert!(lines.len() >= 2, "the access line, and what went wrong: {lines:#?}");
+        for line in lines {
+            assert_eq!((text(&line, "level"), text(&line, "trace_id")), ("ERROR", answer.trace_id()), "{line:#}");
+        }
     }
 }
 
@@ -517,6 +522,26 @@ fn ctrl_c_flushes_too() {
     assert_ended_well(&exit);
     assert_eq!(exit.counts("cloudwatch"), [3, 0, 0, 0, 0]);
     assert_in_order(&service.events(), &answers);
+}
+
+#[test]
+fn a_setting_that_the_service_would_refuse_is_refused_at_start_and_its_line_is_named() {
+    for setting in [
+        "retention_days = 2",
+        "retention_days = 0",
+        "log_group = \"a group\"",
+        "log_group = \"aws/mine\"",
+        "level = \"loud\"",
+        "format = \"xml\"",
+        "compression = \"zip\"",
+        "log_grup = \"cruddur\"",
+    ] {
+        let toml = format!("[console]\nenabled = false\n[cloudwatch]\nenabled = true\n{setting}\n");
+        let exit = Program::run_to_end(&[], &[("AWS_REGION", CloudWatch::REGION)], Some(&toml));
+        assert_eq!(exit.status.code(), Some(2), "{setting}: {}", exit.stderr);
+        let (key, _) = setting.split_once(' ').expect("a key");
+        assert!(exit.stderr.contains("telemetry.toml:5") && exit.stderr.contains(key), "{setting}: {}", exit.stderr);
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What leaves for Honeycomb, read by two decoders that nobody here wrote: strict protobuf JSON from PyPI, and the types of
-# the opentelemetry-proto crate. And what leaves for X-Ray, put into a stand-in of the service and read back from it.
+# the opentelemetry-proto crate. And what leaves for X-Ray and for CloudWatch Logs, put into stand-ins of the services and
+# read back from them.
 #
 # Does not build the program: it needs target/release/cruddur or target/debug/cruddur. Everything happens on loopback,
 # except that the first run fetches the decoders into target/peers-venv and target/peers-otlp-proto.
@@ -10,8 +11,8 @@ cd "$(dirname "$0")/../.."
 peers=$PWD/tests/peers
 target=${CARGO_TARGET_DIR:-target}
 venv=$target/peers-venv
-# Exactly these; changing one makes the venv anew.
-packages=(opentelemetry-proto==1.45.1 'moto[server]==5.2.5' boto3==1.44.5)
+# Exactly these; changing one makes the venv anew. boto3 is the one whose botocore ministack insists on.
+packages=(opentelemetry-proto==1.45.1 'moto[server]==5.2.5' boto3==1.43.106 ministack==1.5.33)
 
 fail() {
     echo "peer check: $*" >&2
@@ -104,3 +105,4 @@ for compression in none gzip; do
 done
 
 "$python" "$peers/xray_moto.py" "$cruddur"
+"$python" -B "$peers/cloudwatch_standins.py" "$cruddur"

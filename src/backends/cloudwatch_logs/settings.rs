@@ -41,7 +41,9 @@ const RETENTION_DAYS: [u64; 22] =
 
 pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) -> Result<Plan, SettingsError> {
     let enabled = table.flag("enabled", false)?;
-    let group = table.text("log_group", &[])?.map_or_else(|| "cruddur".to_owned(), |group| group.value);
+    let group = table.text("log_group", &[])?;
+    let group_origin = group.as_ref().map_or(Origin::Default, |group| group.origin.clone());
+    let group = group.map_or_else(|| "cruddur".to_owned(), |group| group.value);
     let stream = table.text("log_stream", &[])?.map_or_else(|| "{hostname}".to_owned(), |stream| stream.value);
     let retention = table.whole("retention_days", &[], 1..=3653, 7)?;
     let level = table.choice("level", &[], &["error", "warn", "info", "debug"], "info")?;
@@ -65,14 +67,17 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
     if !enabled.value {
         return Ok(plan);
     }
-    let wrong = |key: &str, what: &str| Err(SettingsError(format!("{}: [cloudwatch] {key} {what}", enabled.origin)));
+    let wrong = |origin: &Origin, what: &str| Err(SettingsError(format!("{origin}: [cloudwatch] {what}")));
     let allowed = |c: char| c.is_ascii_alphanumeric() || ".-_/#".contains(c);
     if group.is_empty() || group.len() > 512 || !group.chars().all(allowed) || group.starts_with("aws/") {
-        return wrong("log_group", "may have letters, digits and .-_/# only, 512 at most, and not begin with aws/");
+        return wrong(
+            &group_origin,
+            "log_group may have letters, digits and .-_/# only, 512 at most, and not begin with aws/",
+        );
     }
     if !RETENTION_DAYS.contains(&retention.value) {
         let days = RETENTION_DAYS.map(|days| days.to_string()).join(", ");
-        return wrong("retention_days", &format!("must be one of {days}"));
+        return wrong(&retention.origin, &format!("retention_days must be one of {days}"));
     }
     let stream = stream_name(&stream, &settings.service_name.value);
 
