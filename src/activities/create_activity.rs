@@ -23,19 +23,8 @@ pub fn run(trace: &RequestTrace<'_>, app: &App, message: &str, handle: &str, ttl
         (longer_than(message, LONGEST), "message_exceed_max_chars"),
     ])?;
     let now = mock::now();
-    let activity = Activity {
-        created_at: now,
-        display_name: mock::display_name(handle),
-        expires_at: Time(now.0 + lives.unwrap_or_default()),
-        handle: handle.to_owned(),
-        likes_count: 0,
-        message: message.to_owned(),
-        replies: Vec::new(),
-        replies_count: 0,
-        reply_to_activity_uuid: None,
-        reposts_count: 0,
-        uuid: app.ids.uuid(),
-    };
+    let expires_at = Time(now.0 + lives.unwrap_or_default());
+    let activity = Activity::new(app.ids.uuid(), handle, message, now, expires_at);
     span.set_attribute("app.activity_uuid", activity.uuid.clone());
     app.store.add_activity(activity.clone(), now);
     Ok(activity)

@@ -26,17 +26,8 @@ pub fn run(trace: &RequestTrace<'_>, app: &App, message: &str, handle: &str, uui
     ])?;
     let now = mock::now();
     let reply = Activity {
-        created_at: now,
-        display_name: mock::display_name(handle),
-        expires_at: Time(now.0 + LIVES),
-        handle: handle.to_owned(),
-        likes_count: 0,
-        message: message.to_owned(),
-        replies: Vec::new(),
-        replies_count: 0,
         reply_to_activity_uuid: Some(uuid.to_owned()),
-        reposts_count: 0,
-        uuid: app.ids.uuid(),
+        ..Activity::new(app.ids.uuid(), handle, message, now, Time(now.0 + LIVES))
     };
     app.store.add_reply(reply.clone(), now);
     Ok(reply)

@@ -112,19 +112,7 @@ const HOME: [&str; 3] = [
 ];
 
 fn activity(uuid: &str, handle: &str, message: &str, now: Time, created: TimeDelta, expires: TimeDelta) -> Activity {
-    Activity {
-        created_at: Time(now.0 + created),
-        display_name: display_name(handle),
-        expires_at: Time(now.0 + expires),
-        handle: handle.to_owned(),
-        likes_count: 0,
-        message: message.to_owned(),
-        replies: Vec::new(),
-        replies_count: 0,
-        reply_to_activity_uuid: None,
-        reposts_count: 0,
-        uuid: uuid.to_owned(),
-    }
+    Activity::new(uuid.to_owned(), handle, message, Time(now.0 + created), Time(now.0 + expires))
 }
 
 fn days(days: i64) -> TimeDelta {

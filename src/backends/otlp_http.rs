@@ -38,7 +38,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use self::encode::encode;
-use super::{Backend, Outcome, Payload, Plugin};
+use super::{Backend, Outcome, Payload, Plugin, one_line};
 use crate::delivery::Problem;
 use crate::trace::FinishedTrace;
 use crate::trace::span::Attribute;
@@ -61,8 +61,6 @@ struct OtlpHttp {
 
 /// Payloads are cut at this size before compression. Receivers differ in what they take; all take this.
 const LARGEST_BODY: usize = 1 << 20;
-/// How much of an answer that is no JSON is shown.
-const SHOWN_OF_ANSWER: usize = 200;
 
 impl Backend<FinishedTrace> for OtlpHttp {
     fn encode(&self, batch: &[Arc<FinishedTrace>]) -> Vec<Payload> {
@@ -229,15 +227,6 @@ impl OtlpHttp {
             format!("(length {length})")
         })
     }
-}
-
-fn one_line(text: &str) -> String {
-    let printable = |c: char| if c.is_control() { ' ' } else { c };
-    let mut line: String = text.trim().chars().take(SHOWN_OF_ANSWER).map(printable).collect();
-    if text.trim().chars().nth(SHOWN_OF_ANSWER).is_some() {
-        line.push_str("...");
-    }
-    line
 }
 
 fn in_brackets(said: &str) -> String {

@@ -8,16 +8,13 @@
 //!
 //! One event that breaks a rule makes the service refuse all of its batch, so nothing that breaks one ever leaves.
 
-use std::io::Write as _;
 use std::sync::Arc;
 
 use chrono::{DateTime, SecondsFormat};
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-use crate::backends::Payload;
+use crate::backends::{self, Payload};
 use crate::logging::LogLine;
 
 /// How lines are written.
@@ -91,8 +88,7 @@ fn payload(events: &Events, log_events: &[LogEvent]) -> Payload {
     serde_json::to_writer(&mut bytes, &request)
         .expect("writing to memory cannot fail, and no Serialize here returns an error of its own");
     if events.gzip {
-        let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 8), Compression::new(1));
-        bytes = encoder.write_all(&bytes).and_then(|()| encoder.finish()).expect("writing to memory cannot fail");
+        bytes = backends::gzip(&bytes);
     }
     Payload { bytes, items: log_events.len(), trimmed: None }
 }
