@@ -15,7 +15,7 @@
 //!
 //! What surprises:
 //!
-//! - One bad event makes the service refuse the whole batch; the limits are in [`mod@encode`].
+//! - One bad event makes the service refuse the whole batch; the limits are in `encode.rs`.
 //! - The group and the stream must exist. They are made when the service says that they are missing: at the first line, and
 //!   again whenever somebody has deleted them. Nothing is asked at start, so no missing right keeps the server from it.
 //! - There is no sequence token any more, and no way to recognise a batch that came twice. An answer that got lost means that
