@@ -25,6 +25,7 @@
 //! Specification: <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutLogEvents.html>.
 
 mod answer;
+mod clock;
 mod encode;
 mod settings;
 
@@ -34,6 +35,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::json;
 
 use self::answer::{Answer, Class};
+use self::clock::Clock;
 use self::encode::{Events, encode};
 use super::{Backend, Outcome, Payload, Plugin, one_line};
 use crate::delivery::Problem;
@@ -48,8 +50,6 @@ pub(in crate::backends) use settings::log_group_if_on;
 pub const PLUGIN: Plugin = Plugin { name: NAME, toml: settings::TOML, plan: settings::plan };
 
 const NAME: &str = "cloudwatch";
-/// A clock that is off by more milliseconds than this is put right; the service allows five minutes.
-const CLOCK_TOLERANCE: u64 = 4 * 60 * 1000;
 /// How long one call may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -62,8 +62,7 @@ struct CloudWatchLogs {
     host: String,
     signer: Signer,
     credentials: CredentialChain,
-    /// What the service's clock shows more than ours, in milliseconds.
-    clock_ahead: i64,
+    clock: Clock,
 }
 
 /// Why a call did not get a useful answer.
@@ -85,8 +84,8 @@ impl Backend<LogLine> for CloudWatchLogs {
         let (mut created, mut refreshed, mut clock_set) = (false, false, false);
         loop {
             let answer = match self.put(payload, deadline) {
-                Ok((answer, ahead)) => {
-                    if answer.class == Class::Signature && !clock_set && self.set_clock(ahead) {
+                Ok((answer, clock_moved)) => {
+                    if answer.class == Class::Signature && !clock_set && clock_moved {
                         clock_set = true;
                         continue;
                     }
@@ -126,10 +125,10 @@ impl CloudWatchLogs {
         credentials: CredentialChain,
     ) -> Self {
         let host = host_header(&url);
-        Self { events, retention_days, client, url, host, signer, credentials, clock_ahead: 0 }
+        Self { events, retention_days, client, url, host, signer, credentials, clock: Clock::default() }
     }
 
-    fn put(&mut self, payload: &Payload, deadline: Instant) -> Result<(Answer, Option<i64>), Failed> {
+    fn put(&mut self, payload: &Payload, deadline: Instant) -> Result<(Answer, bool), Failed> {
         let encoding = self.events.gzip.then_some("gzip");
         self.call("PutLogEvents", &payload.bytes, encoding, payload.items, deadline)
     }
@@ -164,7 +163,7 @@ impl CloudWatchLogs {
         }
     }
 
-    /// One signed call, by the service's clock as far as it is known.
+    /// One signed call, by the service's clock as far as it is known; and whether that has just turned out to be another.
     fn call(
         &mut self,
         operation: &str,
@@ -172,8 +171,8 @@ impl CloudWatchLogs {
         encoding: Option<&str>,
         items: usize,
         deadline: Instant,
-    ) -> Result<(Answer, Option<i64>), Failed> {
-        let now = shifted(SystemTime::now(), self.clock_ahead);
+    ) -> Result<(Answer, bool), Failed> {
+        let now = self.clock.signing_time(SystemTime::now());
         let credentials =
             self.credentials.resolve(SystemTime::now()).map_err(|e| Failed::Credentials(e.to_string()))?;
         let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
@@ -204,27 +203,20 @@ impl CloudWatchLogs {
         let sent = SystemTime::now();
         let reply =
             self.client.post(&Call { url: &self.url, headers: &headers, body, patience }).map_err(Failed::Call)?;
-        let ahead = reply.date.map(|theirs| ahead_of_us(theirs, sent, SystemTime::now()));
         let mut answer = Answer::read(&reply, items);
         // Some services repeat what they refuse.
         for secret in [Some(&credentials.secret_access_key), credentials.session_token.as_ref()].into_iter().flatten() {
             answer.message = answer.message.replace(secret.as_str(), "***");
         }
-        Ok((answer, ahead))
-    }
-
-    /// Goes by the service's clock, if it is far from the one that was signed by.
-    fn set_clock(&mut self, ahead: Option<i64>) -> bool {
-        let Some(ahead) = ahead.filter(|ahead| ahead.abs_diff(self.clock_ahead) > CLOCK_TOLERANCE) else {
-            return false;
-        };
-        self.clock_ahead = ahead;
-        let (minutes, which) = (ahead.unsigned_abs() / 60_000, if ahead > 0 { "slow" } else { "fast" });
-        log::warn!(
-            target: NAME,
-            "this machine's clock is {minutes} minutes {which}; calls are signed by the service's clock; next: set the clock"
-        );
-        true
+        let clock_moved = self.clock.learn(reply.date, sent, SystemTime::now());
+        if clock_moved {
+            log::warn!(
+                target: NAME,
+                "this machine's clock is {}; calls are signed by the service's clock; next: set the clock if it is wrong",
+                self.clock.fault()
+            );
+        }
+        Ok((answer, clock_moved))
     }
 
     fn outcome(&self, answer: &Answer) -> Outcome {
@@ -294,19 +286,6 @@ impl CloudWatchLogs {
         };
         Outcome::Later { after: None, said: Problem { kind: kind.to_owned(), text } }
     }
-}
-
-/// How many milliseconds more the service's clock showed than ours, half-way between the request and its answer.
-fn ahead_of_us(theirs: SystemTime, sent: SystemTime, received: SystemTime) -> i64 {
-    let millis =
-        |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
-    millis(theirs) - (millis(sent) + millis(received)) / 2
-}
-
-fn shifted(time: SystemTime, millis: i64) -> SystemTime {
-    let shift = Duration::from_millis(millis.unsigned_abs());
-    let shifted = if millis < 0 { time.checked_sub(shift) } else { time.checked_add(shift) };
-    shifted.unwrap_or(time)
 }
 
 fn host_header(url: &str) -> String {

@@ -1,0 +1,95 @@
+//! The service's clock, as far as its answers tell. A signature is good for five minutes around it, whatever ours shows.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How far the service's clock is from ours.
+#[derive(Debug, Default)]
+pub(super) struct Clock {
+    /// What it shows more than ours, in milliseconds.
+    ahead: i64,
+}
+
+/// A difference that no signature survives for long, in milliseconds; the service allows five minutes.
+const TOLERANCE: u64 = 4 * 60 * 1000;
+/// An answer that took longer says nothing about the time.
+const LONGEST_ROUND_TRIP: Duration = Duration::from_secs(15 * 60);
+
+impl Clock {
+    /// What to sign with when our clock shows `now`.
+    pub(super) fn signing_time(&self, now: SystemTime) -> SystemTime {
+        let shift = Duration::from_millis(self.ahead.unsigned_abs());
+        let shifted = if self.ahead < 0 { now.checked_sub(shift) } else { now.checked_add(shift) };
+        shifted.unwrap_or(now)
+    }
+
+    /// Learns from the `Date` of an answer, taken to be written half-way between the two moments. True if what was signed
+    /// with before was so far off that another try makes sense.
+    pub(super) fn learn(&mut self, date: Option<SystemTime>, sent: SystemTime, received: SystemTime) -> bool {
+        let round_trip = received.duration_since(sent).unwrap_or(Duration::MAX);
+        let Some(date) = date.filter(|_| round_trip <= LONGEST_ROUND_TRIP) else { return false };
+        let ahead = millis(date) - (millis(sent) + millis(received)) / 2;
+        let moved = ahead.abs_diff(self.ahead) > TOLERANCE;
+        self.ahead = ahead;
+        moved
+    }
+
+    /// `10 minutes slow`: what is wrong with ours.
+    pub(super) fn fault(&self) -> String {
+        let minutes = self.ahead.unsigned_abs() / 60_000;
+        match self.ahead {
+            _ if self.ahead.unsigned_abs() <= TOLERANCE => "right again".to_owned(),
+            1.. => format!("{minutes} minutes slow"),
+            _ => format!("{minutes} minutes fast"),
+        }
+    }
+}
+
+fn millis(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX / 4))
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use serde_json::Value as Json;
+
+    use super::*;
+
+    fn time(text: &Json) -> SystemTime {
+        DateTime::parse_from_rfc3339(text.as_str().unwrap()).unwrap().into()
+    }
+
+    /// AWS's own cases for its SDKs: what is signed with, what is learned, and when another try follows.
+    #[test]
+    fn the_clock_is_corrected_as_in_awss_own_cases() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/aws-config/clock-skew-test-cases.json");
+        let cases: Json = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let cases = cases["tests"].as_array().unwrap();
+        assert_eq!(cases.len(), 10);
+        for case in cases {
+            for operation in case["operations"].as_array().unwrap() {
+                let mut clock = Clock { ahead: operation["initialClientSkew"].as_i64().unwrap() * 1000 };
+                let attempts = operation["attempts"].as_array().unwrap();
+                for (number, attempt) in attempts.iter().enumerate() {
+                    let (sent, received) = (time(&attempt["clientTimeAtSend"]), time(&attempt["clientTimeAtReceive"]));
+                    assert_eq!(clock.signing_time(sent), time(&attempt["expectedSigningTime"]), "{case:#}");
+                    let headers = &attempt["response"]["headers"];
+                    let date = headers["Date"].as_str().filter(|_| headers["Age"].is_null());
+                    let date = date.map(|date| DateTime::parse_from_rfc2822(date).unwrap().into());
+                    let moved = clock.learn(date, sent, received);
+                    if attempt["response"]["errorCode"].is_string() && operation["maxAttempts"].is_null() {
+                        assert_eq!(moved, number + 1 < attempts.len(), "{case:#}");
+                    }
+                }
+                assert_eq!(clock.ahead, operation["expectedClientSkew"].as_i64().unwrap() * 1000, "{case:#}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_fault_is_said_in_minutes() {
+        for (ahead, fault) in [(600_500, "10 minutes slow"), (-1_800_000, "30 minutes fast"), (1000, "right again")] {
+            assert_eq!(Clock { ahead }.fault(), fault);
+        }
+    }
+}
