@@ -801,12 +801,13 @@ fn a_wrong_secret_is_refused_said_once_and_the_server_answers() {
     go_home(&program, 3);
     wait_until_said(&program, "InvalidSignatureException");
     go_home(&program, 3);
-    let cloudwatch = program.wait_for_backend("cloudwatch", |cloudwatch| count(cloudwatch, "queued") == 0);
+    let cloudwatch = program.wait_for_backend("cloudwatch", |cloudwatch| cloudwatch["failing_since"].is_string());
     assert_no_secret("status", &cloudwatch.to_string());
+    assert_said_once(&program.stderr(), &["InvalidSignatureException", "AWS_SECRET_ACCESS_KEY", "next: "]);
+    // The lines wait for the right secret, and are lost when the program ends without it.
     let exit = program.terminate();
     assert_ended_well(&exit);
-    assert_said_once(&exit.stderr, &["InvalidSignatureException", "AWS_SECRET_ACCESS_KEY", "next: "]);
-    assert_eq!(exit.counts("cloudwatch"), [0, 6, 0, 0, 0]);
+    assert_eq!(exit.counts("cloudwatch"), [0, 0, 6, 0, 0]);
 }
 
 #[test]

@@ -50,8 +50,8 @@ pub(in crate::backends) use settings::log_group_if_on;
 pub const PLUGIN: Plugin = Plugin { name: NAME, toml: settings::TOML, plan: settings::plan };
 
 const NAME: &str = "cloudwatch";
-/// How long one call may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a batch with all that belongs to it may take: a megabyte is a lot for some uplinks.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct CloudWatchLogs {
     events: Events,
@@ -63,6 +63,9 @@ struct CloudWatchLogs {
     signer: Signer,
     credentials: CredentialChain,
     clock: Clock,
+    /// The group was made here, and its retention is not set yet.
+    retention_due: bool,
+    retention_said: bool,
 }
 
 /// Why a call did not get a useful answer.
@@ -75,13 +78,14 @@ enum Failed {
 
 impl Backend<LogLine> for CloudWatchLogs {
     fn encode(&self, batch: &[Arc<LogLine>]) -> Vec<Payload> {
-        encode(&self.events, batch)
+        encode(&self.events, batch, &self.clock)
     }
 
     fn deliver(&mut self, payload: &Payload, patience: Option<Duration>) -> Outcome {
         let deadline = Instant::now() + patience.unwrap_or(PATIENCE);
         // Each remedy is tried once; what helps not the first time helps not the second.
         let (mut created, mut refreshed, mut clock_set) = (false, false, false);
+        self.set_retention(deadline);
         loop {
             let answer = match self.put(payload, deadline) {
                 Ok((answer, clock_moved)) => {
@@ -125,7 +129,18 @@ impl CloudWatchLogs {
         credentials: CredentialChain,
     ) -> Self {
         let host = host_header(&url);
-        Self { events, retention_days, client, url, host, signer, credentials, clock: Clock::default() }
+        Self {
+            events,
+            retention_days,
+            client,
+            url,
+            host,
+            signer,
+            credentials,
+            clock: Clock::default(),
+            retention_due: false,
+            retention_said: false,
+        }
     }
 
     fn put(&mut self, payload: &Payload, deadline: Instant) -> Result<(Answer, bool), Failed> {
@@ -138,19 +153,36 @@ impl CloudWatchLogs {
         let group = self.events.group.clone();
         let stream = json!({ "logGroupName": group, "logStreamName": self.events.stream });
         if self.create_one("CreateLogStream", &stream, deadline)? == Class::Missing {
-            self.create_one("CreateLogGroup", &json!({ "logGroupName": group }), deadline)?;
-            let retention = json!({ "logGroupName": group, "retentionInDays": self.retention_days });
-            if self.create_one("PutRetentionPolicy", &retention, deadline).is_err() {
-                log::warn!(
-                    target: NAME,
-                    "the log group {group} is there, but keeps its lines for ever: setting {} days failed; next: allow \
-                     logs:PutRetentionPolicy, or set it in the console",
-                    self.retention_days
-                );
+            // Set before the call: an answer that gets lost leaves a group behind that would keep its lines for ever.
+            self.retention_due = true;
+            if self.create_one("CreateLogGroup", &json!({ "logGroupName": group }), deadline)? == Class::Exists {
+                self.retention_due = false;
             }
+            self.set_retention(deadline);
             self.create_one("CreateLogStream", &stream, deadline)?;
         }
         Ok(())
+    }
+
+    /// Sets the retention of a group that was made here; if that fails, with the next batch again. Said once.
+    fn set_retention(&mut self, deadline: Instant) {
+        if !self.retention_due {
+            return;
+        }
+        let (group, days) = (self.events.group.clone(), self.retention_days);
+        let retention = json!({ "logGroupName": group, "retentionInDays": days });
+        match self.create_one("PutRetentionPolicy", &retention, deadline) {
+            Ok(Class::Success) => self.retention_due = false,
+            Ok(_) | Err(_) if self.retention_said => {}
+            Ok(_) | Err(_) => {
+                self.retention_said = true;
+                log::warn!(
+                    target: NAME,
+                    "the log group {group} is there, but keeps its lines for ever: setting {days} days failed, and is tried again \
+                     with every batch; next: allow logs:PutRetentionPolicy, or set it in the console"
+                );
+            }
+        }
     }
 
     fn create_one(&mut self, operation: &str, body: &serde_json::Value, deadline: Instant) -> Result<Class, Outcome> {
@@ -173,8 +205,7 @@ impl CloudWatchLogs {
         deadline: Instant,
     ) -> Result<(Answer, bool), Failed> {
         let now = self.clock.signing_time(SystemTime::now());
-        let credentials =
-            self.credentials.resolve(SystemTime::now()).map_err(|e| Failed::Credentials(e.to_string()))?;
+        let credentials = self.credentials.resolve(now).map_err(|e| Failed::Credentials(e.to_string()))?;
         let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let mut headers = vec![
             header("content-type", "application/x-amz-json-1.1"),
@@ -227,7 +258,7 @@ impl CloudWatchLogs {
         let said = said.collect::<Vec<_>>().join(": ");
         let kind = format!("{status} {code}");
         let problem = |next: &str| Problem { kind: kind.clone(), text: format!("{url} answered {said}; next: {next}") };
-        let later = |next: &str| Outcome::Later { after: None, said: problem(next) };
+        let later = |next: &str| Outcome::Later { after: answer.retry_after, said: problem(next) };
         match answer.class {
             Class::Success | Class::Exists => match answer.rejected {
                 None => Outcome::Delivered,
@@ -248,9 +279,8 @@ impl CloudWatchLogs {
                 "allow logs:PutLogEvents, CreateLogStream, CreateLogGroup and PutRetentionPolicy to this key, and check that it is \
                  the one you mean",
             ),
-            Class::Signature => Outcome::Refused(problem(
-                "check AWS_SECRET_ACCESS_KEY, the region and this machine's clock; the lines are lost",
-            )),
+            Class::Signature => later("check AWS_SECRET_ACCESS_KEY, the region and this machine's clock"),
+            Class::Unknown => later("look at what stands between this machine and the service; the lines wait"),
             Class::Poison => {
                 Outcome::Refused(problem("please report it: these lines broke a rule of the service, and are lost"))
             }

@@ -226,8 +226,10 @@ impl Ledger {
 
     /// The program ends. What still waits, and what was not answered yet, is dropped, and that is said.
     pub(super) fn close(&self, waiting: usize) {
+        let books = lock(&self.trouble);
         self.closed.store(true, Ordering::Release);
         let stuck = waiting + self.counts.in_flight.swap(0, Ordering::AcqRel) as usize;
+        drop(books);
         if stuck > 0 {
             add(&self.counts.dropped, stuck);
             let why = self.last_error().map_or_else(|| "no answer has come yet".to_owned(), |error| error.text);
@@ -244,6 +246,7 @@ impl Ledger {
 
     /// What is settled after the books were closed has been counted as lost.
     fn settled(&self, end: &AtomicU64, count: usize) {
+        let _books = lock(&self.trouble);
         if !self.closed.load(Ordering::Acquire) {
             add(end, count);
             self.counts.in_flight.fetch_sub(count as u64, Ordering::Relaxed);

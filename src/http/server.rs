@@ -294,9 +294,12 @@ impl CachedText {
     }
 }
 
+/// How much of a path, and of a query, a line shows.
+const LONGEST_IN_LINE: usize = 2048;
+
 /// What a client sends must not begin a new line in the log, or move the cursor of who reads it.
 fn push_printable(line: &mut String, text: &str) {
-    for c in text.chars() {
+    for c in text.chars().take(LONGEST_IN_LINE) {
         if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
     }
 }

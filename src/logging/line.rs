@@ -36,18 +36,31 @@ impl LogLine {
             time: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
             level: record.level(),
             target: record.target().to_owned(),
-            message: record.args().to_string(),
+            message: cut(record.args().to_string(), LONGEST_MESSAGE),
             key_values: pairs.0,
             span: current::span(),
         }
     }
 }
 
+/// What a line may hold: lines wait in queues, and what they carry has to be bounded.
+const LONGEST_MESSAGE: usize = 32 * 1024;
+const LONGEST_VALUE: usize = 1024;
+
+fn cut(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+        text.push_str(" [cut]");
+    }
+    text
+}
+
 struct Pairs(Vec<(String, String)>);
 
 impl<'kvs> VisitSource<'kvs> for Pairs {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
-        self.0.push((key.as_str().to_owned(), value.to_string()));
+        self.0.push((key.as_str().to_owned(), cut(value.to_string(), LONGEST_VALUE)));
         Ok(())
     }
 }

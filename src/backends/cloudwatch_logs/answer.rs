@@ -1,5 +1,7 @@
 //! What CloudWatch Logs answers, and what to make of it.
 
+use std::time::Duration;
+
 use serde_json::Value as Json;
 
 use crate::wire::http::Reply;
@@ -15,6 +17,8 @@ pub(super) struct Answer {
     pub(super) code: String,
     /// The service's own words.
     pub(super) message: String,
+    /// When it wants to be asked again.
+    pub(super) retry_after: Option<Duration>,
     /// How many events of the batch were not stored, and why: too old, too new, past the retention.
     pub(super) rejected: Option<(usize, &'static str)>,
 }
@@ -38,8 +42,10 @@ pub(super) enum Class {
     Denied,
     /// The signature does not match, or the clock is wrong.
     Signature,
-    /// No retry would change the answer.
+    /// These lines break a rule of the service, and no retry would change that.
     Poison,
+    /// Something else: nobody knows what would help, so the lines wait.
+    Unknown,
 }
 
 const THROTTLING: [&str; 9] = [
@@ -69,29 +75,36 @@ const DENIED: [&str; 7] = [
     "UnrecognizedClientException",
     "OptInRequired",
 ];
+const POISON: [&str; 4] =
+    ["InvalidParameterException", "ValidationException", "SerializationException", "InvalidParameterValue"];
 const SIGNATURE: [&str; 4] =
     ["InvalidSignatureException", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "AuthFailure"];
 
 impl Answer {
-    /// Reads an answer to a batch of `sent` events; for other calls that number does not matter.
+    /// Reads an answer to a batch of `sent` events; 0 for the calls that make something.
     pub(super) fn read(reply: &Reply, sent: usize) -> Self {
         let text = String::from_utf8_lossy(&reply.body);
         let json: Json = serde_json::from_slice(&reply.body).unwrap_or_default();
         let status = reply.status;
         if status == 200 {
-            // A create call may answer with nothing at all. What is no JSON comes from somebody in between, who wants a
+            // A call may answer with nothing at all. What is no JSON comes from somebody in between, who wants a
             // password for the network perhaps.
             let ours = json.is_object() || text.trim().is_empty();
             let class = if ours { Class::Success } else { Class::Transient };
             let message = if ours { "" } else { "this does not come from CloudWatch Logs" };
             let rejected = json.get("rejectedLogEventsInfo").and_then(|info| rejected(info, sent));
-            return Self { class, status, code: String::new(), message: message.to_owned(), rejected };
+            let (code, retry_after) = (String::new(), reply.retry_after);
+            return Self { class, status, code, message: message.to_owned(), retry_after, rejected };
         }
         let code = reply.error_type.as_deref().or_else(|| json.get("__type").and_then(Json::as_str));
         let code = code.map_or_else(|| xml(&text, "Code"), |code| short_code(code).to_owned());
+        // A name, or nothing: it goes to the log, and is half of what problems are told apart by.
+        let is_name = code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let code = if is_name { code } else { String::new() };
         let message = ["message", "Message"].iter().find_map(|key| json.get(*key).and_then(Json::as_str));
         let message = message.map_or_else(|| xml(&text, "Message"), str::to_owned);
-        Self { class: classify(status, &code), status, code, message, rejected: None }
+        let retry_after = reply.retry_after;
+        Self { class: classify(status, &code), status, code, message, retry_after, rejected: None }
     }
 }
 
@@ -104,8 +117,9 @@ fn classify(status: u16, code: &str) -> Class {
         _ if TRANSIENT.contains(&code) => Class::Transient,
         _ if DENIED.contains(&code) => Class::Denied,
         _ if SIGNATURE.contains(&code) => Class::Signature,
-        _ if matches!(status, 500 | 502 | 503 | 504) => Class::Transient,
-        _ => Class::Poison,
+        _ if POISON.contains(&code) || status == 413 => Class::Poison,
+        _ if status >= 500 || status == 408 || status < 400 => Class::Transient,
+        _ => Class::Unknown,
     }
 }
 
@@ -164,6 +178,13 @@ mod tests {
     }
 
     #[test]
+    fn a_code_is_a_name_or_nothing() {
+        for code in ["a\nb", "token==", &"x".repeat(65)] {
+            assert_eq!(read(400, &format!(r#"{{"__type":{}}}"#, Json::from(code))).code, "", "{code}");
+        }
+    }
+
+    #[test]
     fn every_code_has_its_class() {
         for (status, code, class) in [
             (400, "ThrottlingException", Class::Throttled),
@@ -178,7 +199,11 @@ mod tests {
             (403, "SignatureDoesNotMatch", Class::Signature),
             (400, "InvalidParameterException", Class::Poison),
             (400, "ResourceAlreadyExistsException", Class::Exists),
-            (418, "", Class::Poison),
+            (413, "", Class::Poison),
+            (302, "", Class::Transient),
+            (501, "", Class::Transient),
+            (407, "", Class::Unknown),
+            (400, "SomethingNewException", Class::Unknown),
         ] {
             assert_eq!(classify(status, code), class, "{status} {code}");
         }

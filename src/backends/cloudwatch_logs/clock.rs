@@ -22,6 +22,12 @@ impl Clock {
         shifted.unwrap_or(now)
     }
 
+    /// A time of ours in milliseconds since 1970, as the service's clock would have shown it.
+    pub(super) fn theirs(&self, ours: u64) -> u64 {
+        // Small differences are nobody's fault, and lines keep their distances.
+        if self.ahead.unsigned_abs() > TOLERANCE { ours.saturating_add_signed(self.ahead) } else { ours }
+    }
+
     /// Learns from the `Date` of an answer, taken to be written half-way between the two moments. True if what was signed
     /// with before was so far off that another try makes sense.
     pub(super) fn learn(&mut self, date: Option<SystemTime>, sent: SystemTime, received: SystemTime) -> bool {

@@ -14,6 +14,7 @@ use chrono::{DateTime, SecondsFormat};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
+use super::clock::Clock;
 use crate::backends::{self, Payload};
 use crate::logging::LogLine;
 
@@ -55,10 +56,13 @@ struct LogEvent {
 }
 
 /// The payloads of a batch of lines: every line in one of them, each of them valid.
-pub(super) fn encode(events: &Events, batch: &[Arc<LogLine>]) -> Vec<Payload> {
+pub(super) fn encode(events: &Events, batch: &[Arc<LogLine>], clock: &Clock) -> Vec<Payload> {
     let mut log_events: Vec<LogEvent> = batch
         .iter()
-        .map(|line| LogEvent { timestamp: line.time, message: cut(message(events, line), LARGEST_MESSAGE) })
+        .map(|line| LogEvent {
+            timestamp: clock.theirs(line.time),
+            message: cut(message(events, line), LARGEST_MESSAGE),
+        })
         .collect();
     // Lines of several threads may have changed places; equal times keep their order.
     log_events.sort_by_key(|event| event.timestamp);
@@ -191,7 +195,7 @@ mod tests {
     fn a_line_carries_its_ids_in_both_spellings() {
         let message = "[2026-Nov-22 23:57] 127.0.0.1 GET http /api/activities/home 200 OK ✓";
         for (json, name) in [(true, "cloudwatch_json.txt"), (false, "cloudwatch_text.txt")] {
-            let payloads = encode(&events(json), &[line(1_768_480_496_123, message)]);
+            let payloads = encode(&events(json), &[line(1_768_480_496_123, message)], &Clock::default());
             assert_eq!((payloads.len(), payloads[0].items), (1, 1));
             golden::check(name, &payloads[0].bytes);
         }
@@ -199,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_flat_object_is_what_a_line_is() {
-        let payload = encode(&events(true), &[line(0, "say \"hi\"\n")]).remove(0);
+        let payload = encode(&events(true), &[line(0, "say \"hi\"\n")], &Clock::default()).remove(0);
         let request: Json = serde_json::from_slice(&payload.bytes).unwrap();
         let message: Json = serde_json::from_str(request["logEvents"][0]["message"].as_str().unwrap()).unwrap();
         assert_eq!(message["message"], "say \"hi\"\n");
@@ -210,8 +214,8 @@ mod tests {
 
     #[test]
     fn gzip_unpacks_to_the_same_request() {
-        let plain = encode(&events(true), &[line(1, "x")]).remove(0).bytes;
-        let gzip = encode(&Events { gzip: true, ..events(true) }, &[line(1, "x")]).remove(0).bytes;
+        let plain = encode(&events(true), &[line(1, "x")], &Clock::default()).remove(0).bytes;
+        let gzip = encode(&Events { gzip: true, ..events(true) }, &[line(1, "x")], &Clock::default()).remove(0).bytes;
         let mut unpacked = Vec::new();
         GzDecoder::new(&gzip[..]).read_to_end(&mut unpacked).unwrap();
         assert_eq!(unpacked, plain);
@@ -232,7 +236,7 @@ mod tests {
                     line(time, format!("{n} {}", text.repeat(if long { random(400_000) as usize } else { 3 })))
                 })
                 .collect();
-            let payloads = encode(&events(random(2) == 0), &batch);
+            let payloads = encode(&events(random(2) == 0), &batch, &Clock::default());
             assert_eq!(payloads.iter().map(|payload| payload.items).sum::<usize>(), batch.len());
             for payload in &payloads {
                 check(payload);
