@@ -349,6 +349,6 @@ fn refuse(request: Request, bytes: &[u8]) -> Connection {
 }
 
 /// Keeps a request with its thread and its connection: to drop it could end the process.
-pub(super) fn keep_for_ever(request: Request) {
+fn keep_for_ever(request: Request) {
     std::mem::forget(request);
 }

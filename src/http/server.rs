@@ -123,10 +123,15 @@ impl Server {
         if !traced {
             let trace = self.tracer.untraced(at);
             let (answer, unread) = self.answer_to(&head, &found, &trace, body, None);
-            self.write_access_line(&head, answer.status);
+            let is_logged = log::log_enabled!(target: "access", Level::Debug);
+            if is_logged {
+                self.write_access_line(&head, answer.status);
+            }
             self.render(&head, &answer, unread, None);
             let _ = self.send(request, unread);
-            log::debug!(target: "access", "{}", self.buffers.borrow().access_line);
+            if is_logged {
+                log::debug!(target: "access", "{}", self.buffers.borrow().access_line);
+            }
             return;
         }
         self.page.count_request();
