@@ -6,9 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, NaiveDateTime};
@@ -16,6 +15,7 @@ use flate2::read::GzDecoder;
 use ring::{digest, hmac};
 use serde_json::{Value, json};
 
+use super::connections::Connections;
 use super::time::http_date;
 
 const TARGET: &str = "Logs_20140328.";
@@ -79,9 +79,8 @@ pub struct Event {
 
 /// The service.
 pub struct CloudWatch {
-    addr: SocketAddr,
+    connections: Connections,
     shared: Arc<Shared>,
-    acceptor: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -101,9 +100,6 @@ struct State {
     calls: Vec<Call>,
     /// Every event that was ever accepted, also those whose stream is gone.
     accepted: Vec<Event>,
-    open: Vec<TcpStream>,
-    workers: Vec<JoinHandle<()>>,
-    stopped: bool,
 }
 
 struct Key {
@@ -183,18 +179,17 @@ impl CloudWatch {
     /// Starts without a group.
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let addr = listener.local_addr().expect("a bound socket");
         let shared = Arc::<Shared>::default();
-        let for_acceptor = Arc::clone(&shared);
-        let acceptor = thread::spawn(move || accept(&listener, &for_acceptor));
-        let service = Self { addr, shared, acceptor: Some(acceptor) };
+        let for_connections = Arc::clone(&shared);
+        let connections = Connections::serve(listener, move |stream| serve(stream, &for_connections));
+        let service = Self { connections, shared };
         service.add_key(Self::KEY_ID, Self::SECRET, None);
         service
     }
 
     /// Its base URL.
     pub fn url(&self) -> String {
-        format!("http://{}", self.addr)
+        format!("http://{}", self.connections.addr())
     }
 
     /// Knows this key, from now on. A key with a token is good only together with it.
@@ -230,7 +225,7 @@ impl CloudWatch {
 
     /// Closes every connection; those who wait for an answer notice.
     pub fn hang_up(&self) {
-        self.shared.lock().close_all();
+        self.connections.hang_up();
     }
 
     /// Makes a group that keeps its lines for ever, as somebody else would.
@@ -296,25 +291,6 @@ impl CloudWatch {
             return state.calls.clone();
         }
         panic!("not within {timeout:?}; {}", self.shared.lock().story());
-    }
-}
-
-impl Drop for CloudWatch {
-    fn drop(&mut self) {
-        {
-            let mut state = self.shared.lock();
-            state.stopped = true;
-            state.close_all();
-        }
-        // Wakes the acceptor, which then sees that it is over.
-        let _ = TcpStream::connect(self.addr);
-        if let Some(acceptor) = self.acceptor.take() {
-            let _ = acceptor.join();
-        }
-        let workers = std::mem::take(&mut self.shared.lock().workers);
-        for worker in workers {
-            let _ = worker.join();
-        }
     }
 }
 
@@ -386,12 +362,6 @@ impl State {
             self.tricks.remove(0);
         }
         Some(trick)
-    }
-
-    fn close_all(&mut self) {
-        for stream in self.open.drain(..) {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
     }
 
     /// What happened, for the reader of a test that failed.
@@ -673,19 +643,6 @@ fn unzipped(request: &Request) -> Option<Vec<u8>> {
             GzDecoder::new(&request.raw_body[..]).read_to_end(&mut body).ok().map(|_| body)
         }
         Some(_) => None,
-    }
-}
-
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
-    while let Ok((stream, _)) = listener.accept() {
-        let mut state = shared.lock();
-        if state.stopped {
-            return;
-        }
-        let Ok(to_close) = stream.try_clone() else { continue };
-        state.open.push(to_close);
-        let shared = Arc::clone(shared);
-        state.workers.push(thread::spawn(move || serve(&stream, &shared)));
     }
 }
 

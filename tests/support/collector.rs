@@ -1,13 +1,14 @@
 //! A loopback OTLP/HTTP collector that answers by a script, and can misbehave: hang, hang up, or talk nonsense.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
+
+use super::connections::Connections;
 
 /// What the collector does with one request.
 #[derive(Clone, Debug)]
@@ -43,9 +44,8 @@ pub struct Received {
 
 /// The collector. Dropping it closes every connection and ends every thread.
 pub struct Collector {
-    addr: SocketAddr,
+    connections: Connections,
     shared: Arc<Shared>,
-    acceptor: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -58,9 +58,6 @@ struct Shared {
 struct State {
     script: Vec<Reply>,
     received: Vec<Received>,
-    open: Vec<TcpStream>,
-    workers: Vec<JoinHandle<()>>,
-    stopped: bool,
 }
 
 impl Reply {
@@ -122,12 +119,11 @@ impl Collector {
     /// Starts to answer with `script`, one reply a request; the last one repeats.
     pub fn start(script: impl Into<Vec<Reply>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let addr = listener.local_addr().expect("a bound socket");
         let state = State { script: script.into(), ..State::default() };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
-        let for_acceptor = Arc::clone(&shared);
-        let acceptor = thread::spawn(move || accept(&listener, &for_acceptor));
-        Self { addr, shared, acceptor: Some(acceptor) }
+        let for_connections = Arc::clone(&shared);
+        let connections = Connections::serve(listener, move |stream| serve(stream, &for_connections));
+        Self { connections, shared }
     }
 
     /// A collector that accepts everything.
@@ -137,7 +133,7 @@ impl Collector {
 
     /// Its base URL.
     pub fn url(&self) -> String {
-        format!("http://{}", self.addr)
+        format!("http://{}", self.connections.addr())
     }
 
     /// What came in so far.
@@ -168,27 +164,6 @@ impl Collector {
     }
 }
 
-impl Drop for Collector {
-    fn drop(&mut self) {
-        {
-            let mut state = self.shared.lock();
-            state.stopped = true;
-            for stream in &state.open {
-                let _ = stream.shutdown(Shutdown::Both);
-            }
-        }
-        // Wakes the acceptor, which then sees that it is over.
-        let _ = TcpStream::connect(self.addr);
-        if let Some(acceptor) = self.acceptor.take() {
-            let _ = acceptor.join();
-        }
-        let workers = std::mem::take(&mut self.shared.lock().workers);
-        for worker in workers {
-            let _ = worker.join();
-        }
-    }
-}
-
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -205,19 +180,6 @@ impl Shared {
         state.received.push(request);
         self.changed.notify_all();
         reply
-    }
-}
-
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
-    while let Ok((stream, _)) = listener.accept() {
-        let mut state = shared.lock();
-        if state.stopped {
-            return;
-        }
-        let Ok(to_close) = stream.try_clone() else { continue };
-        state.open.push(to_close);
-        let shared = Arc::clone(shared);
-        state.workers.push(thread::spawn(move || serve(&stream, &shared)));
     }
 }
 

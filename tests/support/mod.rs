@@ -9,6 +9,7 @@
 mod client;
 mod cloudwatch;
 mod collector;
+mod connections;
 mod output;
 mod program;
 mod temp_dir;

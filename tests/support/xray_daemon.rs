@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::collector::Reply;
+use super::connections::Connections;
 
 /// When the rules were changed that [`XRayDaemon::set_rules`] answers, in seconds since 1970.
 pub const RULES_MODIFIED: f64 = 1_530_558_121.0;
@@ -42,8 +43,9 @@ pub struct Question {
 pub struct XRayDaemon {
     addr: SocketAddr,
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
-    answers: bool,
+    receiver: Option<JoinHandle<()>>,
+    /// None while nobody answers by TCP. Held only to be dropped.
+    _connections: Option<Connections>,
 }
 
 struct Shared {
@@ -57,8 +59,6 @@ struct State {
     /// The pages of the rules; `NextToken` of a page is the place of the next.
     rules: Vec<Reply>,
     targets: Reply,
-    open: Vec<TcpStream>,
-    workers: Vec<JoinHandle<()>>,
     stopped: bool,
 }
 
@@ -129,19 +129,14 @@ impl XRayDaemon {
             questions: Vec::new(),
             rules: vec![no_credentials.clone()],
             targets: no_credentials,
-            open: Vec::new(),
-            workers: Vec::new(),
             stopped: false,
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
-        let mut threads = Vec::new();
         let sink = Arc::clone(&shared);
-        threads.push(thread::spawn(move || receive(&socket, &sink)));
-        if answers {
-            let acceptor = Arc::clone(&shared);
-            threads.push(thread::spawn(move || accept(&listener, &acceptor)));
-        }
-        Some(Self { addr, shared, threads, answers })
+        let receiver = Some(thread::spawn(move || receive(&socket, &sink)));
+        let for_connections = Arc::clone(&shared);
+        let connections = answers.then(|| Connections::serve(listener, move |stream| serve(stream, &for_connections)));
+        Some(Self { addr, shared, receiver, _connections: connections })
     }
 
     /// Where it listens, by UDP and TCP.
@@ -246,25 +241,12 @@ impl XRayDaemon {
 
 impl Drop for XRayDaemon {
     fn drop(&mut self) {
-        {
-            let mut state = self.shared.lock();
-            state.stopped = true;
-            for stream in &state.open {
-                let _ = stream.shutdown(Shutdown::Both);
-            }
-        }
-        // Wakes both threads, which then see that it is over.
+        self.shared.lock().stopped = true;
+        // Wakes the receiver, which then sees that it is over.
         let any = SocketAddr::new(self.addr.ip(), 0);
         let _ = UdpSocket::bind(any).and_then(|socket| socket.send_to(b"", self.addr));
-        if self.answers {
-            let _ = TcpStream::connect(self.addr);
-        }
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
-        let workers = std::mem::take(&mut self.shared.lock().workers);
-        for worker in workers {
-            let _ = worker.join();
+        if let Some(receiver) = self.receiver.take() {
+            let _ = receiver.join();
         }
     }
 }
@@ -327,19 +309,6 @@ fn receive(socket: &UdpSocket, shared: &Shared) {
         if state.stopped {
             return;
         }
-    }
-}
-
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
-    while let Ok((stream, _)) = listener.accept() {
-        let mut state = shared.lock();
-        if state.stopped {
-            return;
-        }
-        let Ok(to_close) = stream.try_clone() else { continue };
-        state.open.push(to_close);
-        let shared = Arc::clone(shared);
-        state.workers.push(thread::spawn(move || serve(&stream, &shared)));
     }
 }
 
