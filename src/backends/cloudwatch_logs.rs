@@ -41,8 +41,9 @@ use super::{Backend, Outcome, Payload, Plugin, one_line};
 use crate::delivery::Problem;
 use crate::logging::LogLine;
 use crate::wire::aws_credentials::CredentialChain;
-use crate::wire::http::{Call, CallError, HttpClient, shown};
-use crate::wire::sigv4::{Request, Secrets, Signer};
+use crate::wire::exchange::{Exchange, Signing};
+use crate::wire::http::{Call, CallError, HttpClient, host_header, shown};
+use crate::wire::sigv4::{Request, Secrets, Signer, X_AMZ_SECURITY_TOKEN};
 
 pub(in crate::backends) use settings::log_group_if_on;
 
@@ -50,6 +51,7 @@ pub(in crate::backends) use settings::log_group_if_on;
 pub const PLUGIN: Plugin = Plugin { name: NAME, toml: settings::TOML, plan: settings::plan };
 
 const NAME: &str = "cloudwatch";
+const PUT_LOG_EVENTS: &str = "PutLogEvents";
 /// How long a batch with all that belongs to it may take: a megabyte is a lot for some uplinks.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -66,6 +68,8 @@ struct CloudWatchLogs {
     /// The group was made here, and its retention is not set yet.
     retention_due: bool,
     retention_said: bool,
+    /// The calls of the delivery that is going on.
+    seen: Vec<Exchange>,
 }
 
 /// Why a call did not get a useful answer.
@@ -81,8 +85,44 @@ impl Backend<LogLine> for CloudWatchLogs {
         encode(&self.events, batch, &self.clock)
     }
 
-    fn deliver(&mut self, payload: &Payload, patience: Option<Duration>) -> Outcome {
-        let deadline = Instant::now() + patience.unwrap_or(PATIENCE);
+    fn deliver(&mut self, payload: &Payload, patience: Option<Duration>, seen: &mut Vec<Exchange>) -> Outcome {
+        let outcome = self.deliver_until(payload, Instant::now() + patience.unwrap_or(PATIENCE));
+        seen.append(&mut self.seen);
+        outcome
+    }
+
+    /// Lines wait in the queue until the service takes them; what the queue cannot hold is dropped and counted.
+    fn budget(&self) -> Option<Duration> {
+        None
+    }
+}
+
+impl CloudWatchLogs {
+    fn new(
+        events: Events,
+        retention_days: u64,
+        client: HttpClient,
+        url: String,
+        signer: Signer,
+        credentials: CredentialChain,
+    ) -> Self {
+        let host = host_header(&url);
+        Self {
+            events,
+            retention_days,
+            client,
+            url,
+            host,
+            signer,
+            credentials,
+            clock: Clock::default(),
+            retention_due: false,
+            retention_said: false,
+            seen: Vec::new(),
+        }
+    }
+
+    fn deliver_until(&mut self, payload: &Payload, deadline: Instant) -> Outcome {
         // Each remedy is tried once; what helps not the first time helps not the second.
         let (mut created, mut refreshed, mut clock_set) = (false, false, false);
         self.set_retention(deadline);
@@ -113,39 +153,9 @@ impl Backend<LogLine> for CloudWatchLogs {
         }
     }
 
-    /// Lines wait in the queue until the service takes them; what the queue cannot hold is dropped and counted.
-    fn budget(&self) -> Option<Duration> {
-        None
-    }
-}
-
-impl CloudWatchLogs {
-    fn new(
-        events: Events,
-        retention_days: u64,
-        client: HttpClient,
-        url: String,
-        signer: Signer,
-        credentials: CredentialChain,
-    ) -> Self {
-        let host = host_header(&url);
-        Self {
-            events,
-            retention_days,
-            client,
-            url,
-            host,
-            signer,
-            credentials,
-            clock: Clock::default(),
-            retention_due: false,
-            retention_said: false,
-        }
-    }
-
     fn put(&mut self, payload: &Payload, deadline: Instant) -> Result<(Answer, bool), Failed> {
         let encoding = self.events.gzip.then_some("gzip");
-        self.call("PutLogEvents", &payload.bytes, encoding, payload.items, deadline)
+        self.call(PUT_LOG_EVENTS, &payload.bytes, encoding, payload.items, deadline)
     }
 
     /// Makes the stream; if its group is missing too, the group with its retention, and then the stream.
@@ -228,12 +238,22 @@ impl CloudWatchLogs {
             secret_access_key: &credentials.secret_access_key,
             session_token: credentials.session_token.as_deref(),
         };
-        headers.extend(self.signer.sign(&request, &secrets, now).headers());
+        let signed = self.signer.sign(&request, &secrets, now);
+        headers.extend(signed.headers());
         headers.push(header("user-agent", concat!("cruddur/", env!("CARGO_PKG_VERSION"))));
         let patience = Some(deadline.saturating_duration_since(Instant::now()));
         let sent = SystemTime::now();
-        let reply =
-            self.client.post(&Call { url: &self.url, headers: &headers, body, patience }).map_err(Failed::Call)?;
+        let call = Call { url: &self.url, headers: &headers, body, patience };
+        let reply = self.client.post(&call);
+        let may_be_shown = |name: &str| name != X_AMZ_SECURITY_TOKEN;
+        let exchange = Exchange::post(&call, reply.as_ref(), may_be_shown, &[secrets.secret_access_key]);
+        let (canonical_request, string_to_sign) = (signed.canonical_request, signed.string_to_sign);
+        self.seen.push(Exchange {
+            body: (operation != PUT_LOG_EVENTS).then(|| body.to_vec()),
+            signing: Some(Signing { canonical_request, string_to_sign }),
+            ..exchange
+        });
+        let reply = reply.map_err(Failed::Call)?;
         let mut answer = Answer::read(&reply, items);
         // Some services repeat what they refuse.
         for secret in [Some(&credentials.secret_access_key), credentials.session_token.as_ref()].into_iter().flatten() {
@@ -316,11 +336,4 @@ impl CloudWatchLogs {
         };
         Outcome::Later { after: None, said: Problem { kind: kind.to_owned(), text } }
     }
-}
-
-fn host_header(url: &str) -> String {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let authority = rest.split(['/', '?']).next().unwrap_or(rest);
-    let usual = if url.starts_with("https://") { ":443" } else { ":80" };
-    authority.strip_suffix(usual).unwrap_or(authority).to_owned()
 }

@@ -31,6 +31,7 @@ use crate::delivery::{BatchLimits, Problem};
 use crate::settings::{Settings, SettingsError, Sources, Table, batch_limits};
 use crate::trace::FinishedTrace;
 use crate::trace::span::Attribute;
+use crate::wire::exchange::Exchange;
 use crate::wire::stdout;
 
 /// `[console]`.
@@ -84,10 +85,12 @@ impl Backend<FinishedTrace> for Console {
                 tree::write(&mut bytes, trace);
             }
         }
-        vec![Payload { bytes, items: batch.iter().map(|trace| trace.spans.len()).sum(), trimmed: None }]
+        let items = batch.iter().map(|trace| trace.spans.len()).sum();
+        vec![Payload { bytes, items, traces: batch.iter().map(|trace| trace.trace_id).collect(), trimmed: None }]
     }
 
-    fn deliver(&mut self, payload: &Payload, _: Option<Duration>) -> Outcome {
+    fn deliver(&mut self, payload: &Payload, _: Option<Duration>, seen: &mut Vec<Exchange>) -> Outcome {
+        seen.push(Exchange::one_way("standard output".to_owned()));
         match stdout::write(&payload.bytes) {
             Ok(()) => Outcome::Delivered,
             Err(error) => {

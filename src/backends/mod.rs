@@ -21,7 +21,9 @@ use crate::delivery::{BatchLimits, Problem, Stop};
 use crate::logging::LogLine;
 use crate::settings::{Settings, SettingsError, Sources, Table};
 use crate::trace::FinishedTrace;
+use crate::trace::id::TraceId;
 use crate::trace::sampler::BackendSampler;
+use crate::wire::exchange::Exchange;
 
 /// All backends there are.
 pub const BACKENDS: &[Plugin] = &[console::PLUGIN, otlp_http::PLUGIN, xray_udp::PLUGIN, cloudwatch_logs::PLUGIN];
@@ -32,7 +34,8 @@ pub trait Backend<T>: Send {
     fn encode(&self, batch: &[Arc<T>]) -> Vec<Payload>;
 
     /// Sends one payload and says what the other side made of it. It returns within `patience`, if there is a limit.
-    fn deliver(&mut self, payload: &Payload, patience: Option<Duration>) -> Outcome;
+    /// What left and what came back goes to `seen`, without secrets.
+    fn deliver(&mut self, payload: &Payload, patience: Option<Duration>, seen: &mut Vec<Exchange>) -> Outcome;
 
     /// How long all tries of one payload may take together; `None`: for ever.
     fn budget(&self) -> Option<Duration>;
@@ -50,6 +53,8 @@ pub struct Payload {
     pub bytes: Vec<u8>,
     /// How many spans or lines they carry.
     pub items: usize,
+    /// The traces that these belong to.
+    pub traces: Vec<TraceId>,
     /// What had to be left out to make them fit, if anything had to.
     pub trimmed: Option<Problem>,
 }

@@ -42,6 +42,7 @@ use super::{Backend, Outcome, Payload, Plugin, one_line};
 use crate::delivery::Problem;
 use crate::trace::FinishedTrace;
 use crate::trace::span::Attribute;
+use crate::wire::exchange::Exchange;
 use crate::wire::http::{Call, CallError, HttpClient, Reply, shown};
 
 /// `[honeycomb]`.
@@ -69,9 +70,11 @@ impl Backend<FinishedTrace> for OtlpHttp {
         payloads
     }
 
-    fn deliver(&mut self, payload: &Payload, patience: Option<Duration>) -> Outcome {
+    fn deliver(&mut self, payload: &Payload, patience: Option<Duration>, seen: &mut Vec<Exchange>) -> Outcome {
         let call = Call { url: &self.url, headers: &self.headers, body: &payload.bytes, patience };
-        match self.client.post(&call) {
+        let reply = self.client.post(&call);
+        seen.push(Exchange::post(&call, reply.as_ref(), |name| settings::NO_SECRET.contains(&name), &[]));
+        match reply {
             Ok(reply) => self.answered(&reply, payload.bytes.len()),
             Err(error) => self.unanswered(&error),
         }

@@ -28,6 +28,7 @@
 //! Specification: <https://docs.aws.amazon.com/xray/latest/devguide/xray-api-segmentdocuments.html>,
 //! <https://docs.aws.amazon.com/xray/latest/devguide/xray-api-sendingdata.html#xray-api-daemon>.
 
+mod cause;
 mod encode;
 mod rules;
 mod settings;
@@ -39,6 +40,7 @@ use self::encode::{Documents, encode};
 use super::{Backend, Outcome, Payload, Plugin};
 use crate::delivery::Problem;
 use crate::trace::FinishedTrace;
+use crate::wire::exchange::Exchange;
 use crate::wire::udp::{DatagramSender, HostPort, SendError, Sent};
 
 /// `[xray]`.
@@ -55,6 +57,8 @@ struct XRayUdp {
     documents: Documents,
     sender: DatagramSender,
     daemon: HostPort,
+    /// What a delivery is shown to go to: `udp 127.0.0.1:2000`.
+    to: String,
     /// Where the daemon's address came from.
     daemon_origin: String,
     /// How many spans the last datagram had.
@@ -72,7 +76,7 @@ impl Backend<FinishedTrace> for XRayUdp {
         payloads
     }
 
-    fn deliver(&mut self, payload: &Payload, _: Option<Duration>) -> Outcome {
+    fn deliver(&mut self, payload: &Payload, _: Option<Duration>, seen: &mut Vec<Exchange>) -> Outcome {
         // At the end of the program the waits are cut short, and all that waits would go to nobody, and count as delivered.
         if let Some((at, said)) = &self.refused
             && at.elapsed() < QUIET
@@ -81,6 +85,7 @@ impl Backend<FinishedTrace> for XRayUdp {
         }
         self.refused = None;
         let sent = self.sender.send(&payload.bytes);
+        seen.push(Exchange::one_way(self.to.clone()));
         let last_items = std::mem::replace(&mut self.last_items, if sent.is_ok() { payload.items } else { 0 });
         let (daemon, origin) = (&self.daemon, &self.daemon_origin);
         let problem = |kind: &str, text: String| Problem { kind: kind.to_owned(), text };

@@ -10,10 +10,13 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
+use super::deliveries::Deliveries;
 use crate::sync::lock;
 
 /// The books of one backend.
 pub struct Ledger {
+    /// The last deliveries.
+    pub deliveries: Deliveries,
     name: &'static str,
     unit: &'static str,
     counts: Counts,
@@ -102,6 +105,7 @@ impl Ledger {
     #[must_use]
     pub fn new(name: &'static str, unit: &'static str) -> Self {
         Self {
+            deliveries: Deliveries::default(),
             name,
             unit,
             counts: Counts::default(),

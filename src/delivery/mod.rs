@@ -10,6 +10,7 @@
 //! The request thread pays for a push into each queue. A queue that is full drops the newest and counts it; nothing in
 //! here makes a request wait or fail.
 
+mod deliveries;
 mod ledger;
 mod queue;
 mod worker;
@@ -29,6 +30,7 @@ use crate::trace::FinishedTrace;
 use crate::trace::id::IdSource;
 use crate::trace::sampler::BackendSampler;
 
+pub use deliveries::{Deliveries, Delivery, End};
 pub use ledger::{LastError, Ledger, Problem, Totals};
 pub use queue::{BatchLimits, Pushed, Queue, Weigh};
 pub use worker::Stop;

@@ -43,19 +43,22 @@ impl<T: Weigh> Worker<T> {
                     if let Some(problem) = &payload.trimmed {
                         self.ledger.trimmed(problem);
                     }
-                    self.deliver(&payload);
-                    settled += payload.items;
+                    let items = payload.items;
+                    self.deliver(&Arc::new(payload));
+                    settled += items;
                 }
             }));
             if worked.is_err() {
                 let text =
                     "a bug: the panic above came from encoding or sending a batch, which is lost; please report it";
+                self.ledger.deliveries.gave_up();
                 self.ledger.gave_up(weight - settled, &Problem { kind: "panic".to_owned(), text: text.to_owned() });
             }
         }
     }
 
-    fn deliver(&mut self, payload: &Payload) {
+    fn deliver(&mut self, payload: &Arc<Payload>) {
+        self.ledger.deliveries.begin(payload);
         let count = payload.items;
         let mut retry = Retry::new(self.backend.budget(), self.backend.longest_wait());
         let mut reconnected = false;
@@ -63,7 +66,10 @@ impl<T: Weigh> Worker<T> {
             let deadline = self.stop.deadline();
             let until_exit = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let patience = [retry.left(), until_exit].into_iter().flatten().min();
-            let (after, problem) = match self.backend.deliver(payload, patience) {
+            let mut seen = Vec::new();
+            let outcome = self.backend.deliver(payload, patience, &mut seen);
+            self.ledger.deliveries.tried(seen, &outcome);
+            let (after, problem) = match outcome {
                 Outcome::Delivered => return self.ledger.delivered(count),
                 Outcome::DeliveredAfterLoss { lost, said } => {
                     self.ledger.lost_after_all(lost, &said);
@@ -84,16 +90,21 @@ impl<T: Weigh> Worker<T> {
             };
             // After the call to stop, waiting for better times makes no sense.
             if deadline.is_some() {
-                return self.ledger.gave_up(count, &problem);
+                return self.give_up(count, &problem);
             }
             let Some(wait) = retry.wait(after, self.random.fraction()) else {
-                return self.ledger.gave_up(count, &problem);
+                return self.give_up(count, &problem);
             };
             self.ledger.will_retry(&problem);
             if self.stop.interrupts(wait) && after.is_some() {
-                return self.ledger.gave_up(count, &problem);
+                return self.give_up(count, &problem);
             }
         }
+    }
+
+    fn give_up(&self, count: usize, problem: &Problem) {
+        self.ledger.deliveries.gave_up();
+        self.ledger.gave_up(count, problem);
     }
 }
 

@@ -1,6 +1,7 @@
 //! HTTP calls that carry telemetry. They are never traced themselves, follow no redirect (the key would go along), and
 //! cannot outlast the patience they are given.
 
+use std::fmt;
 use std::io::{self, ErrorKind, Read};
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
@@ -35,6 +36,8 @@ pub struct Call<'a> {
 pub struct Reply {
     /// The status code.
     pub status: u16,
+    /// Status line and headers, as text.
+    pub head: String,
     /// `Retry-After`, if it could be read.
     pub retry_after: Option<Duration>,
     /// Where a 3xx points to.
@@ -163,6 +166,16 @@ pub fn host(url: &str) -> String {
     host.map_or_else(String::new, |host| host.trim_matches(['[', ']']).to_owned())
 }
 
+/// What the `host` header says: the port only where it is not the usual one.
+#[must_use]
+pub fn host_header(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    let host = authority.rsplit('@').next().unwrap_or(authority);
+    let usual = if url.starts_with("https://") { ":443" } else { ":80" };
+    host.strip_suffix(usual).unwrap_or(host).to_owned()
+}
+
 fn prepared<B>(mut request: RequestBuilder<B>, call: &Call<'_>) -> RequestBuilder<B> {
     for (name, value) in call.headers {
         request = request.header(name, value);
@@ -179,12 +192,21 @@ fn reply(response: Result<Response<Body>, ureq::Error>) -> Result<Reply, CallErr
     let date = date.and_then(|date| DateTime::parse_from_rfc2822(date).ok()).map(SystemTime::from);
     let error_type = header("x-amzn-errortype").map(str::to_owned);
     let status = response.status().as_u16();
+    let head = head(&response);
     let mut body = Vec::new();
     let reader = response.body_mut().as_reader();
     // An answer that breaks off is as good as its beginning: the status has come.
     let _ = reader.take(LONGEST_ANSWER + 1).read_to_end(&mut body);
     let too_long = body.len() as u64 > LONGEST_ANSWER;
-    Ok(Reply { status, retry_after, location, date, error_type, body, too_long })
+    Ok(Reply { status, head, retry_after, location, date, error_type, body, too_long })
+}
+
+fn head(response: &Response<Body>) -> String {
+    let mut head = format!("{:?} {}\r\n", response.version(), response.status());
+    for (name, value) in response.headers() {
+        head.push_str(&format!("{name}: {}\r\n", String::from_utf8_lossy(value.as_bytes())));
+    }
+    head + "\r\n"
 }
 
 fn is_this_machine(url: &str) -> bool {
@@ -200,6 +222,20 @@ fn parse_certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, String> {
         })
         .collect();
     if certificates.is_empty() { Err("no PEM certificate in it".to_owned()) } else { Ok(certificates) }
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused => f.write_str("nobody listens there"),
+            Self::UnknownHost => f.write_str("the host name has no address"),
+            Self::Timeout => f.write_str("no answer in time"),
+            Self::Closed => f.write_str("the connection ended before an answer came"),
+            Self::Tls(why) => write!(f, "TLS failed: {why}"),
+            Self::NotHttp(why) => write!(f, "what answers is not HTTP/1.1: {why}"),
+            Self::Other(why) => f.write_str(why),
+        }
+    }
 }
 
 impl From<&ureq::Error> for CallError {

@@ -1,6 +1,7 @@
 //! Stage 5: bytes leave the process. No other folder does I/O for telemetry.
 
 pub mod aws_credentials;
+pub mod exchange;
 pub mod http;
 pub mod retry;
 pub mod sigv4;

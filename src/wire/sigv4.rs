@@ -130,7 +130,8 @@ pub const NEVER_SIGNED: [&str; 9] = [
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 const X_AMZ_DATE: &str = "x-amz-date";
-const X_AMZ_SECURITY_TOKEN: &str = "x-amz-security-token";
+/// The header that carries a session token.
+pub const X_AMZ_SECURITY_TOKEN: &str = "x-amz-security-token";
 
 /// All but `A-Z a-z 0-9 - _ . ~` is percent-encoded, byte by byte, with capital hex digits.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');

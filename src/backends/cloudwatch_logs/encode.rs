@@ -17,6 +17,7 @@ use serde::ser::{SerializeMap, Serializer};
 use super::clock::Clock;
 use crate::backends::{self, Payload};
 use crate::logging::LogLine;
+use crate::trace::id::TraceId;
 
 /// How lines are written.
 #[derive(Clone, Debug)]
@@ -53,6 +54,8 @@ struct PutLogEvents<'a> {
 struct LogEvent {
     timestamp: u64,
     message: String,
+    #[serde(skip)]
+    trace: Option<TraceId>,
 }
 
 /// The payloads of a batch of lines: every line in one of them, each of them valid.
@@ -62,6 +65,7 @@ pub(super) fn encode(events: &Events, batch: &[Arc<LogLine>], clock: &Clock) -> 
         .map(|line| LogEvent {
             timestamp: clock.theirs(line.time),
             message: cut(message(events, line), LARGEST_MESSAGE),
+            trace: line.span.map(|span| span.trace_id),
         })
         .collect();
     // Lines of several threads may have changed places; equal times keep their order.
@@ -94,7 +98,10 @@ fn payload(events: &Events, log_events: &[LogEvent]) -> Payload {
     if events.gzip {
         bytes = backends::gzip(&bytes);
     }
-    Payload { bytes, items: log_events.len(), trimmed: None }
+    // The lines of a request stand together, mostly.
+    let mut traces: Vec<TraceId> = log_events.iter().filter_map(|event| event.trace).collect();
+    traces.dedup();
+    Payload { bytes, items: log_events.len(), traces, trimmed: None }
 }
 
 /// `{"time":"2026-11-22T23:57:13.123Z","level":"INFO","target":"access","message":"[2026-Nov-22 23:57] 127.0.0.1 ...",

@@ -31,7 +31,8 @@ pub(super) fn encode(
         return;
     }
     let items = batch.iter().map(|trace| trace.spans.len()).sum();
-    payloads.push(Payload { bytes: if gzip { backends::gzip(&bytes) } else { bytes }, items, trimmed: None });
+    let traces = batch.iter().map(|trace| trace.trace_id).collect();
+    payloads.push(Payload { bytes: if gzip { backends::gzip(&bytes) } else { bytes }, items, traces, trimmed: None });
 }
 
 const EXPECTED_BYTES_PER_TRACE: usize = 1200;

@@ -6,12 +6,13 @@ use std::collections::HashMap;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::NAME;
+use super::cause::{Cause, exception_id, exceptions, has_exception};
 use crate::backends::Payload;
 use crate::delivery::Problem;
 use crate::plain_json::Plain;
 use crate::trace::sampler::Reason;
 use crate::trace::sampler::xray::sanitised_name;
-use crate::trace::span::{Attribute, Event, Metadata, SpanData, SpanKind};
+use crate::trace::span::{Attribute, Metadata, SpanData, SpanKind};
 use crate::trace::{FinishedTrace, Value};
 
 /// What all documents have in common.
@@ -27,8 +28,8 @@ const HEADER: &[u8] = b"{\"format\":\"json\",\"version\":1}\n";
 /// The limit is "64 kB"; this is below either reading of it, and below what a datagram holds.
 const LARGEST: usize = 64_000;
 /// Strings of the http block.
-const MAX_STRING: usize = 250;
-const MAX_ANNOTATION_VALUE: usize = 1000;
+pub(super) const MAX_STRING: usize = 250;
+pub(super) const MAX_ANNOTATION_VALUE: usize = 1000;
 const MAX_ANNOTATION_KEY: usize = 500;
 /// Annotations that are indexed, in a whole trace.
 const MAX_ANNOTATIONS: usize = 50;
@@ -131,7 +132,7 @@ impl<'a> Tree<'a> {
             if self.nodes[index].depth <= MAX_DEPTH {
                 let whole = self.datagram(index, Trim::default());
                 if fits(&whole) {
-                    payloads.push(Payload { bytes: whole, items: self.nodes[index].size, trimmed: None });
+                    payloads.push(self.payload(whole, self.nodes[index].size, None));
                     continue;
                 }
             }
@@ -163,7 +164,11 @@ impl<'a> Tree<'a> {
                 format!("a document of more than {LARGEST} bytes went without its {what}; it is that of {name:?}");
             Problem { kind: "trimmed".to_owned(), text }
         });
-        Payload { bytes, items: 1, trimmed }
+        self.payload(bytes, 1, trimmed)
+    }
+
+    fn payload(&self, bytes: Vec<u8>, items: usize, trimmed: Option<Problem>) -> Payload {
+        Payload { bytes, items, traces: vec![self.trace.trace_id], trimmed }
     }
 
     fn datagram(&self, index: usize, trim: Trim) -> Vec<u8> {
@@ -349,78 +354,6 @@ fn url(span: &SpanData) -> Option<String> {
     })
 }
 
-/// An exception, or the id of one that stands elsewhere in the document.
-enum Cause<'a> {
-    Here { exceptions: Vec<ExceptionJson<'a>> },
-    There(String),
-}
-
-impl Serialize for Cause<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Here { exceptions } => {
-                let mut object = serializer.serialize_map(Some(1))?;
-                object.serialize_entry("exceptions", exceptions)?;
-                object.end()
-            }
-            Self::There(id) => serializer.serialize_str(id),
-        }
-    }
-}
-
-/// `{"id":"0f910026178b71eb","type":"KeyError","message":"missing field","remote":false,"stack":[{"path":"src/x.rs","line":42,
-/// "label":"create_activity"}]}`
-#[derive(serde::Serialize)]
-struct ExceptionJson<'a> {
-    id: String,
-    r#type: &'a str,
-    message: &'a str,
-    remote: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stack: Option<[StackFrame<'a>; 1]>,
-}
-
-#[derive(serde::Serialize)]
-struct StackFrame<'a> {
-    path: &'a str,
-    line: u32,
-    label: &'a str,
-}
-
-fn has_exception(span: &SpanData) -> bool {
-    span.events.iter().any(|event| event.name == "exception")
-}
-
-fn exceptions(span: &SpanData, trim: bool) -> Vec<ExceptionJson<'_>> {
-    let (most, longest) = if trim { (1, MAX_STRING) } else { (MAX_EXCEPTIONS, MAX_ANNOTATION_VALUE) };
-    let events = span.events.iter().filter(|event| event.name == "exception").take(most);
-    events
-        .enumerate()
-        .map(|(number, event)| ExceptionJson {
-            id: exception_id(span, number),
-            r#type: cut(event_text(event, "exception.type"), MAX_STRING),
-            message: cut(event_text(event, "exception.message"), longest),
-            remote: span.kind == SpanKind::Client,
-            stack: frame(event_text(event, "exception.stacktrace"), &span.name).map(|frame| [frame]),
-        })
-        .collect()
-}
-
-const MAX_EXCEPTIONS: usize = 8;
-
-/// Exceptions have ids of their own; ours follow from the span's, so that the segment can name it without a look-up.
-fn exception_id(span: &SpanData, number: usize) -> String {
-    let span_id = u64::from_str_radix(span.id.hex().as_str(), 16).unwrap_or(0);
-    format!("{:016x}", span_id ^ (0xe << 60) ^ (number as u64 + 1))
-}
-
-/// `at src/http/routes.rs:149:21`
-fn frame<'a>(stacktrace: &'a str, label: &'a str) -> Option<StackFrame<'a>> {
-    let mut parts = stacktrace.strip_prefix("at ")?.rsplitn(3, ':');
-    let (_column, line, path) = (parts.next()?, parts.next()?, parts.next()?);
-    Some(StackFrame { path: cut(path, MAX_STRING), line: line.parse().ok()?, label: cut(label, MAX_STRING) })
-}
-
 #[derive(serde::Serialize)]
 struct Aws<'a> {
     xray: XRay<'a>,
@@ -576,16 +509,8 @@ fn int(span: &SpanData, key: &str) -> Option<i64> {
     }
 }
 
-fn event_text<'a>(event: &'a Event, key: &str) -> &'a str {
-    let found = event.attributes.iter().find(|attribute| attribute.key == key);
-    match found.map(|attribute| &attribute.value) {
-        Some(Value::String(text)) => text,
-        _ => "",
-    }
-}
-
 /// The first `characters` of `text`.
-fn cut(text: &str, characters: usize) -> &str {
+pub(super) fn cut(text: &str, characters: usize) -> &str {
     text.char_indices().nth(characters).map_or(text, |(end, _)| &text[..end])
 }
 

@@ -135,6 +135,7 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
     plan.switch = Switch::On(Sink::Traces(Box::new(XRayUdp {
         documents: Documents { service_name: service.to_string(), log_group: log_group_if_on(sources)? },
         sender: DatagramSender::new(udp.clone()),
+        to: format!("udp {udp}"),
         daemon: udp,
         daemon_origin: match address.origin {
             Origin::Default => "daemon_address in [xray]".to_owned(),

@@ -1,0 +1,89 @@
+//! Why a span failed, as X-Ray documents say it: the exceptions, or the id of one that stands in a subsegment.
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use super::encode::{MAX_ANNOTATION_VALUE, MAX_STRING, cut};
+use crate::trace::Value;
+use crate::trace::span::{Event, SpanData, SpanKind};
+
+/// An exception, or the id of one that stands elsewhere in the document.
+pub(super) enum Cause<'a> {
+    Here { exceptions: Vec<ExceptionJson<'a>> },
+    There(String),
+}
+
+impl Serialize for Cause<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Here { exceptions } => {
+                let mut object = serializer.serialize_map(Some(1))?;
+                object.serialize_entry("exceptions", exceptions)?;
+                object.end()
+            }
+            Self::There(id) => serializer.serialize_str(id),
+        }
+    }
+}
+
+/// `{"id":"0f910026178b71eb","type":"KeyError","message":"missing field","remote":false,"stack":[{"path":"src/x.rs","line":42,
+/// "label":"create_activity"}]}`
+#[derive(serde::Serialize)]
+pub(super) struct ExceptionJson<'a> {
+    id: String,
+    r#type: &'a str,
+    message: &'a str,
+    remote: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stack: Option<[StackFrame<'a>; 1]>,
+}
+
+#[derive(serde::Serialize)]
+struct StackFrame<'a> {
+    path: &'a str,
+    line: u32,
+    label: &'a str,
+}
+
+/// Whether something ended it early.
+pub(super) fn has_exception(span: &SpanData) -> bool {
+    span.events.iter().any(|event| event.name == "exception")
+}
+
+/// What ended it early; `trim`: only the beginning of the first.
+pub(super) fn exceptions(span: &SpanData, trim: bool) -> Vec<ExceptionJson<'_>> {
+    let (most, longest) = if trim { (1, MAX_STRING) } else { (MAX_EXCEPTIONS, MAX_ANNOTATION_VALUE) };
+    let events = span.events.iter().filter(|event| event.name == "exception").take(most);
+    events
+        .enumerate()
+        .map(|(number, event)| ExceptionJson {
+            id: exception_id(span, number),
+            r#type: cut(event_text(event, "exception.type"), MAX_STRING),
+            message: cut(event_text(event, "exception.message"), longest),
+            remote: span.kind == SpanKind::Client,
+            stack: frame(event_text(event, "exception.stacktrace"), &span.name).map(|frame| [frame]),
+        })
+        .collect()
+}
+
+const MAX_EXCEPTIONS: usize = 8;
+
+/// Exceptions have ids of their own; ours follow from the span's, so that the segment can name it without a look-up.
+pub(super) fn exception_id(span: &SpanData, number: usize) -> String {
+    let span_id = u64::from_str_radix(span.id.hex().as_str(), 16).unwrap_or(0);
+    format!("{:016x}", span_id ^ (0xe << 60) ^ (number as u64 + 1))
+}
+
+/// `at src/http/routes.rs:149:21`
+fn frame<'a>(stacktrace: &'a str, label: &'a str) -> Option<StackFrame<'a>> {
+    let mut parts = stacktrace.strip_prefix("at ")?.rsplitn(3, ':');
+    let (_column, line, path) = (parts.next()?, parts.next()?, parts.next()?);
+    Some(StackFrame { path: cut(path, MAX_STRING), line: line.parse().ok()?, label: cut(label, MAX_STRING) })
+}
+
+fn event_text<'a>(event: &'a Event, key: &str) -> &'a str {
+    let found = event.attributes.iter().find(|attribute| attribute.key == key);
+    match found.map(|attribute| &attribute.value) {
+        Some(Value::String(text)) => text,
+        _ => "",
+    }
+}

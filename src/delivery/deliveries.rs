@@ -1,0 +1,247 @@
+//! The last deliveries of one backend: the bytes, the calls that carried them, and what came of it. Bounded in number and
+//! in bytes; the oldest makes room.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+
+use crate::backends::{Outcome, Payload};
+use crate::sync::lock;
+use crate::wire::exchange::Exchange;
+
+/// A bounded list of deliveries.
+#[derive(Default)]
+pub struct Deliveries(Mutex<State>);
+
+/// One payload on its way, or at its end.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Counted from 1 since the start.
+    pub number: u64,
+    /// The bytes.
+    pub payload: Arc<Payload>,
+    /// When the first try began.
+    pub began: DateTime<Utc>,
+    /// From the beginning of the first try to the end of the last one.
+    pub took: Duration,
+    /// How many tries there were.
+    pub tries: u32,
+    /// The calls of the last try, without secrets.
+    pub exchanges: Vec<Exchange>,
+    /// Where it stands.
+    pub end: End,
+    /// What went wrong, and what to do about it.
+    pub said: Option<String>,
+    first_try: Instant,
+}
+
+/// Where a delivery stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum End {
+    /// A try is going on.
+    Sending,
+    /// A try has failed, and there will be another.
+    Waiting,
+    /// All of it arrived.
+    Delivered,
+    /// It arrived except for what was rejected.
+    Partly,
+    /// It was refused for good.
+    Refused,
+    /// It was given up.
+    Dropped,
+}
+
+#[derive(Default)]
+struct State {
+    kept: VecDeque<Delivery>,
+    /// What is kept, in bytes, except for the last one: that one is still growing.
+    bytes: usize,
+    begun: u64,
+    changes: u64,
+}
+
+/// How many are kept, and how many bytes of them.
+const MOST: usize = 50;
+const MOST_BYTES: usize = 4 * 1024 * 1024;
+
+impl Deliveries {
+    /// The newest first.
+    #[must_use]
+    pub fn newest_first(&self) -> Vec<Delivery> {
+        lock(&self.0).kept.iter().rev().cloned().collect()
+    }
+
+    /// The one with that number, if it is still kept.
+    #[must_use]
+    pub fn numbered(&self, number: u64) -> Option<Delivery> {
+        lock(&self.0).kept.iter().find(|delivery| delivery.number == number).cloned()
+    }
+
+    /// How many have begun so far.
+    #[must_use]
+    pub fn begun(&self) -> u64 {
+        lock(&self.0).begun
+    }
+
+    /// A number that changes whenever anything in the list does.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        lock(&self.0).changes
+    }
+
+    /// A payload's first try begins.
+    pub(super) fn begin(&self, payload: &Arc<Payload>) {
+        let mut state = lock(&self.0);
+        state.begun += 1;
+        state.changes += 1;
+        state.bytes += state.kept.back().map_or(0, Delivery::size);
+        let delivery = Delivery {
+            number: state.begun,
+            payload: Arc::clone(payload),
+            began: Utc::now(),
+            took: Duration::ZERO,
+            tries: 0,
+            exchanges: Vec::new(),
+            end: End::Sending,
+            said: None,
+            first_try: Instant::now(),
+        };
+        state.kept.push_back(delivery);
+        state.make_room();
+    }
+
+    /// A try of the payload that began last has ended.
+    pub(super) fn tried(&self, exchanges: Vec<Exchange>, outcome: &Outcome) {
+        let (end, said) = match outcome {
+            Outcome::Delivered => (End::Delivered, None),
+            Outcome::DeliveredAfterLoss { said, .. } => {
+                self.edit(1, |before| (before.end, before.said) = (End::Dropped, Some(said.text.clone())));
+                (End::Delivered, None)
+            }
+            Outcome::Partly { rejected: 0, said } => (End::Delivered, Some(said)),
+            Outcome::Partly { said, .. } => (End::Partly, Some(said)),
+            Outcome::Refused(said) => (End::Refused, Some(said)),
+            Outcome::Closed(said) | Outcome::Later { said, .. } => (End::Waiting, Some(said)),
+        };
+        self.edit(0, |delivery| {
+            delivery.took = delivery.first_try.elapsed();
+            delivery.tries += 1;
+            delivery.exchanges = exchanges;
+            delivery.end = end;
+            delivery.said = said.map(|said| said.text.clone());
+        });
+    }
+
+    /// The payload that began last is not tried again, if it has not met its end yet.
+    pub(super) fn gave_up(&self) {
+        self.edit(0, |delivery| {
+            if matches!(delivery.end, End::Sending | End::Waiting) {
+                delivery.end = End::Dropped;
+            }
+        });
+    }
+
+    /// Changes the last one, or the one that is so many places before it.
+    fn edit(&self, places_before: usize, change: impl FnOnce(&mut Delivery)) {
+        let mut state = lock(&self.0);
+        state.changes += 1;
+        let place = state.kept.len().checked_sub(places_before + 1);
+        if let Some(delivery) = place.and_then(|place| state.kept.get_mut(place)) {
+            change(delivery);
+        }
+    }
+}
+
+impl State {
+    fn make_room(&mut self) {
+        while self.kept.len() > 1 && (self.kept.len() > MOST || self.bytes > MOST_BYTES) {
+            let gone = self.kept.pop_front().map_or(0, |delivery| delivery.size());
+            self.bytes = self.bytes.saturating_sub(gone);
+        }
+    }
+}
+
+impl Delivery {
+    fn size(&self) -> usize {
+        let payload = self.payload.bytes.len() + self.payload.traces.len() * size_of::<crate::trace::id::TraceId>();
+        let exchanges: usize = self.exchanges.iter().map(Exchange::size).sum();
+        size_of::<Self>() + payload + exchanges
+    }
+}
+
+impl End {
+    /// One word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sending => "sending",
+            Self::Waiting => "waiting",
+            Self::Delivered => "delivered",
+            Self::Partly => "partly delivered",
+            Self::Refused => "refused",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Problem;
+    use super::*;
+
+    fn payload(bytes: usize) -> Arc<Payload> {
+        Arc::new(Payload { bytes: vec![b'x'; bytes], items: 1, traces: Vec::new(), trimmed: None })
+    }
+
+    fn problem() -> Problem {
+        Problem { kind: "503".to_owned(), text: "not now".to_owned() }
+    }
+
+    #[test]
+    fn a_delivery_is_seen_from_its_first_try_to_its_end() {
+        let deliveries = Deliveries::default();
+        deliveries.begin(&payload(3));
+        assert_eq!(deliveries.numbered(1).unwrap().end, End::Sending);
+        deliveries.tried(vec![Exchange::default()], &Outcome::Later { after: None, said: problem() });
+        let waiting = deliveries.numbered(1).unwrap();
+        assert_eq!((waiting.end, waiting.tries, waiting.said.as_deref()), (End::Waiting, 1, Some("not now")));
+        let changes = deliveries.changes();
+        deliveries.tried(Vec::new(), &Outcome::Delivered);
+        let delivered = deliveries.numbered(1).unwrap();
+        assert_eq!((delivered.end, delivered.tries, delivered.said), (End::Delivered, 2, None));
+        assert_ne!(deliveries.changes(), changes);
+    }
+
+    #[test]
+    fn what_turns_out_to_be_lost_is_no_longer_shown_as_delivered() {
+        let deliveries = Deliveries::default();
+        for outcome in [Outcome::Delivered, Outcome::DeliveredAfterLoss { lost: 1, said: problem() }] {
+            deliveries.begin(&payload(3));
+            deliveries.tried(Vec::new(), &outcome);
+        }
+        let ends: Vec<_> = deliveries.newest_first().iter().map(|delivery| delivery.end).collect();
+        assert_eq!(ends, [End::Delivered, End::Dropped]);
+    }
+
+    #[test]
+    fn only_so_many_and_so_many_bytes_are_kept() {
+        let deliveries = Deliveries::default();
+        for _ in 0..=MOST {
+            deliveries.begin(&payload(10));
+        }
+        assert_eq!(deliveries.newest_first().len(), MOST);
+        assert!(deliveries.numbered(1).is_none());
+        for _ in 0..20 {
+            deliveries.begin(&payload(1_000_000));
+        }
+        let kept = deliveries.newest_first();
+        assert_eq!((kept[0].number, kept.len()), (71, 5));
+        deliveries.begin(&payload(2 * MOST_BYTES));
+        deliveries.begin(&payload(1));
+        assert_eq!(deliveries.newest_first().len(), 1);
+        assert!(lock(&deliveries.0).bytes < MOST_BYTES);
+    }
+}

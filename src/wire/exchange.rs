@@ -1,0 +1,175 @@
+//! One call and its answer as they may be shown. Secrets are gone before an [`Exchange`] exists, so nobody who keeps or
+//! prints one has to think of them.
+//!
+//! ```text
+//! POST /v1/traces HTTP/1.1
+//! content-length: 2076
+//! host: api.honeycomb.io
+//! content-type: application/json
+//! user-agent: cruddur/0.1.0 (OTLP JSON; Rust)
+//! x-honeycomb-team: (22 characters, not shown)
+//!
+//! {"resourceSpans":[...
+//! ```
+
+use super::http::{Call, CallError, Reply, host_header};
+
+/// What left, and what came back.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Exchange {
+    /// Where to, without secrets: a URL, `udp 127.0.0.1:2000`, `standard output`.
+    pub to: String,
+    /// Request line and headers as they left, the values of secret headers replaced; empty where the wire has none.
+    pub head: String,
+    /// The body, where it is not the payload's bytes.
+    pub body: Option<Vec<u8>>,
+    /// How the call was signed, if it was.
+    pub signing: Option<Signing>,
+    /// What came back; `None` where the wire has no answers.
+    pub answer: Option<Result<Answered, String>>,
+}
+
+/// The two texts that a signature is made of, see [`super::sigv4`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Signing {
+    /// What was signed.
+    pub canonical_request: String,
+    /// What the key was applied to.
+    pub string_to_sign: String,
+}
+
+/// An answer over HTTP.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Answered {
+    /// The status code.
+    pub status: u16,
+    /// Status line and headers.
+    pub head: String,
+    /// The body, or the beginning of a long one.
+    pub body: Vec<u8>,
+    /// How long it was.
+    pub body_size: usize,
+}
+
+/// What is kept of an answer.
+const LONGEST_ANSWER: usize = 16 * 1024;
+
+impl Exchange {
+    /// An exchange on a wire without heads and answers.
+    #[must_use]
+    pub fn one_way(to: String) -> Self {
+        Self { to, ..Self::default() }
+    }
+
+    /// A POST. Values of headers that `may_be_shown` does not name are replaced, also where the answer repeats them; so
+    /// are `secrets` that have no header, and what a URL has behind its question mark.
+    #[must_use]
+    pub fn post(
+        call: &Call<'_>,
+        reply: Result<&Reply, &CallError>,
+        may_be_shown: impl Fn(&str) -> bool,
+        secrets: &[&str],
+    ) -> Self {
+        let target = call.url.parse::<ureq::http::Uri>().unwrap_or_default();
+        let query = target.query().map_or_else(String::new, |query| format!("?{}", not_shown(query)));
+        // In the order in which ureq writes them.
+        let mut head = format!("POST {}{query} HTTP/1.1\r\ncontent-length: {}\r\n", target.path(), call.body.len());
+        head.push_str(&format!("host: {}\r\n", host_header(call.url)));
+        let mut secrets: Vec<&str> = secrets.iter().copied().chain(target.query()).collect();
+        for (name, value) in call.headers {
+            if may_be_shown(name) {
+                head.push_str(&format!("{name}: {value}\r\n"));
+            } else {
+                head.push_str(&format!("{name}: {}\r\n", not_shown(value)));
+                secrets.extend(value.split([' ', ',', ';', '=']).filter(|word| word.len() >= SHORTEST_SECRET));
+            }
+        }
+        head.push_str("\r\n");
+        let answer = match reply {
+            Ok(reply) => Ok(Answered::of(reply, &secrets)),
+            Err(error) => Err(without(error.to_string(), &secrets)),
+        };
+        Self { to: super::http::shown(call.url), head, body: None, signing: None, answer: Some(answer) }
+    }
+
+    /// How many bytes it takes to keep it.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let signing = self.signing.as_ref().map_or(0, |it| it.canonical_request.len() + it.string_to_sign.len());
+        let answer = match &self.answer {
+            Some(Ok(answer)) => answer.head.len() + answer.body.len(),
+            Some(Err(why)) => why.len(),
+            None => 0,
+        };
+        size_of::<Self>() + self.to.len() + self.head.len() + self.body.as_ref().map_or(0, Vec::len) + signing + answer
+    }
+}
+
+impl Answered {
+    fn of(reply: &Reply, secrets: &[&str]) -> Self {
+        let kept = &reply.body[..reply.body.len().min(LONGEST_ANSWER)];
+        let body = match std::str::from_utf8(kept) {
+            Ok(text) => without(text.to_owned(), secrets).into_bytes(),
+            Err(_) if secrets.is_empty() => kept.to_vec(),
+            // Whatever it is, it may hold one of them.
+            Err(_) => without(String::from_utf8_lossy(kept).into_owned(), secrets).into_bytes(),
+        };
+        let head = without(reply.head.clone(), secrets);
+        Self { status: reply.status, head, body, body_size: reply.body.len() }
+    }
+}
+
+/// Shorter words than this in a header are no keys, and would be found everywhere.
+const SHORTEST_SECRET: usize = 4;
+
+fn not_shown(secret: &str) -> String {
+    format!("({} characters, not shown)", secret.chars().count())
+}
+
+fn without(text: String, secrets: &[&str]) -> String {
+    secrets.iter().fold(text, |text, secret| if text.contains(secret) { text.replace(secret, "***") } else { text })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exchange(reply: Result<&Reply, &CallError>) -> Exchange {
+        let headers = [("content-type", "application/json"), ("authorization", "Bearer s3cr3t-and-long")];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let url = "https://me:password@host:4318/v1/traces?sig=signature";
+        let call = Call { url, headers: &headers, body: b"{}", patience: None };
+        Exchange::post(&call, reply, |name| name == "content-type", &["hidden-key"])
+    }
+
+    #[test]
+    fn what_left_is_shown_without_its_secrets() {
+        let exchange = exchange(Err(&CallError::Timeout));
+        assert_eq!(
+            exchange.head,
+            "POST /v1/traces?(13 characters, not shown) HTTP/1.1\r\ncontent-length: 2\r\nhost: host:4318\r\n\
+             content-type: application/json\r\nauthorization: (22 characters, not shown)\r\n\r\n"
+        );
+        assert_eq!(exchange.to, "https://host:4318/v1/traces");
+        assert_eq!(exchange.answer, Some(Err("no answer in time".to_owned())));
+    }
+
+    #[test]
+    fn an_answer_that_repeats_a_secret_is_shown_without_it() {
+        let body = b"the key s3cr3t-and-long of ?sig=signature and hidden-key is unknown".to_vec();
+        let head = "HTTP/1.1 401 Unauthorized\r\nx-key: s3cr3t-and-long\r\n\r\n".to_owned();
+        let reply = Reply { status: 401, head, body, ..Reply::default() };
+        let shown = format!("{:?}", exchange(Ok(&reply)));
+        assert!(
+            !shown.contains("s3cr3t")
+                && !shown.contains("signature")
+                && !shown.contains("hidden")
+                && !shown.contains("password"),
+            "{shown}"
+        );
+        let binary = Reply { body: [b"\xff s3cr3t-and-long".to_vec(), vec![b'x'; 20_000]].concat(), ..reply };
+        let Some(Ok(answer)) = exchange(Ok(&binary)).answer else { panic!("no answer") };
+        assert!(!String::from_utf8_lossy(&answer.body).contains("s3cr3t"));
+        assert!(answer.body.len() < answer.body_size);
+    }
+}
