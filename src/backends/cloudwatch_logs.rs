@@ -37,7 +37,7 @@ use serde_json::json;
 use self::answer::{Answer, Class};
 use self::clock::Clock;
 use self::encode::{Events, encode};
-use super::{Backend, Outcome, Payload, Plugin, one_line};
+use super::{Backend, Dialect, Outcome, Payload, Plugin, one_line};
 use crate::delivery::Problem;
 use crate::logging::LogLine;
 use crate::wire::aws_credentials::CredentialChain;
@@ -336,4 +336,10 @@ impl CloudWatchLogs {
         };
         Outcome::Later { after: None, said: Problem { kind: kind.to_owned(), text } }
     }
+}
+
+/// What the lines of one request are in PutLogEvents; nothing if there are none.
+fn dialect(events: Events) -> Dialect {
+    let events = Events { gzip: false, ..events };
+    Box::new(move |_, lines| encode(&events, lines, &Clock::default()))
 }

@@ -72,6 +72,7 @@ fn plan(table: &Table<'_>, _: &Sources, settings: &Settings) -> Result<Plan, Set
         takes_lines: false,
         sampler: None,
         companion: None,
+        dialect: None,
     })
 }
 

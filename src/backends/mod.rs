@@ -119,7 +119,12 @@ pub struct Plan {
     pub sampler: Option<Arc<dyn BackendSampler>>,
     /// What has to go on beside the worker, on a thread of its own.
     pub companion: Option<Box<dyn Companion>>,
+    /// What it makes of one request, whether it runs or not; `None` if that is no wire format.
+    pub dialect: Option<Dialect>,
 }
+
+/// What a backend makes of one request and its log lines: the payloads it would have, alone in its batch.
+pub type Dialect = Box<dyn Fn(&Arc<FinishedTrace>, &[Arc<LogLine>]) -> Vec<Payload> + Send>;
 
 /// Something that a backend does all the time, whether there is anything to send or not.
 pub trait Companion: Send {

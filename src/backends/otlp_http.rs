@@ -38,7 +38,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use self::encode::encode;
-use super::{Backend, Outcome, Payload, Plugin, one_line};
+use super::{Backend, Dialect, Outcome, Payload, Plugin, one_line};
 use crate::delivery::Problem;
 use crate::trace::FinishedTrace;
 use crate::trace::span::Attribute;
@@ -83,6 +83,15 @@ impl Backend<FinishedTrace> for OtlpHttp {
     fn budget(&self) -> Option<Duration> {
         self.budget
     }
+}
+
+/// What one request is in OTLP.
+fn dialect(resource: Vec<Attribute>) -> Dialect {
+    Box::new(move |trace, _| {
+        let mut payloads = Vec::new();
+        encode(&resource, std::slice::from_ref(trace), LARGEST_BODY, false, &mut payloads);
+        payloads
+    })
 }
 
 impl OtlpHttp {

@@ -37,7 +37,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::encode::{Documents, encode};
-use super::{Backend, Outcome, Payload, Plugin};
+use super::{Backend, Dialect, Outcome, Payload, Plugin};
 use crate::delivery::Problem;
 use crate::trace::FinishedTrace;
 use crate::wire::exchange::Exchange;
@@ -125,6 +125,15 @@ impl Backend<FinishedTrace> for XRayUdp {
     fn longest_wait(&self) -> Duration {
         TRY_AGAIN
     }
+}
+
+/// What one request is as segment documents.
+fn dialect(documents: Documents) -> Dialect {
+    Box::new(move |trace, _| {
+        let mut payloads = Vec::new();
+        encode(&documents, trace, &mut payloads);
+        payloads
+    })
 }
 
 #[cfg(test)]

@@ -19,12 +19,12 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::LevelFilter;
 
 use self::worker::Worker;
-use crate::backends::{Backend, Plan, Sink, Switch};
+use crate::backends::{Backend, Dialect, Plan, Sink, Switch};
 use crate::logging::{self, LogLine};
 use crate::trace::FinishedTrace;
 use crate::trace::id::IdSource;
@@ -56,6 +56,10 @@ pub struct Lane {
     pub ledger: Arc<Ledger>,
     /// Its own sampler, if it has one.
     pub sampler: Option<Arc<dyn BackendSampler>>,
+    /// What it makes of one request.
+    pub dialect: Option<Dialect>,
+    /// How its queue is filled and emptied.
+    pub limits: BatchLimits,
     intake: Intake,
 }
 
@@ -111,8 +115,17 @@ impl Pipeline {
                     companion.run(&stop);
                 })?;
             }
-            let (name, reason, destination) = (plan.name, plan.reason, plan.destination);
-            lanes.push(Lane { name, state, reason, destination, ledger, sampler: plan.sampler, intake });
+            lanes.push(Lane {
+                name: plan.name,
+                state,
+                reason: plan.reason,
+                destination: plan.destination,
+                ledger,
+                sampler: plan.sampler,
+                dialect: plan.dialect,
+                limits: plan.limits,
+                intake,
+            });
         }
         Ok(Self { lanes, stop, all_done })
     }
@@ -181,6 +194,16 @@ impl Lane {
             Intake::Closed => 0,
             Intake::Traces(queue) => queue.weight(),
             Intake::Lines(_, queue) => queue.weight(),
+        }
+    }
+
+    /// How long it is until what waits in the queue leaves at the latest; `None` if nothing waits.
+    #[must_use]
+    pub fn due_in(&self) -> Option<Duration> {
+        match &self.intake {
+            Intake::Closed => None,
+            Intake::Traces(queue) => queue.due_in(),
+            Intake::Lines(_, queue) => queue.due_in(),
         }
     }
 }

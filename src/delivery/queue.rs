@@ -141,6 +141,12 @@ impl<T> Queue<T> {
         lock(&self.state).weight
     }
 
+    /// How long it is until the batch that waits is due; `None` if none waits.
+    #[must_use]
+    pub fn due_in(&self) -> Option<Duration> {
+        lock(&self.state).due.map(|due| due.saturating_duration_since(Instant::now()))
+    }
+
     /// The limits it was made with.
     #[must_use]
     pub fn limits(&self) -> BatchLimits {

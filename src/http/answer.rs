@@ -15,9 +15,15 @@ pub struct Answer {
     pub status: u16,
     /// `Allow`, where the method was wrong.
     pub allow: Option<&'static str>,
-    /// The body, JSON with a newline behind it.
+    /// `Content-Type` of the body, if there is one.
+    pub content_type: &'static str,
+    /// Headers that this answer has and others have not.
+    pub headers: &'static [(&'static str, &'static str)],
+    /// The body; JSON has a newline behind it.
     pub body: Vec<u8>,
 }
+
+const JSON: &str = "application/json";
 
 /// Why a request did not get what it asked for.
 #[derive(Clone, Debug)]
@@ -49,13 +55,13 @@ impl Answer {
         let mut body = Vec::with_capacity(2048);
         serde_json::to_writer(&mut body, value)?;
         body.push(b'\n');
-        Ok(Self { status: 200, allow: None, body })
+        Ok(Self { status: 200, allow: None, content_type: JSON, headers: &[], body })
     }
 
     /// 200 with nothing: what a preflight gets, whose answer is in the headers.
     #[must_use]
     pub fn empty(allow: &'static str) -> Self {
-        Self { status: 200, allow: Some(allow), body: Vec::new() }
+        Self { status: 200, allow: Some(allow), content_type: JSON, headers: &[], body: Vec::new() }
     }
 
     /// What a failure looks like from outside.
@@ -69,7 +75,7 @@ impl Answer {
                 (500, None, Self::message(message, trace_id))
             }
         };
-        Self { status, allow, body: (body + "\n").into_bytes() }
+        Self { status, allow, content_type: JSON, headers: &[], body: (body + "\n").into_bytes() }
     }
 
     fn message(message: &str, trace_id: Option<TraceId>) -> String {

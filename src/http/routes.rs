@@ -34,6 +34,10 @@ pub const ROUTES: &[Route] = &[
     untraced!("/telemetry/status", page::status),
     untraced!("/telemetry/traces", page::traces),
     untraced!("/telemetry/traces/{id}", page::trace),
+    untraced!("/telemetry/deliveries", page::deliveries),
+    untraced!("/telemetry/deliveries/{id}", page::delivery),
+    untraced!("/", page::files::page),
+    untraced!("/page/{file}", page::files::file),
 ];
 
 /// A route.
@@ -215,7 +219,9 @@ mod tests {
             ("POST", "/api/activities/home", "wrong, GET, HEAD, OPTIONS"),
             ("OPTIONS", "/api/messages", "options OPTIONS, POST"),
             ("BREW", "/health", "wrong, GET, HEAD, OPTIONS"),
-            ("GET", "/", "nothing"),
+            ("GET", "/", "GET / []"),
+            ("GET", "/page/page.css", "GET /page/{file} [page.css]"),
+            ("GET", "/page/", "nothing"),
         ] {
             assert_eq!(name(method, path), expected, "{method} {path}");
         }

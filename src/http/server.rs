@@ -20,6 +20,7 @@ use super::routes::{Call, Found, find};
 use super::semantics::{SCOPE, describe_answer, describe_request, span_name};
 use super::send::{ClientGone, Sender};
 use crate::activities::App;
+use crate::logging;
 use crate::page::Page;
 use crate::trace::id::TraceId;
 use crate::trace::{Incoming, RequestTrace, Tracer};
@@ -134,7 +135,7 @@ impl Server {
             }
             return;
         }
-        self.page.count_request();
+        self.page.begun();
         let known = self.known_methods.iter().any(|method| method == head.method);
         let incoming = Incoming { at, headers: &head.trace, host: head.host, method: head.method, path: head.path };
         let trace = self.tracer.begin(&incoming, SCOPE, span_name(head.method, known, &found));
@@ -153,7 +154,7 @@ impl Server {
         };
         log::log!(target: "access", level, "{}", self.buffers.borrow().access_line);
         if let Some(trace) = trace.finish() {
-            self.page.finished(Arc::new(trace));
+            self.page.finished(Arc::new(trace), logging::take_kept_lines());
         }
     }
 
@@ -194,7 +195,7 @@ impl Server {
                 return Err(Failure::Refused { status: 405, message, allow: Some(route.allow()) });
             }
             Found::Nothing => {
-                let message = "there is nothing here; try /api/activities/home, or /telemetry/status";
+                let message = "there is nothing here; open / in a browser, or try /api/activities/home";
                 return Err(Failure::refused(404, message));
             }
         };
@@ -272,7 +273,10 @@ impl Server {
         put: &mut dyn FnMut(&str, &str),
     ) {
         if !answer.body.is_empty() {
-            put("Content-Type", "application/json");
+            put("Content-Type", answer.content_type);
+        }
+        for (name, value) in answer.headers {
+            put(name, value);
         }
         if let Some(allow) = answer.allow {
             put("Allow", allow);

@@ -12,7 +12,7 @@
 mod line;
 mod pipe;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -86,8 +86,31 @@ pub fn keep_to_stderr() {
     KEEP_TO_STDERR.set(true);
 }
 
+/// The lines that this thread logs are kept from here on, beside being written.
+pub fn keep_lines() {
+    KEPT.set(Some(Vec::new()));
+}
+
+/// The lines that were kept since [`keep_lines`]; no more are.
+#[must_use]
+pub fn take_kept_lines() -> Vec<Arc<LogLine>> {
+    KEPT.take().unwrap_or_default()
+}
+
 thread_local! {
     static KEEP_TO_STDERR: Cell<bool> = const { Cell::new(false) };
+    static KEPT: RefCell<Option<Vec<Arc<LogLine>>>> = const { RefCell::new(None) };
+}
+
+/// Lines of one request that are kept.
+const MOST_KEPT: usize = 64;
+
+fn are_kept() -> bool {
+    KEPT.with_borrow(|kept| kept.as_ref().is_some_and(|kept| kept.len() < MOST_KEPT))
+}
+
+fn keep(line: &Arc<LogLine>) {
+    KEPT.with_borrow_mut(|kept| kept.iter_mut().for_each(|kept| kept.push(Arc::clone(line))));
 }
 
 impl Logger {
@@ -112,9 +135,14 @@ impl Log for Logger {
             return;
         }
         self.stderr.log(record);
-        if let Some(takers) = self.takers_of(record.metadata()) {
+        let takers = self.takers_of(record.metadata());
+        let is_kept = are_kept() && self.stderr.matches(record);
+        if takers.is_some() || is_kept {
             let line = Arc::new(LogLine::of(record));
-            takers.takers.iter().for_each(|taker| taker.take(&line));
+            takers.iter().flat_map(|takers| &takers.takers).for_each(|taker| taker.take(&line));
+            if is_kept {
+                keep(&line);
+            }
         }
     }
 

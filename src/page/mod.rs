@@ -1,8 +1,10 @@
-//! What the program knows about itself, as JSON: `GET /telemetry/status` and `GET /telemetry/traces`.
+//! What the program knows about itself: a page for people, `GET /`, and the JSON that it is made of, `GET /telemetry/...`.
 //!
 //! Every trace viewer stands at the receiving end and shows what arrived. This one stands at the sending end, and knows
 //! also what did not leave, and why. Nothing it is asked is traced.
 
+mod deliveries;
+pub mod files;
 mod recent;
 mod status;
 mod traces;
@@ -11,11 +13,13 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 
 use self::recent::Recent;
 use crate::delivery::Pipeline;
 use crate::http::answer::{Answer, Failure};
 use crate::http::routes::Call;
+use crate::logging::{self, LogLine};
 use crate::settings::Settings;
 use crate::trace::FinishedTrace;
 
@@ -49,16 +53,20 @@ impl Page {
         }
     }
 
-    /// A request to the application came in; those about its health or its telemetry do not count.
-    pub fn count_request(&self) {
+    /// A request to the application came in; those about its health or its telemetry do not count. Its log lines are
+    /// kept from here on, for [`Self::finished`].
+    pub fn begun(&self) {
         self.requests.set(self.requests.get() + 1);
+        if self.enabled {
+            logging::keep_lines();
+        }
     }
 
     /// A trace is complete: it is remembered here, and goes to every backend that wants it.
-    pub fn finished(&self, trace: Arc<FinishedTrace>) {
+    pub fn finished(&self, trace: Arc<FinishedTrace>, lines: Vec<Arc<LogLine>>) {
         self.pipeline.submit(&trace);
         if self.enabled {
-            self.recent.borrow_mut().push(trace);
+            self.recent.borrow_mut().push(trace, lines);
         }
     }
 
@@ -82,18 +90,25 @@ impl Page {
 /// Not for this client.
 pub fn status(call: &Call<'_>) -> Result<Answer, Failure> {
     call.page.admit(call)?;
-    Answer::json(&status::Status::of(call.page))
+    json(&status::Status::of(call.page))
 }
 
-/// `GET /telemetry/traces`
+/// `GET /telemetry/traces`, with `?since=N` only what came after the request of that number.
 ///
 /// # Errors
 ///
-/// Not for this client.
+/// Not for this client, or `since` is no number.
 pub fn traces(call: &Call<'_>) -> Result<Answer, Failure> {
     call.page.admit(call)?;
-    let recent = call.page.recent.borrow();
-    Answer::json(&traces::List { traces: recent.newest_first().map(traces::Summary::of).collect() })
+    let since = form_urlencoded::parse(call.query.as_bytes()).find(|(key, _)| key == "since");
+    let since = match since.map(|(_, text)| text.parse()) {
+        None => 0,
+        Some(Ok(number)) => number,
+        Some(Err(_)) => {
+            return Err(Failure::refused(400, "since must be the number of a request, for instance ?since=7"));
+        }
+    };
+    json(&traces::List::of(&call.page.recent.borrow(), since))
 }
 
 /// `GET /telemetry/traces/{id}`
@@ -103,9 +118,40 @@ pub fn traces(call: &Call<'_>) -> Result<Answer, Failure> {
 /// Not for this client, or no such trace.
 pub fn trace(call: &Call<'_>) -> Result<Answer, Failure> {
     call.page.admit(call)?;
-    let recent = call.page.recent.borrow();
-    match traces::Trace::of(&recent, &call.parameter) {
-        Some(trace) => Answer::json(&trace),
+    match traces::Trace::of(&call.page.recent.borrow(), &call.page.pipeline, &call.parameter) {
+        Some(trace) => json(&trace),
         None => Err(Failure::refused(404, "no such trace among the last 200; look at GET /telemetry/traces")),
     }
+}
+
+/// `GET /telemetry/deliveries`
+///
+/// # Errors
+///
+/// Not for this client.
+pub fn deliveries(call: &Call<'_>) -> Result<Answer, Failure> {
+    call.page.admit(call)?;
+    json(&deliveries::List::of(&call.page.pipeline))
+}
+
+/// `GET /telemetry/deliveries/{id}`, where an id is `honeycomb-12`.
+///
+/// # Errors
+///
+/// Not for this client, or no such delivery.
+pub fn delivery(call: &Call<'_>) -> Result<Answer, Failure> {
+    call.page.admit(call)?;
+    match deliveries::Whole::of(&call.page.pipeline, &call.parameter) {
+        Some(delivery) => json(&delivery),
+        None => {
+            let message = "no such delivery among the last 50 of a backend; look at GET /telemetry/deliveries";
+            Err(Failure::refused(404, message))
+        }
+    }
+}
+
+/// What is said about clients and their requests is for no cache, and for no other page.
+fn json(value: &impl Serialize) -> Result<Answer, Failure> {
+    let headers = &[("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")];
+    Ok(Answer { headers, ..Answer::json(value)? })
 }

@@ -9,9 +9,9 @@ use super::Page;
 use crate::delivery::Lane;
 
 /// ```text
-/// {"service_name":"backend-flask","version":"0.1.0","started_at":"2026-11-22T10:00:00Z","requests":3,
+/// {"service_name":"backend-flask","version":"0.1.0","started_at":"2026-11-22T10:00:00Z","requests":3,"last_request":3,
 ///  "backends":{"honeycomb":{"state":"on","reason":"...","endpoint":"https://api.honeycomb.io/v1/traces","unit":"spans",
-///    "queued":0,"in_flight":0,"delivered":6,"refused":0,"dropped":0,"sampled_out":0,"not_sent":0,"last_error":null}}}
+///    "queued":0,"queue_capacity":2048,"batch":512,"next_flush_ms":null,"deliveries":2,"in_flight":0,"delivered":6,"refused":0,"dropped":0,"sampled_out":0,"not_sent":0,"last_error":null}}}
 /// ```
 #[derive(Serialize)]
 pub(super) struct Status<'p> {
@@ -19,6 +19,8 @@ pub(super) struct Status<'p> {
     version: &'static str,
     started_at: String,
     requests: u64,
+    /// The number of the last request in `GET /telemetry/traces`.
+    last_request: u64,
     backends: BTreeMap<&'static str, BackendStatus<'p>>,
 }
 
@@ -28,7 +30,17 @@ struct BackendStatus<'p> {
     reason: &'p str,
     endpoint: &'p str,
     unit: &'static str,
+    /// Of `unit`, as all that follows.
     queued: usize,
+    queue_capacity: usize,
+    /// What makes a full batch.
+    batch: usize,
+    /// How long what waits will wait at most; null if nothing does.
+    next_flush_ms: Option<u64>,
+    /// Payloads so far.
+    deliveries: u64,
+    /// Changes when anything in `GET /telemetry/deliveries` does.
+    deliveries_changed: u64,
     in_flight: u64,
     delivered: u64,
     refused: u64,
@@ -58,6 +70,7 @@ impl<'p> Status<'p> {
             version: env!("CARGO_PKG_VERSION"),
             started_at: rfc3339(page.started_at),
             requests: page.requests.get(),
+            last_request: page.recent.borrow().last_number(),
             backends: lanes.map(|lane| (lane.name, BackendStatus::of(lane, &page.sampler))).collect(),
         }
     }
@@ -73,6 +86,11 @@ impl<'p> BackendStatus<'p> {
             endpoint: &lane.destination,
             unit: lane.ledger.unit(),
             queued: lane.queued(),
+            queue_capacity: lane.limits.queue,
+            batch: lane.limits.batch,
+            next_flush_ms: lane.due_in().map(|due| u64::try_from(due.as_millis()).unwrap_or(u64::MAX)),
+            deliveries: lane.ledger.deliveries.begun(),
+            deliveries_changed: lane.ledger.deliveries.changes(),
             in_flight: totals.in_flight,
             delivered: totals.delivered,
             refused: totals.refused,

@@ -4,21 +4,27 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::recent::Recent;
+use super::deliveries;
+use super::recent::{Recent, Request};
+use crate::delivery::{Lane, Pipeline};
+use crate::logging::LogLine;
 use crate::plain_json::{Fields, time};
+use crate::trace::Value;
 use crate::trace::sampler::BackendDecision;
 use crate::trace::span::{Event, SpanData, SpanKind, Status};
-use crate::trace::{FinishedTrace, Value};
 
-/// `{"traces":[...]}`, the newest first.
+/// `{"last_request":7,"traces":[...]}`, the newest first.
 #[derive(Serialize)]
 pub(super) struct List<'a> {
-    pub(super) traces: Vec<Summary<'a>>,
+    last_request: u64,
+    traces: Vec<Summary<'a>>,
 }
 
 /// One request in a line, and what the sampler said.
 #[derive(Serialize)]
-pub(super) struct Summary<'a> {
+struct Summary<'a> {
+    /// Counted from 1 since the start.
+    number: u64,
     trace_id: String,
     xray_trace_id: String,
     name: &'a str,
@@ -48,14 +54,31 @@ pub(super) struct Trace<'a> {
     trace_id: String,
     xray_trace_id: String,
     requests: Vec<RequestJson<'a>>,
+    /// The payloads that carry it, or its lines.
+    deliveries: Vec<deliveries::Summary>,
 }
 
 #[derive(Serialize)]
 struct RequestJson<'a> {
     #[serde(flatten)]
     summary: Summary<'a>,
+    /// Since the first request of the trace arrived.
+    offset_ms: f64,
     trace_state: &'a str,
     spans: Vec<SpanJson<'a>>,
+    lines: Vec<LineJson<'a>>,
+    /// What each backend makes, or would make, of this request: its payloads as text.
+    dialects: BTreeMap<&'static str, Vec<String>>,
+}
+
+#[derive(Serialize)]
+struct LineJson<'a> {
+    /// Since the request arrived.
+    offset_ms: f64,
+    level: &'static str,
+    target: &'a str,
+    message: &'a str,
+    span_id: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -81,11 +104,21 @@ struct SpanJson<'a> {
 struct EventJson<'a> {
     name: &'a str,
     at: String,
+    /// Since the request arrived.
+    offset_ms: f64,
     attributes: Fields<'a>,
 }
 
+impl<'a> List<'a> {
+    pub(super) fn of(recent: &'a Recent, since: u64) -> Self {
+        let newer = recent.newest_first().take_while(|request| request.number > since);
+        Self { last_request: recent.last_number(), traces: newer.map(Summary::of).collect() }
+    }
+}
+
 impl<'a> Summary<'a> {
-    pub(super) fn of(trace: &'a FinishedTrace) -> Self {
+    fn of(request: &'a Request) -> Self {
+        let trace = &request.trace;
         let root = &trace.spans[0];
         let text = |key| match root.attribute(key) {
             Some(Value::String(text)) => Some(text.as_ref()),
@@ -96,6 +129,7 @@ impl<'a> Summary<'a> {
             _ => None,
         };
         Self {
+            number: request.number,
             trace_id: trace.trace_id.to_string(),
             xray_trace_id: trace.trace_id.xray(),
             name: &root.name,
@@ -122,21 +156,53 @@ impl<'a> BackendJson<'a> {
 
 impl<'a> Trace<'a> {
     /// The trace of that id, in either spelling.
-    pub(super) fn of(recent: &'a Recent, id: &str) -> Option<Self> {
-        let belongs = |trace: &&FinishedTrace| trace.trace_id.hex().as_str() == id || trace.trace_id.xray() == id;
-        let mut traces: Vec<_> = recent.newest_first().filter(belongs).collect();
-        traces.reverse();
-        let first = traces.first()?;
-        let requests = traces.iter().map(|trace| RequestJson::of(trace)).collect();
-        Some(Self { trace_id: first.trace_id.to_string(), xray_trace_id: first.trace_id.xray(), requests })
+    pub(super) fn of(recent: &'a Recent, pipeline: &Pipeline, id: &str) -> Option<Self> {
+        let belongs = |request: &&Request| {
+            let trace_id = request.trace.trace_id;
+            trace_id.hex().as_str() == id || trace_id.xray() == id
+        };
+        let mut requests: Vec<_> = recent.newest_first().filter(belongs).collect();
+        requests.sort_by_key(|request| request.trace.spans[0].start);
+        let first = &requests.first()?.trace;
+        let (trace_id, began) = (first.trace_id, first.spans[0].start);
+        Some(Self {
+            trace_id: trace_id.to_string(),
+            xray_trace_id: trace_id.xray(),
+            requests: requests.iter().map(|request| RequestJson::of(request, began, pipeline)).collect(),
+            deliveries: deliveries::of_trace(pipeline, trace_id),
+        })
     }
 }
 
 impl<'a> RequestJson<'a> {
-    fn of(trace: &'a FinishedTrace) -> Self {
+    fn of(request: &'a Request, began: u64, pipeline: &Pipeline) -> Self {
+        let (trace, lines) = (&request.trace, &request.lines);
         let arrived = trace.spans[0].start;
-        let spans = trace.spans.iter().map(|span| SpanJson::of(span, arrived)).collect();
-        Self { summary: Summary::of(trace), trace_state: &trace.trace_state, spans }
+        let dialect = |lane: &Lane| {
+            let payloads = lane.dialect.as_ref()?(trace, lines).into_iter();
+            let texts = payloads.map(|payload| String::from_utf8_lossy(&payload.bytes).into_owned());
+            Some((lane.name, texts.collect()))
+        };
+        Self {
+            summary: Summary::of(request),
+            offset_ms: millis(arrived.saturating_sub(began)),
+            trace_state: &trace.trace_state,
+            spans: trace.spans.iter().map(|span| SpanJson::of(span, arrived)).collect(),
+            lines: lines.iter().map(|line| LineJson::of(line, arrived)).collect(),
+            dialects: pipeline.lanes().iter().filter_map(dialect).collect(),
+        }
+    }
+}
+
+impl<'a> LineJson<'a> {
+    fn of(line: &'a LogLine, arrived: u64) -> Self {
+        Self {
+            offset_ms: millis((line.time * 1_000_000).saturating_sub(arrived)),
+            level: line.level.as_str(),
+            target: &line.target,
+            message: &line.message,
+            span_id: line.span.map(|span| span.span_id.to_string()),
+        }
     }
 }
 
@@ -163,15 +229,20 @@ impl<'a> SpanJson<'a> {
             status_message,
             attributes: Fields(&span.attributes, &[]),
             dropped_attributes: span.dropped_attributes,
-            events: span.events.iter().map(EventJson::of).collect(),
+            events: span.events.iter().map(|event| EventJson::of(event, arrived)).collect(),
             metadata: Fields(&[], &span.metadata),
         }
     }
 }
 
 impl<'a> EventJson<'a> {
-    fn of(event: &'a Event) -> Self {
-        Self { name: &event.name, at: time(event.time), attributes: Fields(&event.attributes, &[]) }
+    fn of(event: &'a Event, arrived: u64) -> Self {
+        Self {
+            name: &event.name,
+            at: time(event.time),
+            offset_ms: millis(event.time.saturating_sub(arrived)),
+            attributes: Fields(&event.attributes, &[]),
+        }
     }
 }
 

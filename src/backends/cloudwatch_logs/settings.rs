@@ -6,7 +6,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::encode::Events;
-use super::{CloudWatchLogs, NAME};
+use super::{CloudWatchLogs, NAME, dialect};
 use crate::backends::{Plan, Sink, Switch};
 use crate::delivery::BatchLimits;
 use crate::settings::{Origin, Settings, SettingsError, Sources, Table, batch_limits};
@@ -51,6 +51,13 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
     let compression = table.choice("compression", &[], &["none", "gzip"], "none")?;
     let limits = batch_limits(table, ["", "", ""], LIMITS)?;
 
+    let stream = stream_name(&stream, &settings.service_name.value);
+    let events = Events {
+        group: group.clone(),
+        stream: stream.clone(),
+        json: format.value == "json",
+        gzip: compression.value == "gzip",
+    };
     let mut plan = Plan {
         name: NAME,
         switch: Switch::Off,
@@ -63,6 +70,7 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
         takes_lines: true,
         sampler: None,
         companion: None,
+        dialect: Some(dialect(events.clone())),
     };
     if !enabled.value {
         return Ok(plan);
@@ -79,8 +87,6 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
         let days = RETENTION_DAYS.map(|days| days.to_string()).join(", ");
         return wrong(&retention.origin, &format!("retention_days must be one of {days}"));
     }
-    let stream = stream_name(&stream, &settings.service_name.value);
-
     plan.switch = Switch::Waiting;
     let (region, region_origin) = match region(&sources.env) {
         Ok(found) => found,
@@ -110,7 +116,6 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
         "enabled at {}; region {region} from {region_origin}; address from {url_origin}; kept {} days",
         enabled.origin, retention.value
     );
-    let events = Events { group, stream, json: format.value == "json", gzip: compression.value == "gzip" };
     let credentials = CredentialChain::new(&sources.env);
     let level = level.value.parse().unwrap_or(LevelFilter::Info);
     let backend = CloudWatchLogs::new(events, retention.value, client, url, Signer::new(&region, "logs"), credentials);

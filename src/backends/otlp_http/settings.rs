@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 
-use super::OtlpHttp;
+use super::{OtlpHttp, dialect};
 use crate::backends::{Plan, Sink, Switch};
 use crate::delivery::BatchLimits;
 use crate::settings::{Origin, Setting, Settings, SettingsError, Sources, Table, batch_limits};
@@ -74,6 +74,7 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
         takes_lines: false,
         sampler: None,
         companion: None,
+        dialect: Some(dialect(settings.resource.clone())),
     };
     let (url, url_origin) = match traces_url(sources, endpoint, traces_endpoint) {
         Ok(found) => found,

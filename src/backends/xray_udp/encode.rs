@@ -16,6 +16,7 @@ use crate::trace::span::{Attribute, Metadata, SpanData, SpanKind};
 use crate::trace::{FinishedTrace, Value};
 
 /// What all documents have in common.
+#[derive(Clone)]
 pub(super) struct Documents {
     /// The name for traces that no sampler has named.
     pub(super) service_name: String,

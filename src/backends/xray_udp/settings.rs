@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::encode::Documents;
 use super::rules::{Rules, State};
-use super::{NAME, XRayUdp};
+use super::{NAME, XRayUdp, dialect};
 use crate::backends::cloudwatch_logs::log_group_if_on;
 use crate::backends::{Plan, Sink, Switch};
 use crate::delivery::BatchLimits;
@@ -54,16 +54,19 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
     let rules_interval = table.whole("rules_interval", &[], 100..=86_400_000, 300_000)?;
     let targets_interval = table.whole("targets_interval", &[], 100..=3_600_000, 10_000)?;
     let limits = batch_limits(table, ["", "", ""], LIMITS)?;
-    let (switch, takes_lines, companion, sampler) = (Switch::Off, false, None, None);
+    let name = tracing_name.unwrap_or_else(|| settings.service_name.clone());
+    let service: Arc<str> = sanitised_name(&name.value).into();
+    let documents = Documents { service_name: service.to_string(), log_group: log_group_if_on(sources)? };
     let mut plan = Plan {
         name: NAME,
-        switch,
+        switch: Switch::Off,
         reason: String::new(),
         destination: String::new(),
         limits,
-        takes_lines,
-        sampler,
-        companion,
+        takes_lines: false,
+        sampler: None,
+        companion: None,
+        dialect: Some(dialect(documents.clone())),
     };
     if !enabled.value {
         plan.reason = match &enabled.origin {
@@ -89,8 +92,6 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
     }
     warn_of_context_missing(sources);
 
-    let name = tracing_name.unwrap_or_else(|| settings.service_name.clone());
-    let service: Arc<str> = sanitised_name(&name.value).into();
     if *service != *name.value {
         let (origin, given) = (&name.origin, &name.value);
         sources
@@ -133,7 +134,7 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
     }));
     plan.sampler = Some(sampler);
     plan.switch = Switch::On(Sink::Traces(Box::new(XRayUdp {
-        documents: Documents { service_name: service.to_string(), log_group: log_group_if_on(sources)? },
+        documents,
         sender: DatagramSender::new(udp.clone()),
         to: format!("udp {udp}"),
         daemon: udp,

@@ -1,0 +1,182 @@
+// What left, byte for byte, and what was answered. Secrets were taken out before any of it was kept.
+
+import { button, byId, clock, copy, duration, h, size } from "./elements.js";
+import { inOrder } from "./pipeline.js";
+import { ask } from "./server.js";
+
+const HEX_AT_ONCE = 16 * 1024;
+
+let choose = {};
+let backend = null;
+let list = {};
+let asHex = false;
+let shownFor = null;
+
+export function start(chosen) {
+  choose = chosen;
+}
+
+export function chooseBackend(name) {
+  backend = name;
+  shownFor = null;
+  const newest = list[name]?.[0];
+  if (newest) choose.chooseDelivery(newest.id);
+}
+
+export async function refresh() {
+  list = (await ask("/telemetry/deliveries")).deliveries;
+  shownFor = null;
+}
+
+export async function show(chosen) {
+  const names = inOrder(Object.keys(list));
+  if (chosen.delivery) backend = chosen.delivery.slice(0, chosen.delivery.lastIndexOf("-"));
+  backend = names.includes(backend) ? backend : names.find((name) => list[name].length > 0) ?? names[0];
+  const shown = list[backend] ?? [];
+  const id = chosen.delivery ?? shown[0]?.id;
+  const summary = shown.find((it) => it.id === id);
+  const key = JSON.stringify([backend, id, summary, shown.length, shown[0]?.id, chosen.trace, asHex]);
+  if (shownFor === key) return;
+  shownFor = key;
+  const delivery = id ? await ask(`/telemetry/deliveries/${encodeURIComponent(id)}`).catch((error) => ({ gone: error.message })) : null;
+  const body = delivery?.payload ? await whole(delivery) : null;
+  if (shownFor !== key) return;
+  const panel = byId("deliveries");
+  const scrolled = panel.querySelector("ol")?.scrollTop ?? 0;
+  panel.replaceChildren(
+    h("nav", { class: "row", "aria-label": "Backends" }, names.map((name) =>
+      h("button", { type: "button", "aria-pressed": name === backend, onclick: () => pick(name) }, `${name} (${list[name].length})`))),
+    h("div", { class: "deliveries" },
+      shown.length === 0 ? h("p", { class: "empty" }, "Nothing has left for this backend. The strip above says whether it is on, and how to turn it on.") : h("ol", {}, shown.map((it) => row(it, it.id === id))),
+      delivery === null ? h("div") : delivery.gone ? h("p", { class: "empty" }, delivery.gone) : h("div", { class: "delivery" }, content(delivery, body, chosen))));
+  const ol = panel.querySelector("ol");
+  if (ol) ol.scrollTop = scrolled;
+}
+
+function pick(name) {
+  backend = name;
+  choose.chooseDelivery(list[name][0]?.id ?? `${name}-0`);
+}
+
+function row(it, isChosen) {
+  return h("li", {}, h("button", { type: "button", "aria-current": isChosen, class: `sent ${it.end.split(" ")[0]}`, onclick: () => choose.chooseDelivery(it.id) },
+    h("b", {}, `#${it.number}`), " ", it.end, it.status ? ` ${it.status}` : "", h("br"),
+    h("small", {}, `${clock(it.at)} · ${it.items} ${it.items === 1 ? "item" : "items"} · ${size(it.bytes)}${it.tries > 1 ? ` · ${it.tries} tries` : ""}`)));
+}
+
+function content(it, body, chosen) {
+  const call = it.exchanges.findLast((exchange) => exchange.body === null) ?? it.exchanges.at(-1);
+  return [
+    h("p", { class: "row" }, h("b", {}, `${it.backend} #${it.number}`), h("span", { class: `state ${it.end.split(" ")[0]}` }, it.end),
+      h("span", {}, `${it.items} ${it.items === 1 ? "item" : "items"}, ${it.payload.size} bytes, ${it.tries} ${it.tries === 1 ? "try" : "tries"}, ${duration(it.took_ms)}`)),
+    it.said ? h("p", { class: "bad" }, it.said) : null,
+    it.trimmed ? h("p", {}, it.trimmed) : null,
+    h("p", { class: "row copies" }, copies(it, call, body), button(asHex ? "as text" : "as hex", () => {
+      asHex = !asHex;
+      show(chosen);
+    })),
+    it.exchanges.length > 1 ? h("p", {}, `${it.exchanges.length} calls were made for it, in this order:`) : null,
+    it.exchanges.length === 0 ? h("p", {}, "No call was made yet.") : null,
+    it.exchanges.map((exchange) => [
+      h("h3", {}, `to ${exchange.to}`),
+      exchange.head ? h("pre", { class: "head" }, exchange.head) : null,
+      exchange.body ? h("pre", {}, exchange.body.text) : payload(it, body, chosen),
+      exchange.canonical_request ? signature(exchange) : null,
+      answer(exchange),
+    ]),
+  ];
+}
+
+/** The payload's bytes, and their text if they are text, or become text when unzipped. */
+async function whole({ payload }) {
+  if (payload.text !== undefined) return { bytes: new TextEncoder().encode(payload.text), text: payload.text };
+  const bytes = Uint8Array.from(atob(payload.base64), (character) => character.charCodeAt(0));
+  try {
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return { bytes, text: await new Response(stream).text(), unzipped: true };
+  } catch {
+    return { bytes, text: null };
+  }
+}
+
+function payload(it, { bytes, text, unzipped }, chosen) {
+  const hash = h("p", { class: "hash" }, "sha256 ", h("code", {}, it.payload.sha256));
+  if (asHex || text === null) {
+    const rest = bytes.length - HEX_AT_ONCE;
+    return [h("pre", { class: "hex" }, hexOf(bytes.subarray(0, HEX_AT_ONCE))), rest > 0 ? h("p", {}, `${rest} more bytes; “save” has them all`) : null, hash];
+  }
+  const note = unzipped ? h("p", {}, `unzipped here, ${size(text.length)}; “as hex” shows what left`) : null;
+  return [note, h("pre", { class: "payload" }, marked(text, chosen.trace)), hash];
+}
+
+/** The text with every spelling of the chosen trace's id marked; a datagram's first newline is made visible. */
+function marked(text, trace) {
+  const spellings = trace ? [trace, `1-${trace.slice(0, 8)}-${trace.slice(8)}`] : [];
+  const parts = spellings.length > 0 ? text.split(new RegExp(`(${spellings.map((it) => it.replace(/[^a-f0-9-]/g, "")).join("|")})`)) : [text];
+  const isDatagram = text.startsWith('{"format":"json","version":1}\n');
+  return parts.flatMap((part, index) => {
+    if (index % 2 === 1) return h("mark", {}, part);
+    if (index > 0 || !isDatagram) return part;
+    const newline = part.indexOf("\n") + 1;
+    return [h("span", { class: "newline", title: "the newline that ends the header" }, part.slice(0, newline)), part.slice(newline)];
+  });
+}
+
+function hexOf(bytes) {
+  const lines = [];
+  for (let at = 0; at < bytes.length; at += 16) {
+    const part = [...bytes.subarray(at, at + 16)];
+    const hex = part.map((byte) => byte.toString(16).padStart(2, "0")).join(" ");
+    const text = part.map((byte) => (byte >= 32 && byte < 127 ? String.fromCharCode(byte) : ".")).join("");
+    lines.push(`${at.toString(16).padStart(6, "0")}  ${hex.padEnd(48)} ${text}\n`);
+  }
+  return lines.join("");
+}
+
+function signature(exchange) {
+  return h("details", {}, h("summary", {}, "how it was signed: Signature Version 4"),
+    h("p", {}, "The canonical request: what both sides write down the same way."), h("pre", {}, exchange.canonical_request),
+    h("p", {}, "The string to sign: its last line is the SHA-256 of the text above."), h("pre", {}, exchange.string_to_sign),
+    h("p", {}, "HMAC-SHA256 of that, under a key made of the secret, the day, the region and the service, is the signature in the header ", h("code", {}, "authorization"), ". The key is shown nowhere."));
+}
+
+function answer({ answer: it, error, head }) {
+  if (error) return h("p", { class: "bad" }, `no answer: ${error}`);
+  if (!it) return head ? null : h("p", { class: "dim" }, "Nothing is ever answered on this wire.");
+  const rest = it.whole_size > it.body.size ? h("p", {}, `${it.whole_size} bytes in all`) : null;
+  return [h("h3", {}, "answered"), h("pre", { class: "head" }, it.head, it.body.text ?? `(${it.body.size} bytes that are no text)`), rest];
+}
+
+/** The payload for other programs. */
+function copies(it, call, { bytes, text }) {
+  const found = [];
+  const add = (name, make) => found.push(h("button", { type: "button", onclick: (event) => copy(make(), event.target) }, `copy ${name}`));
+  if (call?.head) add("as curl", () => curl(call, it, text));
+  if (call?.to.startsWith("udp ")) add("as nc", () => `printf '%s' ${quoted(text)} | nc -u -w1 ${call.to.slice(4).replace(/:(\d+)$/, " $1")}`);
+  if (text !== null) add("the body", () => text);
+  const isOtlp = text?.startsWith('{"resourceSpans"');
+  const name = isOtlp ? `otlp-${it.number}.json` : `${it.backend}-${it.number}.bin`;
+  found.push(button(isOtlp ? "save as OTLP JSON file" : "save", () => {
+    const url = URL.createObjectURL(new Blob([isOtlp ? text : bytes]));
+    h("a", { href: url, download: name }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 10_000);
+  }));
+  return found;
+}
+
+/** Secrets become variables; a signature is made anew, because an old one is worth nothing. */
+function curl(call, it, text) {
+  const headers = call.head.trimEnd().split("\r\n").slice(1).map((line) => line.split(/: (.*)/s));
+  const isSigned = call.canonical_request !== null;
+  const region = call.string_to_sign?.split("\n")[2]?.split("/")[1];
+  const made = ["content-length", "host", ...(isSigned ? ["authorization", "x-amz-date", "x-amz-security-token"] : [])];
+  const options = headers.filter(([name]) => !made.includes(name) && name !== "content-encoding").map(([name, value]) =>
+    value?.endsWith(", not shown)") ? `-H "${name}: $${name === "x-honeycomb-team" ? "HONEYCOMB_API_KEY" : name.toUpperCase().replace(/\W/g, "_")}"` : `-H ${quoted(`${name}: ${value}`)}`);
+  if (isSigned) options.push(`--aws-sigv4 aws:amz:${region}:logs --user "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY"`);
+  return [`printf '%s' ${quoted(text ?? "")} | curl -i ${quoted(call.to)}`, ...options, "--data-binary @-"].join(" \\\n  ");
+}
+
+/** For a shell: in single quotes, with those inside taken out. */
+function quoted(text) {
+  return `'${text.replaceAll("'", `'\\''`)}'`;
+}

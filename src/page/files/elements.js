@@ -1,0 +1,67 @@
+// Elements by hand. Whatever a client sent becomes text, never markup: nothing here parses HTML.
+
+/** `h("a", { href: "/", onclick: f }, "text", child)`; a property that is false, null or undefined is left out. */
+export function h(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === false || value === null || value === undefined) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+export const byId = (id) => document.getElementById(id);
+
+/** A button in whose title stands the key that does the same. */
+export function button(text, onclick, key) {
+  return h("button", { type: "button", onclick, title: key ? `${text} (${key})` : null }, text);
+}
+
+/** 0.21 ms, 12.3 ms, 1.25 s */
+export function duration(ms) {
+  if (ms >= 1000) return `${(ms / 1000).toFixed(2)} s`;
+  return `${ms.toFixed(ms >= 100 ? 0 : ms >= 10 ? 1 : 2)} ms`;
+}
+
+/** 512 B, 2.1 kB */
+export function size(bytes) {
+  return bytes < 1000 ? `${bytes} B` : bytes < 1e6 ? `${(bytes / 1000).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(2)} MB`;
+}
+
+/** The local time of day with milliseconds. */
+export function clock(rfc3339) {
+  const date = new Date(rfc3339);
+  return isNaN(date) ? "" : date.toLocaleTimeString([], { hour12: false }) + `.${String(date.getMilliseconds()).padStart(3, "0")}`;
+}
+
+/** now, 5 min ago, 2 days ago */
+export function ago(rfc3339) {
+  const minutes = (Date.now() - Date.parse(rfc3339)) / 60_000;
+  if (!(minutes >= 1)) return "now";
+  const [count, unit] = minutes < 60 ? [minutes, "min"] : minutes < 1440 ? [minutes / 60, "h"] : [minutes / 1440, minutes < 2880 ? "day" : "days"];
+  return `${Math.floor(count)} ${unit} ago`;
+}
+
+/** The beginning of a long text. */
+export function short(text, most) {
+  return text.length > most ? `${text.slice(0, most)}…` : text;
+}
+
+/** Copies text, also where the browser has no clipboard for this page. */
+export async function copy(text, from) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    const area = h("textarea", { class: "off-screen" });
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
+  const before = from.textContent;
+  from.textContent = "copied";
+  setTimeout(() => (from.textContent = before), 1000);
+}

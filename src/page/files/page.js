@@ -1,0 +1,146 @@
+// The page begins here: it asks for a number, and when that number has changed, for what is new. No connection is held,
+// because the server has one thread for everybody.
+
+import { byId } from "./elements.js";
+import { ask } from "./server.js";
+import * as cruddur from "./cruddur.js";
+import * as deliveries from "./deliveries.js";
+import * as dialects from "./dialects.js";
+import * as keyboard from "./keyboard.js";
+import * as pipeline from "./pipeline.js";
+import * as requests from "./requests.js";
+import * as waterfall from "./waterfall.js";
+
+const EVERY = 500;
+const SOON = 40;
+const TABS = ["waterfall", "dialects", "deliveries"];
+
+/** What is chosen; the address remembers it. */
+const chosen = { trace: null, span: null, tab: "waterfall", delivery: null };
+let trace = null;
+let backends = {};
+let deliveriesChanged = "";
+let lastRequest = 0;
+let startedAt = null;
+let timer = 0;
+let eager = 0;
+
+export function chooseTrace(id) {
+  if (chosen.trace === id) return;
+  Object.assign(chosen, { trace: id, span: null });
+  if (chosen.tab === "deliveries") chosen.tab = "waterfall";
+  trace = null;
+  show();
+  refreshTrace();
+}
+
+export function chooseSpan(id) {
+  chosen.span = id;
+  show();
+}
+
+export function chooseTab(tab) {
+  chosen.tab = tab;
+  show();
+}
+
+export function chooseDelivery(id) {
+  Object.assign(chosen, { delivery: id, tab: "deliveries" });
+  show();
+}
+
+/** A call of ours was answered: its trace is there any moment. */
+function called(traceId) {
+  chooseTrace(traceId);
+  eager = 25;
+  poll();
+}
+
+async function poll() {
+  clearTimeout(timer);
+  const before = lastRequest;
+  try {
+    const status = await ask("/telemetry/status");
+    if (status.started_at !== startedAt) await restarted(status);
+    pipeline.update(status);
+    const changed = JSON.stringify(Object.values(status.backends).map((backend) => backend.deliveries_changed));
+    if (status.last_request !== lastRequest && !requests.paused()) {
+      const list = await ask(`/telemetry/traces?since=${lastRequest}`);
+      lastRequest = list.last_request;
+      requests.add(list.traces);
+      if (list.traces.some((request) => request.trace_id === chosen.trace)) await refreshTrace();
+      if (chosen.trace === null && list.traces.length > 0) chooseTrace(list.traces[0].trace_id);
+    }
+    backends = status.backends;
+    if (changed !== deliveriesChanged) {
+      deliveriesChanged = changed;
+      await deliveries.refresh();
+      await refreshTrace();
+    }
+    say("");
+  } catch (error) {
+    say(error instanceof TypeError ? "the server does not answer; is cruddur still running?" : error.message);
+  }
+  eager = lastRequest === before ? Math.max(0, eager - 1) : 0;
+  if (!document.hidden) timer = setTimeout(poll, eager > 0 ? SOON : EVERY);
+}
+
+async function restarted(status) {
+  startedAt = status.started_at;
+  lastRequest = 0;
+  requests.clear();
+  byId("about").textContent = `${status.service_name} · version ${status.version} · up since ${new Date(startedAt).toLocaleString()}`;
+}
+
+async function refreshTrace() {
+  const id = chosen.trace;
+  if (id === null) return;
+  try {
+    const found = await ask(`/telemetry/traces/${id}`);
+    if (chosen.trace === id) trace = found;
+  } catch {
+    trace = chosen.trace === id ? null : trace;
+  }
+  show();
+}
+
+function show() {
+  for (const tab of TABS) {
+    byId(`tab-${tab}`).setAttribute("aria-selected", tab === chosen.tab);
+    byId(tab).hidden = tab !== chosen.tab;
+  }
+  requests.mark(chosen.trace);
+  if (chosen.tab === "waterfall") waterfall.show(trace, chosen, backends);
+  if (chosen.tab === "dialects") dialects.show(trace, chosen, backends);
+  if (chosen.tab === "deliveries") deliveries.show(chosen);
+  const address = new URLSearchParams(Object.entries(chosen).filter(([, value]) => value !== null));
+  history.replaceState(null, "", `#${address}`);
+}
+
+function say(trouble) {
+  const element = byId("trouble");
+  element.hidden = trouble === "";
+  if (element.textContent !== trouble) element.textContent = trouble;
+}
+
+function remembered() {
+  const address = new URLSearchParams(location.hash.slice(1));
+  for (const key of Object.keys(chosen)) chosen[key] = address.get(key) ?? chosen[key];
+  if (!TABS.includes(chosen.tab)) chosen.tab = "waterfall";
+}
+
+remembered();
+for (const tab of TABS) byId(`tab-${tab}`).addEventListener("click", () => chooseTab(tab));
+document.addEventListener("visibilitychange", () => document.hidden || poll());
+byId("curl").textContent = `curl ${location.origin}/api/activities/home`;
+cruddur.start(called);
+requests.start(chooseTrace, poll);
+pipeline.start((backend) => {
+  deliveries.chooseBackend(backend);
+  chooseTab("deliveries");
+});
+waterfall.start({ chooseSpan, chooseDelivery });
+dialects.start({ chooseSpan });
+deliveries.start({ chooseDelivery });
+keyboard.start({ chooseTab, requests, waterfall, cruddur });
+refreshTrace().then(poll);

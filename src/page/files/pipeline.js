@@ -1,0 +1,68 @@
+// The strip: what waits, what left, and what became of it, for every backend.
+
+import { byId, h } from "./elements.js";
+
+const ORDER = ["console", "honeycomb", "xray", "cloudwatch"];
+const ENDS = [["delivered", ""], ["refused", "bad"], ["dropped", "bad"], ["sampled_out", "dim"], ["not_sent", "dim"]];
+
+const cards = new Map();
+let choose = () => {};
+
+/** `whenChosen(backend)` is told of a click. */
+export function start(whenChosen) {
+  choose = whenChosen;
+}
+
+export function update(status) {
+  for (const name of inOrder(Object.keys(status.backends))) {
+    if (!cards.has(name)) {
+      cards.set(name, card(name));
+      byId("pipeline").append(cards.get(name).element);
+    }
+    cards.get(name).update(status.backends[name]);
+  }
+  byId("requests-count").textContent = `${status.requests} since the start`;
+}
+
+/** Names of backends, those of the course in its order. */
+export function inOrder(names) {
+  const place = (name) => (ORDER.includes(name) ? ORDER.indexOf(name) : ORDER.length);
+  return names.sort((a, b) => place(a) - place(b));
+}
+
+function card(name) {
+  const state = h("span", { class: "state" });
+  const queue = h("meter", { min: 0, "aria-label": `queue of ${name}` });
+  const waits = h("span", { class: "waits" });
+  const counts = h("span", { class: "counts" });
+  const why = h("p", { class: "why" });
+  const element = h("button", { type: "button", class: "backend", onclick: () => choose(name) },
+    h("span", { class: "row" }, h("b", {}, name), state, waits), queue, counts, why);
+  return {
+    element,
+    update(it) {
+      const failing = it.failing_since !== null;
+      element.dataset.state = failing ? "failing" : it.state;
+      element.title = `${it.endpoint}\n${it.reason}\nsampling: ${it.sampling}`;
+      set(state, failing ? "failing" : it.state);
+      queue.max = it.queue_capacity;
+      queue.high = it.queue_capacity * 0.8;
+      queue.value = it.queued;
+      const flush = it.next_flush_ms === null ? "" : `, leaves in ${(it.next_flush_ms / 1000).toFixed(1)} s`;
+      const flight = it.in_flight > 0 ? `, ${it.in_flight} on their way` : "";
+      set(waits, it.state === "on" ? `${it.queued} of ${it.queue_capacity} ${it.unit} wait${flush}${flight}` : "");
+      const key = JSON.stringify(ENDS.map(([end]) => it[end]));
+      if (counts.dataset.key !== key) {
+        counts.dataset.key = key;
+        const shown = ENDS.filter(([end]) => it[end] > 0 || (end === "delivered" && it.state === "on"));
+        counts.replaceChildren(...shown.map(([end, look]) => h("span", { class: look }, h("b", {}, it[end]), ` ${end.replace("_", " ")} `)));
+      }
+      const problem = failing ? it.last_error?.text : null;
+      set(why, problem ?? (it.state === "on" ? it.endpoint : `${it.reason}`));
+    },
+  };
+}
+
+function set(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}

@@ -1,0 +1,100 @@
+// The list of requests, unsampled ones too, each with the reason.
+
+import { byId, clock, duration, h } from "./elements.js";
+
+const MOST = 200;
+
+/** The newest first. */
+let rows = [];
+let choose = () => {};
+let marked = null;
+let errorsFirst = false;
+let isPaused = false;
+
+export function start(whenChosen, resume) {
+  choose = whenChosen;
+  byId("filter").addEventListener("input", arrange);
+  byId("errors-first").addEventListener("click", toggleErrorsFirst);
+  byId("pause").addEventListener("click", () => {
+    togglePause();
+    if (!isPaused) resume();
+  });
+}
+
+export function paused() {
+  return isPaused;
+}
+
+export function toggleErrorsFirst() {
+  errorsFirst = !errorsFirst;
+  byId("errors-first").setAttribute("aria-pressed", errorsFirst);
+  arrange();
+}
+
+export function togglePause() {
+  isPaused = !isPaused;
+  byId("pause").setAttribute("aria-pressed", isPaused);
+  byId("pause").textContent = isPaused ? "paused" : "pause";
+}
+
+export function clear() {
+  rows = [];
+  arrange();
+}
+
+/** Takes requests, the newest first. */
+export function add(list) {
+  rows = [...list.map(row), ...rows].slice(0, MOST);
+  arrange();
+  mark(marked);
+}
+
+export function mark(traceId) {
+  marked = traceId;
+  for (const { request, element } of rows) element.setAttribute("aria-current", request.trace_id === traceId);
+}
+
+/** Chooses the next request (1) or the one before (-1); with `onlyErrors` the next that failed. */
+export function step(by, onlyErrors = false) {
+  const shown = [...byId("request-list").children].map((element) => rows.find((row) => row.element === element));
+  const now = shown.findIndex(({ request }) => request.trace_id === marked);
+  for (let next = now + by; next >= 0 && next < shown.length; next += by) {
+    const { request, element } = shown[next];
+    if (onlyErrors && !bad(request)) continue;
+    if (request.trace_id === marked) continue;
+    element.scrollIntoView({ block: "nearest" });
+    return choose(request.trace_id);
+  }
+}
+
+function bad(request) {
+  return request.failed || request.status >= 400;
+}
+
+function arrange() {
+  const wanted = byId("filter").value.trim().toLowerCase();
+  const shown = rows.filter(({ text }) => text.includes(wanted));
+  if (errorsFirst) shown.sort((a, b) => bad(b.request) - bad(a.request));
+  byId("request-list").replaceChildren(...shown.map(({ element }) => element));
+  byId("no-requests").hidden = rows.length > 0;
+}
+
+function row(request) {
+  const { method, path, name, status, trace_id } = request;
+  const decisions = Object.entries(request.backends);
+  const left_out = [["OpenTelemetry", request.sampled, request.sampling], ...decisions.map(([backend, own]) => [backend, own.sampled, own.sampling])]
+    .filter(([, sampled]) => !sampled);
+  const look = request.failed ? "failed" : status >= 400 ? "refused" : "fine";
+  const target = path ?? name;
+  const element = h("li", {},
+    h("button", { type: "button", class: `request ${look}`, title: `${target}\ntrace ${trace_id}`, onclick: () => choose(trace_id) },
+      h("span", { class: "mark", "aria-label": look }, { failed: "✕", refused: "!", fine: "✓" }[look]),
+      h("span", { class: "status" }, status ?? "…"),
+      h("span", { class: "path" }, h("small", {}, method ?? ""), " ", target),
+      h("span", { class: "took" }, duration(request.duration_ms)),
+      h("span", { class: "when" }, `${clock(request.started_at)} · ${request.spans} ${request.spans === 1 ? "span" : "spans"}`),
+      left_out.map(([who, , why]) => h("span", { class: "why" }, `${who}: ${why}`))));
+  if (left_out.length > decisions.length) element.className = "unsampled";
+  const text = [method, path, name, status, trace_id, request.xray_trace_id, request.sampling].join(" ").toLowerCase();
+  return { request, element, text };
+}
