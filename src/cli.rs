@@ -43,8 +43,7 @@ Options:
   -h, --help       Print this
   -V, --version    Print the version
 
-Try: curl http://127.0.0.1:4567/api/activities/home
-     curl http://127.0.0.1:4567/telemetry/status
+Try: http://127.0.0.1:4567/ in a browser, or curl http://127.0.0.1:4567/api/activities/home
 ";
 
 /// Reads the arguments that follow the program's name.

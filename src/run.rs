@@ -117,7 +117,7 @@ fn print_summary(listener: &Listener, sources: &Sources, settings: &Settings, pi
         text.push_str(&format!("  {:<10} {:<8} {:<36} {}\n", lane.name, lane.state, lane.destination, lane.reason));
     }
     text.push_str(&format!(
-        "  {:<10} {:<8} http://{address}/telemetry/status\n",
+        "  {:<10} {:<8} http://{address}/\n",
         "page",
         if settings.page.value { "on" } else { "off" }
     ));

@@ -147,7 +147,6 @@ fn what_is_not_there_is_404() {
     let program = Program::start();
     let mut client = Client::connect(program.addr());
     for path in [
-        "/",
         "/api",
         "/api/nothing",
         "/api/activities/home/",

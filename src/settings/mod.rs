@@ -62,7 +62,7 @@ service_name = "backend-flask"
 [resource]
 # "deployment.environment.name" = "development"
 
-# What the program knows about itself: GET /telemetry/status and GET /telemetry/traces.
+# The page, GET /, and the JSON it is made of, GET /telemetry/...: requests, traces, and every byte that left.
 [page]
 enabled = true
 # Answer other machines too, not only this one.

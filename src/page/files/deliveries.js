@@ -80,7 +80,7 @@ function content(it, body, chosen) {
     it.exchanges.map((exchange) => [
       h("h3", {}, `to ${exchange.to}`),
       exchange.head ? h("pre", { class: "head" }, exchange.head) : null,
-      exchange.body ? h("pre", {}, exchange.body.text) : payload(it, body, chosen),
+      exchange.body ? h("pre", {}, exchange.body.text) : exchange === call ? payload(it, body, chosen) : h("p", { class: "dim" }, "with the same payload as below"),
       exchange.canonical_request ? signature(exchange) : null,
       answer(exchange),
     ]),

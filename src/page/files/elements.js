@@ -1,11 +1,13 @@
 // Elements by hand. Whatever a client sent becomes text, never markup: nothing here parses HTML.
 
-/** `h("a", { href: "/", onclick: f }, "text", child)`; a property that is false, null or undefined is left out. */
+/** `h("a", { href: "/", onclick: f }, "text", child)`; a property that is null, undefined or false is left out. */
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
-    if (value === false || value === null || value === undefined) continue;
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    if (value === null || value === undefined) continue;
+    if (name.startsWith("aria-")) element.setAttribute(name, value);
+    else if (value === false) continue;
+    else if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else element.setAttribute(name, value === true ? "" : value);
   }
   element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));

@@ -24,6 +24,7 @@ let lastRequest = 0;
 let startedAt = null;
 let timer = 0;
 let eager = 0;
+let isPolling = false;
 
 export function chooseTrace(id) {
   if (chosen.trace === id) return;
@@ -56,7 +57,10 @@ function called(traceId) {
   poll();
 }
 
+/** One at a time: two would take the same news twice. */
 async function poll() {
+  if (isPolling) return;
+  isPolling = true;
   clearTimeout(timer);
   const before = lastRequest;
   try {
@@ -82,6 +86,7 @@ async function poll() {
     say(error instanceof TypeError ? "the server does not answer; is cruddur still running?" : error.message);
   }
   eager = lastRequest === before ? Math.max(0, eager - 1) : 0;
+  isPolling = false;
   if (!document.hidden) timer = setTimeout(poll, eager > 0 ? SOON : EVERY);
 }
 

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# The page in headless Chromium. Does not build the program: it needs target/release/cruddur or target/debug/cruddur.
+# Needs chromium (Debian: apt-get install chromium) and Node.js 20; playwright-core comes from npm.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+chromium=${CHROMIUM:-$(command -v chromium || command -v google-chrome || true)}
+[ -n "$chromium" ] || { echo "browser check: no chromium; next: apt-get install chromium, or name one with CHROMIUM" >&2; exit 1; }
+[ -d node_modules/playwright-core ] || npm ci --no-audit --no-fund --silent
+CHROMIUM=$chromium timeout 300 node --test --test-timeout=60000 --test-reporter=spec page.test.mjs
