@@ -22,7 +22,8 @@ use std::cell::{Cell, RefCell};
 use std::panic::Location;
 use std::sync::Arc;
 
-use super::context::{Propagator, RemoteParent, TraceFlags, TraceHeaders, extract, traceparent, xray_header_of};
+use super::context::{Propagator, RemoteParent, TraceFlags, TraceHeaders};
+use super::context::{baggage, extract, traceparent, xray_header_of};
 use super::current::{self, Current};
 use super::exception::{Exception, take_panic};
 use super::id::{IdSource, SpanId, TraceId};
@@ -35,7 +36,7 @@ pub struct Tracer {
     pub ids: IdSource,
     /// Whether spans are kept at all: false with `OTEL_SDK_DISABLED=true`. Headers are passed on even then.
     pub recording: bool,
-    /// Which headers may bring a caller's context, in this order.
+    /// Which headers may bring a caller's context, in this order; the same are sent to those we call.
     pub propagators: Vec<Propagator>,
     /// Decides what OpenTelemetry backends get.
     pub sampler: Sampler,
@@ -72,6 +73,8 @@ pub struct RequestTrace<'t> {
     parent: Option<RemoteParent>,
     /// `Sampled=?` in `X-Amzn-Trace-Id`: the caller wants to be told what we decide.
     asked: bool,
+    /// The caller's `baggage`, for those we call; empty if there was none.
+    baggage: String,
     spans: RefCell<Vec<SpanData>>,
     /// The open spans below the root, outermost first: their places in `spans`, and the line that opened each.
     open: RefCell<Vec<(usize, &'static Location<'static>)>>,
@@ -144,6 +147,10 @@ impl Tracer {
             decision,
             backend_decisions: self.ask_backends(incoming, xray_header.as_ref().and_then(|header| header.sampled)),
             asked: xray_header.is_some_and(|header| header.wants_decision),
+            baggage: match &self.propagators[..] {
+                propagators if propagators.contains(&Propagator::Baggage) => baggage(&incoming.headers.baggage),
+                _ => String::new(),
+            },
             parent,
             spans: RefCell::new(spans),
             open: RefCell::new(Vec::new()),
@@ -182,6 +189,7 @@ impl Tracer {
             backend_decisions: Vec::new(),
             parent: None,
             asked: false,
+            baggage: String::new(),
             spans: RefCell::default(),
             open: RefCell::default(),
             has_exception: Cell::new(false),
@@ -194,6 +202,17 @@ impl RequestTrace<'_> {
     /// Opens a span inside the innermost one that is open.
     #[track_caller]
     pub fn span(&self, scope: Scope, name: impl Into<Cow<'static, str>>) -> Span<'_> {
+        self.open(scope, name.into(), SpanKind::Internal)
+    }
+
+    /// The same for a call to another service; [`Span::context_headers`] go with it.
+    #[track_caller]
+    pub fn client_span(&self, scope: Scope, name: impl Into<Cow<'static, str>>) -> Span<'_> {
+        self.open(scope, name.into(), SpanKind::Client)
+    }
+
+    #[track_caller]
+    fn open(&self, scope: Scope, name: Cow<'static, str>, kind: SpanKind) -> Span<'_> {
         if !self.recording {
             return Span { trace: self, index: None, before: current::span() };
         }
@@ -202,7 +221,7 @@ impl RequestTrace<'_> {
         let parent = open.last().map_or(self.root_id, |&(index, _)| spans[index].id);
         let id = self.tracer.ids.span_id();
         let index = spans.len();
-        spans.push(new_span(id, Some(parent), scope, name.into(), SpanKind::Internal, self.arrived.present()));
+        spans.push(new_span(id, Some(parent), scope, name, kind, self.arrived.present()));
         open.push((index, Location::caller()));
         let before = current::replace(Some(Current { trace_id: self.trace_id, span_id: id, flags: self.flags }));
         Span { trace: self, index: Some(index), before }
@@ -263,10 +282,15 @@ impl RequestTrace<'_> {
     pub fn x_amzn_trace_id(&self) -> String {
         let mut header = format!("Root={}", self.trace_id.xray());
         if self.asked {
-            let decision = self.backend_decisions.first().map_or(&self.decision, |ours| &ours.decision);
-            header.push_str(if decision.sampled { ";Sampled=1" } else { ";Sampled=0" });
+            header.push_str(self.xray_decision());
         }
         header
+    }
+
+    /// What X-Ray is told of the decision: that of a backend with a sampler of its own, else OpenTelemetry's.
+    fn xray_decision(&self) -> &'static str {
+        let decision = self.backend_decisions.first().map_or(&self.decision, |ours| &ours.decision);
+        if decision.sampled { ";Sampled=1" } else { ";Sampled=0" }
     }
 
     /// Ends the trace: the SERVER span now, and any span that was kept from ending by `mem::forget`, which is said.
@@ -340,6 +364,55 @@ impl Span<'_> {
     /// Keeps a fact that need not be searched: metadata in X-Ray, an attribute `namespace.key` in OTLP.
     pub fn put_metadata(&mut self, namespace: &'static str, key: &'static str, value: impl Into<Value>) {
         self.edit(|span, limits| span.put_metadata(Metadata { namespace, key, value: value.into() }, limits));
+    }
+
+    /// The headers that make the callee's spans children of this one, with the caller's `tracestate` and `baggage`.
+    ///
+    /// ```text
+    /// traceparent: 00-4efaaf4d1e8720b39541901950019ee5-b7ad6b7169203331-03
+    /// X-Amzn-Trace-Id: Root=1-4efaaf4d-1e8720b39541901950019ee5;Parent=b7ad6b7169203331;Sampled=1
+    /// ```
+    ///
+    /// Where nothing is recorded there is no span for others to hang on: the caller's context goes on as it came.
+    #[must_use]
+    pub fn context_headers(&self) -> Vec<(&'static str, String)> {
+        let trace = self.trace;
+        let mut headers = Vec::with_capacity(4);
+        let span_id = match self.index {
+            Some(index) => Some(trace.spans.borrow()[index].id),
+            None => trace.parent.as_ref().and_then(|parent| parent.span_id),
+        };
+        for propagator in &trace.tracer.propagators {
+            match (propagator, span_id) {
+                (Propagator::TraceContext, Some(span_id)) => {
+                    headers.push(("traceparent", traceparent(trace.trace_id, span_id, trace.flags)));
+                    if !trace.trace_state().is_empty() {
+                        headers.push(("tracestate", trace.trace_state().to_owned()));
+                    }
+                }
+                (Propagator::XRay, Some(span_id)) => {
+                    let extra = trace.parent.as_ref().map_or("", |parent| &parent.xray_extra);
+                    let (root, decision) = (trace.trace_id.xray(), trace.xray_decision());
+                    headers.push(("X-Amzn-Trace-Id", format!("Root={root};Parent={span_id}{decision}{extra}")));
+                }
+                (Propagator::Baggage, _) if !trace.baggage.is_empty() => {
+                    headers.push(("baggage", trace.baggage.clone()));
+                }
+                _ => {}
+            }
+        }
+        headers
+    }
+
+    /// Marks the span as failed. The attributes say how.
+    pub fn set_failed(&mut self) {
+        self.edit(|span, _| span.status = Status::Error(String::new()));
+    }
+
+    /// Marks the span as failed, and records why.
+    pub fn record_exception(&mut self, exception: &Exception) {
+        let now = self.trace.arrived.present();
+        self.edit(|span, limits| span.record_exception(exception, now, limits));
     }
 
     /// Notes that something happened, now.

@@ -10,7 +10,7 @@ fn tracer() -> Tracer {
     Tracer {
         ids: IdSource::new(),
         recording: true,
-        propagators: vec![Propagator::TraceContext, Propagator::XRay],
+        propagators: vec![Propagator::TraceContext, Propagator::Baggage, Propagator::XRay],
         sampler: Sampler::named("parentbased_always_on", 1.0).unwrap(),
         backend_samplers: vec![],
         limits: Limits::default(),
@@ -109,7 +109,7 @@ fn the_callers_trace_is_joined_and_its_state_passed_on() {
     let headers = TraceHeaders {
         traceparent: vec!["00-4efaaf4d1e8720b39541901950019ee5-53995c3f42cd8ad8-01"],
         tracestate: vec!["congo=t61"],
-        x_amzn_trace_id: None,
+        ..Default::default()
     };
     let trace = begin(&tracer, &headers);
     assert!(trace.traceparent().starts_with("00-4efaaf4d1e8720b39541901950019ee5-"));
@@ -153,6 +153,61 @@ fn a_disabled_tracer_records_nothing_and_passes_headers_on() {
     assert!(trace.traceparent().starts_with("00-4efaaf4d1e8720b39541901950019ee5-"));
     assert!(trace.traceparent().ends_with("-01"));
     assert!(trace.finish().is_none());
+}
+
+#[test]
+fn a_call_is_told_of_its_own_span_and_of_all_that_the_caller_sent_along() {
+    let tracer = tracer();
+    let headers = TraceHeaders {
+        traceparent: vec!["00-4efaaf4d1e8720b39541901950019ee5-53995c3f42cd8ad8-02"],
+        tracestate: vec!["congo=t61"],
+        baggage: vec!["userId=alice;p", "a = 1"],
+        ..Default::default()
+    };
+    let trace = begin(&tracer, &headers);
+    let first = trace.client_span(SCOPE, "GET").context_headers();
+    let second = trace.client_span(SCOPE, "GET").context_headers();
+    let trace = trace.finish().unwrap();
+    for (headers, span) in [(first, &trace.spans[1]), (second, &trace.spans[2])] {
+        assert_eq!(span.kind, SpanKind::Client);
+        let expected = [
+            ("traceparent", format!("00-4efaaf4d1e8720b39541901950019ee5-{}-02", span.id)),
+            ("tracestate", "congo=t61".to_owned()),
+            ("baggage", "userId=alice;p,a = 1".to_owned()),
+            ("X-Amzn-Trace-Id", format!("Root=1-4efaaf4d-1e8720b39541901950019ee5;Parent={};Sampled=0", span.id)),
+        ];
+        assert_eq!(headers, expected);
+    }
+}
+
+#[test]
+fn only_what_the_propagators_name_goes_out() {
+    let headers = TraceHeaders {
+        x_amzn_trace_id: Some("Root=1-4efaaf4d-1e8720b39541901950019ee5;Lineage=a:1;Sampled=1"),
+        baggage: vec!["a=1"],
+        ..Default::default()
+    };
+    let names = |propagators: &[Propagator]| {
+        let tracer = Tracer { propagators: propagators.to_vec(), ..tracer() };
+        let trace = begin(&tracer, &headers);
+        trace.client_span(SCOPE, "GET").context_headers()
+    };
+    assert_eq!(names(&[]), []);
+    assert_eq!(names(&[Propagator::Baggage]), [("baggage", "a=1".to_owned())]);
+    let [(name, value)] = &names(&[Propagator::XRay])[..] else { panic!("one header") };
+    assert_eq!(*name, "X-Amzn-Trace-Id");
+    assert!(value.starts_with("Root=1-4efaaf4d-1e8720b39541901950019ee5;Parent="), "{value}");
+    assert!(value.ends_with(";Sampled=1;Lineage=a:1"), "{value}");
+}
+
+#[test]
+fn where_nothing_is_recorded_a_call_carries_the_callers_own_context() {
+    let tracer = Tracer { recording: false, ..tracer() };
+    let sent = "00-4efaaf4d1e8720b39541901950019ee5-53995c3f42cd8ad8-01";
+    let joined = begin(&tracer, &TraceHeaders { traceparent: vec![sent], ..Default::default() });
+    assert_eq!(joined.client_span(SCOPE, "GET").context_headers()[0], ("traceparent", sent.to_owned()));
+    let begun = begin(&tracer, &TraceHeaders { baggage: vec!["a=1"], ..Default::default() });
+    assert_eq!(begun.client_span(SCOPE, "GET").context_headers(), [("baggage", "a=1".to_owned())]);
 }
 
 #[test]
