@@ -148,19 +148,7 @@ impl<'r> Head<'r> {
     /// The query without the values of signatures and keys.
     #[must_use]
     pub fn safe_query(&self) -> Option<Cow<'r, str>> {
-        let query = self.query?;
-        let secret = |pair: &str| {
-            let key = pair.split('=').next().unwrap_or(pair);
-            SECRET_QUERY_KEYS.contains(&key)
-        };
-        if !query.split('&').any(secret) {
-            return Some(Cow::Borrowed(query));
-        }
-        let safe = query.split('&').map(|pair| match pair.split_once('=') {
-            Some((key, _)) if secret(pair) => format!("{key}=REDACTED"),
-            _ => pair.to_owned(),
-        });
-        Some(Cow::Owned(safe.collect::<Vec<_>>().join("&")))
+        self.query.map(safe_query)
     }
 
     fn read_header(&mut self, name: &str, value: &'r str) {
@@ -228,6 +216,22 @@ impl<'r> Head<'r> {
     fn refuse(&mut self, message: &str) {
         self.problem.get_or_insert_with(|| Failure::refused(400, message.to_owned()));
     }
+}
+
+/// A query without the values of signatures and keys.
+pub(super) fn safe_query(query: &str) -> Cow<'_, str> {
+    let secret = |pair: &str| {
+        let key = pair.split('=').next().unwrap_or(pair);
+        SECRET_QUERY_KEYS.contains(&key)
+    };
+    if !query.split('&').any(secret) {
+        return Cow::Borrowed(query);
+    }
+    let safe = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((key, _)) if secret(pair) => format!("{key}=REDACTED"),
+        _ => pair.to_owned(),
+    });
+    Cow::Owned(safe.collect::<Vec<_>>().join("&"))
 }
 
 /// The first of a list: what the proxy nearest to the client wrote.

@@ -4,6 +4,7 @@
 //! place says what is on. A mistake in the file ends the program before it listens; a mistake in a variable is noticed,
 //! and the next source counts.
 
+mod notifications;
 mod resource;
 mod sources;
 
@@ -15,6 +16,7 @@ use crate::trace::id::IdSource;
 use crate::trace::sampler::Sampler;
 use crate::trace::span::{Attribute, Limits};
 
+pub use notifications::notifications;
 pub use sources::{DEFAULT_FILE, Env, Origin, Setting, SettingsError, Sources, Table};
 
 /// What all of the program shares; each backend reads its own table.

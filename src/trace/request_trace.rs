@@ -287,8 +287,12 @@ impl RequestTrace<'_> {
         header
     }
 
-    /// What X-Ray is told of the decision: that of a backend with a sampler of its own, else OpenTelemetry's.
+    /// What X-Ray is told of the decision: that of a backend with a sampler of its own, else OpenTelemetry's. Where nothing
+    /// is recorded nothing was decided either, and a caller that left it open leaves it open for the next one.
     fn xray_decision(&self) -> &'static str {
+        if !self.recording && self.parent.as_ref().is_none_or(|parent| parent.sampled.is_none()) {
+            return "";
+        }
         let decision = self.backend_decisions.first().map_or(&self.decision, |ours| &ours.decision);
         if decision.sampled { ";Sampled=1" } else { ";Sampled=0" }
     }
