@@ -44,7 +44,8 @@ pub fn notifications(
 
 /// The address of an instance leads to its route; one with a path is taken as it is.
 fn whole_url(url: &str) -> String {
-    match url.split_once("://").map_or("", |(_, rest)| rest).split_once('/') {
+    let Some((_, rest)) = url.split_once("://") else { return url.to_owned() };
+    match rest.split_once('/') {
         None if !url.contains(['?', '#']) => format!("{url}{ROUTE}"),
         Some((_, "")) => format!("{}{ROUTE}", url.trim_end_matches('/')),
         _ => url.to_owned(),
