@@ -39,7 +39,6 @@ use crate::wire::http::{
 /// A client of one address of another service.
 pub struct Client {
     http: HttpClient,
-    url: String,
     /// The address as people may see it: no user, no password, no signature in the query.
     url_shown: String,
     host: String,
@@ -118,7 +117,6 @@ impl Client {
         };
         Ok(Self {
             http: HttpClient::new(url, &Certificates::default())?,
-            url: url.clone(),
             url_shown,
             port: uri.port_u16().unwrap_or(usual),
             host,
@@ -134,7 +132,7 @@ impl Client {
         let ip = listening.ip().to_canonical();
         let is_same = self.host.parse().is_ok_and(|to: std::net::IpAddr| to.to_canonical() == ip);
         self.port == listening.port()
-            && (is_same || (is_this_machine(&self.url) && (ip.is_loopback() || ip.is_unspecified())))
+            && (is_same || (is_this_machine(&self.target.url) && (ip.is_loopback() || ip.is_unspecified())))
     }
 
     /// Gets what is there, as JSON of a certain form. `via` are the `Via` headers of the request that this is done for.
@@ -219,10 +217,10 @@ impl Client {
         headers.extend(span.context_headers().into_iter().map(|(name, value)| (name.to_owned(), value)));
         let patience = Some(deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
         let reply = match method {
-            Method::Get => self.http.get(&Call { url: &self.url, headers: &headers, body: b"", patience }),
+            Method::Get => self.http.get(&Call { url: &self.target.url, headers: &headers, body: b"", patience }),
             Method::Post(body) => {
                 headers.push(("content-type".to_owned(), "application/json".to_owned()));
-                self.http.post(&Call { url: &self.url, headers: &headers, body, patience })
+                self.http.post(&Call { url: &self.target.url, headers: &headers, body, patience })
             }
         };
         reply.map_err(|error| self.problem_of(&error))
@@ -275,8 +273,14 @@ impl Client {
     }
 
     fn failed(&self, method: &Method<'_>, problem: Problem) -> CallFailed {
-        let message = format!("{} {} ({}): {}", method.name(), self.url_shown, self.target.origin, problem.text);
+        let message =
+            format!("{} {} ({}){}: {}", method.name(), self.url_shown, self.target.origin, self.by(), problem.text);
         CallFailed { kind: problem.kind, message }
+    }
+
+    /// A proxy that calls go through: what fails may be its fault.
+    fn by(&self) -> String {
+        self.http.proxy().map_or_else(String::new, |proxy| format!(" through the proxy {proxy}"))
     }
 
     fn describe_call(&self, span: &mut Span<'_>, method: &Method<'_>, resends: u16) {
@@ -305,8 +309,8 @@ impl Problem {
     }
 
     fn circle() -> Self {
-        let what = "this request has come through here already, and would go in circles";
-        Self::new("loop", what, "let one of the instances answer from its own data")
+        let what = format!("this request has come through here already, or through more than {MAX_HOPS} instances");
+        Self::new("loop", &what, "let one of the instances answer from its own data")
     }
 }
 
@@ -338,7 +342,8 @@ const LONGEST_TEXT: usize = 300;
 impl fmt::Display for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Target { origin, timeout, timeout_origin, .. } = &self.target;
-        write!(f, "{} ({origin}), within {} ms ({timeout_origin})", self.url_shown, timeout.as_millis())
+        let (by, millis) = (self.by(), timeout.as_millis());
+        write!(f, "{} ({origin}){by}, within {millis} ms ({timeout_origin})", self.url_shown)
     }
 }
 
