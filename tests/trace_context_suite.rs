@@ -31,9 +31,12 @@ struct Example {
 struct Case {
     /// The test of the suite that this belongs to.
     name: &'static str,
-    headers: Vec<(&'static str, String)>,
+    headers: Vec<Sent>,
     expected: Expected,
 }
+
+/// A header, as it is sent.
+type Sent = (&'static str, String);
 
 enum Expected {
     /// The caller's trace, and this `tracestate`.
@@ -245,7 +248,7 @@ fn forms() -> Vec<Case> {
 }
 
 /// Requests that three calls follow from, and the trace they must be in.
-fn several_calls() -> [(&'static str, Vec<(&'static str, String)>, Option<&'static str>); 3] {
+fn several_calls() -> [(&'static str, Vec<Sent>, Option<&'static str>); 3] {
     let parent = |trace: &str| vec![("traceparent", format!("00-{trace}-{SPAN}-01"))];
     [
         ("test_multiple_requests_with_valid_traceparent", parent(TRACE), Some(TRACE)),
@@ -259,7 +262,7 @@ fn kept(name: &'static str, sent: &[&str], expected: &str) -> Case {
 }
 
 impl Case {
-    fn new<const N: usize>(name: &'static str, headers: [(&'static str, String); N], expected: Expected) -> Self {
+    fn new<const N: usize>(name: &'static str, headers: [Sent; N], expected: Expected) -> Self {
         Self { name, headers: headers.into(), expected }
     }
 

@@ -354,3 +354,44 @@ impl fmt::Display for CallFailed {
 }
 
 impl std::error::Error for CallFailed {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(url: &str) -> Client {
+        let target = Target {
+            url: url.to_owned(),
+            origin: "URL".to_owned(),
+            timeout: Duration::from_secs(1),
+            timeout_origin: "TIMEOUT",
+        };
+        Client::new(target, &IdSource::new()).unwrap()
+    }
+
+    #[test]
+    fn only_instances_of_this_program_are_hops() {
+        let (first, second) = ("cruddur-53995c3f42cd8ad8", "cruddur-b7ad6b7169203331");
+        let headers = [format!("1.0 fred, 1.1 {first} (a comment)"), format!("HTTP/1.1 {second},1.1 cruddur-x, ,")];
+        assert_eq!(hops(&headers.each_ref().map(String::as_str)), [first, second]);
+        assert!(hops(&["", "cruddur-53995c3f42cd8ad8", "1.1 cruddur-53995c3f42cd8ad8\u{1}"]).is_empty());
+    }
+
+    #[test]
+    fn an_address_is_ours_when_host_and_port_are() {
+        let here = |url, listening: &str| client(url).leads_to(listening.parse().unwrap());
+        assert!(here("http://127.0.0.1:4567/x", "127.0.0.1:4567"));
+        assert!(here("https://localhost:4567", "[::1]:4567"));
+        assert!(here("http://127.9.9.9", "0.0.0.0:80"));
+        assert!(here("http://10.0.0.7:4567", "10.0.0.7:4567"));
+        assert!(!here("http://127.0.0.1:4568", "127.0.0.1:4567"));
+        assert!(!here("http://10.0.0.8:4567", "0.0.0.0:4567"));
+        assert!(!here("http://localhost:4567", "10.0.0.7:4567"));
+    }
+
+    #[test]
+    fn what_others_wrote_stays_on_its_line() {
+        assert_eq!(printable("a\r\nb\u{1b}[31m"), "a  b [31m");
+        assert_eq!(printable(&"é".repeat(301)).chars().count(), 300);
+    }
+}
