@@ -14,6 +14,8 @@ pub enum Command {
         config: Option<PathBuf>,
         /// `--listen ADDR`
         listen: Option<String>,
+        /// `--notifications-url URL`
+        notifications_url: Option<String>,
     },
     /// Write telemetry.toml.
     Init {
@@ -30,7 +32,7 @@ pub enum Command {
 pub const HELP: &str = "\
 The Cruddur backend, traced by hand: OTLP to Honeycomb, every byte on view.
 
-Usage: cruddur [serve] [--config FILE] [--listen ADDR]
+Usage: cruddur [serve] [--config FILE] [--listen ADDR] [--notifications-url URL]
        cruddur init [--config FILE]
 
 Commands:
@@ -40,6 +42,8 @@ Commands:
 Options:
   --config FILE    Settings [env: CRUDDUR_CONFIG] [default: telemetry.toml, if it exists]
   --listen ADDR    Where to listen; port 0 takes a free one [env: CRUDDUR_LISTEN] [default: 127.0.0.1:4567]
+  --notifications-url URL
+                   Get notifications from another instance, as http://host:port [env: NOTIFICATIONS_URL]
   -h, --help       Print this
   -V, --version    Print the version
 
@@ -53,28 +57,31 @@ Try: http://127.0.0.1:4567/ in a browser, or curl http://127.0.0.1:4567/api/acti
 /// One of them makes no sense; the text says which, and what would.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
     let mut parser = lexopt::Parser::from_args(arguments);
-    let (mut command, mut config, mut listen) = (None, None, None);
+    let (mut command, mut config, mut listen, mut notifications_url) = (None, None, None, None);
     while let Some(argument) = parser.next().map_err(with_hint)? {
         match argument {
             Short('h') | Long("help") => return Ok(Command::Help),
             Short('V') | Long("version") => return Ok(Command::Version),
             Long("config") => config = Some(PathBuf::from(parser.value().map_err(with_hint)?)),
-            Long("listen") => {
-                let value = parser.value().map_err(with_hint)?;
-                listen =
-                    Some(value.into_string().map_err(|value| with_hint(format!("--listen {value:?} is no address")))?);
-            }
+            Long("listen") => listen = Some(address("--listen", &mut parser)?),
+            Long("notifications-url") => notifications_url = Some(address("--notifications-url", &mut parser)?),
             Value(name) if command.is_none() && (name == "serve" || name == "init") => command = Some(name),
             other => return Err(with_hint(other.unexpected())),
         }
     }
     if command.is_some_and(|command| command == "init") {
-        return match listen {
-            Some(_) => Err(with_hint("--listen makes no sense with init")),
-            None => Ok(Command::Init { config }),
+        return match (listen, notifications_url) {
+            (Some(_), _) => Err(with_hint("--listen makes no sense with init")),
+            (_, Some(_)) => Err(with_hint("--notifications-url makes no sense with init")),
+            (None, None) => Ok(Command::Init { config }),
         };
     }
-    Ok(Command::Serve { config, listen })
+    Ok(Command::Serve { config, listen, notifications_url })
+}
+
+fn address(option: &str, parser: &mut lexopt::Parser) -> Result<String, String> {
+    let value = parser.value().map_err(with_hint)?;
+    value.into_string().map_err(|value| with_hint(format!("{option} {value:?} is no address")))
 }
 
 fn with_hint(problem: impl std::fmt::Display) -> String {
@@ -91,7 +98,11 @@ mod tests {
 
     #[test]
     fn serve_is_what_happens_without_a_command() {
-        let serve = Command::Serve { config: Some("x.toml".into()), listen: Some("[::1]:0".to_owned()) };
+        let serve = Command::Serve {
+            config: Some("x.toml".into()),
+            listen: Some("[::1]:0".to_owned()),
+            notifications_url: None,
+        };
         assert_eq!(parsed(&["--config", "x.toml", "--listen=[::1]:0"]).unwrap(), serve);
         assert_eq!(parsed(&["serve", "--config=x.toml", "--listen", "[::1]:0"]).unwrap(), serve);
         assert_eq!(parsed(&["init"]).unwrap(), Command::Init { config: None });
@@ -107,6 +118,7 @@ mod tests {
             (&["dance"], "dance"),
             (&["serve", "init"], "init"),
             (&["init", "--listen", "x"], "--listen"),
+            (&["init", "--notifications-url", "x"], "--notifications-url"),
         ] {
             let error = parsed(arguments).unwrap_err();
             assert!(error.contains(part) && error.ends_with("see cruddur --help"), "{error}");

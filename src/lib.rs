@@ -3,7 +3,8 @@
 //!
 //! A request becomes bytes at somebody else's door in five stages, each a module that knows only the next one:
 //!
-//! 1. [`http`]: a request arrives. One thread reads, routes and answers; it waits for nobody.
+//! 1. [`http`]: a request arrives. One thread reads, routes and answers; it waits for nobody but, no
+//!    longer than a time-out, another service that a request is about ([`http::client`]).
 //! 2. [`trace`]: the request becomes spans: ids, the caller's context, a sampling decision, guards that end by
 //!    themselves. [`logging`] is its other half: log lines with the same ids.
 //! 3. [`delivery`]: finished traces wait in one bounded queue a backend, and a worker each sends batches and counts.

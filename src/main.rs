@@ -9,7 +9,9 @@ use cruddur::run::{Exit, init, serve};
 fn main() -> ExitCode {
     let command = parse(std::env::args_os().skip(1)).map_err(|message| Exit { message, status: 2 });
     let result = command.and_then(|command| match command {
-        Command::Serve { config, listen } => serve(config.as_deref(), listen.as_deref()),
+        Command::Serve { config, listen, notifications_url } => {
+            serve(config.as_deref(), listen.as_deref(), notifications_url.as_deref())
+        }
         Command::Init { config } => init(config),
         Command::Help => print(HELP),
         Command::Version => print(concat!("cruddur ", env!("CARGO_PKG_VERSION"), "\n")),

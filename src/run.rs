@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::activities::App;
 use crate::backends::{self, BACKENDS};
 use crate::delivery::{Lane, Pipeline, Totals};
+use crate::http::client::Client;
 use crate::http::cors::Cors;
 use crate::http::listener::Listener;
 use crate::http::server::Server;
@@ -37,22 +39,24 @@ pub struct Exit {
 /// # Errors
 ///
 /// The settings are wrong (status 2), or it cannot listen (status 1).
-pub fn serve(config: Option<&Path>, listen: Option<&str>) -> Result<(), Exit> {
+pub fn serve(config: Option<&Path>, listen: Option<&str>, notifications_url: Option<&str>) -> Result<(), Exit> {
     let wrong_settings = |error: settings::SettingsError| Exit { message: error.to_string(), status: 2 };
     let sources = Sources::read(config, Env::of_process()).map_err(wrong_settings)?;
     let ids = IdSource::new();
     let settings = Settings::read(&sources, listen, &ids).map_err(wrong_settings)?;
+    let notifications = settings::notifications(&sources, notifications_url, &ids).map_err(wrong_settings)?;
     let plans = backends::plans(&sources, &settings).map_err(wrong_settings)?;
     sources.finish().map_err(wrong_settings)?;
 
     logging::init().map_err(|error| failed(format!("no thread for the log: {error}")))?;
     install_panic_hook();
     let listener = Listener::bind(&settings.listen.value).map_err(|error| cannot_listen(&settings, &error))?;
+    let notifications = notifications.filter(|client| is_elsewhere(client, &listener, &sources));
     let backend_samplers =
         plans.iter().filter_map(|plan| Some((plan.name, Arc::clone(plan.sampler.as_ref()?)))).collect();
     let pipeline = Pipeline::start(plans).map_err(|error| failed(format!("no thread for a backend: {error}")))?;
     logging::send_lines_to(pipeline.line_takers(), pipeline.lanes().iter().map(|lane| lane.name).collect());
-    print_summary(&listener, &sources, &settings, &pipeline);
+    print_summary(&listener, &sources, &settings, &pipeline, notifications.as_ref());
 
     let page = Page::new(pipeline, &settings);
     let tracer = Tracer {
@@ -63,7 +67,8 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>) -> Result<(), Exit> {
         backend_samplers,
         limits: settings.limits,
     };
-    let server = Server::new(listener, tracer, page, Cors::new(settings.origins), settings.known_methods);
+    let app = App { notifications, ..App::new() };
+    let server = Server::new(listener, app, tracer, page, Cors::new(settings.origins), settings.known_methods);
     let (stopped, result) = server.run();
     let page = server.into_page();
     page.pipeline.finish(stopped + LAST_FLUSH);
@@ -105,7 +110,25 @@ pub fn default_file() -> String {
     BACKENDS.iter().fold(settings::TOML.to_owned(), |text, plugin| text + plugin.toml)
 }
 
-fn print_summary(listener: &Listener, sources: &Sources, settings: &Settings, pipeline: &Pipeline) {
+/// One thread that asked itself would wait for itself.
+fn is_elsewhere(client: &Client, listener: &Listener, sources: &Sources) -> bool {
+    let leads_here = client.leads_to(listener.address());
+    if leads_here {
+        sources.notice(format!(
+            "notifications were to come from {client}, which is this instance itself: they come from its own data; \
+             next: give the address of another instance"
+        ));
+    }
+    !leads_here
+}
+
+fn print_summary(
+    listener: &Listener,
+    sources: &Sources,
+    settings: &Settings,
+    pipeline: &Pipeline,
+    notifications: Option<&Client>,
+) {
     let address = listener.address();
     let file = sources.path().map_or_else(|| "no file".to_owned(), |path| path.display().to_string());
     let mut text = format!(
@@ -121,6 +144,9 @@ fn print_summary(listener: &Listener, sources: &Sources, settings: &Settings, pi
         "page",
         if settings.page.value { "on" } else { "off" }
     ));
+    if let Some(client) = notifications {
+        text.push_str(&format!("  notifications come from {client}\n"));
+    }
     for notice in sources.notices() {
         text.push_str(&format!("  note: {notice}\n"));
     }

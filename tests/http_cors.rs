@@ -110,7 +110,7 @@ fn a_preflight_allows_trace_headers_on_every_route() {
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
         assert_eq!(allowed_origin(&answer), Some(FRONTEND), "{path}");
         assert!(answer.list("vary").contains(&"origin".to_owned()), "{path}: {answer:?}");
-        let headers = ["content-type", "if-modified-since", "traceparent", "tracestate", "x-amzn-trace-id"];
+        let headers = ["baggage", "content-type", "if-modified-since", "traceparent", "tracestate", "x-amzn-trace-id"];
         assert_eq!(answer.list("access-control-allow-headers"), headers, "{path}");
         assert_eq!(answer.list("access-control-allow-methods"), ["get", "head", "options", "post"], "{path}");
     }

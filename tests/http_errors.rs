@@ -238,9 +238,9 @@ fn a_head_that_is_too_large_is_431() {
     assert_eq!(send(&program, &many(64)).status, 200);
     assert_error(&send(&program, &many(65)), 431);
     let long = |size: usize| format!("GET /health HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n", "y".repeat(size));
-    assert_eq!(send(&program, &long(7 * 1024)).status, 200);
-    assert_error(&send(&program, &long(8 * 1024 + 1)), 431);
-    let path = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "y".repeat(9 * 1024));
+    assert_eq!(send(&program, &long(15 * 1024)).status, 200);
+    assert_error(&send(&program, &long(16 * 1024 + 1)), 431);
+    let path = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "y".repeat(17 * 1024));
     assert_error(&send(&program, &path), 431);
     assert_still_there(&program);
 }

@@ -1,7 +1,7 @@
 //! The application being watched: Cruddur, where people write messages that expire. One file a service.
 //!
-//! A service gets the [`RequestTrace`](crate::trace::RequestTrace) of its request and opens a span in it; it knows nothing of HTTP or of any
-//! backend. Mock data, as the course has it, and a [`Store`] for what is written while the program runs.
+//! A service gets the [`RequestTrace`](crate::trace::RequestTrace) of its request and opens a span in it; it knows nothing of the request's HTTP or
+//! of any backend. Mock data, as the course has it, and a [`Store`] for what is written while the program runs.
 
 pub mod create_activity;
 pub mod create_message;
@@ -17,10 +17,11 @@ mod store;
 pub mod user_activities;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use store::Store;
 
+use crate::http::client::Client;
 use crate::trace::id::IdSource;
 
 /// What every service works with.
@@ -29,10 +30,12 @@ pub struct App {
     pub store: Store,
     /// Where new uuids come from.
     pub ids: IdSource,
+    /// Who has the notifications, if it is not this instance.
+    pub notifications: Option<Client>,
 }
 
 /// A message to everybody. Fields in alphabetical order, as the original sends them.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Activity {
     /// When it was written.
     pub created_at: Time,
@@ -51,7 +54,7 @@ pub struct Activity {
     /// How many answers it has.
     pub replies_count: usize,
     /// What it answers, if it is a reply.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to_activity_uuid: Option<String>,
     /// How many passed it on.
     pub reposts_count: u32,
@@ -121,7 +124,7 @@ impl App {
     /// An application with nothing but its mock data.
     #[must_use]
     pub fn new() -> Self {
-        Self { store: Store::default(), ids: IdSource::new() }
+        Self { store: Store::default(), ids: IdSource::new(), notifications: None }
     }
 }
 
@@ -140,6 +143,14 @@ impl std::fmt::Display for Time {
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let time = DateTime::parse_from_rfc3339(&text).map_err(serde::de::Error::custom)?;
+        Ok(Self(time.to_utc()))
     }
 }
 

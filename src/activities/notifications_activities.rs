@@ -1,15 +1,26 @@
 //! `GET /api/activities/notifications`: what happened to the logged-in user.
 
 use super::{Activity, App, mock};
+use crate::http::client::CallFailed;
 use crate::trace::{RequestTrace, Scope};
 
 const SCOPE: Scope = Scope::named("notifications.activities");
 
-/// The one notification there is.
-pub fn run(trace: &RequestTrace<'_>, app: &App) -> Vec<Activity> {
-    let mut span = trace.span(SCOPE, "notifications-activities-mock-data");
+/// The one notification there is, or what another instance has. `via` are the `Via` headers of the request.
+///
+/// # Errors
+///
+/// The other instance did not answer, or not with activities.
+pub fn run(trace: &RequestTrace<'_>, app: &App, via: &[&str]) -> Result<Vec<Activity>, CallFailed> {
     let now = mock::now();
-    let results = app.store.with_replies(mock::notifications(now), now);
+    let (mut span, found) = match &app.notifications {
+        None => (trace.span(SCOPE, "notifications-activities-mock-data"), mock::notifications(now)),
+        Some(elsewhere) => {
+            let span = trace.span(SCOPE, "notifications-activities-elsewhere");
+            (span, elsewhere.get_json(trace, via)?)
+        }
+    };
+    let results = app.store.with_replies(found, now);
     span.set_attribute("app.result_length", results.len());
-    results
+    Ok(results)
 }

@@ -4,6 +4,7 @@ use std::error::Error;
 
 use serde::Serialize;
 
+use super::client::CallFailed;
 use crate::activities::Invalid;
 use crate::trace::exception::Exception;
 use crate::trace::id::TraceId;
@@ -39,6 +40,8 @@ pub enum Failure {
         /// The methods that this path has.
         allow: Option<&'static str>,
     },
+    /// Another service, which had to be asked, did not answer as it should: 502, with its sentence and the trace id.
+    Elsewhere(CallFailed),
     /// An error inside: 500, with the trace id to find it by.
     Internal(Exception),
     /// A panic inside: 500 as well. The panic hook and the trace have what there is to know about it.
@@ -70,6 +73,7 @@ impl Answer {
         let (status, allow, body) = match failure {
             Failure::Invalid(Invalid(code)) => (422, None, format!("[\"{code}\"]")),
             Failure::Refused { status, message, allow } => (*status, *allow, Self::message(message, None)),
+            Failure::Elsewhere(failed) => (502, None, Self::message(&failed.to_string(), trace_id)),
             Failure::Internal(_) | Failure::Panicked => {
                 let message = "something failed inside; look for the trace id in the logs, or in GET /telemetry/traces";
                 (500, None, Self::message(message, trace_id))

@@ -8,7 +8,7 @@ pub struct Cors {
 }
 
 /// What the course's front end sends, and what browsers that trace send on top.
-const ALLOW_HEADERS: &str = "content-type,if-modified-since,traceparent,tracestate,x-amzn-trace-id";
+const ALLOW_HEADERS: &str = "baggage,content-type,if-modified-since,traceparent,tracestate,x-amzn-trace-id";
 const ALLOW_METHODS: &str = "OPTIONS,GET,HEAD,POST";
 const EXPOSE_HEADERS: &str = "location,link,traceparent,tracestate,x-amzn-trace-id";
 

@@ -43,14 +43,16 @@ pub struct Head<'r> {
     pub has_length: bool,
     /// Whether `Transfer-Encoding` is there.
     pub is_chunked: bool,
+    /// Every `Via`: the gateways it came through.
+    pub via: Vec<&'r str>,
     /// The headers of trace context.
     pub trace: TraceHeaders<'r>,
     /// Why the request will not be answered as it wishes.
     pub problem: Option<Failure>,
 }
 
-/// Heads larger than this are refused.
-const MAX_BYTES: usize = 8 * 1024;
+/// Heads larger than this are refused. The 8192 bytes of `baggage` that everybody must pass on fit in.
+const MAX_BYTES: usize = 16 * 1024;
 /// Heads with more headers than this are refused.
 const MAX_HEADERS: usize = 64;
 /// Query values that are keys or signatures, by OpenTelemetry's list.
@@ -90,6 +92,7 @@ impl<'r> Head<'r> {
             content_encoding: None,
             has_length: false,
             is_chunked: false,
+            via: Vec::new(),
             trace: TraceHeaders::default(),
             problem: None,
         };
@@ -145,28 +148,18 @@ impl<'r> Head<'r> {
     /// The query without the values of signatures and keys.
     #[must_use]
     pub fn safe_query(&self) -> Option<Cow<'r, str>> {
-        let query = self.query?;
-        let secret = |pair: &str| {
-            let key = pair.split('=').next().unwrap_or(pair);
-            SECRET_QUERY_KEYS.contains(&key)
-        };
-        if !query.split('&').any(secret) {
-            return Some(Cow::Borrowed(query));
-        }
-        let safe = query.split('&').map(|pair| match pair.split_once('=') {
-            Some((key, _)) if secret(pair) => format!("{key}=REDACTED"),
-            _ => pair.to_owned(),
-        });
-        Some(Cow::Owned(safe.collect::<Vec<_>>().join("&")))
+        self.query.map(safe_query)
     }
 
     fn read_header(&mut self, name: &str, value: &'r str) {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
         match name.len() {
+            3 if is("via") => self.via.push(value),
             4 if is("host") && value.is_empty() => self.refuse("the Host header is empty"),
             4 if is("host") && self.host.is_some() => self.refuse("there is more than one Host header"),
             4 if is("host") => self.host = Some(value),
             6 if is("origin") => self.origin = Some(value),
+            7 if is("baggage") => self.trace.baggage.push(value),
             10 if is("user-agent") => self.user_agent = Some(value),
             10 if is("tracestate") => self.trace.tracestate.push(value),
             11 if is("traceparent") => self.trace.traceparent.push(value),
@@ -223,6 +216,22 @@ impl<'r> Head<'r> {
     fn refuse(&mut self, message: &str) {
         self.problem.get_or_insert_with(|| Failure::refused(400, message.to_owned()));
     }
+}
+
+/// A query without the values of signatures and keys.
+pub(super) fn safe_query(query: &str) -> Cow<'_, str> {
+    let secret = |pair: &str| {
+        let key = pair.split('=').next().unwrap_or(pair);
+        SECRET_QUERY_KEYS.contains(&key)
+    };
+    if !query.split('&').any(secret) {
+        return Cow::Borrowed(query);
+    }
+    let safe = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((key, _)) if secret(pair) => format!("{key}=REDACTED"),
+        _ => pair.to_owned(),
+    });
+    Cow::Owned(safe.collect::<Vec<_>>().join("&"))
 }
 
 /// The first of a list: what the proxy nearest to the client wrote.

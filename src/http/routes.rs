@@ -16,7 +16,7 @@ use crate::trace::{RequestTrace, Scope};
 /// All routes. `/api/activities/{uuid}` takes what the fixed names above it leave.
 pub const ROUTES: &[Route] = &[
     get!("/api/activities/home", |call| Answer::json(&home_activities::run(call.trace, call.app))),
-    get!("/api/activities/notifications", |call| Answer::json(&notifications_activities::run(call.trace, call.app))),
+    get!("/api/activities/notifications", notifications),
     get!("/api/activities/search", search),
     get!("/api/activities/@{handle}", |call| Answer::json(&user_activities::run(
         call.trace,
@@ -71,6 +71,8 @@ pub struct Call<'a> {
     pub content_type: Option<&'a str>,
     /// `Content-Encoding` of the body.
     pub content_encoding: Option<&'a str>,
+    /// The `Via` headers: who passed the request on to us.
+    pub via: &'a [&'a str],
     /// Whether it comes from this machine, and asks for this machine.
     pub is_local: bool,
 }
@@ -118,6 +120,13 @@ impl Route {
     /// Whatever keeps the handler from it.
     pub fn answer(&self, call: &Call<'_>) -> Result<Answer, Failure> {
         (self.handler)(call)
+    }
+}
+
+fn notifications(call: &Call<'_>) -> Result<Answer, Failure> {
+    match notifications_activities::run(call.trace, call.app, call.via) {
+        Ok(activities) => Answer::json(&activities),
+        Err(failed) => Err(Failure::Elsewhere(failed)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The SERVER span in the words of OpenTelemetry's stable HTTP conventions.
+//! The SERVER span in the words of OpenTelemetry's stable HTTP conventions. The CLIENT span is [`client`](super::client)'s.
 //!
 //! Specification: <https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server-span>.
 
@@ -8,7 +8,7 @@ use super::head::Head;
 use super::routes::{Found, Route};
 use crate::trace::{RequestTrace, Scope};
 
-/// The scope of SERVER spans.
+/// The scope of SERVER and CLIENT spans.
 pub const SCOPE: Scope = Scope { name: "cruddur.http", version: Some(env!("CARGO_PKG_VERSION")), schema_url: None };
 
 /// `{method} {route}`; without a route only the method, never the path: there are as many paths as clients like.

@@ -57,10 +57,17 @@ struct CachedText {
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 impl Server {
-    /// A server that answers on `listener`.
+    /// A server of `app` that answers on `listener`.
     #[must_use]
-    pub fn new(listener: Listener, tracer: Tracer, page: Page, cors: Cors, known_methods: Vec<String>) -> Self {
-        let (app, sender, buffers) = (App::new(), Sender::default(), RefCell::default());
+    pub fn new(
+        listener: Listener,
+        app: App,
+        tracer: Tracer,
+        page: Page,
+        cors: Cors,
+        known_methods: Vec<String>,
+    ) -> Self {
+        let (sender, buffers) = (Sender::default(), RefCell::default());
         Self { listener, app, tracer, page, cors, known_methods, sender, buffers }
     }
 
@@ -208,6 +215,7 @@ impl Server {
             body,
             content_type: head.content_type,
             content_encoding: head.content_encoding,
+            via: &head.via,
             is_local: head.is_local(),
         };
         catch_unwind(AssertUnwindSafe(|| route.answer(&call))).unwrap_or_else(|_| {

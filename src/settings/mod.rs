@@ -4,6 +4,7 @@
 //! place says what is on. A mistake in the file ends the program before it listens; a mistake in a variable is noticed,
 //! and the next source counts.
 
+mod notifications;
 mod resource;
 mod sources;
 
@@ -15,6 +16,7 @@ use crate::trace::id::IdSource;
 use crate::trace::sampler::Sampler;
 use crate::trace::span::{Attribute, Limits};
 
+pub use notifications::notifications;
 pub use sources::{DEFAULT_FILE, Env, Origin, Setting, SettingsError, Sources, Table};
 
 /// What all of the program shares; each backend reads its own table.
@@ -27,7 +29,7 @@ pub struct Settings {
     pub resource: Vec<Attribute>,
     /// False with `OTEL_SDK_DISABLED=true`.
     pub recording: bool,
-    /// Which headers bring a caller's context.
+    /// Which headers bring a caller's context, and go to those we call.
     pub propagators: Vec<Propagator>,
     /// What OpenTelemetry backends get.
     pub sampler: Sampler,
@@ -55,8 +57,8 @@ service_name = "backend-flask"
 # traces_sampler = "parentbased_always_on"
 # traces_sampler_arg = "1.0"
 
-# Which headers bring the caller's trace, the first valid one wins. OTEL_PROPAGATORS
-# propagators = "tracecontext,xray"
+# Which headers bring the caller's trace (the first valid one wins) and are sent to those we call. OTEL_PROPAGATORS
+# propagators = "tracecontext,baggage,xray"
 
 # Facts about this deployment, sent with every batch. OTEL_RESOURCE_ATTRIBUTES
 [resource]
@@ -151,16 +153,17 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
 ];
 
 fn propagators(sources: &Sources, setting: Option<Setting<String>>) -> Vec<Propagator> {
-    let Some(setting) = setting else { return vec![Propagator::TraceContext, Propagator::XRay] };
+    let Some(setting) = setting else { return Propagator::ALL.to_vec() };
     let mut propagators = Vec::new();
     for name in setting.value.split(',').map(str::trim).filter(|name| !name.is_empty()) {
         let propagator = match name.to_ascii_lowercase().as_str() {
+            "none" => continue,
             "tracecontext" => Propagator::TraceContext,
+            "baggage" => Propagator::Baggage,
             "xray" => Propagator::XRay,
-            "none" | "baggage" => continue,
             _ => {
                 sources.notice(format!(
-                    "{}: the propagator {name:?} is not spoken here, only tracecontext and xray",
+                    "{}: the propagator {name:?} is not spoken here, only tracecontext, baggage and xray",
                     setting.origin
                 ));
                 continue;

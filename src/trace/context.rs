@@ -10,12 +10,15 @@
 //! X-Amzn-Trace-Id: Root=1-4efaaf4d-1e8720b39541901950019ee5;Parent=53995c3f42cd8ad8;Sampled=1
 //! ```
 //!
-//! Out: both, with our own span as the parent.
+//! Out, for everybody that this request makes us call: both, with the span of that call as the parent. The callee's spans
+//! hang on it, and so two processes make one trace.
+//!
+//! `baggage` travels beside them. It is the application's, not the trace's: it is read by nobody here and passed on.
 //!
 //! `traceparent` is read by the letter of the specification, because half of what is wrong with a trace that falls
 //! apart is a library that guessed: a value that breaks a rule is no context at all, and a new trace begins.
 //!
-//! Specification: <https://www.w3.org/TR/trace-context-2/>,
+//! Specification: <https://www.w3.org/TR/trace-context-2/>, <https://www.w3.org/TR/baggage/>,
 //! <https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader>.
 
 use super::id::{SpanId, TraceId};
@@ -27,17 +30,26 @@ pub struct TraceHeaders<'a> {
     pub traceparent: Vec<&'a str>,
     /// Every `tracestate`, in order: several headers are one list.
     pub tracestate: Vec<&'a str>,
+    /// Every `baggage`, in order: several headers are one list.
+    pub baggage: Vec<&'a str>,
     /// The first `X-Amzn-Trace-Id`.
     pub x_amzn_trace_id: Option<&'a str>,
 }
 
-/// A way to read the caller's context, as named in `OTEL_PROPAGATORS`.
+/// What is read of the caller's context and passed on to those we call, as named in `OTEL_PROPAGATORS`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Propagator {
     /// `tracecontext`: `traceparent` and `tracestate`.
     TraceContext,
+    /// `baggage`: passed on as it came.
+    Baggage,
     /// `xray`: `X-Amzn-Trace-Id`.
     XRay,
+}
+
+impl Propagator {
+    /// All of them, in the order that counts if nobody gives another.
+    pub const ALL: [Self; 3] = [Self::TraceContext, Self::Baggage, Self::XRay];
 }
 
 /// The two flags of a trace that W3C knows; the other six bits are sent as zero.
@@ -72,6 +84,7 @@ pub fn extract(order: &[Propagator], headers: &TraceHeaders<'_>) -> Option<Remot
                 .map(|parent| RemoteParent { trace_state: parse_tracestate(&headers.tracestate), ..parent }),
             _ => None,
         },
+        Propagator::Baggage => None,
         Propagator::XRay => headers.x_amzn_trace_id.and_then(parse_x_amzn_trace_id),
     })
 }
@@ -82,6 +95,28 @@ pub fn extract(order: &[Propagator], headers: &TraceHeaders<'_>) -> Option<Remot
 pub fn xray_header_of(trace_id: TraceId, headers: &TraceHeaders<'_>) -> Option<RemoteParent> {
     headers.x_amzn_trace_id.and_then(parse_x_amzn_trace_id).filter(|parent| parent.trace_id == trace_id)
 }
+
+/// The `baggage` for those we call: all members as they came, up to the 8192 bytes and 180 members that the specification
+/// names; what does not fit goes from the end, in whole members. So do members that no header can hold.
+#[must_use]
+pub fn baggage(headers: &[&str]) -> String {
+    let mut list = String::new();
+    let members = headers.iter().flat_map(|header| header.split(','));
+    let may_pass = |member: &&str| !member.trim().is_empty() && member.bytes().all(|b| b == b'\t' || is_printable(b));
+    for member in members.filter(may_pass).take(MAX_BAGGAGE_MEMBERS) {
+        if list.len() + 1 + member.len() > MAX_BAGGAGE_BYTES {
+            break;
+        }
+        if !list.is_empty() {
+            list.push(',');
+        }
+        list.push_str(member);
+    }
+    list
+}
+
+const MAX_BAGGAGE_BYTES: usize = 8192;
+const MAX_BAGGAGE_MEMBERS: usize = 180;
 
 /// A `traceparent` value of version `00`.
 #[must_use]
@@ -176,8 +211,12 @@ fn valid_state_key(key: &str) -> bool {
 /// 1 to 256 printable ASCII characters without `,` and `=`, the last one no space.
 fn valid_state_value(value: &str) -> bool {
     (1..=256).contains(&value.len())
-        && value.bytes().all(|b| (0x20..=0x7e).contains(&b) && b != b',' && b != b'=')
+        && value.bytes().all(|b| is_printable(b) && b != b',' && b != b'=')
         && !value.ends_with(' ')
+}
+
+fn is_printable(byte: u8) -> bool {
+    (0x20..=0x7e).contains(&byte)
 }
 
 fn hex_byte(digits: &str) -> Option<u8> {
@@ -205,7 +244,7 @@ fn parse_x_amzn_trace_id(value: &str) -> Option<RemoteParent> {
                 _ => {}
             },
             "self" => {}
-            _ if extra.len() + field.len() < MAX_XRAY_EXTRA => {
+            _ if extra.len() + field.len() < MAX_XRAY_EXTRA && field.bytes().all(is_printable) => {
                 extra.push(';');
                 extra.push_str(field);
             }
@@ -238,7 +277,7 @@ mod tests {
 
     fn state(headers: &[&str]) -> String {
         let parent = format!("00-{TRACE}-{SPAN}-01");
-        let headers = TraceHeaders { traceparent: vec![&parent], tracestate: headers.to_vec(), x_amzn_trace_id: None };
+        let headers = TraceHeaders { traceparent: vec![&parent], tracestate: headers.to_vec(), ..Default::default() };
         extract(&[Propagator::TraceContext], &headers).unwrap().trace_state
     }
 
@@ -347,7 +386,7 @@ mod tests {
     fn the_first_valid_header_in_the_order_given_wins() {
         let w3c = format!("00-{TRACE}-{SPAN}-01");
         let other = "Root=1-11111111-222222222222222222222222";
-        let both = TraceHeaders { traceparent: vec![&w3c], tracestate: vec![], x_amzn_trace_id: Some(other) };
+        let both = TraceHeaders { traceparent: vec![&w3c], x_amzn_trace_id: Some(other), ..Default::default() };
         let first = |order: &[Propagator]| extract(order, &both).map(|parent| parent.trace_id.to_string());
         assert_eq!(first(&[Propagator::TraceContext, Propagator::XRay]).unwrap(), TRACE);
         assert_eq!(first(&[Propagator::XRay, Propagator::TraceContext]).unwrap(), "11111111222222222222222222222222");
@@ -357,6 +396,20 @@ mod tests {
             extract(&[Propagator::TraceContext, Propagator::XRay], &broken).unwrap().trace_id.to_string(),
             "11111111222222222222222222222222"
         );
+    }
+
+    #[test]
+    fn baggage_is_passed_on_untouched_and_loses_whole_members_beyond_its_limits() {
+        assert_eq!(baggage(&[]), "");
+        let odd = ["userId =  alice;p1; p2=x==, a=%20", "b=\tc", " , "];
+        assert_eq!(baggage(&odd), "userId =  alice;p1; p2=x==, a=%20,b=\tc");
+        assert_eq!(baggage(&["a=1,b=\u{1},c=é,d=2"]), "a=1,d=2");
+        let longest = format!("a=1,b={}", "v".repeat(8192 - 6));
+        assert_eq!(baggage(&[&longest]), longest);
+        let too_long = format!("a=1,b={}", "v".repeat(8192 - 5));
+        assert_eq!(baggage(&[&too_long]), "a=1");
+        let many = (0..181).map(|n| format!("k{n}=v")).collect::<Vec<_>>().join(",");
+        assert_eq!(baggage(&[&many]), many.strip_suffix(",k180=v").unwrap());
     }
 
     #[test]

@@ -22,7 +22,8 @@ use std::cell::{Cell, RefCell};
 use std::panic::Location;
 use std::sync::Arc;
 
-use super::context::{Propagator, RemoteParent, TraceFlags, TraceHeaders, extract, traceparent, xray_header_of};
+use super::context::{Propagator, RemoteParent, TraceFlags, TraceHeaders};
+use super::context::{baggage, extract, traceparent, xray_header_of};
 use super::current::{self, Current};
 use super::exception::{Exception, take_panic};
 use super::id::{IdSource, SpanId, TraceId};
@@ -35,7 +36,7 @@ pub struct Tracer {
     pub ids: IdSource,
     /// Whether spans are kept at all: false with `OTEL_SDK_DISABLED=true`. Headers are passed on even then.
     pub recording: bool,
-    /// Which headers may bring a caller's context, in this order.
+    /// Which headers may bring a caller's context, in this order; the same are sent to those we call.
     pub propagators: Vec<Propagator>,
     /// Decides what OpenTelemetry backends get.
     pub sampler: Sampler,
@@ -72,6 +73,8 @@ pub struct RequestTrace<'t> {
     parent: Option<RemoteParent>,
     /// `Sampled=?` in `X-Amzn-Trace-Id`: the caller wants to be told what we decide.
     asked: bool,
+    /// The caller's `baggage`, for those we call; empty if there was none.
+    baggage: String,
     spans: RefCell<Vec<SpanData>>,
     /// The open spans below the root, outermost first: their places in `spans`, and the line that opened each.
     open: RefCell<Vec<(usize, &'static Location<'static>)>>,
@@ -144,6 +147,10 @@ impl Tracer {
             decision,
             backend_decisions: self.ask_backends(incoming, xray_header.as_ref().and_then(|header| header.sampled)),
             asked: xray_header.is_some_and(|header| header.wants_decision),
+            baggage: match &self.propagators[..] {
+                propagators if propagators.contains(&Propagator::Baggage) => baggage(&incoming.headers.baggage),
+                _ => String::new(),
+            },
             parent,
             spans: RefCell::new(spans),
             open: RefCell::new(Vec::new()),
@@ -182,6 +189,7 @@ impl Tracer {
             backend_decisions: Vec::new(),
             parent: None,
             asked: false,
+            baggage: String::new(),
             spans: RefCell::default(),
             open: RefCell::default(),
             has_exception: Cell::new(false),
@@ -194,6 +202,17 @@ impl RequestTrace<'_> {
     /// Opens a span inside the innermost one that is open.
     #[track_caller]
     pub fn span(&self, scope: Scope, name: impl Into<Cow<'static, str>>) -> Span<'_> {
+        self.open(scope, name.into(), SpanKind::Internal)
+    }
+
+    /// The same for a call to another service; [`Span::context_headers`] go with it.
+    #[track_caller]
+    pub fn client_span(&self, scope: Scope, name: impl Into<Cow<'static, str>>) -> Span<'_> {
+        self.open(scope, name.into(), SpanKind::Client)
+    }
+
+    #[track_caller]
+    fn open(&self, scope: Scope, name: Cow<'static, str>, kind: SpanKind) -> Span<'_> {
         if !self.recording {
             return Span { trace: self, index: None, before: current::span() };
         }
@@ -202,7 +221,7 @@ impl RequestTrace<'_> {
         let parent = open.last().map_or(self.root_id, |&(index, _)| spans[index].id);
         let id = self.tracer.ids.span_id();
         let index = spans.len();
-        spans.push(new_span(id, Some(parent), scope, name.into(), SpanKind::Internal, self.arrived.present()));
+        spans.push(new_span(id, Some(parent), scope, name, kind, self.arrived.present()));
         open.push((index, Location::caller()));
         let before = current::replace(Some(Current { trace_id: self.trace_id, span_id: id, flags: self.flags }));
         Span { trace: self, index: Some(index), before }
@@ -263,10 +282,19 @@ impl RequestTrace<'_> {
     pub fn x_amzn_trace_id(&self) -> String {
         let mut header = format!("Root={}", self.trace_id.xray());
         if self.asked {
-            let decision = self.backend_decisions.first().map_or(&self.decision, |ours| &ours.decision);
-            header.push_str(if decision.sampled { ";Sampled=1" } else { ";Sampled=0" });
+            header.push_str(self.xray_decision());
         }
         header
+    }
+
+    /// What X-Ray is told of the decision: that of a backend with a sampler of its own, else OpenTelemetry's. Where nothing
+    /// is recorded nothing was decided either, and a caller that left it open leaves it open for the next one.
+    fn xray_decision(&self) -> &'static str {
+        if !self.recording && self.parent.as_ref().is_none_or(|parent| parent.sampled.is_none()) {
+            return "";
+        }
+        let decision = self.backend_decisions.first().map_or(&self.decision, |ours| &ours.decision);
+        if decision.sampled { ";Sampled=1" } else { ";Sampled=0" }
     }
 
     /// Ends the trace: the SERVER span now, and any span that was kept from ending by `mem::forget`, which is said.
@@ -342,6 +370,55 @@ impl Span<'_> {
         self.edit(|span, limits| span.put_metadata(Metadata { namespace, key, value: value.into() }, limits));
     }
 
+    /// The headers that make the callee's spans children of this one, with the caller's `tracestate` and `baggage`.
+    ///
+    /// ```text
+    /// traceparent: 00-4efaaf4d1e8720b39541901950019ee5-b7ad6b7169203331-03
+    /// X-Amzn-Trace-Id: Root=1-4efaaf4d-1e8720b39541901950019ee5;Parent=b7ad6b7169203331;Sampled=1
+    /// ```
+    ///
+    /// Where nothing is recorded there is no span for others to hang on: the caller's context goes on as it came.
+    #[must_use]
+    pub fn context_headers(&self) -> Vec<(&'static str, String)> {
+        let trace = self.trace;
+        let mut headers = Vec::with_capacity(4);
+        let span_id = match self.index {
+            Some(index) => Some(trace.spans.borrow()[index].id),
+            None => trace.parent.as_ref().and_then(|parent| parent.span_id),
+        };
+        for propagator in &trace.tracer.propagators {
+            match (propagator, span_id) {
+                (Propagator::TraceContext, Some(span_id)) => {
+                    headers.push(("traceparent", traceparent(trace.trace_id, span_id, trace.flags)));
+                    if !trace.trace_state().is_empty() {
+                        headers.push(("tracestate", trace.trace_state().to_owned()));
+                    }
+                }
+                (Propagator::XRay, Some(span_id)) => {
+                    let extra = trace.parent.as_ref().map_or("", |parent| &parent.xray_extra);
+                    let (root, decision) = (trace.trace_id.xray(), trace.xray_decision());
+                    headers.push(("X-Amzn-Trace-Id", format!("Root={root};Parent={span_id}{decision}{extra}")));
+                }
+                (Propagator::Baggage, _) if !trace.baggage.is_empty() => {
+                    headers.push(("baggage", trace.baggage.clone()));
+                }
+                _ => {}
+            }
+        }
+        headers
+    }
+
+    /// Marks the span as failed. The attributes say how.
+    pub fn set_failed(&mut self) {
+        self.edit(|span, _| span.status = Status::Error(String::new()));
+    }
+
+    /// Marks the span as failed, and records why.
+    pub fn record_exception(&mut self, exception: &Exception) {
+        let now = self.trace.arrived.present();
+        self.edit(|span, limits| span.record_exception(exception, now, limits));
+    }
+
     /// Notes that something happened, now.
     pub fn add_event(&mut self, name: &'static str) {
         let time = self.trace.arrived.present();
@@ -403,184 +480,4 @@ fn new_span(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::mem;
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-
-    use super::*;
-    use crate::trace::exception::install_panic_hook;
-
-    const SCOPE: Scope = Scope::named("test");
-
-    fn tracer() -> Tracer {
-        Tracer {
-            ids: IdSource::new(),
-            recording: true,
-            propagators: vec![Propagator::TraceContext, Propagator::XRay],
-            sampler: Sampler::named("parentbased_always_on", 1.0).unwrap(),
-            backend_samplers: vec![],
-            limits: Limits::default(),
-        }
-    }
-
-    fn begin<'t>(tracer: &'t Tracer, headers: &TraceHeaders<'_>) -> RequestTrace<'t> {
-        let incoming = Incoming { at: Moment::now(), headers, host: None, method: "GET", path: "/" };
-        tracer.begin(&incoming, SCOPE, Cow::Borrowed("GET /"))
-    }
-
-    fn parent_name<'s>(trace: &'s FinishedTrace, name: &str) -> &'s str {
-        let parent = trace.spans.iter().find(|span| span.name == name).unwrap().parent.unwrap();
-        &trace.spans.iter().find(|span| span.id == parent).unwrap().name
-    }
-
-    #[test]
-    fn spans_nest_as_their_guards_do() {
-        let tracer = tracer();
-        let trace = begin(&tracer, &TraceHeaders::default());
-        {
-            let _outer = trace.span(SCOPE, "outer");
-            drop(trace.span(SCOPE, "first"));
-            drop(trace.span(SCOPE, "second"));
-        }
-        drop(trace.span(SCOPE, "after"));
-        let trace = trace.finish().unwrap();
-        assert_eq!(parent_name(&trace, "outer"), "GET /");
-        assert_eq!(parent_name(&trace, "first"), "outer");
-        assert_eq!(parent_name(&trace, "second"), "outer");
-        assert_eq!(parent_name(&trace, "after"), "GET /");
-        assert!(trace.spans.iter().all(|span| span.end >= span.start && span.end <= trace.spans[0].end));
-        assert_eq!(trace.flags, TraceFlags::new(true, true));
-    }
-
-    #[test]
-    fn the_innermost_open_span_is_current_and_none_is_after_the_request() {
-        let tracer = tracer();
-        let trace = begin(&tracer, &TraceHeaders::default());
-        let root = current::span().unwrap();
-        let span = trace.span(SCOPE, "inner");
-        assert_ne!(current::span().unwrap().span_id, root.span_id);
-        assert_eq!(current::span().unwrap().trace_id, trace.trace_id());
-        drop(span);
-        assert_eq!(current::span(), Some(root));
-        drop(trace);
-        assert_eq!(current::span(), None);
-    }
-
-    #[test]
-    fn a_panic_closes_what_is_open_and_is_recorded_on_the_innermost_span() {
-        install_panic_hook();
-        let tracer = tracer();
-        let trace = begin(&tracer, &TraceHeaders::default());
-        let caught = catch_unwind(AssertUnwindSafe(|| {
-            let _outer = trace.span(SCOPE, "outer");
-            let _inner = trace.span(SCOPE, "inner");
-            panic!("on purpose");
-        }));
-        assert!(caught.is_err());
-        trace.record_panic();
-        let trace = trace.finish().unwrap();
-        let failed: Vec<_> = trace.spans.iter().filter(|span| span.failed()).collect();
-        assert_eq!(failed.len(), 1);
-        assert_eq!(failed[0].name, "inner");
-        assert_eq!(failed[0].events[0].name, "exception");
-        assert_eq!(failed[0].events[0].attributes[1].value, Value::from("on purpose"));
-    }
-
-    #[test]
-    fn an_error_is_recorded_where_it_became_one() {
-        let tracer = tracer();
-        let trace = begin(&tracer, &TraceHeaders::default());
-        let exception = {
-            let _span = trace.span(SCOPE, "reading");
-            Exception::of(&std::fmt::Error)
-        };
-        trace.record_exception(&exception);
-        let trace = trace.finish().unwrap();
-        assert!(trace.spans[1].failed() && !trace.spans[0].failed());
-        assert_eq!(trace.spans[1].events[0].attributes[0].value, Value::from("core::fmt::Error"));
-    }
-
-    #[test]
-    fn a_guard_that_is_forgotten_ends_with_its_request() {
-        let tracer = tracer();
-        let trace = begin(&tracer, &TraceHeaders::default());
-        mem::forget(trace.span(SCOPE, "forgotten"));
-        let trace = trace.finish().unwrap();
-        assert_eq!(trace.spans[1].end, trace.spans[0].end);
-    }
-
-    #[test]
-    fn the_callers_trace_is_joined_and_its_state_passed_on() {
-        let tracer = tracer();
-        let headers = TraceHeaders {
-            traceparent: vec!["00-4efaaf4d1e8720b39541901950019ee5-53995c3f42cd8ad8-01"],
-            tracestate: vec!["congo=t61"],
-            x_amzn_trace_id: None,
-        };
-        let trace = begin(&tracer, &headers);
-        assert!(trace.traceparent().starts_with("00-4efaaf4d1e8720b39541901950019ee5-"));
-        assert!(trace.traceparent().ends_with("-01"));
-        assert_eq!(trace.x_amzn_trace_id(), "Root=1-4efaaf4d-1e8720b39541901950019ee5");
-        assert_eq!(trace.trace_state(), "congo=t61");
-        let trace = trace.finish().unwrap();
-        assert!(trace.remote_parent);
-        assert_eq!(trace.spans[0].parent.unwrap().to_string(), "53995c3f42cd8ad8");
-    }
-
-    #[test]
-    fn a_caller_that_asks_for_the_decision_is_told() {
-        let tracer = tracer();
-        let header = "Root=1-4efaaf4d-1e8720b39541901950019ee5;Sampled=?";
-        let trace = begin(&tracer, &TraceHeaders { x_amzn_trace_id: Some(header), ..Default::default() });
-        assert_eq!(trace.x_amzn_trace_id(), "Root=1-4efaaf4d-1e8720b39541901950019ee5;Sampled=1");
-    }
-
-    #[test]
-    fn an_unsampled_trace_keeps_its_id_and_its_spans() {
-        let tracer = tracer();
-        let header = "Root=1-4efaaf4d-1e8720b39541901950019ee5;Sampled=0";
-        let trace = begin(&tracer, &TraceHeaders { x_amzn_trace_id: Some(header), ..Default::default() });
-        assert!(trace.traceparent().ends_with("-00"));
-        let trace = trace.finish().unwrap();
-        assert!(!trace.decision.sampled);
-        assert_eq!(trace.trace_id.xray(), "1-4efaaf4d-1e8720b39541901950019ee5");
-    }
-
-    #[test]
-    fn a_disabled_tracer_records_nothing_and_passes_headers_on() {
-        let tracer = Tracer { recording: false, ..tracer() };
-        let headers = TraceHeaders {
-            traceparent: vec!["00-4efaaf4d1e8720b39541901950019ee5-53995c3f42cd8ad8-01"],
-            ..Default::default()
-        };
-        let trace = begin(&tracer, &headers);
-        trace.span(SCOPE, "inner").set_attribute("k", "v");
-        trace.set_attribute("k", "v");
-        assert!(trace.traceparent().starts_with("00-4efaaf4d1e8720b39541901950019ee5-"));
-        assert!(trace.traceparent().ends_with("-01"));
-        assert!(trace.finish().is_none());
-    }
-
-    #[test]
-    fn limits_cut_values_and_count_what_they_refuse() {
-        let limits = Limits { attributes: 2, value_length: Some(3), events: 1, event_attributes: 1 };
-        let tracer = Tracer { limits, ..tracer() };
-        let trace = begin(&tracer, &TraceHeaders::default());
-        {
-            let mut span = trace.span(SCOPE, "full");
-            span.set_attribute("a", "éèàù");
-            span.set_attribute("b", 1_i64);
-            span.set_attribute("c", true);
-            span.set_attribute("b", 2_i64);
-            span.put_metadata("n", "k", 3_i64);
-            span.add_event("one");
-            span.add_event("two");
-        }
-        let span = &trace.finish().unwrap().spans[1];
-        assert_eq!(span.attribute("a"), Some(&Value::from("éèà")));
-        assert_eq!(span.attribute("b"), Some(&Value::Int(2)));
-        assert_eq!((span.attributes.len(), span.dropped_attributes), (2, 2));
-        assert!(span.metadata.is_empty());
-        assert_eq!((span.events.len(), span.dropped_events), (1, 1));
-    }
-}
+mod tests;

@@ -1,5 +1,6 @@
-//! HTTP calls that carry telemetry. They are never traced themselves, follow no redirect (the key would go along), and
-//! cannot outlast the patience they are given.
+//! HTTP calls. Those that carry telemetry begin here and are never traced; those made for a request come through
+//! [`http::client`](crate::http::client), which traces them. None follows a redirect (the key would go along) or outlasts
+//! the patience it is given.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
@@ -50,6 +51,8 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// There was more.
     pub too_long: bool,
+    /// Why the body ended early, if it did.
+    pub broken: Option<CallError>,
 }
 
 /// Why nothing came back.
@@ -195,10 +198,14 @@ fn reply(response: Result<Response<Body>, ureq::Error>) -> Result<Reply, CallErr
     let head = head(&response);
     let mut body = Vec::new();
     let reader = response.body_mut().as_reader();
-    // An answer that breaks off is as good as its beginning: the status has come.
-    let _ = reader.take(LONGEST_ANSWER + 1).read_to_end(&mut body);
+    // An answer that breaks off is as good as its beginning to those who asked for the status: that has come.
+    let broken = reader
+        .take(LONGEST_ANSWER + 1)
+        .read_to_end(&mut body)
+        .err()
+        .map(|error| CallError::from(&ureq::Error::from(error)));
     let too_long = body.len() as u64 > LONGEST_ANSWER;
-    Ok(Reply { status, head, retry_after, location, date, error_type, body, too_long })
+    Ok(Reply { status, head, retry_after, location, date, error_type, body, too_long, broken })
 }
 
 fn head(response: &Response<Body>) -> String {
@@ -209,7 +216,9 @@ fn head(response: &Response<Body>) -> String {
     head + "\r\n"
 }
 
-fn is_this_machine(url: &str) -> bool {
+/// Whether a URL names this machine, as far as that can be read from it.
+#[must_use]
+pub fn is_this_machine(url: &str) -> bool {
     let host = host(url);
     host == "localhost" || host.ends_with(".localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
@@ -264,6 +273,8 @@ fn of_io(error: &io::Error) -> CallError {
         | ErrorKind::NotConnected => CallError::Closed,
         // rustls hands its errors through io::Error.
         ErrorKind::InvalidData => CallError::Tls(error.to_string()),
+        // The system's resolver has no kind of its own.
+        _ if error.to_string().starts_with("failed to lookup address") => CallError::UnknownHost,
         _ => CallError::Other(error.to_string()),
     }
 }

@@ -1,0 +1,106 @@
+//! The endpoint that the W3C's test suite for Trace Context asks for, on the program's own propagation and client:
+//!
+//! ```text
+//! $ cargo run --example trace_context_harness -- --listen 127.0.0.1:5055
+//!
+//! $ git clone https://github.com/w3c/trace-context && cd trace-context/test       # in a second terminal
+//! $ pip install aiohttp
+//! $ SPEC_LEVEL=2 STRICT_LEVEL=2 python test.py http://127.0.0.1:5055/test
+//! ```
+//!
+//! The suite POSTs `[{"url": "http://127.0.0.1:7777/...", "arguments": [...]}, ...]`, with good or bad trace headers. For
+//! each element `arguments` are POSTed to `url`, and the suite looks at the headers they come with.
+//!
+//! It is an example and no route of the program because it calls any URL that it is given. So it listens on this machine
+//! only.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::io::Read;
+use std::time::Duration;
+
+use cruddur::http::client::{Client, Target};
+use cruddur::http::head::Head;
+use cruddur::http::listener::{Listener, Next};
+use cruddur::trace::context::Propagator;
+use cruddur::trace::id::IdSource;
+use cruddur::trace::sampler::Sampler;
+use cruddur::trace::span::{Limits, Moment};
+use cruddur::trace::{Incoming, RequestTrace, Scope, Tracer};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tiny_http::{Header, Request, Response};
+
+const SCOPE: Scope = Scope::named("trace_context_harness");
+const LONGEST_BODY: u64 = 1 << 20;
+/// The suite itself gives up after five seconds.
+const TIMEOUT: Duration = Duration::from_secs(4);
+
+/// One call that the suite wants.
+#[derive(Deserialize)]
+struct Wanted {
+    url: String,
+    arguments: Value,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let (Some("--listen"), Some(address), None) = (arguments.next().as_deref(), arguments.next(), arguments.next())
+    else {
+        return Err("usage: trace_context_harness --listen 127.0.0.1:PORT".into());
+    };
+    let listener = Listener::bind(&address)?;
+    if !listener.address().ip().is_loopback() {
+        return Err("this calls any URL it is given: --listen takes an address of this machine only".into());
+    }
+    let tracer = Tracer {
+        ids: IdSource::new(),
+        recording: true,
+        propagators: Propagator::ALL.to_vec(),
+        sampler: Sampler::named("parentbased_always_on", 1.0).ok_or("no such sampler")?,
+        backend_samplers: Vec::new(),
+        limits: Limits::default(),
+    };
+    eprintln!("listening on http://{}", listener.address());
+    loop {
+        match listener.next() {
+            Next::Request(request) => answer(request, &tracer),
+            Next::Wake => {}
+            Next::Stop => return Ok(()),
+            Next::Failed(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn answer(mut request: Request, tracer: &Tracer) {
+    let mut body = Vec::new();
+    let read = request.as_reader().take(LONGEST_BODY).read_to_end(&mut body);
+    let result = {
+        let head = Head::read(&request);
+        let incoming =
+            Incoming { at: Moment::now(), headers: &head.trace, host: head.host, method: head.method, path: head.path };
+        let trace = tracer.begin(&incoming, SCOPE, Cow::Borrowed("POST"));
+        read.map_err(|error| error.to_string()).and_then(|_| call_all(&trace, &tracer.ids, &head.via, &body))
+    };
+    let (status, text) = match result {
+        Ok(()) => (200, "{}".to_owned()),
+        Err(message) => (502, json!({ "message": message }).to_string()),
+    };
+    let mut response = Response::from_string(text).with_status_code(status);
+    if let Ok(header) = Header::from_bytes("Content-Type", "application/json") {
+        response.add_header(header);
+    }
+    if let Err(error) = request.respond(response) {
+        eprintln!("the suite hung up: {error}");
+    }
+}
+
+fn call_all(trace: &RequestTrace<'_>, ids: &IdSource, via: &[&str], body: &[u8]) -> Result<(), String> {
+    let all: Vec<Wanted> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    for Wanted { url, arguments } in all {
+        let target = Target { url, origin: "url".to_owned(), timeout: TIMEOUT, timeout_origin: "TIMEOUT" };
+        let client = Client::new(target, ids)?;
+        client.post_json(trace, via, arguments.to_string().as_bytes()).map_err(|failed| failed.to_string())?;
+    }
+    Ok(())
+}

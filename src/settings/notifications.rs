@@ -1,0 +1,111 @@
+//! Where notifications come from, if not from this instance: `--notifications-url`, or `NOTIFICATIONS_URL`.
+
+use std::time::Duration;
+
+use super::{SettingsError, Sources};
+use crate::http::client::{Client, Target};
+use crate::trace::id::IdSource;
+
+const URL: &str = "NOTIFICATIONS_URL";
+const TIMEOUT: &str = "NOTIFICATIONS_TIMEOUT";
+const DEFAULT_TIMEOUT: u64 = 1000;
+const LONGEST_TIMEOUT: u64 = 60_000;
+/// What is appended to the address of an instance.
+const ROUTE: &str = "/api/activities/notifications";
+
+/// The client of the instance that has the notifications; `None` if this one has. `argument` is what the command line
+/// says.
+///
+/// # Errors
+///
+/// The command line has something else than a URL; a mistake in the variable is noticed and passed over, as always.
+pub fn notifications(
+    sources: &Sources,
+    argument: Option<&str>,
+    ids: &IdSource,
+) -> Result<Option<Client>, SettingsError> {
+    let whole = |text: &str| text.parse().ok().filter(|millis| (1..=LONGEST_TIMEOUT).contains(millis));
+    let wanted = format!("a number of milliseconds from 1 to {LONGEST_TIMEOUT}");
+    let millis = sources.variable(&[TIMEOUT], whole, &wanted).map_or(DEFAULT_TIMEOUT, |setting| setting.value);
+    let client = |url: &str, origin: &str| {
+        let timeout = Duration::from_millis(millis);
+        let target = Target { url: whole_url(url), origin: origin.to_owned(), timeout, timeout_origin: TIMEOUT };
+        Client::new(target, ids)
+    };
+    if let Some(url) = argument {
+        return client(url.trim(), "--notifications-url").map(Some).map_err(SettingsError);
+    }
+    let from_variable = sources.env.get(URL).map(|url| client(url.trim(), URL)).transpose();
+    Ok(from_variable.unwrap_or_else(|problem| {
+        sources.notice(format!("{problem}; it is passed over"));
+        None
+    }))
+}
+
+/// The address of an instance leads to its route; one with a path is taken as it is.
+fn whole_url(url: &str) -> String {
+    let Some((_, rest)) = url.split_once("://") else { return url.to_owned() };
+    match rest.split_once('/') {
+        None if !url.contains(['?', '#']) => format!("{url}{ROUTE}"),
+        Some((_, "")) => format!("{}{ROUTE}", url.trim_end_matches('/')),
+        _ => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Env;
+
+    fn read(argument: Option<&str>, env: Env) -> (Result<Option<String>, String>, Vec<String>) {
+        let sources = Sources::from_text("", env).unwrap();
+        let client = notifications(&sources, argument, &IdSource::new());
+        let shown = client.map(|client| client.map(|client| client.to_string()));
+        (shown.map_err(|error| error.to_string()), sources.notices())
+    }
+
+    #[test]
+    fn the_address_of_an_instance_leads_to_its_notifications() {
+        for (url, leads_to) in [
+            ("http://127.0.0.1:4568", "http://127.0.0.1:4568/api/activities/notifications"),
+            ("http://127.0.0.1:4568/", "http://127.0.0.1:4568/api/activities/notifications"),
+            ("https://me:secret@b.test/else?sig=secret", "https://b.test/else?sig=REDACTED"),
+        ] {
+            let (shown, notices) = read(Some(url), Env::default());
+            assert_eq!(
+                shown,
+                Ok(Some(format!("{leads_to} (--notifications-url), within 1000 ms (NOTIFICATIONS_TIMEOUT)")))
+            );
+            assert!(notices.is_empty(), "{notices:?}");
+        }
+    }
+
+    #[test]
+    fn the_argument_wins_over_the_variable_and_nothing_means_here() {
+        let env = Env::from([(URL, "http://b.test"), (TIMEOUT, "20")]);
+        let (shown, _) = read(Some("http://a.test"), env.clone());
+        assert!(shown.unwrap().unwrap().starts_with("http://a.test/"));
+        let (shown, _) = read(None, env);
+        assert!(shown.unwrap().unwrap().ends_with("(NOTIFICATIONS_URL), within 20 ms (NOTIFICATIONS_TIMEOUT)"));
+        assert_eq!(read(None, Env::default()), (Ok(None), vec![]));
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused_as_an_argument_and_noticed_as_a_variable() {
+        for url in
+            ["nonsense", "ftp://a", "http://", "http://:1", "127.0.0.1:4568", "http://a:0", "http://a:x", "http://a:"]
+        {
+            let expected = "is no URL to call: write http://host:port";
+            let (shown, _) = read(Some(url), Env::default());
+            assert!(shown.as_ref().is_err_and(|error| error.ends_with(expected)), "{url}: {shown:?}");
+            let (shown, notices) = read(None, Env::from([(URL, url)]));
+            assert_eq!(shown, Ok(None));
+            assert!(notices[0].starts_with("NOTIFICATIONS_URL: ") && notices[0].contains(expected), "{notices:?}");
+        }
+        let (_, notices) = read(None, Env::from([(TIMEOUT, "0")]));
+        assert_eq!(
+            notices,
+            ["NOTIFICATIONS_TIMEOUT=0 is not a number of milliseconds from 1 to 60000; it is passed over"]
+        );
+    }
+}
