@@ -26,7 +26,7 @@ before(async () => {
 after(() => browser.close());
 
 /** Opens the page of a fresh server, and fails the test for whatever the page does that it must not do. */
-async function withPage(options, work) {
+async function withPage(options, work, other = undefined) {
   const { viewport = { width: 1440, height: 900 }, colorScheme = "light" } = options;
   const context = await browser.newContext({ viewport, colorScheme, acceptDownloads: true, permissions: ["clipboard-read", "clipboard-write"] });
   const page = await context.newPage();
@@ -36,7 +36,7 @@ async function withPage(options, work) {
   const wrong = [];
   page.on("pageerror", (error) => wrong.push(String(error.stack)));
   page.on("console", (message) => message.type() === "error" && !EXPECTED.test(message.text()) && wrong.push(message.text()));
-  page.on("request", (request) => !request.url().startsWith(program.url) && !request.url().startsWith("blob:") && wrong.push(`a request left the origin: ${request.url()}`));
+  page.on("request", (request) => ![program.url, other, "blob:"].some((origin) => origin && request.url().startsWith(origin)) && wrong.push(`a request left the origin: ${request.url()}`));
   try {
     await page.goto(program.url);
     await work(page, program, began);
@@ -245,6 +245,24 @@ test("the bytes that are shown are the bytes that three receivers got", async ()
     });
   } finally {
     for (const receiver of [otlp, cloudwatch, xray]) receiver.close();
+  }
+});
+
+test("two processes make one trace, and the page of either shows its part", async () => {
+  const callee = await start({ toml: quiet });
+  try {
+    await withPage({ toml: quiet, env: { NOTIFICATIONS_URL: callee.url } }, async (page) => {
+      await press(page, "Notifications");
+      const calls = waterfall(page).filter({ has: page.locator(".bar.client") });
+      await calls.waitFor();
+      const id = await page.locator(".ids code").first().textContent();
+      const client = await calls.getAttribute("data-span");
+      await page.goto(`${callee.url}/#trace=${id}`);
+      await waterfall(page).first().waitFor();
+      assert.match(await waterfall(page).first().textContent(), new RegExp(`its parent ${client} is the caller's`));
+    }, callee.url);
+  } finally {
+    await callee.end();
   }
 });
 
