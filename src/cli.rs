@@ -17,6 +17,13 @@ pub enum Command {
         /// `--notifications-url URL`
         notifications_url: Option<String>,
     },
+    /// Try out every backend that is on.
+    Check {
+        /// `--config FILE`
+        config: Option<PathBuf>,
+        /// `--json`
+        json: bool,
+    },
     /// Write telemetry.toml.
     Init {
         /// `--config FILE`
@@ -33,10 +40,13 @@ pub const HELP: &str = "\
 The Cruddur backend, traced by hand: OTLP to Honeycomb, every byte on view.
 
 Usage: cruddur [serve] [--config FILE] [--listen ADDR] [--notifications-url URL]
+       cruddur check [--config FILE] [--json]
        cruddur init [--config FILE]
 
 Commands:
   serve    Answer requests (what happens without a command)
+  check    Send a trace and a log line to every backend that is on, and say what came back and what to do about it;
+           exit status 0 only if all of it was accepted
   init     Write telemetry.toml with every setting and a comment on each; never over a file that exists
 
 Options:
@@ -44,6 +54,7 @@ Options:
   --listen ADDR    Where to listen; port 0 takes a free one [env: CRUDDUR_LISTEN] [default: 127.0.0.1:4567]
   --notifications-url URL
                    Get notifications from another instance, as http://host:port [env: NOTIFICATIONS_URL]
+  --json           With check: the report for machines
   -h, --help       Print this
   -V, --version    Print the version
 
@@ -58,6 +69,7 @@ Try: http://127.0.0.1:4567/ in a browser, or curl http://127.0.0.1:4567/api/acti
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
     let mut parser = lexopt::Parser::from_args(arguments);
     let (mut command, mut config, mut listen, mut notifications_url) = (None, None, None, None);
+    let mut json = false;
     while let Some(argument) = parser.next().map_err(with_hint)? {
         match argument {
             Short('h') | Long("help") => return Ok(Command::Help),
@@ -65,24 +77,34 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
             Long("config") => config = Some(PathBuf::from(parser.value().map_err(with_hint)?)),
             Long("listen") => listen = Some(address("--listen", &mut parser)?),
             Long("notifications-url") => notifications_url = Some(address("--notifications-url", &mut parser)?),
-            Value(name) if command.is_none() && (name == "serve" || name == "init") => command = Some(name),
+            Long("json") => json = true,
+            Value(name) if command.is_none() && COMMANDS.iter().any(|known| name == *known) => command = Some(name),
             other => return Err(with_hint(other.unexpected())),
         }
     }
-    if command.is_some_and(|command| command == "init") {
-        return match (listen, notifications_url) {
-            (Some(_), _) => Err(with_hint("--listen makes no sense with init")),
-            (_, Some(_)) => Err(with_hint("--notifications-url makes no sense with init")),
-            (None, None) => Ok(Command::Init { config }),
-        };
+    let command = command.unwrap_or_else(|| "serve".into());
+    for (option, is_given, of) in [
+        ("--listen", listen.is_some(), "serve"),
+        ("--notifications-url", notifications_url.is_some(), "serve"),
+        ("--json", json, "check"),
+    ] {
+        if is_given && command != of {
+            return Err(with_hint(format!("{option} makes no sense with {}", command.display())));
+        }
     }
-    Ok(Command::Serve { config, listen, notifications_url })
+    Ok(match command.to_str() {
+        Some("check") => Command::Check { config, json },
+        Some("init") => Command::Init { config },
+        _ => Command::Serve { config, listen, notifications_url },
+    })
 }
 
 fn address(option: &str, parser: &mut lexopt::Parser) -> Result<String, String> {
     let value = parser.value().map_err(with_hint)?;
     value.into_string().map_err(|value| with_hint(format!("{option} {value:?} is no address")))
 }
+
+const COMMANDS: [&str; 3] = ["serve", "check", "init"];
 
 fn with_hint(problem: impl std::fmt::Display) -> String {
     format!("{problem}; see cruddur --help")
@@ -106,6 +128,8 @@ mod tests {
         assert_eq!(parsed(&["--config", "x.toml", "--listen=[::1]:0"]).unwrap(), serve);
         assert_eq!(parsed(&["serve", "--config=x.toml", "--listen", "[::1]:0"]).unwrap(), serve);
         assert_eq!(parsed(&["init"]).unwrap(), Command::Init { config: None });
+        let check = Command::Check { config: Some("x.toml".into()), json: true };
+        assert_eq!(parsed(&["check", "--json", "--config", "x.toml"]).unwrap(), check);
         assert_eq!(parsed(&["init", "--help"]).unwrap(), Command::Help);
         assert_eq!(parsed(&["-V"]).unwrap(), Command::Version);
     }
@@ -119,6 +143,7 @@ mod tests {
             (&["serve", "init"], "init"),
             (&["init", "--listen", "x"], "--listen"),
             (&["init", "--notifications-url", "x"], "--notifications-url"),
+            (&["serve", "--json"], "--json"),
         ] {
             let error = parsed(arguments).unwrap_err();
             assert!(error.contains(part) && error.ends_with("see cruddur --help"), "{error}");

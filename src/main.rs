@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use cruddur::cli::{Command, HELP, parse};
-use cruddur::run::{Exit, init, serve};
+use cruddur::run::{Exit, check, init, serve};
 
 fn main() -> ExitCode {
     let command = parse(std::env::args_os().skip(1)).map_err(|message| Exit { message, status: 2 });
@@ -12,6 +12,7 @@ fn main() -> ExitCode {
         Command::Serve { config, listen, notifications_url } => {
             serve(config.as_deref(), listen.as_deref(), notifications_url.as_deref())
         }
+        Command::Check { config, json } => check(config.as_deref(), json),
         Command::Init { config } => init(config),
         Command::Help => print(HELP),
         Command::Version => print(concat!("cruddur ", env!("CARGO_PKG_VERSION"), "\n")),

@@ -1,24 +1,31 @@
 //! The commands: what `main` calls.
 
+mod check;
+mod loaded;
+mod summary;
+mod switch;
+
 use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use crate::activities::App;
-use crate::backends::{self, BACKENDS};
-use crate::delivery::{Lane, Pipeline, Totals};
+use crate::backends::BACKENDS;
+use crate::delivery::Pipeline;
 use crate::http::client::Client;
 use crate::http::cors::Cors;
 use crate::http::listener::Listener;
 use crate::http::server::Server;
 use crate::logging::{self, say};
 use crate::page::Page;
-use crate::settings::{self, DEFAULT_FILE, Env, Settings, Sources};
+use crate::settings::{self, Env, Finding, Settings, Severity, settings_path};
 use crate::trace::Tracer;
 use crate::trace::exception::install_panic_hook;
 use crate::trace::id::IdSource;
+
+use loaded::{Given, Loaded};
 
 /// How long what waits may take to leave when the program ends.
 const LAST_FLUSH: Duration = Duration::from_secs(5);
@@ -35,30 +42,33 @@ pub struct Exit {
 }
 
 /// `cruddur serve`: answers requests until SIGTERM or SIGINT, then sends what waits, and prints what became of it.
+/// Meanwhile it follows the settings file.
 ///
 /// # Errors
 ///
 /// The settings are wrong (status 2), or it cannot listen (status 1).
 pub fn serve(config: Option<&Path>, listen: Option<&str>, notifications_url: Option<&str>) -> Result<(), Exit> {
-    let wrong_settings = |error: settings::SettingsError| Exit { message: error.to_string(), status: 2 };
-    let sources = Sources::read(config, Env::of_process()).map_err(wrong_settings)?;
     let ids = IdSource::new();
-    let settings = Settings::read(&sources, listen, &ids).map_err(wrong_settings)?;
-    let notifications = settings::notifications(&sources, notifications_url, &ids).map_err(wrong_settings)?;
-    let plans = backends::plans(&sources, &settings).map_err(wrong_settings)?;
-    sources.finish().map_err(wrong_settings)?;
+    let given = Given::new(config, listen, notifications_url, Env::of_process(), ids.uuid());
+    let loaded = Loaded::read(&given).map_err(|error| Exit { message: error.to_string(), status: 2 })?;
 
     logging::init().map_err(|error| failed(format!("no thread for the log: {error}")))?;
     install_panic_hook();
-    let listener = Listener::bind(&settings.listen.value).map_err(|error| cannot_listen(&settings, &error))?;
-    let notifications = notifications.filter(|client| is_elsewhere(client, &listener, &sources));
-    let backend_samplers =
-        plans.iter().filter_map(|plan| Some((plan.name, Arc::clone(plan.sampler.as_ref()?)))).collect();
-    let pipeline = Pipeline::start(plans).map_err(|error| failed(format!("no thread for a backend: {error}")))?;
+    let (hangups, asked) = channel();
+    let listener = Listener::bind(&loaded.settings.listen.value, hangups)
+        .map_err(|error| cannot_listen(&loaded.settings, &error))?;
+    let Loaded { settings, notifications, plans, mut findings, readings, file, content } = loaded;
+    let notifications = notifications.filter(|client| is_elsewhere(client, &listener, &mut findings));
+    let no_thread = |error| failed(format!("no thread for a backend: {error}"));
+    let pipeline = Pipeline::start(plans).map_err(no_thread)?;
     logging::send_lines_to(pipeline.line_takers(), pipeline.lanes().iter().map(|lane| lane.name).collect());
-    print_summary(&listener, &sources, &settings, &pipeline, notifications.as_ref());
+    let address = listener.address();
+    summary::print(address, file.as_deref(), &settings, notifications.as_ref(), &findings, &pipeline);
 
-    let page = Page::new(pipeline, &settings);
+    let wake = listener.server();
+    let on_wake = switch::follow(given, content, readings, asked, move || wake.unblock()).map_err(no_thread)?;
+    let backend_samplers = pipeline.samplers();
+    let page = Page::new(pipeline, &settings, findings);
     let tracer = Tracer {
         ids,
         recording: settings.recording,
@@ -68,13 +78,32 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>, notifications_url: Opt
         limits: settings.limits,
     };
     let app = App { notifications, ..App::new() };
-    let server = Server::new(listener, app, tracer, page, Cors::new(settings.origins), settings.known_methods);
+    let cors = Cors::new(settings.origins);
+    let mut server = Server::new(listener, app, tracer, page, cors, settings.known_methods, on_wake);
     let (stopped, result) = server.run();
-    let page = server.into_page();
+    let mut page = server.into_page();
     page.pipeline.finish(stopped + LAST_FLUSH);
-    print_counts(page.pipeline.lanes());
+    summary::print_counts(page.pipeline.lanes());
     logging::flush(LAST_LINES);
     result.map_err(|error| failed(format!("no connection can be accepted any more: {error}; next: start again")))
+}
+
+/// `cruddur check`: sends a trace and a line to everybody who is to hear about requests, and prints what came of it.
+///
+/// # Errors
+///
+/// The settings are wrong (status 2), or not all that is on has accepted what was sent (status 1, after the report).
+pub fn check(config: Option<&Path>, json: bool) -> Result<(), Exit> {
+    let given = Given::new(config, None, None, Env::of_process(), IdSource::new().uuid());
+    let loaded = Loaded::read(&given).map_err(|error| Exit { message: error.to_string(), status: 2 })?;
+    let report = check::everybody(loaded);
+    let text = if json {
+        serde_json::to_string_pretty(&report).map_err(|error| failed(format!("no JSON: {error}")))?
+    } else {
+        report.to_string()
+    };
+    writeln!(io::stdout(), "{text}").map_err(|error| failed(format!("standard output: {error}")))?;
+    if report.ok { Ok(()) } else { Err(failed("not all that is on has accepted what was sent".to_owned())) }
 }
 
 /// `cruddur init`: writes the settings file, never over one that exists.
@@ -83,9 +112,7 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>, notifications_url: Opt
 ///
 /// It exists, or cannot be written.
 pub fn init(config: Option<PathBuf>) -> Result<(), Exit> {
-    let env = Env::of_process();
-    let path = config.or_else(|| env.get("CRUDDUR_CONFIG").map(PathBuf::from));
-    let path = path.unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
+    let (path, _) = settings_path(config.as_deref(), &Env::of_process());
     let shown = path.display();
     let written = OpenOptions::new()
         .write(true)
@@ -111,56 +138,16 @@ pub fn default_file() -> String {
 }
 
 /// One thread that asked itself would wait for itself.
-fn is_elsewhere(client: &Client, listener: &Listener, sources: &Sources) -> bool {
+fn is_elsewhere(client: &Client, listener: &Listener, findings: &mut Vec<Finding>) -> bool {
     let leads_here = client.leads_to(listener.address());
     if leads_here {
-        sources.notice(format!(
+        let text = format!(
             "notifications were to come from {client}, which is this instance itself: they come from its own data; \
              next: give the address of another instance"
-        ));
+        );
+        findings.push(Finding { severity: Severity::Warning, text });
     }
     !leads_here
-}
-
-fn print_summary(
-    listener: &Listener,
-    sources: &Sources,
-    settings: &Settings,
-    pipeline: &Pipeline,
-    notifications: Option<&Client>,
-) {
-    let address = listener.address();
-    let file = sources.path().map_or_else(|| "no file".to_owned(), |path| path.display().to_string());
-    let mut text = format!(
-        "cruddur {} listening on http://{address} as {} (settings: {file})\n",
-        env!("CARGO_PKG_VERSION"),
-        settings.service_name.value
-    );
-    for lane in pipeline.lanes() {
-        text.push_str(&format!("  {:<10} {:<8} {:<36} {}\n", lane.name, lane.state, lane.destination, lane.reason));
-    }
-    text.push_str(&format!(
-        "  {:<10} {:<8} http://{address}/\n",
-        "page",
-        if settings.page.value { "on" } else { "off" }
-    ));
-    if let Some(client) = notifications {
-        text.push_str(&format!("  notifications come from {client}\n"));
-    }
-    for notice in sources.notices() {
-        text.push_str(&format!("  note: {notice}\n"));
-    }
-    say(text.trim_end());
-}
-
-fn print_counts(lanes: &[Lane]) {
-    for lane in lanes.iter().filter(|lane| lane.state == "on") {
-        let Totals { delivered, refused, dropped, sampled_out, .. } = lane.ledger.totals();
-        let (name, unit, all) = (lane.name, lane.ledger.unit(), delivered + refused + dropped + sampled_out);
-        say(&format!(
-            "{name}: {delivered} delivered, {refused} refused, {dropped} dropped, {sampled_out} sampled out, of {all} {unit}"
-        ));
-    }
 }
 
 fn cannot_listen(settings: &Settings, error: &io::Error) -> Exit {

@@ -62,18 +62,13 @@ fn plan(table: &Table<'_>, _: &Sources, settings: &Settings) -> Result<Plan, Set
     let format = table.choice("format", &[], &["tree", "json"], "tree")?;
     let limits = batch_limits(table, ["", "", ""], LIMITS)?;
     let console = Console { json: format.value == "json", resource: settings.resource.clone() };
-    let switch = if enabled.value { Switch::On(Sink::Traces(Box::new(console))) } else { Switch::Off };
-    Ok(Plan {
-        name: "console",
-        switch,
-        reason: format!("enabled = {} ({}), format {}", enabled.value, enabled.origin, format.value),
-        destination: "standard output".to_owned(),
-        limits,
-        takes_lines: false,
-        sampler: None,
-        companion: None,
-        dialect: None,
-    })
+    let mut plan = Plan::off("console", &enabled, limits);
+    plan.destination = "standard output".to_owned();
+    plan.reason = format!("enabled = {} ({}), format {}", enabled.value, enabled.origin, format.value);
+    if enabled.value {
+        plan.switch = Switch::On(Sink::Traces(Box::new(console)));
+    }
+    Ok(plan)
 }
 
 impl Backend<FinishedTrace> for Console {
@@ -100,6 +95,10 @@ impl Backend<FinishedTrace> for Console {
                 Outcome::Refused(Problem { kind: error.kind().to_string(), text })
             }
         }
+    }
+
+    fn is_remote(&self) -> bool {
+        false
     }
 
     fn budget(&self) -> Option<Duration> {

@@ -19,7 +19,7 @@ use flate2::write::GzEncoder;
 
 use crate::delivery::{BatchLimits, Problem, Stop};
 use crate::logging::LogLine;
-use crate::settings::{Settings, SettingsError, Sources, Table};
+use crate::settings::{Finding, Origin, Reading, Setting, Settings, SettingsError, Sources, Table};
 use crate::trace::FinishedTrace;
 use crate::trace::id::TraceId;
 use crate::trace::sampler::BackendSampler;
@@ -36,6 +36,16 @@ pub trait Backend<T>: Send {
     /// Sends one payload and says what the other side made of it. It returns within `patience`, if there is a limit.
     /// What left and what came back goes to `seen`, without secrets.
     fn deliver(&mut self, payload: &Payload, patience: Option<Duration>, seen: &mut Vec<Exchange>) -> Outcome;
+
+    /// What has come back by now, where the wire has no answers: a complaint about what was taken for delivered.
+    fn complaint(&mut self) -> Option<Problem> {
+        None
+    }
+
+    /// Whether it sends anything to anybody else.
+    fn is_remote(&self) -> bool {
+        true
+    }
 
     /// How long all tries of one payload may take together; `None`: for ever.
     fn budget(&self) -> Option<Duration>;
@@ -121,6 +131,10 @@ pub struct Plan {
     pub companion: Option<Box<dyn Companion>>,
     /// What it makes of one request, whether it runs or not; `None` if that is no wire format.
     pub dialect: Option<Dialect>,
+    /// What is remarkable about its settings, as far as that can be seen without asking anybody.
+    pub findings: Vec<Finding>,
+    /// The values it was made from. Equal ones make an equal backend.
+    pub readings: Vec<Reading>,
 }
 
 /// What a backend makes of one request and its log lines: the payloads it would have, alone in its batch.
@@ -128,8 +142,11 @@ pub type Dialect = Box<dyn Fn(&Arc<FinishedTrace>, &[Arc<LogLine>]) -> Vec<Paylo
 
 /// Something that a backend does all the time, whether there is anything to send or not.
 pub trait Companion: Send {
-    /// Works until `stop` says that the program ends.
+    /// Works until `stop` says that its backend ends.
     fn run(self: Box<Self>, stop: &Stop);
+
+    /// Does its work once, for `cruddur check`, and says how that went.
+    fn check(&mut self) -> Vec<Finding>;
 }
 
 /// Whether a backend runs.
@@ -162,26 +179,54 @@ impl Switch {
     }
 }
 
+impl Plan {
+    /// A backend that does not run, because `enabled` says so. From here on it can only get better.
+    fn off(name: &'static str, enabled: &Setting<bool>, limits: BatchLimits) -> Self {
+        let reason = match &enabled.origin {
+            Origin::Default => format!("enabled is not set; put enabled = true under [{name}] in telemetry.toml"),
+            origin => format!("enabled = false at {origin}"),
+        };
+        Self {
+            name,
+            switch: Switch::Off,
+            reason,
+            destination: String::new(),
+            limits,
+            takes_lines: false,
+            sampler: None,
+            companion: None,
+            dialect: None,
+            findings: Vec::new(),
+            readings: Vec::new(),
+        }
+    }
+}
+
 /// Reads every backend's table.
 ///
 /// # Errors
 ///
 /// The file has an unknown key, or a value of the wrong type.
 pub fn plans(sources: &Sources, settings: &Settings) -> Result<Vec<Plan>, SettingsError> {
-    BACKENDS
-        .iter()
-        .map(|plugin| {
-            let table = sources.table(plugin.name)?;
-            let mut plan = (plugin.plan)(&table, sources, settings)?;
-            table.finish()?;
-            if !settings.recording {
-                plan.switch = Switch::Off;
-                (plan.sampler, plan.companion) = (None, None);
-                plan.reason = "OTEL_SDK_DISABLED=true switches all telemetry off".to_owned();
-            }
-            Ok(plan)
-        })
-        .collect()
+    let plan = |plugin: &Plugin| {
+        let Settings { service_name, resource, .. } = settings;
+        // What they were read from came before; these are the two that backends make use of.
+        drop(sources.take_readings());
+        let name = &service_name.value;
+        sources.record("service_name".to_owned(), name.as_bytes(), name.clone(), service_name.origin.clone());
+        sources.record("[resource]".to_owned(), format!("{resource:?}").as_bytes(), String::new(), Origin::Default);
+        let table = sources.table(plugin.name)?;
+        let mut plan = (plugin.plan)(&table, sources, settings)?;
+        table.finish()?;
+        if !settings.recording {
+            plan.switch = Switch::Off;
+            (plan.sampler, plan.companion) = (None, None);
+            plan.reason = "OTEL_SDK_DISABLED=true switches all telemetry off".to_owned();
+        }
+        (plan.findings, plan.readings) = (sources.take_findings(), sources.take_readings());
+        Ok(plan)
+    };
+    BACKENDS.iter().map(plan).collect()
 }
 
 /// Level 1: the bytes shrink to a tenth in 1 microsecond a span; level 6 takes seven times as long for a little more.

@@ -30,6 +30,7 @@
 //! <https://github.com/open-telemetry/opentelemetry-proto/blob/main/opentelemetry/proto/trace/v1/trace.proto>.
 
 mod encode;
+mod findings;
 mod settings;
 
 use std::sync::Arc;
@@ -40,6 +41,7 @@ use serde_json::Value as Json;
 use self::encode::encode;
 use super::{Backend, Dialect, Outcome, Payload, Plugin, one_line};
 use crate::delivery::Problem;
+use crate::settings::described_secret;
 use crate::trace::FinishedTrace;
 use crate::trace::span::Attribute;
 use crate::wire::exchange::Exchange;
@@ -231,13 +233,7 @@ impl OtlpHttp {
     /// How long the key is, and its last four characters if it can spare them.
     fn described_key(&self) -> Option<String> {
         let (_, key) = self.headers.iter().find(|(name, _)| name == settings::TEAM)?;
-        let length = key.chars().count();
-        let ending: String = key.chars().skip(length.saturating_sub(4)).collect();
-        Some(if length >= 16 {
-            format!("ending in {ending} ({length} characters)")
-        } else {
-            format!("(length {length})")
-        })
+        Some(described_secret(key))
     }
 }
 

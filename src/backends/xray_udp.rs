@@ -33,6 +33,7 @@ mod encode;
 mod rules;
 mod settings;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -97,11 +98,7 @@ impl Backend<FinishedTrace> for XRayUdp {
                 Outcome::DeliveredAfterLoss { lost: last_items, said: problem("lost", text) }
             }
             Err(SendError::Refused(address)) => {
-                let text = format!(
-                    "{daemon} ({address}): no daemon listens there; next: start the X-Ray daemon, or mend {origin} (inside \
-                     a container, 127.0.0.1 is the container)"
-                );
-                let said = problem("refused", text);
+                let said = self.nobody_listens(address);
                 self.refused = Some((Instant::now(), said.clone()));
                 later(said)
             }
@@ -115,6 +112,10 @@ impl Backend<FinishedTrace> for XRayUdp {
             }
             Err(SendError::Other(why)) => later(problem("other", format!("{why}; next: check {origin}"))),
         }
+    }
+
+    fn complaint(&mut self) -> Option<Problem> {
+        self.sender.refused().map(|address| self.nobody_listens(address))
     }
 
     /// Segments wait in the queue until the daemon is back; what the queue cannot hold is dropped and counted.
@@ -134,6 +135,17 @@ fn dialect(documents: Documents) -> Dialect {
         encode(&documents, trace, &mut payloads);
         payloads
     })
+}
+
+impl XRayUdp {
+    fn nobody_listens(&self, address: SocketAddr) -> Problem {
+        let (daemon, origin) = (&self.daemon, &self.daemon_origin);
+        let text = format!(
+            "{daemon} ({address}): no daemon listens there; next: start the X-Ray daemon, or mend {origin} (inside a container, \
+             127.0.0.1 is the container)"
+        );
+        Problem { kind: "refused".to_owned(), text }
+    }
 }
 
 #[cfg(test)]

@@ -92,8 +92,8 @@ impl Deliveries {
         lock(&self.0).changes
     }
 
-    /// A payload's first try begins.
-    pub(super) fn begin(&self, payload: &Arc<Payload>) {
+    /// A payload's first try begins. Answers its number: when settings change, two payloads may be on their way at once.
+    pub(super) fn begin(&self, payload: &Arc<Payload>) -> u64 {
         let mut state = lock(&self.0);
         state.begun += 1;
         state.changes += 1;
@@ -111,14 +111,15 @@ impl Deliveries {
         };
         state.kept.push_back(delivery);
         state.make_room();
+        state.begun
     }
 
-    /// A try of the payload that began last has ended.
-    pub(super) fn tried(&self, exchanges: Vec<Exchange>, outcome: &Outcome) {
+    /// A try of this payload has ended.
+    pub(super) fn tried(&self, number: u64, exchanges: Vec<Exchange>, outcome: &Outcome) {
         let (end, said) = match outcome {
             Outcome::Delivered => (End::Delivered, None),
             Outcome::DeliveredAfterLoss { said, .. } => {
-                self.edit(1, |before| (before.end, before.said) = (End::Dropped, Some(said.text.clone())));
+                self.edit(number - 1, |before| (before.end, before.said) = (End::Dropped, Some(said.text.clone())));
                 (End::Delivered, None)
             }
             Outcome::Partly { rejected: 0, said } => (End::Delivered, Some(said)),
@@ -126,7 +127,7 @@ impl Deliveries {
             Outcome::Refused(said) => (End::Refused, Some(said)),
             Outcome::Closed(said) | Outcome::Later { said, .. } => (End::Waiting, Some(said)),
         };
-        self.edit(0, |delivery| {
+        self.edit(number, |delivery| {
             delivery.took = delivery.first_try.elapsed();
             delivery.tries += 1;
             delivery.exchanges = exchanges;
@@ -135,21 +136,19 @@ impl Deliveries {
         });
     }
 
-    /// The payload that began last is not tried again, if it has not met its end yet.
-    pub(super) fn gave_up(&self) {
-        self.edit(0, |delivery| {
+    /// This payload is not tried again, if it has not met its end yet.
+    pub(super) fn gave_up(&self, number: u64) {
+        self.edit(number, |delivery| {
             if matches!(delivery.end, End::Sending | End::Waiting) {
                 delivery.end = End::Dropped;
             }
         });
     }
 
-    /// Changes the last one, or the one that is so many places before it.
-    fn edit(&self, places_before: usize, change: impl FnOnce(&mut Delivery)) {
+    fn edit(&self, number: u64, change: impl FnOnce(&mut Delivery)) {
         let mut state = lock(&self.0);
         state.changes += 1;
-        let place = state.kept.len().checked_sub(places_before + 1);
-        if let Some(delivery) = place.and_then(|place| state.kept.get_mut(place)) {
+        if let Some(delivery) = state.kept.iter_mut().rev().find(|delivery| delivery.number == number) {
             change(delivery);
         }
     }
@@ -205,11 +204,11 @@ mod tests {
         let deliveries = Deliveries::default();
         deliveries.begin(&payload(3));
         assert_eq!(deliveries.numbered(1).unwrap().end, End::Sending);
-        deliveries.tried(vec![Exchange::default()], &Outcome::Later { after: None, said: problem() });
+        deliveries.tried(1, vec![Exchange::default()], &Outcome::Later { after: None, said: problem() });
         let waiting = deliveries.numbered(1).unwrap();
         assert_eq!((waiting.end, waiting.tries, waiting.said.as_deref()), (End::Waiting, 1, Some("not now")));
         let changes = deliveries.changes();
-        deliveries.tried(Vec::new(), &Outcome::Delivered);
+        deliveries.tried(1, Vec::new(), &Outcome::Delivered);
         let delivered = deliveries.numbered(1).unwrap();
         assert_eq!((delivered.end, delivered.tries, delivered.said), (End::Delivered, 2, None));
         assert_ne!(deliveries.changes(), changes);
@@ -219,8 +218,8 @@ mod tests {
     fn what_turns_out_to_be_lost_is_no_longer_shown_as_delivered() {
         let deliveries = Deliveries::default();
         for outcome in [Outcome::Delivered, Outcome::DeliveredAfterLoss { lost: 1, said: problem() }] {
-            deliveries.begin(&payload(3));
-            deliveries.tried(Vec::new(), &outcome);
+            let number = deliveries.begin(&payload(3));
+            deliveries.tried(number, Vec::new(), &outcome);
         }
         let ends: Vec<_> = deliveries.newest_first().iter().map(|delivery| delivery.end).collect();
         assert_eq!(ends, [End::Delivered, End::Dropped]);

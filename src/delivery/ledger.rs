@@ -175,6 +175,31 @@ impl Ledger {
         add(&self.counts.in_flight, count);
     }
 
+    /// It goes back into the queue, for the next worker.
+    pub(super) fn put_back(&self, count: usize) {
+        let _books = lock(&self.trouble);
+        if !self.closed.load(Ordering::Acquire) {
+            self.counts.in_flight.fetch_sub(count as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// How much did not arrive and never will, so far.
+    pub(super) fn lost(&self) -> u64 {
+        self.counts.refused.load(Ordering::Relaxed) + self.counts.dropped.load(Ordering::Relaxed)
+    }
+
+    /// The backend was switched off when `lost_before` had been lost, and has sent what it could.
+    pub(super) fn switched_off(&self, lost_before: u64) {
+        let unit = self.unit;
+        match self.lost().saturating_sub(lost_before) {
+            0 => log::info!(target: self.name, "off; all {unit} that waited have left"),
+            lost => {
+                let why = self.last_error().map_or_else(String::new, |error| format!(": {}", error.text));
+                log::warn!(target: self.name, "off; {lost} {unit} that waited could not be sent any more, and are lost{why}");
+            }
+        }
+    }
+
     /// All of a payload arrived. Says so if trouble was told before.
     pub(super) fn delivered(&self, count: usize) {
         self.settled(&self.counts.delivered, count);

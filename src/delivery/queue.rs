@@ -1,5 +1,7 @@
 //! A bounded queue between the request thread and one worker.
 //!
+//! It outlives its worker: when the settings change, another one takes over what waits, and nothing is lost between them.
+//!
 //! Waking a sleeping thread costs more than answering a request, so a push wakes the worker in two cases only: it was
 //! idle (then it starts its clock), or a batch is full. In between the worker sleeps until its clock says "send".
 
@@ -22,7 +24,6 @@ pub struct BatchLimits {
 
 /// What waits for one worker. Limits are counted in weight: a trace weighs as many spans as it has.
 pub struct Queue<T> {
-    limits: BatchLimits,
     state: Mutex<State<T>>,
     wake: Condvar,
 }
@@ -40,11 +41,17 @@ pub enum Pushed {
     Taken,
     /// It did not fit, and is gone.
     Full,
-    /// The program ends, and it is gone.
+    /// Nobody works any more, and it is gone.
     Closed,
 }
 
+/// Who may take from a queue: the worker that it was given to last.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Turn(u64);
+
 struct State<T> {
+    limits: BatchLimits,
+    turn: Turn,
     items: VecDeque<(T, usize)>,
     weight: usize,
     /// When the batch that waits is due; `None` while the worker is idle.
@@ -55,11 +62,38 @@ struct State<T> {
 }
 
 impl<T> Queue<T> {
-    /// An empty queue.
+    /// An empty queue, closed until it is given to a worker.
     #[must_use]
     pub fn new(limits: BatchLimits) -> Self {
-        let state = State { items: VecDeque::new(), weight: 0, due: None, told: false, closed: false };
-        Self { limits, state: Mutex::new(state), wake: Condvar::new() }
+        let (items, turn) = (VecDeque::new(), Turn(0));
+        let state = State { limits, turn, items, weight: 0, due: None, told: false, closed: true };
+        Self { state: Mutex::new(state), wake: Condvar::new() }
+    }
+
+    /// Opens it for a new worker, with these limits from now on. The one before, if there is one, takes nothing more.
+    pub fn give_to_next(&self, limits: BatchLimits) -> Turn {
+        let mut state = lock(&self.state);
+        state.limits = limits;
+        state.turn.0 += 1;
+        state.closed = false;
+        // What waits is not to wait longer than the new delay.
+        if let Some(due) = state.due {
+            state.due = Some(due.min(Instant::now() + limits.delay));
+        }
+        self.wake.notify_all();
+        state.turn
+    }
+
+    /// Puts a batch back to where it came from, for the next worker. It is taken even if there is no room for it.
+    pub fn put_back(&self, batch: Vec<T>, weight: impl Fn(&T) -> usize) {
+        let mut state = lock(&self.state);
+        for item in batch.into_iter().rev() {
+            let weight = weight(&item);
+            state.weight += weight;
+            state.items.push_front((item, weight));
+        }
+        state.due = Some(Instant::now());
+        self.wake.notify_all();
     }
 
     /// Adds an item, if it fits.
@@ -69,15 +103,15 @@ impl<T> Queue<T> {
         if state.closed {
             return Pushed::Closed;
         }
-        if state.weight + weight > self.limits.queue && state.weight > 0 {
+        if state.weight + weight > state.limits.queue && state.weight > 0 {
             return Pushed::Full;
         }
         state.items.push_back((item, weight));
         state.weight += weight;
-        let wake = !state.told && (state.due.is_none() || state.weight >= self.limits.batch);
+        let wake = !state.told && (state.due.is_none() || state.weight >= state.limits.batch);
         if state.due.is_none() {
-            state.due = Some(Instant::now() + self.limits.delay);
-            state.told = state.weight >= self.limits.batch;
+            state.due = Some(Instant::now() + state.limits.delay);
+            state.told = state.weight >= state.limits.batch;
         } else {
             state.told |= wake;
         }
@@ -89,14 +123,17 @@ impl<T> Queue<T> {
     }
 
     /// The next batch, once it is full or due; at most one batch's weight, but never less than one item. `None` when
-    /// the queue is closed and empty.
-    pub fn take(&self) -> Option<Vec<T>> {
+    /// the queue is closed and empty, or is another worker's by now.
+    pub fn take(&self, turn: Turn) -> Option<Vec<T>> {
         let mut state = lock(&self.state);
         loop {
+            if state.turn != turn {
+                return None;
+            }
             let now = Instant::now();
-            let due = state.due.is_some_and(|due| due <= now) || state.weight >= self.limits.batch || state.closed;
+            let due = state.due.is_some_and(|due| due <= now) || state.weight >= state.limits.batch || state.closed;
             if due && !state.items.is_empty() {
-                return Some(self.take_batch(&mut state));
+                return Some(Self::take_batch(&mut state));
             }
             if state.closed {
                 return None;
@@ -111,11 +148,11 @@ impl<T> Queue<T> {
         }
     }
 
-    fn take_batch(&self, state: &mut State<T>) -> Vec<T> {
+    fn take_batch(state: &mut State<T>) -> Vec<T> {
         let mut batch = Vec::new();
         let mut weight = 0;
         while let Some((_, next)) = state.items.front() {
-            if !batch.is_empty() && weight + next > self.limits.batch {
+            if !batch.is_empty() && weight + next > state.limits.batch {
                 break;
             }
             let Some((item, next)) = state.items.pop_front() else { break };
@@ -147,10 +184,10 @@ impl<T> Queue<T> {
         lock(&self.state).due.map(|due| due.saturating_duration_since(Instant::now()))
     }
 
-    /// The limits it was made with.
+    /// The limits in force.
     #[must_use]
     pub fn limits(&self) -> BatchLimits {
-        self.limits
+        lock(&self.state).limits
     }
 }
 
@@ -165,34 +202,40 @@ mod tests {
         BatchLimits { delay: Duration::from_millis(delay_ms), queue, batch }
     }
 
+    fn opened<T>(limits: BatchLimits) -> (Queue<T>, Turn) {
+        let queue = Queue::new(limits);
+        let turn = queue.give_to_next(limits);
+        (queue, turn)
+    }
+
     #[test]
     fn what_does_not_fit_is_refused_and_the_rest_kept() {
-        let queue = Queue::new(limits(1, 5, 5));
+        let (queue, turn) = opened(limits(1, 5, 5));
         assert_eq!(queue.push("a", 3), Pushed::Taken);
         assert_ne!(queue.push("b", 3), Pushed::Taken);
         assert_eq!(queue.push("c", 2), Pushed::Taken);
         assert_eq!(queue.weight(), 5);
-        assert_eq!(queue.take(), Some(vec!["a", "c"]));
+        assert_eq!(queue.take(turn), Some(vec!["a", "c"]));
         assert_eq!(queue.weight(), 0);
     }
 
     #[test]
     fn what_is_heavier_than_the_queue_passes_through_an_empty_one() {
-        let queue = Queue::new(limits(1, 1, 1));
+        let (queue, turn) = opened(limits(1, 1, 1));
         assert_eq!(queue.push("trace", 2), Pushed::Taken);
         assert_ne!(queue.push("next", 2), Pushed::Taken);
-        assert_eq!(queue.take(), Some(vec!["trace"]));
+        assert_eq!(queue.take(turn), Some(vec!["trace"]));
     }
 
     #[test]
     fn a_batch_holds_whole_items_up_to_its_weight() {
-        let queue = Queue::new(limits(1, 100, 4));
+        let (queue, turn) = opened(limits(1, 100, 4));
         for (item, weight) in [("a", 2), ("b", 2), ("c", 1), ("big", 9), ("d", 1)] {
             assert_eq!(queue.push(item, weight), Pushed::Taken);
         }
         queue.close();
         let mut batches = Vec::new();
-        while let Some(batch) = queue.take() {
+        while let Some(batch) = queue.take(turn) {
             batches.push(batch);
         }
         assert_eq!(batches, [vec!["a", "b"], vec!["c"], vec!["big"], vec!["d"]]);
@@ -201,10 +244,11 @@ mod tests {
 
     #[test]
     fn a_full_batch_does_not_wait_for_its_time() {
-        let queue = Arc::new(Queue::new(limits(3_600_000, 100, 3)));
+        let (queue, turn) = opened(limits(3_600_000, 100, 3));
+        let queue = Arc::new(queue);
         let worker = thread::spawn({
             let queue = Arc::clone(&queue);
-            move || queue.take()
+            move || queue.take(turn)
         });
         for n in 0..3 {
             queue.push(n, 1);
@@ -214,10 +258,11 @@ mod tests {
 
     #[test]
     fn a_single_item_is_taken_when_its_time_has_come() {
-        let queue = Arc::new(Queue::new(limits(20, 100, 100)));
+        let (queue, turn) = opened(limits(20, 100, 100));
+        let queue = Arc::new(queue);
         let worker = thread::spawn({
             let queue = Arc::clone(&queue);
-            move || queue.take()
+            move || queue.take(turn)
         });
         let pushed = Instant::now();
         queue.push(1, 1);
@@ -227,15 +272,54 @@ mod tests {
 
     #[test]
     fn nothing_is_lost_or_doubled_between_two_threads() {
-        let queue = Arc::new(Queue::new(limits(1, 1_000_000, 7)));
+        let (queue, turn) = opened(limits(1, 1_000_000, 7));
+        let queue = Arc::new(queue);
         let worker = thread::spawn({
             let queue = Arc::clone(&queue);
-            move || std::iter::from_fn(|| queue.take()).flatten().collect::<Vec<_>>()
+            move || std::iter::from_fn(|| queue.take(turn)).flatten().collect::<Vec<_>>()
         });
         for n in 0..50_000 {
             assert_eq!(queue.push(n, 1 + n % 3), Pushed::Taken);
         }
         queue.close();
         assert_eq!(worker.join().unwrap(), (0..50_000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_next_worker_takes_over_what_waits_and_what_is_put_back() {
+        let (queue, first) = opened(limits(3_600_000, 5, 2));
+        for n in 0..5 {
+            queue.push(n, 1);
+        }
+        let batch = queue.take(first).unwrap();
+        let second = queue.give_to_next(limits(1, 9, 9));
+        assert_eq!(queue.take(first), None);
+        queue.put_back(batch, |_| 1);
+        assert_eq!(queue.push(5, 1), Pushed::Taken);
+        assert_eq!(queue.take(second), Some(vec![0, 1, 2, 3, 4, 5]));
+        assert_eq!(queue.weight(), 0);
+    }
+
+    #[test]
+    fn a_worker_that_waits_learns_that_another_one_has_its_turn() {
+        let (queue, first) = opened(limits(3_600_000, 5, 2));
+        let queue = Arc::new(queue);
+        let worker = thread::spawn({
+            let queue = Arc::clone(&queue);
+            move || queue.take(first)
+        });
+        queue.give_to_next(limits(1, 5, 2));
+        assert_eq!(worker.join().unwrap(), None::<Vec<u8>>);
+    }
+
+    #[test]
+    fn nothing_goes_into_a_queue_that_nobody_empties() {
+        let queue = Queue::new(limits(1, 5, 5));
+        assert_eq!(queue.push(1, 1), Pushed::Closed);
+        let turn = queue.give_to_next(limits(1, 5, 5));
+        assert_eq!(queue.push(1, 1), Pushed::Taken);
+        queue.close();
+        assert_eq!(queue.push(2, 1), Pushed::Closed);
+        assert_eq!((queue.take(turn), queue.take(turn)), (Some(vec![1]), None));
     }
 }

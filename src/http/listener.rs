@@ -1,4 +1,5 @@
-//! The listening socket, and the three ways in which the request loop is woken: a request, a body that was read, the end.
+//! The listening socket, and the ways in which the request loop is woken: a request, a body that was read, new settings,
+//! the end.
 //!
 //! tiny_http would bind a socket by itself; this one is ours because options set on it are inherited by every connection:
 //!
@@ -11,14 +12,15 @@
 //! another connection comes or goes. A browser opens six. The ticker is that other connection: each tick frees one of
 //! those that wait, so it is quickest when requests begin to come in.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tiny_http::{Request, Server};
@@ -36,7 +38,7 @@ pub struct Listener {
 pub enum Next {
     /// Answer this.
     Request(Request),
-    /// Look for bodies that were read.
+    /// Look for bodies that were read, and for new settings.
     Wake,
     /// Answer what is left and stop.
     Stop,
@@ -69,12 +71,12 @@ const IDLE_TICK: Duration = Duration::from_millis(100);
 const TICKS_TO_IDLE: u32 = 100;
 
 impl Listener {
-    /// Listens on `address`, `host:port`; port 0 takes a free one.
+    /// Listens on `address`, `host:port`; port 0 takes a free one. Every SIGHUP is told to `hangups`.
     ///
     /// # Errors
     ///
     /// The address is none, or is taken.
-    pub fn bind(address: &str) -> io::Result<Self> {
+    pub fn bind(address: &str, hangups: Sender<()>) -> io::Result<Self> {
         let candidates = address.to_socket_addrs()?;
         let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "the host name has no address"));
         for candidate in candidates {
@@ -89,7 +91,7 @@ impl Listener {
         let server = Server::from_listener(std::net::TcpListener::from(socket), None).map_err(io::Error::other)?;
         let server = Arc::new(server);
         let shared = Arc::new(Shared::default());
-        stop_on_signal(Arc::clone(&server), Arc::clone(&shared), for_stop)?;
+        watch_signals(Arc::clone(&server), Arc::clone(&shared), for_stop, hangups)?;
         tick(address, Arc::clone(&server), Arc::clone(&shared))?;
         Ok(Self { server, shared, address })
     }
@@ -149,11 +151,18 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// The first signal stops the listener, the second one the process.
-fn stop_on_signal(server: Arc<Server>, shared: Arc<Shared>, socket: Socket) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+/// The first signal to stop stops the listener, the second one the process. SIGHUP is a wish to read the settings again,
+/// unless it says that the terminal is gone: nobody wants a server that lives on unseen and holds the port.
+fn watch_signals(server: Arc<Server>, shared: Arc<Shared>, socket: Socket, hangups: Sender<()>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let has_terminal = || io::stdin().is_terminal() || io::stdout().is_terminal() || io::stderr().is_terminal();
+    let had_terminal = has_terminal();
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
+            if signal == SIGHUP && (!had_terminal || has_terminal()) {
+                let _ = hangups.send(());
+                continue;
+            }
             if shared.stopping.swap(true, Ordering::AcqRel) {
                 std::process::exit(128 + signal);
             }

@@ -35,7 +35,12 @@ pub struct Server {
     known_methods: Vec<String>,
     sender: Sender,
     buffers: RefCell<Buffers>,
+    on_wake: OnWake,
 }
+
+/// What is done between two requests when somebody has woken the loop: it may change how requests are traced, and to whom
+/// that is told. It must not wait for anything.
+pub type OnWake = Box<dyn FnMut(&mut Tracer, &mut Page)>;
 
 /// Memory that is used again for every answer.
 #[derive(Default)]
@@ -66,9 +71,10 @@ impl Server {
         page: Page,
         cors: Cors,
         known_methods: Vec<String>,
+        on_wake: OnWake,
     ) -> Self {
         let (sender, buffers) = (Sender::default(), RefCell::default());
-        Self { listener, app, tracer, page, cors, known_methods, sender, buffers }
+        Self { listener, app, tracer, page, cors, known_methods, sender, buffers, on_wake }
     }
 
     /// Answers requests until the program is told to stop, and what is left then. Answers when that was.
@@ -76,7 +82,7 @@ impl Server {
     /// # Errors
     ///
     /// No connection can be accepted any more.
-    pub fn run(&self) -> (Instant, io::Result<()>) {
+    pub fn run(&mut self) -> (Instant, io::Result<()>) {
         let mut bodies = Bodies::new(self.listener.server());
         let result = loop {
             match self.listener.next() {
@@ -85,7 +91,7 @@ impl Server {
                         self.answer(arrived);
                     }
                 }
-                Next::Wake => {}
+                Next::Wake => (self.on_wake)(&mut self.tracer, &mut self.page),
                 Next::Stop => break Ok(()),
                 Next::Failed(error) => break Err(error),
             }

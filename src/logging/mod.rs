@@ -38,8 +38,6 @@ struct Logger {
 
 struct Takers {
     takers: Vec<LineTaker>,
-    /// The lowest level that any of them takes.
-    level: LevelFilter,
     /// The names of the backends: lines about them are not for them.
     backends: Vec<&'static str>,
 }
@@ -76,9 +74,15 @@ pub fn init() -> io::Result<()> {
 /// Log lines go to these backends too, from here on. `backends` are the names of all there are.
 pub fn send_lines_to(takers: Vec<LineTaker>, backends: Vec<&'static str>) {
     let Some(logger) = LOGGER.get() else { return };
-    let level = takers.iter().map(|taker| taker.level).max().unwrap_or(LevelFilter::Off);
-    log::set_max_level(log::max_level().max(level));
-    let _ = logger.takers.set(Takers { takers, level, backends });
+    let _ = logger.takers.set(Takers { takers, backends });
+    levels_have_changed();
+}
+
+/// To be called when backends take other lines than before.
+pub fn levels_have_changed() {
+    let Some(logger) = LOGGER.get() else { return };
+    let levels = logger.takers.get().into_iter().flat_map(|takers| takers.takers.iter().map(LineTaker::level));
+    log::set_max_level(levels.fold(logger.stderr.filter(), Ord::max));
 }
 
 /// What this thread logs goes to standard error only: the lines of an exporter about its own work would make more work.
@@ -115,7 +119,10 @@ fn keep(line: &Arc<LogLine>) {
 
 impl Logger {
     fn takers_of(&self, metadata: &Metadata<'_>) -> Option<&Takers> {
-        let takers = self.takers.get().filter(|takers| metadata.level() <= takers.level)?;
+        let takers = self.takers.get()?;
+        if !takers.takers.iter().any(|taker| taker.wants(metadata.level())) {
+            return None;
+        }
         let target = metadata.target();
         let module = target.split("::").next().unwrap_or(target);
         let is_ours =

@@ -20,7 +20,7 @@ use crate::delivery::Pipeline;
 use crate::http::answer::{Answer, Failure};
 use crate::http::routes::Call;
 use crate::logging::{self, LogLine};
-use crate::settings::Settings;
+use crate::settings::{Finding, Settings, Severity};
 use crate::trace::FinishedTrace;
 
 /// What is shown, and to whom.
@@ -35,22 +35,47 @@ pub struct Page {
     sampler: String,
     enabled: bool,
     for_all: bool,
+    /// What is remarkable about the settings that belong to no backend.
+    findings: Vec<Finding>,
 }
 
 impl Page {
     /// A page about `pipeline`.
     #[must_use]
-    pub fn new(pipeline: Pipeline, settings: &Settings) -> Self {
-        Self {
+    pub fn new(pipeline: Pipeline, settings: &Settings, findings: Vec<Finding>) -> Self {
+        let mut page = Self {
             pipeline,
             recent: RefCell::default(),
             requests: Cell::new(0),
             started_at: Utc::now(),
-            service_name: settings.service_name.value.clone(),
-            sampler: settings.sampler.to_string(),
-            enabled: settings.page.value,
-            for_all: settings.page_for_all.value,
-        }
+            service_name: String::new(),
+            sampler: String::new(),
+            enabled: false,
+            for_all: false,
+            findings: Vec::new(),
+        };
+        page.settings_changed(settings, findings);
+        page
+    }
+
+    /// Goes over to other settings.
+    pub fn settings_changed(&mut self, settings: &Settings, findings: Vec<Finding>) {
+        self.service_name.clone_from(&settings.service_name.value);
+        self.sampler = settings.sampler.to_string();
+        (self.enabled, self.for_all) = (settings.page.value, settings.page_for_all.value);
+        self.findings = findings;
+    }
+
+    /// What is remarkable about the settings that belong to no backend.
+    #[must_use]
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// The settings file as it is now was not taken, for this reason.
+    pub fn settings_refused(&mut self, finding: Finding) {
+        self.findings.retain(|finding| finding.severity != Severity::Error);
+        self.findings.insert(0, finding);
     }
 
     /// A request to the application came in; those about its health or its telemetry do not count. Its log lines are

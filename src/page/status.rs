@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Page;
 use crate::delivery::Lane;
+use crate::settings::Finding;
 
 /// ```text
 /// {"service_name":"backend-flask","version":"0.1.0","started_at":"2026-11-22T10:00:00Z","requests":3,"last_request":3,
@@ -21,6 +22,8 @@ pub(super) struct Status<'p> {
     requests: u64,
     /// The number of the last request in `GET /telemetry/traces`.
     last_request: u64,
+    /// What is remarkable about the settings that belong to no backend: `[{"severity":"warning","text":"..."}]`.
+    findings: &'p [Finding],
     backends: BTreeMap<&'static str, BackendStatus<'p>>,
 }
 
@@ -28,6 +31,7 @@ pub(super) struct Status<'p> {
 struct BackendStatus<'p> {
     state: &'static str,
     reason: &'p str,
+    findings: &'p [Finding],
     endpoint: &'p str,
     unit: &'static str,
     /// Of `unit`, as all that follows.
@@ -71,6 +75,7 @@ impl<'p> Status<'p> {
             started_at: rfc3339(page.started_at),
             requests: page.requests.get(),
             last_request: page.recent.borrow().last_number(),
+            findings: &page.findings,
             backends: lanes.map(|lane| (lane.name, BackendStatus::of(lane, &page.sampler))).collect(),
         }
     }
@@ -83,6 +88,7 @@ impl<'p> BackendStatus<'p> {
         Self {
             state: lane.state,
             reason: &lane.reason,
+            findings: &lane.findings,
             endpoint: &lane.destination,
             unit: lane.ledger.unit(),
             queued: lane.queued(),

@@ -4,20 +4,28 @@
 //! place says what is on. A mistake in the file ends the program before it listens; a mistake in a variable is noticed,
 //! and the next source counts.
 
+mod file;
+mod finding;
 mod notifications;
 mod resource;
 mod sources;
+mod table;
+mod watch;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::delivery::BatchLimits;
 use crate::trace::context::Propagator;
-use crate::trace::id::IdSource;
 use crate::trace::sampler::Sampler;
 use crate::trace::span::{Attribute, Limits};
 
+pub use file::content;
+pub use finding::{Finding, Severity, described_secret};
 pub use notifications::notifications;
-pub use sources::{DEFAULT_FILE, Env, Origin, Setting, SettingsError, Sources, Table};
+pub use sources::{DEFAULT_FILE, Env, Origin, Reading, Setting, SettingsError, Sources, settings_path};
+pub use table::Table;
+pub use watch::{Content, Occasion, Watch};
 
 /// What all of the program shares; each backend reads its own table.
 pub struct Settings {
@@ -72,19 +80,20 @@ allow_remote = false
 "#;
 
 impl Settings {
-    /// Reads all but the backends' tables. `listen` is what the command line says.
+    /// Reads all but the backends' tables. `listen` is what the command line says, `instance` the id of this process: it
+    /// outlives the settings.
     ///
     /// # Errors
     ///
     /// The file has a value of the wrong type.
-    pub fn read(sources: &Sources, listen: Option<&str>, ids: &IdSource) -> Result<Self, SettingsError> {
+    pub fn read(sources: &Sources, listen: Option<&str>, instance: &str) -> Result<Self, SettingsError> {
         let top = sources.top();
         let listen = match listen {
             Some(listen) => Setting { value: listen.to_owned(), origin: Origin::Environment("--listen") },
             None => from_env(sources, "CRUDDUR_LISTEN").unwrap_or_else(|| default("127.0.0.1:4567".to_owned())),
         };
         let in_file = top.text("service_name", &[])?;
-        let (service_name, resource) = resource::read(sources, in_file, ids)?;
+        let (service_name, resource) = resource::read(sources, in_file, instance)?;
         let propagators = propagators(sources, top.text("propagators", &["OTEL_PROPAGATORS"])?);
         let sampler = sampler(
             sources,
@@ -106,8 +115,31 @@ impl Settings {
             page_for_all: page.flag("allow_remote", false)?,
         };
         page.finish()?;
+        settings.tell_of_an_open_page(sources);
+        if settings.service_name.value.starts_with("unknown_service") {
+            let Setting { value, origin } = &settings.service_name;
+            sources.warn(format!(
+                "{origin}={value}: traces of every program without a name end up under this one; next: choose another"
+            ));
+        }
         sources.tell_of_variables_without_effect();
         Ok(settings)
+    }
+}
+
+impl Settings {
+    /// Traces hold what clients sent.
+    fn tell_of_an_open_page(&self, sources: &Sources) {
+        let Self { listen, page, page_for_all, .. } = self;
+        let host = listen.value.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']);
+        let is_local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        if page.value && page_for_all.value && !is_local {
+            sources.warn(format!(
+                "{}: [page] allow_remote = true while listening on {} ({}): whoever reaches this port can read all traces, with what \
+                 clients sent; next: set it to false, or listen on 127.0.0.1",
+                page_for_all.origin, listen.value, listen.origin
+            ));
+        }
     }
 }
 
@@ -126,6 +158,7 @@ pub fn batch_limits(
     let delay = table.whole("schedule_delay", &delay, 1..=3_600_000, millis)?;
     let queue = table.whole("max_queue_size", &queue, 1..=1_000_000, defaults.queue as u64)?;
     let batch = table.whole("max_export_batch_size", &batch, 1..=1_000_000, defaults.batch as u64)?;
+    warn_of_seconds(table.sources(), "schedule_delay", &delay);
     Ok(BatchLimits {
         delay: Duration::from_millis(delay.value),
         queue: queue.value as usize,
@@ -133,12 +166,23 @@ pub fn batch_limits(
     })
 }
 
+/// Says so if somebody has set milliseconds to so small a number that seconds were probably meant.
+pub fn warn_of_seconds(sources: &Sources, name: &str, setting: &Setting<u64>) {
+    let Setting { value, origin } = setting;
+    if (1..50).contains(value) && *origin != Origin::Default {
+        sources.warn(format!(
+            "{origin}: {name} = {value} is in milliseconds; write {} if seconds were meant",
+            value * 1000
+        ));
+    }
+}
+
 impl Sources {
     /// Says of each variable that users of other SDKs set, and that does nothing here, what to do instead.
     fn tell_of_variables_without_effect(&self) {
         for (name, instead) in WITHOUT_EFFECT {
             if self.env.get(name).is_some() {
-                self.notice(format!("{name} has no effect here: {instead}"));
+                self.note(format!("{name} has no effect here: {instead}"));
             }
         }
     }
@@ -162,7 +206,7 @@ fn propagators(sources: &Sources, setting: Option<Setting<String>>) -> Vec<Propa
             "baggage" => Propagator::Baggage,
             "xray" => Propagator::XRay,
             _ => {
-                sources.notice(format!(
+                sources.warn(format!(
                     "{}: the propagator {name:?} is not spoken here, only tracecontext, baggage and xray",
                     setting.origin
                 ));
@@ -184,13 +228,13 @@ fn sampler(sources: &Sources, name: Option<Setting<String>>, ratio: Option<Setti
         Some(text) => match text.value.trim().parse::<f64>() {
             Ok(ratio) if (0.0..=1.0).contains(&ratio) => ratio,
             _ => {
-                sources.notice(format!("{}: {:?} is no number from 0 to 1; using 1", text.origin, text.value));
+                sources.warn(format!("{}: {:?} is no number from 0 to 1; using 1", text.origin, text.value));
                 1.0
             }
         },
     };
     Sampler::named(&name.value.trim().to_ascii_lowercase(), ratio).unwrap_or_else(|| {
-        sources.notice(format!(
+        sources.warn(format!(
             "{}: there is no sampler {:?} here, only {}; using parentbased_always_on",
             name.origin,
             name.value,
@@ -230,9 +274,14 @@ fn origins(sources: &Sources) -> Vec<String> {
     let mut has_front_end = false;
     for name in [FRONT_END, "BACKEND_URL"] {
         let Some(url) = sources.env.get(name).map(str::trim) else { continue };
+        if is_unexpanded(url) {
+            sources.warn(format!(
+                "{name}={url}: a variable in it was never replaced; it is passed over; next: write the address out"
+            ));
+            continue;
+        }
         let Some((scheme, rest)) = url.split_once("://").filter(|(_, rest)| !rest.is_empty()) else {
-            sources
-                .notice(format!("{name}={url} is no URL: write http://localhost:3000 or the like; it is passed over"));
+            sources.warn(format!("{name}={url} is no URL: write http://localhost:3000 or the like; it is passed over"));
             continue;
         };
         has_front_end |= name == FRONT_END;
@@ -245,7 +294,17 @@ fn origins(sources: &Sources) -> Vec<String> {
     if !has_front_end {
         origins.insert(0, "http://localhost:3000".to_owned());
     }
+    if sources.env.get(FRONT_END).is_none() {
+        sources.note("FRONTEND_URL is not set: pages of http://localhost:3000 may call the API".to_owned());
+    }
     origins
+}
+
+/// Whether a shell, or whoever else should have, has left a variable as it was written: `${NAME}`, `{NAME}`, `$NAME`.
+#[must_use]
+pub fn is_unexpanded(text: &str) -> bool {
+    let names = text.split('$').skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_'));
+    names || text.contains('{')
 }
 
 /// Only `true` is true, in any case; anything else is false, and said if it is not `false`.

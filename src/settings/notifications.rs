@@ -37,7 +37,7 @@ pub fn notifications(
     }
     let from_variable = sources.env.get(URL).map(|url| client(url.trim(), URL)).transpose();
     Ok(from_variable.unwrap_or_else(|problem| {
-        sources.notice(format!("{problem}; it is passed over"));
+        sources.warn(format!("{problem}; it is passed over"));
         None
     }))
 }
@@ -61,7 +61,8 @@ mod tests {
         let sources = Sources::from_text("", env).unwrap();
         let client = notifications(&sources, argument, &IdSource::new());
         let shown = client.map(|client| client.map(|client| client.to_string()));
-        (shown.map_err(|error| error.to_string()), sources.notices())
+        let findings = sources.take_findings().into_iter().map(|finding| finding.text);
+        (shown.map_err(|error| error.to_string()), findings.collect())
     }
 
     #[test]

@@ -6,7 +6,6 @@ use percent_encoding::percent_decode_str;
 
 use super::{Origin, Setting, SettingsError, Sources, from_env};
 use crate::trace::Value;
-use crate::trace::id::IdSource;
 use crate::trace::span::Attribute;
 
 /// The service's name and all attributes, in the order they are sent: our own, then those of `[resource]`, then those
@@ -14,14 +13,14 @@ use crate::trace::span::Attribute;
 pub(super) fn read(
     sources: &Sources,
     name_in_file: Option<Setting<String>>,
-    ids: &IdSource,
+    instance: &str,
 ) -> Result<(Setting<String>, Vec<Attribute>), SettingsError> {
     let from_variable = variable(sources);
     let table = sources.table("resource")?;
     let from_file = table.pairs()?;
 
     if from_file.iter().any(|(key, _)| key == "service.name") {
-        sources.notice(
+        sources.warn(
             "[resource] service.name is passed over: service_name, above the first table, is the name".to_owned(),
         );
     }
@@ -36,7 +35,7 @@ pub(super) fn read(
     let mut resource = vec![
         attribute("service.name", service_name.value.clone()),
         attribute("service.version", env!("CARGO_PKG_VERSION")),
-        attribute("service.instance.id", ids.uuid()),
+        attribute("service.instance.id", instance.to_owned()),
         attribute("telemetry.sdk.language", "rust"),
         // "opentelemetry" is reserved for the official SDKs.
         attribute("telemetry.sdk.name", "cruddur-otlp"),
@@ -70,7 +69,7 @@ fn variable(sources: &Sources) -> Vec<(String, String)> {
         match decoded {
             Some(pair) => pairs.push(pair),
             None => {
-                sources.notice(format!("{NAME} is ignored: {pair:?} is not of the form key=value"));
+                sources.warn(format!("{NAME} is ignored: {pair:?} is not of the form key=value"));
                 return Vec::new();
             }
         }

@@ -5,10 +5,13 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::fs;
-use std::ops::RangeInclusive;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::path::{Path, PathBuf};
 
-use toml::de::{DeTable, DeValue};
+use super::file::{Entry, File, Node};
+use super::finding::{Finding, Severity};
+use super::table::Table;
+use super::watch::Content;
 
 /// A value and where it came from.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,45 +45,51 @@ pub struct Env(HashMap<String, String>);
 pub struct Sources {
     /// The environment.
     pub env: Env,
-    file: Option<File>,
-    notices: RefCell<Vec<String>>,
-    known: RefCell<Vec<&'static str>>,
+    pub(super) file: Option<File>,
+    findings: RefCell<Vec<Finding>>,
+    readings: RefCell<Vec<Reading>>,
+    pub(super) known: RefCell<Vec<&'static str>>,
 }
 
-/// One table of the file, and the environment above it.
-pub struct Table<'s> {
-    sources: &'s Sources,
-    name: &'static str,
-    entries: &'s [Entry],
-    asked: RefCell<Vec<&'static str>>,
+/// A value that somebody asked for.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// Its table and its name: `[honeycomb] endpoint`.
+    pub key: String,
+    /// The value as it may be shown: no secret, no password.
+    pub shown: String,
+    /// Where it came from.
+    pub origin: Origin,
+    /// Of the value itself. Whoever was made from equal values need not be made again.
+    pub digest: u64,
 }
 
-struct File {
-    path: PathBuf,
-    text: String,
-    root: Vec<Entry>,
-}
-
-/// `key = value` and where each stands in the text.
-struct Entry {
-    key: String,
-    key_at: usize,
-    value: Node,
-    value_at: usize,
-}
-
-enum Node {
-    Text(String),
-    Whole(Option<i64>),
-    Float(f64),
-    Flag(bool),
-    Table(Vec<Entry>),
-    /// A list or a date: no setting is one.
-    Other(&'static str),
+impl Reading {
+    /// The keys whose values differ.
+    #[must_use]
+    pub fn changed(before: &[Self], now: &[Self]) -> Vec<String> {
+        let is_among =
+            |one: &Self, others: &[Self]| others.iter().any(|other| other.key == one.key && other.digest == one.digest);
+        let new = now.iter().filter(|one| !is_among(one, before));
+        let gone = before.iter().filter(|one| now.iter().all(|other| other.key != one.key));
+        let mut keys: Vec<String> = new.chain(gone).map(|one| one.key.clone()).collect();
+        keys.dedup();
+        keys
+    }
 }
 
 /// The file that is read when nobody names another, if it is there.
 pub const DEFAULT_FILE: &str = "telemetry.toml";
+
+/// Where the settings are: what `--config` says, else `CRUDDUR_CONFIG`, else `telemetry.toml`. True if somebody named it,
+/// so that it must exist.
+#[must_use]
+pub fn settings_path(config: Option<&Path>, env: &Env) -> (PathBuf, bool) {
+    match config.or_else(|| env.get("CRUDDUR_CONFIG").map(Path::new)) {
+        Some(path) => (path.to_owned(), true),
+        None => (PathBuf::from(DEFAULT_FILE), false),
+    }
+}
 
 impl Sources {
     /// Reads the file at `path`; without one, `CRUDDUR_CONFIG` or `telemetry.toml` if it exists. A file that was named
@@ -90,13 +99,20 @@ impl Sources {
     ///
     /// The file cannot be read, or is not TOML.
     pub fn read(path: Option<&Path>, env: Env) -> Result<Self, SettingsError> {
-        let named = path.or_else(|| env.get("CRUDDUR_CONFIG").map(Path::new));
-        let path = match named {
-            Some(path) => Some(path.to_owned()),
-            None => Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists()),
-        };
-        let file = path.map(File::read).transpose()?;
-        Ok(Self { env, file, notices: RefCell::default(), known: RefCell::default() })
+        let (path, named) = settings_path(path, &env);
+        if !named && !path.exists() {
+            return Ok(Self::of(None, env));
+        }
+        Ok(Self::of(Some(File::read(path)?), env))
+    }
+
+    /// The file at `path`, when its content is known already.
+    ///
+    /// # Errors
+    ///
+    /// The content is not TOML.
+    pub fn of_content(path: &Path, content: Vec<u8>, env: Env) -> Result<Self, SettingsError> {
+        Ok(Self::of(Some(File::of_content(path.to_owned(), content)?), env))
     }
 
     /// A file that was never written to disk, for tests.
@@ -105,8 +121,12 @@ impl Sources {
     ///
     /// The text is not TOML.
     pub fn from_text(text: &str, env: Env) -> Result<Self, SettingsError> {
-        let file = Some(File::parse(PathBuf::from(DEFAULT_FILE), text.to_owned())?);
-        Ok(Self { env, file, notices: RefCell::default(), known: RefCell::default() })
+        Self::of_content(Path::new(DEFAULT_FILE), text.as_bytes().to_vec(), env)
+    }
+
+    fn of(file: Option<File>, env: Env) -> Self {
+        let (findings, readings, known) = Default::default();
+        Self { env, file, findings, readings, known }
     }
 
     /// The file in use, if there is one.
@@ -115,10 +135,16 @@ impl Sources {
         self.file.as_ref().map(|file| file.path.as_path())
     }
 
+    /// What is in the file.
+    #[must_use]
+    pub fn content(&self) -> Content {
+        self.file.as_ref().map_or(Content::Absent, |file| Content::of(Ok(file.text.clone().into_bytes())))
+    }
+
     /// The keys above the first table.
     #[must_use]
     pub fn top(&self) -> Table<'_> {
-        Table { sources: self, name: "", entries: self.root(), asked: RefCell::default() }
+        Table::new(self, "", self.root())
     }
 
     /// The table `[name]`; an absent one has no keys.
@@ -133,7 +159,7 @@ impl Sources {
             Some(Entry { value: Node::Table(entries), .. }) => entries,
             Some(entry) => return Err(self.error(entry.key_at, &format!("[{name}] must be a table"))),
         };
-        Ok(Table { sources: self, name, entries, asked: RefCell::default() })
+        Ok(Table::new(self, name, entries))
     }
 
     /// Refuses top-level keys and tables that nobody asked for. To be called when everything was read.
@@ -157,44 +183,85 @@ impl Sources {
             let text = self.env.get(name)?.trim();
             let value = parse(text);
             if value.is_none() {
-                self.notice(format!("{name}={text} is not {wanted}; it is passed over"));
+                self.warn(format!("{name}={text} is not {wanted}; it is passed over"));
             }
             value.map(|value| Setting { value, origin: Origin::Environment(name) })
         })
     }
 
-    /// Notes something that is not wrong enough to stop for. It is said once, at start.
-    pub fn notice(&self, text: String) {
-        self.notices.borrow_mut().push(text);
+    /// Something that is as it is, and worth knowing.
+    pub fn note(&self, text: String) {
+        self.findings.borrow_mut().push(Finding { severity: Severity::Note, text });
     }
 
-    /// The notices so far.
+    /// Something that is probably not what was meant, but not wrong enough to stop for.
+    pub fn warn(&self, text: String) {
+        self.findings.borrow_mut().push(Finding { severity: Severity::Warning, text });
+    }
+
+    /// The findings since this was last called.
     #[must_use]
-    pub fn notices(&self) -> Vec<String> {
-        self.notices.borrow().clone()
+    pub fn take_findings(&self) -> Vec<Finding> {
+        self.findings.take()
     }
 
-    fn root(&self) -> &[Entry] {
+    /// The values that were asked for since this was last called.
+    #[must_use]
+    pub fn take_readings(&self) -> Vec<Reading> {
+        self.readings.take()
+    }
+
+    /// The text of another file that a setting names. It counts as part of the value.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read.
+    pub fn content_of(&self, path: &str) -> std::io::Result<Vec<u8>> {
+        let content = fs::read(path);
+        let key = format!("content of {path}");
+        match &content {
+            Ok(content) => self.record(key, content, format!("{} bytes", content.len()), Origin::Default),
+            Err(error) => self.record(key, b"", error.to_string(), Origin::Default),
+        }
+        content
+    }
+
+    /// Remembers a value that was found by other ways than a [`Table`].
+    pub fn record(&self, key: String, value: &[u8], shown: String, origin: Origin) {
+        let digest = BuildHasherDefault::<DefaultHasher>::default().hash_one(value);
+        self.readings.borrow_mut().push(Reading { key, shown, origin, digest });
+    }
+
+    pub(super) fn root(&self) -> &[Entry] {
         self.file.as_ref().map_or(&[], |file| &file.root)
     }
 
-    fn refuse_unknown(&self, table: &str, entries: &[Entry], known: &[&'static str]) -> Result<(), SettingsError> {
+    pub(super) fn refuse_unknown(
+        &self,
+        table: &str,
+        entries: &[Entry],
+        known: &[&'static str],
+    ) -> Result<(), SettingsError> {
         let Some(unknown) = entries.iter().find(|entry| !known.contains(&entry.key.as_str())) else { return Ok(()) };
         let nearest = known
             .iter()
             .map(|candidate| (strsim::damerau_levenshtein(candidate, &unknown.key), candidate))
             .min()
-            .filter(|(distance, candidate)| *distance <= candidate.len().div_ceil(2));
+            .filter(|(distance, candidate)| *distance <= candidate.len().div_ceil(3));
         let next = match nearest {
             Some((_, candidate)) => format!("did you mean \"{candidate}\"?"),
             None => format!("known are {}", known.join(", ")),
         };
         let place = if table.is_empty() { String::new() } else { format!(" in [{table}]") };
-        Err(self.error(unknown.key_at, &format!("unknown key \"{}\"{place}; {next}", unknown.key)))
+        // What looks like no key may be a secret in the wrong place.
+        let is_name = |c: char| c.is_ascii_lowercase() || "_-. ".contains(c);
+        let shown = unknown.key.len() <= 40 && unknown.key.chars().all(is_name);
+        let key = if shown { format!(" \"{}\"", unknown.key) } else { String::new() };
+        Err(self.error(unknown.key_at, &format!("unknown key{key}{place}; {next}")))
     }
 
     /// `telemetry.toml:12:3: problem`.
-    fn error(&self, offset: usize, problem: &str) -> SettingsError {
+    pub(super) fn error(&self, offset: usize, problem: &str) -> SettingsError {
         match &self.file {
             Some(file) => file.error(offset, problem),
             None => SettingsError(problem.to_owned()),
@@ -202,234 +269,12 @@ impl Sources {
     }
 }
 
-impl Table<'_> {
-    /// `true` or `false`, from the file only: what is on is seen in one place.
-    ///
-    /// # Errors
-    ///
-    /// The value is something else.
-    pub fn flag(&self, key: &'static str, default: bool) -> Result<Setting<bool>, SettingsError> {
-        match self.entry(key) {
-            None => Ok(Setting { value: default, origin: Origin::Default }),
-            Some(entry) => match entry.value {
-                Node::Flag(value) => Ok(Setting { value, origin: self.origin(entry) }),
-                _ => Err(self.wrong_type(entry, "true or false")),
-            },
-        }
-    }
-
-    /// Text, from the first of the variables that is set, else from the file.
-    ///
-    /// # Errors
-    ///
-    /// The file has something else under that key.
-    pub fn text(&self, key: &'static str, env: &[&'static str]) -> Result<Option<Setting<String>>, SettingsError> {
-        let in_file = match self.entry(key) {
-            None => None,
-            Some(entry) => match &entry.value {
-                Node::Text(text) if text.is_empty() => None,
-                Node::Text(text) => Some(Setting { value: text.clone(), origin: self.origin(entry) }),
-                _ => return Err(self.wrong_type(entry, "text in quotes")),
-            },
-        };
-        Ok(self.sources.variable(env, |text| Some(text.to_owned()), "text").or(in_file))
-    }
-
-    /// A whole number within `range`. A variable that is none is noticed and passed over.
-    ///
-    /// # Errors
-    ///
-    /// The file has something else under that key.
-    pub fn whole(
-        &self,
-        key: &'static str,
-        env: &[&'static str],
-        range: RangeInclusive<u64>,
-        default: u64,
-    ) -> Result<Setting<u64>, SettingsError> {
-        let (low, high) = (range.start(), range.end());
-        let mut setting = Setting { value: default, origin: Origin::Default };
-        if let Some(entry) = self.entry(key) {
-            let Node::Whole(value) = entry.value else {
-                return Err(self.wrong_type(entry, "a whole number"));
-            };
-            match value.and_then(|value| u64::try_from(value).ok()).filter(|value| range.contains(value)) {
-                Some(value) => setting = Setting { value, origin: self.origin(entry) },
-                None => {
-                    return Err(self.error_at(entry, &format!("{} must be between {low} and {high}", self.full(key))));
-                }
-            }
-        }
-        let parse = |text: &str| text.parse().ok().filter(|value| range.contains(value));
-        let wanted = format!("a whole number between {low} and {high}");
-        Ok(self.sources.variable(env, parse, &wanted).unwrap_or(setting))
-    }
-
-    /// One of `names`, in any case. A variable that is none of them is noticed and passed over.
-    ///
-    /// # Errors
-    ///
-    /// The file has something else under that key.
-    pub fn choice(
-        &self,
-        key: &'static str,
-        env: &[&'static str],
-        names: &'static [&'static str],
-        default: &'static str,
-    ) -> Result<Setting<&'static str>, SettingsError> {
-        let find = |text: &str| names.iter().copied().find(|name| name.eq_ignore_ascii_case(text.trim()));
-        let mut setting = Setting { value: default, origin: Origin::Default };
-        if let Some(entry) = self.entry(key) {
-            let Node::Text(text) = &entry.value else {
-                return Err(self.wrong_type(entry, "text in quotes"));
-            };
-            match find(text) {
-                Some(value) => setting = Setting { value, origin: self.origin(entry) },
-                None => {
-                    let problem = format!("{} must be one of {}", self.full(key), names.join(", "));
-                    return Err(self.error_at(entry, &problem));
-                }
-            }
-        }
-        let wanted = format!("one of {}", names.join(", "));
-        Ok(self.sources.variable(env, find, &wanted).unwrap_or(setting))
-    }
-
-    /// All keys of a table that takes any, with text, numbers or booleans as values.
-    ///
-    /// # Errors
-    ///
-    /// A value is something else.
-    pub fn pairs(&self) -> Result<Vec<(String, crate::trace::Value)>, SettingsError> {
-        let pair = |entry: &Entry| match &entry.value {
-            Node::Text(text) => Ok((entry.key.clone(), text.clone().into())),
-            Node::Whole(Some(number)) => Ok((entry.key.clone(), (*number).into())),
-            Node::Float(number) => Ok((entry.key.clone(), (*number).into())),
-            Node::Flag(value) => Ok((entry.key.clone(), (*value).into())),
-            Node::Table(_) => {
-                let (table, key) = (self.name, &entry.key);
-                let problem =
-                    format!("[{table}] {key} has dots in it; put the whole key in quotes: \"{key}.name\" = \"value\"");
-                Err(self.sources.error(entry.key_at, &problem))
-            }
-            _ => Err(self.wrong_type(entry, "text, a number, true or false")),
-        };
-        self.entries.iter().map(pair).collect()
-    }
-
-    /// Refuses keys that nobody asked for.
-    ///
-    /// # Errors
-    ///
-    /// There is one: the message names the nearest key that exists.
-    pub fn finish(self) -> Result<(), SettingsError> {
-        self.sources.refuse_unknown(self.name, self.entries, &self.asked.borrow())
-    }
-
-    fn entry(&self, key: &'static str) -> Option<&Entry> {
-        let known = if self.name.is_empty() { &self.sources.known } else { &self.asked };
-        known.borrow_mut().push(key);
-        self.entries.iter().find(|entry| entry.key == key)
-    }
-
-    fn origin(&self, entry: &Entry) -> Origin {
-        match &self.sources.file {
-            Some(file) => {
-                let (line, _) = file.position(entry.value_at);
-                Origin::File(format!("{}:{line}", file.path.display()))
-            }
-            None => Origin::Default,
-        }
-    }
-
-    fn full(&self, key: &str) -> String {
-        if self.name.is_empty() { key.to_owned() } else { format!("[{}] {key}", self.name) }
-    }
-
-    fn wrong_type(&self, entry: &Entry, wanted: &str) -> SettingsError {
-        let found = match entry.value {
-            Node::Text(_) => "text",
-            Node::Whole(Some(_)) => "a whole number",
-            Node::Whole(None) => "a number that large",
-            Node::Float(_) => "a number with a point",
-            Node::Flag(_) => "true or false",
-            Node::Table(_) => "a table",
-            Node::Other(kind) => kind,
-        };
-        self.error_at(entry, &format!("{} must be {wanted}, not {found}", self.full(&entry.key)))
-    }
-
-    fn error_at(&self, entry: &Entry, problem: &str) -> SettingsError {
-        self.sources.error(entry.value_at, problem)
-    }
-}
-
-impl File {
-    fn read(path: PathBuf) -> Result<Self, SettingsError> {
-        match fs::read_to_string(&path) {
-            Ok(text) => Self::parse(path, text),
-            Err(error) => Err(SettingsError(format!(
-                "{}: {error}; name another file with --config, or write one with `cruddur init`",
-                path.display()
-            ))),
-        }
-    }
-
-    fn parse(path: PathBuf, text: String) -> Result<Self, SettingsError> {
-        let mut file = Self { path, text, root: Vec::new() };
-        match DeTable::parse(&file.text) {
-            Ok(root) => {
-                file.root = entries(root.get_ref());
-                Ok(file)
-            }
-            Err(error) => {
-                let offset = error.span().map_or(0, |span| span.start);
-                Err(file.error(offset, error.message().replace('\n', ", ").trim()))
-            }
-        }
-    }
-
-    fn error(&self, offset: usize, problem: &str) -> SettingsError {
-        let (line, column) = self.position(offset);
-        SettingsError(format!("{}:{line}:{column}: {problem}", self.path.display()))
-    }
-
-    /// Line and column, both from 1, the column in characters.
-    fn position(&self, offset: usize) -> (usize, usize) {
-        let before = self.text.get(..offset).unwrap_or(&self.text);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
-    }
-}
-
-fn entries(table: &DeTable<'_>) -> Vec<Entry> {
-    let mut entries: Vec<_> = table
-        .iter()
-        .map(|(key, value)| Entry {
-            key: key.get_ref().to_string(),
-            key_at: key.span().start,
-            value: node(value.get_ref()),
-            value_at: value.span().start,
-        })
-        .collect();
-    // The parser sorts by name; the reader expects the order of the file.
-    entries.sort_by_key(|entry| entry.key_at);
-    entries
-}
-
-fn node(value: &DeValue<'_>) -> Node {
-    match value {
-        DeValue::String(text) => Node::Text(text.to_string()),
-        DeValue::Integer(number) => Node::Whole(i64::from_str_radix(number.as_str(), number.radix()).ok()),
-        DeValue::Float(number) => Node::Float(number.as_str().parse().unwrap_or(f64::NAN)),
-        DeValue::Boolean(value) => Node::Flag(*value),
-        DeValue::Datetime(_) => Node::Other("a date"),
-        DeValue::Array(_) => Node::Other("a list"),
-        DeValue::Table(table) => Node::Table(entries(table)),
-    }
-}
-
 impl Env {
+    /// The names of the variables that are set, be it to nothing.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// The environment of this process.
     #[must_use]
     pub fn of_process() -> Self {

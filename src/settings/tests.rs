@@ -6,9 +6,13 @@ fn sources(text: &str, env: Env) -> Sources {
 
 fn read(text: &str, env: Env) -> Result<Settings, SettingsError> {
     let sources = sources(text, env);
-    let settings = Settings::read(&sources, None, &IdSource::new())?;
+    let settings = Settings::read(&sources, None, "an-instance")?;
     sources.finish()?;
     Ok(settings)
+}
+
+fn texts(sources: &Sources) -> Vec<String> {
+    sources.take_findings().into_iter().map(|finding| finding.text).collect()
 }
 
 fn resource<'s>(settings: &'s Settings, key: &str) -> Option<&'s crate::trace::Value> {
@@ -77,9 +81,9 @@ fn resource_attributes_come_from_both_and_the_environment_wins() {
 #[test]
 fn one_mistake_discards_all_of_otel_resource_attributes_and_says_so() {
     let sources = sources("", Env::from([("OTEL_RESOURCE_ATTRIBUTES", "a=1,b")]));
-    let settings = Settings::read(&sources, None, &IdSource::new()).unwrap();
+    let settings = Settings::read(&sources, None, "an-instance").unwrap();
     assert_eq!(resource(&settings, "a"), None);
-    assert_eq!(sources.notices(), ["OTEL_RESOURCE_ATTRIBUTES is ignored: \"b\" is not of the form key=value"]);
+    assert_eq!(texts(&sources)[..1], ["OTEL_RESOURCE_ATTRIBUTES is ignored: \"b\" is not of the form key=value"]);
 }
 
 #[test]
@@ -94,12 +98,12 @@ fn a_variable_that_makes_no_sense_is_noticed_and_the_next_source_counts() {
             ("FRONTEND_URL", "localhost"),
         ]),
     );
-    let settings = Settings::read(&sources, None, &IdSource::new()).unwrap();
+    let settings = Settings::read(&sources, None, "an-instance").unwrap();
     assert_eq!(settings.limits.events, 128);
     assert_eq!(settings.propagators, [Propagator::XRay]);
     assert!(settings.recording);
     assert_eq!(settings.sampler.to_string(), "always_off");
-    let notices = sources.notices().join("\n");
+    let notices = texts(&sources).join("\n");
     for name in [
         "OTEL_SPAN_EVENT_COUNT_LIMIT=many",
         "\"b3\"",
@@ -117,7 +121,7 @@ fn a_special_variable_that_makes_no_sense_does_not_hide_the_general_one() {
     let top = sources.top();
     let setting = top.whole("key", &["SPECIAL", "GENERAL"], 0..=9, 1).unwrap();
     assert_eq!(setting, Setting { value: 7, origin: Origin::Environment("GENERAL") });
-    assert_eq!(sources.notices(), ["SPECIAL=x is not a whole number between 0 and 9; it is passed over"]);
+    assert_eq!(texts(&sources), ["SPECIAL=x is not a whole number between 0 and 9; it is passed over"]);
 }
 
 #[test]

@@ -30,6 +30,7 @@
 mod files;
 mod place;
 mod profile;
+mod regions;
 mod remote;
 #[cfg(test)]
 mod remote_tests;
@@ -42,6 +43,7 @@ use std::time::{Duration, SystemTime};
 use crate::settings::Env;
 
 pub use place::{logs_endpoint, region};
+pub use regions::doubts;
 use remote::Remote;
 
 /// Keys to sign with.

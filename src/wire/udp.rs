@@ -121,6 +121,13 @@ impl DatagramSender {
         })
     }
 
+    /// Where the last datagram went, if that has been refused since.
+    pub fn refused(&mut self) -> Option<SocketAddr> {
+        let (socket, address) = self.socket.as_ref()?;
+        let refused = matches!(socket.take_error(), Ok(Some(error)) if error.kind() == ErrorKind::ConnectionRefused);
+        refused.then_some(*address)
+    }
+
     fn socket(&mut self) -> Result<(&UdpSocket, SocketAddr), SendError> {
         if self.socket.is_none() || self.looked_up.elapsed() > LOOK_UP_AGAIN {
             self.looked_up = Instant::now();

@@ -1,6 +1,7 @@
 //! The real binary, started the way a user starts it, in an environment that holds nothing by accident.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use super::{SOON, wait_until};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const LISTENING: &str = "listening on http://";
+const READ_AGAIN: &str = " was read again: ";
 
 /// A running server on a port of its own. Dropping it kills the process and waits for it.
 pub struct Program {
@@ -115,10 +117,35 @@ impl Program {
             env: env.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
             toml: toml.map(ToOwned::to_owned),
         };
-        let (mut child, _dir) = setup.env("CRUDDUR_LISTEN", "127.0.0.1:0").spawn();
+        let listens = env.iter().any(|(name, _)| *name == "CRUDDUR_LISTEN");
+        let setup = if listens { setup } else { setup.env("CRUDDUR_LISTEN", "127.0.0.1:0") };
+        let (mut child, _dir) = setup.spawn();
         let mut stdout = Output::of(child.stdout.take().expect("stdout is piped"));
         let mut stderr = Output::of(child.stderr.take().expect("stderr is piped"));
         wait_for_end(&mut child, &mut stdout, &mut stderr)
+    }
+
+    /// Its directory, in which telemetry.toml lies.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Saves telemetry.toml as most editors do: another file is renamed over it.
+    pub fn save(&self, toml: &str) {
+        let new = self.dir.write("telemetry.toml.new", toml);
+        std::fs::rename(new, self.dir().join("telemetry.toml")).expect("its own directory");
+    }
+
+    /// Saves telemetry.toml and waits until that is in force.
+    #[track_caller]
+    pub fn switch(&self, toml: &str) {
+        let before = self.stderr().matches(READ_AGAIN).count();
+        self.save(toml);
+        assert!(
+            self.stderr.wait_for(SOON, |text| text.matches(READ_AGAIN).count() > before),
+            "not read again:\n{}",
+            self.stderr()
+        );
     }
 
     /// Where it listens.
@@ -197,11 +224,16 @@ impl Program {
         self.stop_with("INT")
     }
 
-    fn stop_with(mut self, signal: &str) -> Exit {
+    /// Sends any signal, by its name without `SIG`.
+    pub fn signal(&self, signal: &str) {
         // The shell's own `kill`: there is not a /bin/kill everywhere, and no `unsafe` here.
         let script = format!("kill -{signal} {}", self.pid());
         let sent = Command::new("/bin/sh").args(["-c", &script]).status().expect("a shell");
         assert!(sent.success(), "{script} failed: the program was gone already; stderr was:\n{}", self.stderr());
+    }
+
+    fn stop_with(mut self, signal: &str) -> Exit {
+        self.signal(signal);
         wait_for_end(&mut self.child, &mut self.stdout, &mut self.stderr)
     }
 }

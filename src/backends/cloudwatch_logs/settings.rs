@@ -10,7 +10,7 @@ use super::{CloudWatchLogs, NAME, dialect};
 use crate::backends::{Plan, Sink, Switch};
 use crate::delivery::BatchLimits;
 use crate::settings::{Origin, Settings, SettingsError, Sources, Table, batch_limits};
-use crate::wire::aws_credentials::{CredentialChain, logs_endpoint, region};
+use crate::wire::aws_credentials::{CredentialChain, doubts, logs_endpoint, region};
 use crate::wire::http::{Certificates, HttpClient};
 use crate::wire::sigv4::Signer;
 
@@ -51,6 +51,11 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
     let compression = table.choice("compression", &[], &["none", "gzip"], "none")?;
     let limits = batch_limits(table, ["", "", ""], LIMITS)?;
 
+    if stream.contains("{pid}") && enabled.value {
+        sources.warn(format!(
+            "[cloudwatch] log_stream = {stream:?}: every start makes a new stream; {{hostname}} makes one for each machine"
+        ));
+    }
     let stream = stream_name(&stream, &settings.service_name.value);
     let events = Events {
         group: group.clone(),
@@ -58,20 +63,10 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
         json: format.value == "json",
         gzip: compression.value == "gzip",
     };
-    let mut plan = Plan {
-        name: NAME,
-        switch: Switch::Off,
-        reason: match &enabled.origin {
-            Origin::Default => "enabled is not set; put enabled = true under [cloudwatch] in telemetry.toml".to_owned(),
-            origin => format!("enabled = false at {origin}"),
-        },
-        destination: format!("log group {group}"),
-        limits,
-        takes_lines: true,
-        sampler: None,
-        companion: None,
-        dialect: Some(dialect(events.clone())),
-    };
+    let mut plan = Plan::off(NAME, &enabled, limits);
+    plan.destination = format!("log group {group}");
+    plan.takes_lines = true;
+    plan.dialect = Some(dialect(events.clone()));
     if !enabled.value {
         return Ok(plan);
     }
@@ -113,9 +108,17 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
     };
     plan.destination = format!("{} group {group} stream {stream}", crate::wire::http::shown(&url));
     plan.reason = format!(
-        "enabled at {}; region {region} from {region_origin}; address from {url_origin}; kept {} days",
-        enabled.origin, retention.value
+        "enabled at {}; region {region} from {region_origin}; address from {url_origin}; kept {} days; a batch leaves after {} ms",
+        enabled.origin,
+        retention.value,
+        limits.delay.as_millis()
     );
+    for doubt in doubts(&sources.env, &region, &region_origin) {
+        sources.warn(doubt);
+    }
+    // The shared files of AWS may have changed without a word of ours.
+    sources.record("region".to_owned(), region.as_bytes(), region.clone(), Origin::Default);
+    sources.record("address".to_owned(), url.as_bytes(), crate::wire::http::shown(&url), Origin::Default);
     let credentials = CredentialChain::new(&sources.env);
     let level = level.value.parse().unwrap_or(LevelFilter::Info);
     let backend = CloudWatchLogs::new(events, retention.value, client, url, Signer::new(&region, "logs"), credentials);
@@ -144,5 +147,5 @@ fn stream_name(template: &str, service: &str) -> String {
 
 fn authorities(sources: &Sources) -> Result<Option<Vec<u8>>, String> {
     let Some(path) = sources.env.get("AWS_CA_BUNDLE") else { return Ok(None) };
-    fs::read(path).map(Some).map_err(|error| format!("AWS_CA_BUNDLE={path}: {error}"))
+    sources.content_of(path).map(Some).map_err(|error| format!("AWS_CA_BUNDLE={path}: {error}"))
 }

@@ -1,15 +1,16 @@
 //! `[honeycomb]` and OpenTelemetry's variables become a client.
 
-use std::fs;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 
-use super::{OtlpHttp, dialect};
+use super::{OtlpHttp, dialect, findings};
 use crate::backends::{Plan, Sink, Switch};
 use crate::delivery::BatchLimits;
-use crate::settings::{Origin, Setting, Settings, SettingsError, Sources, Table, batch_limits};
-use crate::wire::http::{Certificates, HttpClient, host, shown};
+use crate::settings::{
+    Origin, Setting, Settings, SettingsError, Sources, Table, batch_limits, is_unexpanded, warn_of_seconds,
+};
+use crate::wire::http::{Certificates, HttpClient, shown};
 
 pub(super) const TOML: &str = r#"
 # Honeycomb, or any other receiver of OTLP over HTTP in JSON (a Collector on http://localhost:4318, Jaeger, ...).
@@ -37,7 +38,7 @@ max_queue_size = 2048
 
 /// The header that carries Honeycomb's key.
 pub(super) const TEAM: &str = "x-honeycomb-team";
-const DATASET: &str = "x-honeycomb-dataset";
+pub(super) const DATASET: &str = "x-honeycomb-dataset";
 /// Headers that would contradict the body.
 const NOT_YOURS: [&str; 6] =
     ["connection", "content-encoding", "content-length", "content-type", "host", "transfer-encoding"];
@@ -49,7 +50,7 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
     let enabled = table.flag("enabled", false)?;
     let endpoint = table.text("endpoint", &["OTEL_EXPORTER_OTLP_ENDPOINT"])?;
     let traces_endpoint = table.text("traces_endpoint", &["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"])?;
-    let key = table.text("api_key", &["HONEYCOMB_API_KEY"])?;
+    let key = table.secret("api_key", &["HONEYCOMB_API_KEY"])?;
     let dataset = table.text("dataset", &["HONEYCOMB_DATASET"])?;
     let compression = table.choice(
         "compression",
@@ -62,20 +63,9 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
     let variables = ["OTEL_BSP_SCHEDULE_DELAY", "OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"];
     let limits = batch_limits(table, variables, LIMITS)?;
 
-    let mut plan = Plan {
-        name: "honeycomb",
-        switch: Switch::Off,
-        reason: match &enabled.origin {
-            Origin::Default => "enabled is not set; put enabled = true under [honeycomb] in telemetry.toml".to_owned(),
-            origin => format!("enabled = false at {origin}"),
-        },
-        destination: String::new(),
-        limits,
-        takes_lines: false,
-        sampler: None,
-        companion: None,
-        dialect: Some(dialect(settings.resource.clone())),
-    };
+    let mut plan = Plan::off("honeycomb", &enabled, limits);
+    plan.dialect = Some(dialect(settings.resource.clone()));
+    let whole = traces_endpoint.is_some();
     let (url, url_origin) = match traces_url(sources, endpoint, traces_endpoint) {
         Ok(found) => found,
         Err(problem) => {
@@ -91,25 +81,23 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
         return Ok(plan);
     }
 
-    let from_file = key.as_ref().is_some_and(|key| matches!(key.origin, Origin::File(_)));
-    if from_file {
-        warn_of_key_in_file(sources);
-    }
-    let headers = headers(sources, key, dataset, compression.value == "gzip");
-    let has = |name: &str| headers.iter().any(|(header, _)| header == name);
-    let to_honeycomb = host(&url).ends_with("honeycomb.io");
-    if to_honeycomb && !has(TEAM) {
-        plan.switch = Switch::Waiting;
-        plan.reason = missing_key(sources);
-        return Ok(plan);
-    }
-    if timeout.value > 0 && timeout.value < 100 {
-        let (value, origin) = (timeout.value, &timeout.origin);
-        sources.notice(format!(
-            "{origin}: a timeout of {value} ms is very short; the unit is milliseconds, 10000 is usual"
-        ));
-    }
+    findings::of_address(sources, &url, &url_origin, whole);
     warn_of_protocol(sources);
+    if let Some(key) = &key {
+        findings::of_key_in_file(sources, key);
+    }
+    let headers = headers(sources, key.as_ref(), dataset.as_ref(), compression.value == "gzip");
+    let has = |name: &str| headers.iter().any(|(header, _)| header == name);
+    if findings::is_honeycomb(&url) {
+        if !has(TEAM) {
+            plan.switch = Switch::Waiting;
+            plan.reason = findings::of_missing_key(sources, key.as_ref());
+            return Ok(plan);
+        }
+        let origin = key.as_ref().map_or_else(|| "OTEL_EXPORTER_OTLP_HEADERS".to_owned(), |key| key.origin.to_string());
+        findings::of_key(sources, &headers, &origin, &settings.service_name.value);
+    }
+    warn_of_seconds(sources, "timeout", &timeout);
     let client = match certificates(sources).and_then(|certificates| HttpClient::new(&url, &certificates)) {
         Ok(client) => client,
         Err(problem) => {
@@ -121,6 +109,7 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
     let header_names: Vec<_> = headers.iter().map(|(name, _)| name.as_str()).collect();
     plan.reason =
         format!("enabled at {}; address from {url_origin}; headers {}", enabled.origin, header_names.join(", "));
+    plan.reason.push_str(&format!("; a batch leaves after {} ms", limits.delay.as_millis()));
     if !has(TEAM) {
         plan.reason.push_str("; no API key, which only Honeycomb itself asks for");
     }
@@ -157,7 +146,7 @@ fn traces_url(
     };
     let text = setting.value.trim();
     let complaint = |problem: &str| format!("{origin}={}: {problem}", shown(text));
-    if text.contains("${") || text.contains('{') {
+    if is_unexpanded(text) {
         return Err(complaint("a variable in it was never replaced; write the address out"));
     }
     if !text.starts_with("http://") && !text.starts_with("https://") {
@@ -179,9 +168,8 @@ fn traces_url(
         return Ok((if has_path { text.to_owned() } else { format!("{base}/") }, origin));
     }
     if base.ends_with("/v1/traces") {
-        sources.notice(complaint(
-            "/v1/traces would be appended to a base address, and is not a second time; leave it out",
-        ));
+        sources
+            .warn(complaint("/v1/traces would be appended to a base address, and is not a second time; leave it out"));
         return Ok((base.to_owned(), origin));
     }
     Ok((format!("{base}/v1/traces"), origin))
@@ -191,8 +179,8 @@ fn traces_url(
 /// unless one of them brings its own. An empty key is never sent: Honeycomb would answer that it is missing.
 fn headers(
     sources: &Sources,
-    key: Option<Setting<String>>,
-    dataset: Option<Setting<String>>,
+    key: Option<&Setting<String>>,
+    dataset: Option<&Setting<String>>,
     gzip: bool,
 ) -> Vec<(String, String)> {
     let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
@@ -217,12 +205,11 @@ fn headers(
             continue;
         }
         if setting.value.contains("${") {
-            sources.notice(format!("{}: it holds a variable that was never replaced, and is not sent", setting.origin));
+            sources.warn(format!("{}: it holds a variable that was never replaced, and is not sent", setting.origin));
         } else if sendable(setting.value.trim()) {
             headers.push(header(name, setting.value.trim()));
         } else {
-            sources
-                .notice(format!("{}: it holds characters that no header can carry, and is not sent", setting.origin));
+            sources.warn(format!("{}: it holds characters that no header can carry, and is not sent", setting.origin));
         }
     }
     headers
@@ -235,7 +222,7 @@ fn parse_headers(sources: &Sources, variable: &str, text: &str) -> Vec<(String, 
         let place = place + 1;
         let Some((name, value)) = pair.split_once('=') else {
             let next = if pair.contains(':') { "write name=value, not name: value" } else { "write name=value" };
-            sources.notice(format!("{variable}: header {place} is not sent; {next}"));
+            sources.warn(format!("{variable}: header {place} is not sent; {next}"));
             continue;
         };
         let name = percent_decode_str(name.trim()).decode_utf8_lossy().to_ascii_lowercase();
@@ -243,18 +230,16 @@ fn parse_headers(sources: &Sources, variable: &str, text: &str) -> Vec<(String, 
         let token =
             !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.!#$%&'*+^`|~".contains(&b));
         if !token {
-            sources.notice(format!(
-                "{variable}: header {place} is not sent; its name is no header name, write name=value"
-            ));
-        } else if NOT_YOURS.contains(&name.as_str()) {
-            sources.notice(format!("{variable}: {name} is not sent; that header is the exporter's own"));
-        } else if value.is_empty() {
             sources
-                .notice(format!("{variable}: {name} has no value and is not sent; was the variable behind it unset?"));
+                .warn(format!("{variable}: header {place} is not sent; its name is no header name, write name=value"));
+        } else if NOT_YOURS.contains(&name.as_str()) {
+            sources.warn(format!("{variable}: {name} is not sent; that header is the exporter's own"));
+        } else if value.is_empty() {
+            sources.warn(format!("{variable}: {name} has no value and is not sent; was the variable behind it unset?"));
         } else if value.contains("${") {
-            sources.notice(format!("{variable}: {name} holds a variable that was never replaced, and is not sent"));
+            sources.warn(format!("{variable}: {name} holds a variable that was never replaced, and is not sent"));
         } else if !sendable(&value) {
-            sources.notice(format!("{variable}: {name} holds characters that no header can carry, and is not sent"));
+            sources.warn(format!("{variable}: {name} holds characters that no header can carry, and is not sent"));
         } else {
             headers.push((name, value));
         }
@@ -266,35 +251,13 @@ fn sendable(value: &str) -> bool {
     value.bytes().all(|byte| (0x20..0x7f).contains(&byte))
 }
 
-fn missing_key(sources: &Sources) -> String {
-    let hint = if sources.env.is_set("HONEYCOMB_API_KEY") {
-        "HONEYCOMB_API_KEY is set, but empty"
-    } else {
-        "HONEYCOMB_API_KEY is not set in this process"
-    };
-    format!("no API key: {hint}; next: export HONEYCOMB_API_KEY=... and start again (nothing is sent without one)")
-}
-
 fn warn_of_protocol(sources: &Sources) {
     for name in ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"] {
         if let Some(protocol) =
             sources.env.get(name).filter(|protocol| !protocol.trim().eq_ignore_ascii_case("http/json"))
         {
-            sources.notice(format!("{name}={protocol}: only http/json is spoken here, to the same address"));
+            sources.warn(format!("{name}={protocol}: only http/json is spoken here, to the same address; next: unset it, or make sure that address takes JSON"));
         }
-    }
-}
-
-/// A key in a file that others can read is a key that is given away.
-fn warn_of_key_in_file(sources: &Sources) {
-    use std::os::unix::fs::PermissionsExt;
-    let Some(path) = sources.path() else { return };
-    let readable = fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o044 != 0);
-    if readable {
-        let path = path.display();
-        sources.notice(format!(
-            "{path}: api_key can be read by other users; next: chmod 600, or HONEYCOMB_API_KEY instead"
-        ));
     }
 }
 
@@ -303,7 +266,7 @@ fn certificates(sources: &Sources) -> Result<Certificates, String> {
         let Some((name, path)) = names.into_iter().find_map(|name| Some((name, sources.env.get(name)?))) else {
             return Ok(None);
         };
-        fs::read(path).map(Some).map_err(|error| format!("{name}={path}: {error}"))
+        sources.content_of(path).map(Some).map_err(|error| format!("{name}={path}: {error}"))
     };
     let authorities = read(["OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"])?;
     let chain = read(["OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"])?;

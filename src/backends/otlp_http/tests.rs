@@ -5,7 +5,6 @@ use flate2::read::GzDecoder;
 use super::*;
 use crate::backends::{Plan, Switch};
 use crate::settings::{Env, Settings, Sources};
-use crate::trace::id::IdSource;
 use crate::trace::sample;
 use crate::trace::span::Metadata;
 
@@ -23,9 +22,9 @@ fn text(payload: &Payload) -> &str {
 
 fn plan(toml: &str, env: Env) -> (Plan, Vec<String>) {
     let sources = Sources::from_text(toml, env).unwrap();
-    let settings = Settings::read(&sources, None, &IdSource::new()).unwrap();
+    let settings = Settings::read(&sources, None, "an-instance").unwrap();
     let plan = settings::plan(&sources.table("honeycomb").unwrap(), &sources, &settings).unwrap();
-    (plan, sources.notices())
+    (plan, sources.take_findings().into_iter().map(|finding| finding.text).collect())
 }
 
 const ON: &str = "[honeycomb]\nenabled = true\n";

@@ -23,8 +23,10 @@ use serde_json::{Value as Json, json};
 
 use crate::backends::Companion;
 use crate::delivery::Stop;
+use crate::settings::{Finding, Severity};
 use crate::trace::sampler::BackendSampler;
-use crate::trace::sampler::xray::{Target, XRaySampler};
+use crate::trace::sampler::wildcard::matches;
+use crate::trace::sampler::xray::{Rule, Target, XRaySampler};
 use crate::wire::http::{Call, CallError, HttpClient};
 use crate::wire::udp::HostPort;
 
@@ -37,6 +39,8 @@ pub(super) struct Rules {
     pub(super) client_id: String,
     pub(super) rules_interval: Duration,
     pub(super) targets_interval: Duration,
+    /// The region that the environment names, and the variable: the daemon should be in the same.
+    pub(super) region: Option<(String, &'static str)>,
     pub(super) state: State,
 }
 
@@ -47,6 +51,10 @@ pub(super) struct State {
     told: HashMap<&'static str, String>,
     /// When X-Ray's rules last changed, by its own clock.
     modified: f64,
+    /// The daemon's region, as its rules tell.
+    region: Option<String>,
+    /// The rules by name, and the services they are for.
+    services: Vec<(String, String)>,
     /// When each rule's next report is due, where X-Ray has asked for another pace.
     due: HashMap<String, Instant>,
 }
@@ -58,7 +66,55 @@ const TRY_AGAIN: Duration = Duration::from_secs(10);
 const REPORTS_A_CALL: usize = 25;
 const MOST_PAGES: usize = 20;
 
+/// A rule as the daemon hands it out.
+struct Found {
+    name: String,
+    service: String,
+    /// The daemon's: it is part of the rule's ARN, `arn:aws:xray:us-east-1:123456789012:sampling-rule/Default`.
+    region: Option<String>,
+    /// `None` if it is of a form that is not known here: then it is passed over, as the SDKs do.
+    rule: Option<Rule>,
+}
+
+impl Found {
+    fn of(rule: Json) -> Self {
+        let text = |key: &str| rule.get(key).and_then(Json::as_str).unwrap_or_default().to_owned();
+        let (name, service, arn) = (text("RuleName"), text("ServiceName"), text("RuleARN"));
+        let region = arn.split(':').nth(3).filter(|region| !region.is_empty()).map(str::to_owned);
+        Self { name, service, region, rule: serde_json::from_value(rule).ok() }
+    }
+}
+
 impl Companion for Rules {
+    fn check(&mut self) -> Vec<Finding> {
+        let finding = |severity, text| Finding { severity, text };
+        if !self.fetch_rules() {
+            let problem = self.state.told.remove("rules").unwrap_or_default();
+            return vec![finding(Severity::Error, problem)];
+        }
+        let mut findings = vec![finding(Severity::Note, self.sampler.state(unix_now()))];
+        let service = self.sampler.service_name(None);
+        let is_ours = |(name, pattern): &(String, String)| name != "Default" && matches(pattern, &service);
+        if !self.state.services.iter().any(is_ours) {
+            let others: Vec<_> = self.state.services.iter().filter(|(name, _)| name != "Default").collect();
+            let others = others.iter().map(|(name, service)| format!("{name} is for {service:?}")).collect::<Vec<_>>();
+            let others = if others.is_empty() { String::new() } else { format!(" ({})", others.join(", ")) };
+            let text = format!(
+                "no sampling rule of this account is for the service {service:?}{others}, so Default decides: next: make the \
+                 names the same, or `aws xray create-sampling-rule --cli-input-json file://aws/json/xray.json`"
+            );
+            findings.push(finding(Severity::Warning, text));
+        }
+        findings.extend(self.other_region().map(|problem| finding(Severity::Warning, problem)));
+        if let Some(region) = &self.state.region {
+            let text = format!(
+                "the daemon sends to {region}; traces are shown at https://console.aws.amazon.com/xray/home?region={region}#/traces"
+            );
+            findings.push(finding(Severity::Note, text));
+        }
+        findings
+    }
+
     fn run(mut self: Box<Self>, stop: &Stop) {
         let mut rules_due = Instant::now();
         let mut targets_due = Instant::now() + self.targets_interval;
@@ -86,42 +142,62 @@ impl Companion for Rules {
 impl Rules {
     /// Fetches all rules; false if that failed.
     fn fetch_rules(&mut self) -> bool {
+        match self.all_rules() {
+            Ok(found) => {
+                self.state.region = found.iter().find_map(|rule| rule.region.clone());
+                self.state.services = found.iter().map(|rule| (rule.name.clone(), rule.service.clone())).collect();
+                self.sampler.set_rules(found.into_iter().filter_map(|rule| rule.rule).collect(), unix_now());
+                let state = self.sampler.state(unix_now());
+                self.tell("rules", state.clone(), || log::info!(target: "xray", "{state}"));
+                if let Some(problem) = self.other_region() {
+                    self.tell("region", problem.clone(), || log::warn!(target: "xray", "{problem}"));
+                }
+                true
+            }
+            Err(problem) => {
+                self.sampler.set_problem(problem.clone());
+                self.tell("rules", problem.clone(), || log::warn!(target: "xray", "{problem}"));
+                false
+            }
+        }
+    }
+
+    fn all_rules(&mut self) -> Result<Vec<Found>, String> {
         let mut rules = Vec::new();
         let mut token = Json::Null;
         for _ in 0..MOST_PAGES {
             let question = if token.is_null() { json!({}) } else { json!({ "NextToken": token }) };
-            let answer = match self.ask("GetSamplingRules", &question) {
-                Ok(answer) => answer,
-                Err(problem) => {
-                    self.tell("rules", problem.clone(), || log::warn!(target: "xray", "{problem}"));
-                    return false;
-                }
-            };
+            let answer = self.ask("GetSamplingRules", &question)?;
             let Some(records) = answer.get("SamplingRuleRecords").and_then(Json::as_array).cloned() else {
-                let problem = format!(
+                return Err(format!(
                     "http://{}/GetSamplingRules: the answer has no SamplingRuleRecords; {}",
                     self.daemon,
                     self.what_rules()
-                );
-                self.tell("rules", problem.clone(), || log::warn!(target: "xray", "{problem}"));
-                return false;
+                ));
             };
             let modified = records.iter().filter_map(|record| record.get("ModifiedAt")?.as_f64());
             self.state.modified = modified.fold(self.state.modified, f64::max);
-            // A rule of a form that is not known here is passed over, as the SDKs do.
-            let found = records
-                .into_iter()
-                .filter_map(|mut record| serde_json::from_value(record.get_mut("SamplingRule")?.take()).ok());
-            rules.extend(found);
+            rules.extend(
+                records.into_iter().filter_map(|mut record| Some(Found::of(record.get_mut("SamplingRule")?.take()))),
+            );
             token = answer.get("NextToken").cloned().unwrap_or_default();
             if token.is_null() {
                 break;
             }
         }
-        self.sampler.set_rules(rules, unix_now());
-        let state = self.sampler.state(unix_now());
-        self.tell("rules", state.clone(), || log::info!(target: "xray", "{state}"));
-        true
+        Ok(rules)
+    }
+
+    /// Segments go where the daemon sends them, whatever our environment says.
+    fn other_region(&self) -> Option<String> {
+        let (daemons, (ours, variable)) = (self.state.region.as_ref()?, self.region.as_ref()?);
+        (daemons != ours).then(|| {
+            format!(
+                "the daemon at {} sends to the region {daemons}, {variable}={ours}: traces land in {daemons}; next: look for them \
+                 there, or start the daemon with the other region",
+                self.daemon
+            )
+        })
     }
 
     /// Reports what is due; true if X-Ray says that its rules have changed.

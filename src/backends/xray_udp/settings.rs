@@ -1,6 +1,5 @@
 //! `[xray]` and X-Ray's variables become a sender, a sampler and a poller.
 
-use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use crate::settings::{Origin, Setting, Settings, SettingsError, Sources, Table, 
 use crate::trace::id::IdSource;
 use crate::trace::sampler::wildcard::matches;
 use crate::trace::sampler::xray::{Rule, ServiceNames, XRaySampler, sanitised_name};
+use crate::wire::aws_credentials::doubts;
 use crate::wire::http::{Certificates, HttpClient};
 use crate::wire::udp::{DatagramSender, HostPort};
 
@@ -57,22 +57,9 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
     let name = tracing_name.unwrap_or_else(|| settings.service_name.clone());
     let service: Arc<str> = sanitised_name(&name.value).into();
     let documents = Documents { service_name: service.to_string(), log_group: log_group_if_on(sources)? };
-    let mut plan = Plan {
-        name: NAME,
-        switch: Switch::Off,
-        reason: String::new(),
-        destination: String::new(),
-        limits,
-        takes_lines: false,
-        sampler: None,
-        companion: None,
-        dialect: Some(dialect(documents.clone())),
-    };
+    let mut plan = Plan::off(NAME, &enabled, limits);
+    plan.dialect = Some(dialect(documents.clone()));
     if !enabled.value {
-        plan.reason = match &enabled.origin {
-            Origin::Default => "enabled is not set; put enabled = true under [xray] in telemetry.toml".to_owned(),
-            origin => format!("enabled = false at {origin}"),
-        };
         plan.destination = address.map_or_else(|| "127.0.0.1:2000".to_owned(), |address| address.value);
         return Ok(plan);
     }
@@ -92,16 +79,23 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
     }
     warn_of_context_missing(sources);
 
+    // It is the daemon that needs a region; but what is meant is mostly in its variables, and they are here too.
+    let region = ["AWS_REGION", "AWS_DEFAULT_REGION"]
+        .into_iter()
+        .find_map(|variable| Some((sources.env.get(variable)?.trim().to_owned(), variable)));
+    if let Some((region, variable)) = &region {
+        doubts(&sources.env, region, variable).into_iter().for_each(|doubt| sources.warn(doubt));
+    }
+
     if *service != *name.value {
         let (origin, given) = (&name.origin, &name.value);
-        sources
-            .notice(format!("{origin}: X-Ray does not take {given:?} as a name; traces are filed under {service:?}"));
+        sources.warn(format!("{origin}: X-Ray does not take {given:?} as a name; traces are filed under {service:?}"));
     }
     let local = local_rule(sources, rule_file);
     let dynamic = host_pattern.and_then(|pattern| dynamic_name(sources, pattern, &service, &local));
     if !matches(&local.service_name, &service) {
         let (rule, pattern) = (&local.name, &local.service_name);
-        sources.notice(format!(
+        sources.warn(format!(
             "the local sampling rule {rule} is for the service {pattern:?}, ours is {service:?}: it never applies, and one \
              request a second and 5 % are taken; next: make the two the same"
         ));
@@ -130,6 +124,7 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
         client_id: IdSource::new().trace_id(0).hex().as_str()[8..].to_owned(),
         rules_interval: Duration::from_millis(rules_interval.value),
         targets_interval: Duration::from_millis(targets_interval.value),
+        region,
         state: State::default(),
     }));
     plan.sampler = Some(sampler);
@@ -180,7 +175,7 @@ fn switched_off(sources: &Sources) -> bool {
         "y" | "yes" | "t" | "true" | "on" | "1" => false,
         "n" | "no" | "f" | "false" | "off" | "0" => true,
         _ => {
-            sources.notice(format!("{VARIABLE}={text} is neither true nor false; taken as true"));
+            sources.warn(format!("{VARIABLE}={text} is neither true nor false; taken as true"));
             false
         }
     }
@@ -192,7 +187,7 @@ fn warn_of_context_missing(sources: &Sources) {
     if let Some(text) = sources.env.get(VARIABLE)
         && !["LOG_ERROR", "RUNTIME_ERROR", "IGNORE_ERROR"].contains(&text)
     {
-        sources.notice(format!(
+        sources.note(format!(
             "{VARIABLE}={text} is none of LOG_ERROR, RUNTIME_ERROR, IGNORE_ERROR; it never matters here, no span can be opened \
              outside of a request"
         ));
@@ -203,7 +198,7 @@ fn warn_of_context_missing(sources: &Sources) {
 fn dynamic_name(sources: &Sources, pattern: Setting<String>, service: &str, local: &Rule) -> Option<String> {
     let Setting { value: pattern, origin } = pattern;
     if pattern.contains(['{', '}', '$']) {
-        sources.notice(format!(
+        sources.warn(format!(
             "{origin}={pattern} is refused: a variable in it was never replaced; all traces are filed under {service:?}; next: \
              write the host out, with * at both ends"
         ));
@@ -217,7 +212,7 @@ fn dynamic_name(sources: &Sources, pattern: Setting<String>, service: &str, loca
     } else {
         format!(" the local rule {} is for {:?} and misses it, and so", local.name, local.service_name)
     };
-    sources.notice(format!(
+    sources.note(format!(
         "{origin}={pattern}: a request to {example:?} is filed under {:?}, one to {with_port:?} under {:?};{missed} do rules and \
          groups of your account that name {service:?} miss what is filed under its host",
         filed(&example),
@@ -228,29 +223,29 @@ fn dynamic_name(sources: &Sources, pattern: Setting<String>, service: &str, loca
 
 /// The rule of the file that is named, of `aws/json/xray.json` if it is here, or the copy in this program.
 fn local_rule(sources: &Sources, named: Option<Setting<String>>) -> Rule {
-    let built_in = || parse_rule(BUILT_IN_RULE).expect("a test reads the file that is built in");
+    let built_in = || parse_rule(BUILT_IN_RULE.as_bytes()).expect("a test reads the file that is built in");
     let path = named.map_or_else(|| RULE_FILE.to_owned(), |named| named.value);
-    match fs::read_to_string(&path) {
+    match sources.content_of(&path) {
         Ok(text) => parse_rule(&text).unwrap_or_else(|problem| {
-            sources.notice(format!("{path}: {problem}; using the rule that is built in"));
+            sources.warn(format!("{path}: {problem}; using the rule that is built in"));
             built_in()
         }),
         Err(_) if path == RULE_FILE => built_in(),
         Err(error) => {
-            sources.notice(format!("{path}: {error}; using the rule that is built in"));
+            sources.warn(format!("{path}: {error}; using the rule that is built in"));
             built_in()
         }
     }
 }
 
-fn parse_rule(text: &str) -> Result<Rule, String> {
+fn parse_rule(text: &[u8]) -> Result<Rule, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct CreateSamplingRule {
         sampling_rule: Rule,
     }
     let rule =
-        serde_json::from_str::<CreateSamplingRule>(text).map_err(|error| format!("not a sampling rule: {error}"))?;
+        serde_json::from_slice::<CreateSamplingRule>(text).map_err(|error| format!("not a sampling rule: {error}"))?;
     let rule = rule.sampling_rule;
     if (0.0..=1.0).contains(&rule.fixed_rate) { Ok(rule) } else { Err("FixedRate must be from 0 to 1".to_owned()) }
 }

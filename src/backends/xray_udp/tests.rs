@@ -428,9 +428,9 @@ fn check_segment(segment: &Json, ids: &mut Vec<String>, indexed: &mut usize) {
 
 fn plan(toml: &str, env: Env) -> Result<(Plan, Vec<String>), SettingsError> {
     let sources = Sources::from_text(toml, env)?;
-    let settings = Settings::read(&sources, None, &IdSource::new())?;
+    let settings = Settings::read(&sources, None, "an-instance")?;
     let plan = settings::plan(&sources.table("xray")?, &sources, &settings)?;
-    Ok((plan, sources.notices()))
+    Ok((plan, sources.take_findings().into_iter().map(|finding| finding.text).collect()))
 }
 
 const ON: &str = "[xray]\nenabled = true\n";

@@ -104,6 +104,8 @@ pub struct Target {
 
 struct State {
     central: Option<Central>,
+    /// Why the last attempt to get rules from X-Ray failed.
+    problem: Option<String>,
     local: Option<RuleState>,
     built_in: RuleState,
 }
@@ -148,7 +150,7 @@ impl XRaySampler {
     #[must_use]
     pub fn new(names: ServiceNames, local: Option<Rule>) -> Self {
         let local = local.map(RuleState::new);
-        let state = State { central: None, local, built_in: RuleState::new(Rule::built_in()) };
+        let state = State { central: None, problem: None, local, built_in: RuleState::new(Rule::built_in()) };
         Self { names, state: Mutex::new(state) }
     }
 
@@ -172,6 +174,12 @@ impl XRaySampler {
             })
             .collect();
         state.central = Some(Central { rules, fetched: now });
+        state.problem = None;
+    }
+
+    /// X-Ray's rules cannot be had, for this reason. Those that are here stay.
+    pub fn set_problem(&self, problem: String) {
+        self.lock().problem = Some(problem);
     }
 
     /// Takes over quotas and shares. What X-Ray leaves out stays as it was.
@@ -228,7 +236,7 @@ impl BackendSampler for XRaySampler {
             return (Decision { sampled, reason: Reason::Header }, name);
         }
         let mut state = self.lock();
-        let State { central, local, built_in } = &mut *state;
+        let State { central, local, built_in, .. } = &mut *state;
         let fresh = central.as_mut().filter(|central| central.are_fresh(arrival.now));
         let found = fresh.and_then(|central| central.rules.iter_mut().find(|rule| rule.rule.matches(arrival, &name)));
         let (rule, source) = match found {
@@ -265,6 +273,9 @@ impl BackendSampler for XRaySampler {
         }
         text.push_str("; else");
         describe(&mut text, &state.built_in);
+        if let Some(problem) = &state.problem {
+            let _ = write!(text, ". {problem}");
+        }
         text
     }
 }

@@ -1,0 +1,149 @@
+//! What can be seen in the settings of an OTLP endpoint before anything is sent.
+
+use std::fs;
+use std::path::Path;
+
+use super::settings::{DATASET, TEAM};
+use crate::settings::{Origin, Setting, Sources, described_secret};
+use crate::wire::http::{host, shown};
+
+/// An address that will probably not do what was meant. `whole`: nothing is appended to it.
+pub(super) fn of_address(sources: &Sources, url: &str, origin: &str, whole: bool) {
+    let warn = |problem: &str| sources.warn(format!("{origin}={}: {problem}", shown(url)));
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
+    let honeycomb = is_honeycomb(url);
+    if authority.ends_with(":4317") {
+        warn("port 4317 usually speaks gRPC, OTLP over HTTP has port 4318");
+    }
+    if whole && path.is_empty() {
+        warn("this address is used as it is, without /v1/traces; append that, or use OTEL_EXPORTER_OTLP_ENDPOINT");
+    } else if honeycomb && path != "v1/traces" {
+        warn("Honeycomb takes traces at /v1/traces only; write https://api.honeycomb.io");
+    }
+    if honeycomb && url.starts_with("http://") {
+        warn("without TLS everybody on the way can read the key; write https://");
+    }
+}
+
+/// A key of the old kind needs a dataset; a dataset needs a key of the old kind.
+pub(super) fn of_key(sources: &Sources, headers: &[(String, String)], origin: &str, service: &str) {
+    let value = |name: &str| headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str());
+    let Some(key) = value(TEAM) else { return };
+    match (is_classic(key), value(DATASET)) {
+        (true, None) => sources.warn(format!(
+            "{origin}: the key {} is a Classic key, which needs a dataset; next: set HONEYCOMB_DATASET, or dataset in [honeycomb]",
+            described_secret(key)
+        )),
+        (false, Some(dataset)) => sources.note(format!(
+            "the dataset {dataset:?} has no effect: only Classic keys need one; with this key it is the service name, {service:?}"
+        )),
+        _ => {}
+    }
+}
+
+/// A key in a file is a key that is soon given away.
+pub(super) fn of_key_in_file(sources: &Sources, key: &Setting<String>) {
+    use std::os::unix::fs::PermissionsExt;
+    let (Origin::File(place), Some(path)) = (&key.origin, sources.path()) else { return };
+    let described = described_secret(&key.value);
+    if fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o044 != 0) {
+        sources.warn(format!(
+            "{place}: api_key, {described}, can be read by other users; next: chmod 600, or HONEYCOMB_API_KEY instead"
+        ));
+    }
+    if is_tracked_by_git(path) {
+        sources.warn(format!(
+            "{place}: api_key, {described}, is in a file that git tracks, so the next push gives it away; next: remove it, use \
+             HONEYCOMB_API_KEY instead, and have a new key made if it was ever committed"
+        ));
+    }
+}
+
+/// Why no key is sent.
+pub(super) fn of_missing_key(sources: &Sources, key: Option<&Setting<String>>) -> String {
+    const NAME: &str = "HONEYCOMB_API_KEY";
+    let hint = match key {
+        Some(key) => format!("{} is set, but to nothing that can be a key", key.origin),
+        None if sources.env.is_set(NAME) => format!("{NAME} is set, but empty"),
+        None => match sources.env.names().filter(|name| is_slip_of(name, NAME)).min() {
+            Some(slip) => format!("{NAME} is not set in this process, but {slip} is: a slip?"),
+            None => format!("{NAME} is not set in this process"),
+        },
+    };
+    format!("no API key: {hint}; next: export {NAME}=... and start again (nothing is sent without one)")
+}
+
+pub(super) fn is_honeycomb(url: &str) -> bool {
+    let host = host(url);
+    host == "honeycomb.io" || host.ends_with(".honeycomb.io")
+}
+
+/// 32 lower-case hex digits, or 64 characters that begin with `hc`, a letter, `ic_`.
+fn is_classic(key: &str) -> bool {
+    let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    let new_form =
+        |key: &[u8]| key.len() == 64 && key.starts_with(b"hc") && key[2].is_ascii_lowercase() && &key[3..6] == b"ic_";
+    (key.len() == 32 && key.bytes().all(is_hex)) || new_form(key.as_bytes())
+}
+
+fn is_slip_of(name: &str, wanted: &str) -> bool {
+    let upper = name.to_ascii_uppercase();
+    let near = strsim::damerau_levenshtein(&upper, wanted) <= 3;
+    near || (upper.starts_with("HONEYCOMB") && upper.contains("KEY"))
+}
+
+/// Whether the file stands in the index of the repository around it. The index holds each path as text, after two bytes
+/// whose lower twelve bits are its length, and before a zero; its fourth version, which few have, is not understood.
+///
+/// Specification: <https://git-scm.com/docs/index-format>.
+fn is_tracked_by_git(path: &Path) -> bool {
+    let Ok(path) = path.canonicalize() else { return false };
+    let Some((root, git)) = path.ancestors().skip(1).map(|dir| (dir, dir.join(".git"))).find(|(_, git)| git.exists())
+    else {
+        return false;
+    };
+    // In a worktree `.git` is a file: `gitdir: /where/it/is`.
+    let git = match fs::read_to_string(&git) {
+        Ok(text) => root.join(text.trim().strip_prefix("gitdir:").unwrap_or_default().trim()),
+        Err(_) => git,
+    };
+    let Ok(index) = fs::read(git.join("index")) else { return false };
+    let Some(name) = path.strip_prefix(root).ok().and_then(Path::to_str) else { return false };
+    let length = u16::try_from(name.len()).unwrap_or(u16::MAX).min(0x0fff);
+    let entry = [name.as_bytes(), b"\0"].concat();
+    index
+        .windows(entry.len() + 2)
+        .any(|bytes| bytes[2..] == entry && u16::from_be_bytes([bytes[0], bytes[1]]) & 0x0fff == length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_classic_key_is_known_by_its_form() {
+        let hcaic = format!("hcaic_{}", "a".repeat(58));
+        for (key, classic) in [
+            ("0123456789abcdef0123456789abcdef", true),
+            (hcaic.as_str(), true),
+            ("0123456789ABCDEF0123456789abcdef", false),
+            ("hcaik_0123456789abcdef0123456789abcdef0123456789abcdef0123456789", false),
+            ("a1b2c3d4e5f6g7h8i9j0kl", false),
+            ("é", false),
+        ] {
+            assert_eq!(is_classic(key), classic, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_slip_is_near_enough() {
+        for slip in ["HONEYCOM_API_KEY", "HONEYCOMB_APIKEY", "honeycomb_api_key", "HONEYCOMB_KEY", "HONYCOMB_API_KEYS"]
+        {
+            assert!(is_slip_of(slip, "HONEYCOMB_API_KEY"), "{slip}");
+        }
+        for other in ["HONEYCOMB_DATASET", "PATH", "OTHER_API_KEY_FILE"] {
+            assert!(!is_slip_of(other, "HONEYCOMB_API_KEY"), "{other}");
+        }
+    }
+}

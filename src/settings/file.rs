@@ -1,0 +1,126 @@
+//! `telemetry.toml` as a tree in which everything knows its place in the text.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use toml::de::{DeTable, DeValue};
+
+use super::SettingsError;
+
+pub(super) struct File {
+    pub(super) path: PathBuf,
+    pub(super) text: String,
+    pub(super) root: Vec<Entry>,
+}
+
+/// `key = value` and where each stands in the text.
+pub(super) struct Entry {
+    pub(super) key: String,
+    pub(super) key_at: usize,
+    pub(super) value: Node,
+    pub(super) value_at: usize,
+}
+
+pub(super) enum Node {
+    Text(String),
+    Whole(Option<i64>),
+    Float(f64),
+    Flag(bool),
+    Table(Vec<Entry>),
+    /// A list or a date: no setting is one.
+    Other(&'static str),
+}
+
+/// A settings file that is longer is none.
+const LONGEST: usize = 1 << 20;
+
+/// What is in the file; no more than it takes to see that it is too long.
+///
+/// # Errors
+///
+/// It cannot be read.
+pub fn content(path: &Path) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    fs::File::open(path)?.take(LONGEST as u64 + 1).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+impl File {
+    pub(super) fn read(path: PathBuf) -> Result<Self, SettingsError> {
+        match content(&path) {
+            Ok(content) => Self::of_content(path, content),
+            Err(error) => Err(SettingsError(format!(
+                "{}: {error}; name another file with --config, or write one with `cruddur init`",
+                path.display()
+            ))),
+        }
+    }
+
+    pub(super) fn of_content(path: PathBuf, content: Vec<u8>) -> Result<Self, SettingsError> {
+        let too_long = content.len() > LONGEST;
+        let (text, not_text_at) = match String::from_utf8(content) {
+            Ok(text) => (text, None),
+            Err(error) => {
+                let at = error.utf8_error().valid_up_to();
+                (String::from_utf8_lossy(error.as_bytes()).into_owned(), Some(at))
+            }
+        };
+        let mut file = Self { path, text, root: Vec::new() };
+        if too_long {
+            return Err(file.error(0, "the file is longer than 1 MiB; is it the right one?"));
+        }
+        if let Some(at) = not_text_at {
+            return Err(file.error(at, "this is no text in UTF-8; save the file as UTF-8"));
+        }
+        match DeTable::parse(&file.text) {
+            Ok(root) => {
+                file.root = entries(root.get_ref());
+                Ok(file)
+            }
+            Err(error) => {
+                let offset = error.span().map_or(0, |span| span.start);
+                Err(file.error(offset, error.message().replace('\n', ", ").trim()))
+            }
+        }
+    }
+
+    pub(super) fn error(&self, offset: usize, problem: &str) -> SettingsError {
+        let (line, column) = self.position(offset);
+        SettingsError(format!("{}:{line}:{column}: {problem}", self.path.display()))
+    }
+
+    /// Line and column, both from 1, the column in characters.
+    pub(super) fn position(&self, offset: usize) -> (usize, usize) {
+        let before = self.text.get(..offset).unwrap_or(&self.text);
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    }
+}
+
+fn entries(table: &DeTable<'_>) -> Vec<Entry> {
+    let mut entries: Vec<_> = table
+        .iter()
+        .map(|(key, value)| Entry {
+            key: key.get_ref().to_string(),
+            key_at: key.span().start,
+            value: node(value.get_ref()),
+            value_at: value.span().start,
+        })
+        .collect();
+    // The parser sorts by name; the reader expects the order of the file.
+    entries.sort_by_key(|entry| entry.key_at);
+    entries
+}
+
+fn node(value: &DeValue<'_>) -> Node {
+    match value {
+        DeValue::String(text) => Node::Text(text.to_string()),
+        DeValue::Integer(number) => Node::Whole(i64::from_str_radix(number.as_str(), number.radix()).ok()),
+        DeValue::Float(number) => Node::Float(number.as_str().parse().unwrap_or(f64::NAN)),
+        DeValue::Boolean(value) => Node::Flag(*value),
+        DeValue::Datetime(_) => Node::Other("a date"),
+        DeValue::Array(_) => Node::Other("a list"),
+        DeValue::Table(table) => Node::Table(entries(table)),
+    }
+}

@@ -1,0 +1,58 @@
+//! What was found out about the settings without asking anybody: a sentence that names the variable or the line, its
+//! value, and the next step.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// One thing that was found.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What, where, what next, in one line.
+    pub text: String,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// It is as it is, and worth knowing.
+    Note,
+    /// It is probably not what was meant.
+    Warning,
+    /// It does not work.
+    Error,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = match self.severity {
+            Severity::Note => "note",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        };
+        write!(f, "{severity}: {}", self.text)
+    }
+}
+
+/// A secret as it may be shown: how long it is, and its last four characters if it can spare them.
+#[must_use]
+pub fn described_secret(secret: &str) -> String {
+    let length = secret.chars().count();
+    let ending: String = secret.chars().skip(length.saturating_sub(4)).collect();
+    if length >= 16 { format!("ending in {ending} ({length} characters)") } else { format!("of {length} characters") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_shows_its_length_and_at_most_its_last_four_characters() {
+        assert_eq!(described_secret("abcdefghijklmnop"), "ending in mnop (16 characters)");
+        assert_eq!(described_secret("abcdefghijklmno"), "of 15 characters");
+        assert_eq!(described_secret(""), "of 0 characters");
+    }
+}

@@ -1,0 +1,94 @@
+//! What is odd about the region that the environment names: it is none that is known here, or two variables disagree.
+
+use crate::settings::Env;
+
+/// The regions there are, as of 2026. New ones come, so an unknown one is a doubt and no mistake.
+const KNOWN: [&str; 39] = [
+    "af-south-1",
+    "ap-east-1",
+    "ap-east-2",
+    "ap-northeast-1",
+    "ap-northeast-2",
+    "ap-northeast-3",
+    "ap-south-1",
+    "ap-south-2",
+    "ap-southeast-1",
+    "ap-southeast-2",
+    "ap-southeast-3",
+    "ap-southeast-4",
+    "ap-southeast-5",
+    "ap-southeast-6",
+    "ap-southeast-7",
+    "ca-central-1",
+    "ca-west-1",
+    "cn-north-1",
+    "cn-northwest-1",
+    "eu-central-1",
+    "eu-central-2",
+    "eu-north-1",
+    "eu-south-1",
+    "eu-south-2",
+    "eu-west-1",
+    "eu-west-2",
+    "eu-west-3",
+    "eusc-de-east-1",
+    "il-central-1",
+    "me-central-1",
+    "me-south-1",
+    "mx-central-1",
+    "sa-east-1",
+    "us-east-1",
+    "us-east-2",
+    "us-gov-east-1",
+    "us-gov-west-1",
+    "us-west-1",
+    "us-west-2",
+];
+
+/// Doubts about `region`, which was found at `origin`, each in a sentence with the next step.
+#[must_use]
+pub fn doubts(env: &Env, region: &str, origin: &str) -> Vec<String> {
+    let mut doubts = Vec::new();
+    if !KNOWN.contains(&region) && !region.contains("-iso") {
+        let nearest = KNOWN.iter().min_by_key(|known| strsim::damerau_levenshtein(known, region));
+        let nearest = nearest.map_or("us-east-1", |nearest| nearest);
+        doubts.push(format!("{origin}={region} is no region that is known here; did you mean {nearest}?"));
+    }
+    if let [Some(first), Some(second)] = ["AWS_REGION", "AWS_DEFAULT_REGION"].map(|name| env.get(name).map(str::trim))
+        && first != second
+    {
+        doubts.push(format!(
+            "AWS_REGION={first} wins over AWS_DEFAULT_REGION={second}; Python's SDK and the aws command go by the second, so \
+             they look elsewhere; next: make the two the same"
+        ));
+    }
+    doubts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_region_is_doubted_with_the_nearest_known_one() {
+        for (region, nearest) in
+            [("can-central-1", "ca-central-1"), ("us-est-1", "us-east-1"), ("eu-west-33", "eu-west-3")]
+        {
+            let doubts = doubts(&Env::default(), region, "AWS_REGION");
+            assert_eq!(doubts.len(), 1);
+            assert!(doubts[0].starts_with(&format!("AWS_REGION={region} ")), "{doubts:?}");
+            assert!(doubts[0].ends_with(&format!("did you mean {nearest}?")), "{doubts:?}");
+        }
+        for region in KNOWN.into_iter().chain(["us-isob-east-1"]) {
+            assert_eq!(doubts(&Env::default(), region, "AWS_REGION"), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn two_regions_are_one_too_many() {
+        let two = Env::from([("AWS_REGION", "us-east-1"), ("AWS_DEFAULT_REGION", "ca-central-1")]);
+        assert!(doubts(&two, "us-east-1", "AWS_REGION")[0].contains("AWS_REGION=us-east-1 wins"));
+        let same = Env::from([("AWS_REGION", "us-east-1"), ("AWS_DEFAULT_REGION", "us-east-1")]);
+        assert_eq!(doubts(&same, "us-east-1", "AWS_REGION"), [""; 0]);
+    }
+}
