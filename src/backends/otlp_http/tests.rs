@@ -245,9 +245,11 @@ fn what_other_sdks_would_do_is_noticed() {
         ]),
     );
     let notices = notices.join("\n");
-    for part in
-        ["not a second time", "OTEL_EXPORTER_OTLP_PROTOCOL=grpc", "OTEL_EXPORTER_OTLP_TIMEOUT: a timeout of 10 ms"]
-    {
+    for part in [
+        "not a second time",
+        "OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
+        "OTEL_EXPORTER_OTLP_TIMEOUT: timeout = 10 is in milliseconds",
+    ] {
         assert!(notices.contains(part), "{part} in {notices}");
     }
 }
