@@ -6,7 +6,9 @@
 //! settings telemetry.toml, service backend-flask (telemetry.toml:6)
 //!
 //! honeycomb  NOT ACCEPTED  https://api.honeycomb.io/v1/traces
-//!     set       [honeycomb] enabled = true (telemetry.toml:38); [honeycomb] api_key ending in wxyz (22 characters) (HONEYCOMB_API_KEY)
+//!     enabled at telemetry.toml:38; address from telemetry.toml:40; headers content-type, user-agent, x-honeycomb-team
+//!     set       [honeycomb] enabled = true (telemetry.toml:38)
+//!     set       [honeycomb] api_key = ending in wxyz (22 characters) (HONEYCOMB_API_KEY)
 //!     sent      2 spans in 1412 bytes, trace 6b069ab66823a8b62cc18bf0b659319e
 //!     answered  HTTP/1.1 401 Unauthorized {"message":"unknown API key"}
 //!     error: https://api.honeycomb.io/v1/traces answered 401 (unknown API key); next: check the API key ending in ...

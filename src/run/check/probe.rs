@@ -106,9 +106,10 @@ impl Probe {
 
     fn deliver<T>(&mut self, backend: &mut dyn Backend<T>, payload: &Payload) {
         let mut seen = Vec::new();
-        let mut outcome = backend.deliver(payload, Some(PATIENCE), &mut seen);
+        let patience = Some(backend.budget().map_or(PATIENCE, |budget| budget.min(PATIENCE)));
+        let mut outcome = backend.deliver(payload, patience, &mut seen);
         if let Outcome::Closed(_) = outcome {
-            outcome = backend.deliver(payload, Some(PATIENCE), &mut seen);
+            outcome = backend.deliver(payload, patience, &mut seen);
         }
         self.answers.extend(seen.iter().map(answer));
         self.findings.extend(seen.iter().filter_map(clock_skew).next());

@@ -1,6 +1,6 @@
 //! What a check found, for people and for machines.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use serde::Serialize;
 
@@ -131,12 +131,9 @@ impl fmt::Display for BackendReport {
         if matches!(verdict, Verdict::Off | Verdict::Local) {
             return Ok(());
         }
-        let mut set = String::new();
         for Value { key, value, origin } in self.values.iter().filter(|value| value.origin != "default") {
-            let separator = if set.is_empty() { "" } else { "; " };
-            write!(set, "{separator}{key} = {value} ({origin})")?;
+            writeln!(f, "    set       {key} = {value} ({origin})")?;
         }
-        writeln!(f, "    set       {set}")?;
         if let Some(Sent { items, unit, bytes, trace_id }) = sent {
             writeln!(f, "    sent      {items} {unit} in {bytes} bytes, trace {trace_id}")?;
         }
