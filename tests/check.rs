@@ -75,14 +75,23 @@ fn all_well_is_exit_0_and_everybody_has_the_same_trace() {
     assert!(spans.iter().all(|span| span["traceId"] == trace_id), "{spans:?}");
     assert_eq!(spans.len(), 2);
     let segment = all.xray.wait_for_trace(trace_id, support::SOON);
-    assert_eq!((&segment["name"], &segment["subsegments"][0]["name"]), (&"backend-flask".into(), &"sent by cruddur check".into()));
+    assert_eq!(
+        (&segment["name"], &segment["subsegments"][0]["name"]),
+        (&"backend-flask".into(), &"sent by cruddur check".into())
+    );
     let lines = all.cloudwatch.events();
     assert_eq!((lines.len(), &lines[0].json()["trace_id"]), (1, &trace_id.into()));
     // Every value knows where it came from.
     let values = backend(&report, "honeycomb")["values"].as_array().expect("a list");
     let origin = |key: &str| &values.iter().find(|value| value["key"] == key).expect("a value")["origin"];
-    assert!(origin("[honeycomb] endpoint").as_str().is_some_and(|origin| origin.ends_with("telemetry.toml:3")), "{values:?}");
-    assert_eq!((origin("[honeycomb] api_key"), origin("[honeycomb] timeout")), (&"HONEYCOMB_API_KEY".into(), &"default".into()));
+    assert!(
+        origin("[honeycomb] endpoint").as_str().is_some_and(|origin| origin.ends_with("telemetry.toml:3")),
+        "{values:?}"
+    );
+    assert_eq!(
+        (origin("[honeycomb] api_key"), origin("[honeycomb] timeout")),
+        (&"HONEYCOMB_API_KEY".into(), &"default".into())
+    );
 }
 
 #[test]
@@ -106,7 +115,8 @@ fn the_report_for_people_says_what_was_set_sent_and_answered() {
 
 #[test]
 fn one_that_refuses_is_exit_1_and_the_others_are_still_told() {
-    let all = Everybody::with(Collector::start([Reply::json(401, &json!({ "message": format!("unknown key {KEY}") }))]));
+    let all =
+        Everybody::with(Collector::start([Reply::json(401, &json!({ "message": format!("unknown key {KEY}") }))]));
     let exit = all.check(&["--json"], &[]);
     assert_eq!(exit.status.code(), Some(1), "{}", exit.stderr);
     let report = report(&exit);
@@ -176,7 +186,11 @@ fn a_receiver_that_never_answers_ends_the_check_in_time() {
 fn a_bad_file_is_exit_2() {
     let exit = Program::run_to_end(&["check"], &[], Some("[honeycom]\n"));
     assert_eq!(exit.status.code(), Some(2));
-    assert!(exit.stderr.contains("telemetry.toml:1:2: unknown key \"honeycom\"; did you mean \"honeycomb\"?"), "{}", exit.stderr);
+    assert!(
+        exit.stderr.contains("telemetry.toml:1:2: unknown key \"honeycom\"; did you mean \"honeycomb\"?"),
+        "{}",
+        exit.stderr
+    );
 }
 
 #[test]

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Measures the release binary on loopback: rate, bursts of connections, and what a broken collector costs.
+"""Measures the release binary on loopback: rate, bursts of connections, what a broken collector costs, and edits of
+telemetry.toml under load.
 
-    cargo build --release && python3 tests/load/measure.py [rate|burst|spans|faults ...]
+    cargo build --release && python3 tests/load/measure.py [rate|burst|spans|faults|switch ...]
 
 Every figure is printed with what it should be; the exit status says whether all are. Latencies are to be compared with
 each other, inside one run: the machine has its moods.
@@ -35,10 +36,10 @@ class Program:
 
     def __init__(self, toml="", **env):
         self.directory = tempfile.TemporaryDirectory()
-        config = Path(self.directory.name) / "telemetry.toml"
-        config.write_text("[console]\nenabled = false\n" + toml)
+        self.config = Path(self.directory.name) / "telemetry.toml"
+        self.config.write_text("[console]\nenabled = false\n" + toml)
         self.log = open(Path(self.directory.name) / "stderr", "w+")
-        arguments = [BINARY, "--config", config, "--listen", "127.0.0.1:0"]
+        arguments = [BINARY, "--config", self.config, "--listen", "127.0.0.1:0"]
         self.process = subprocess.Popen(arguments, env={"RUST_LOG": "info,access=off", **env}, stderr=self.log)
         deadline = time.time() + 10
         while "listening on http://" not in self.stderr():
@@ -54,6 +55,20 @@ class Program:
         connection = socket.create_connection(("127.0.0.1", self.port))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
+
+    def status(self):
+        with self.connect() as connection:
+            connection.sendall(b"GET /telemetry/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            answer = b""
+            while more := connection.recv(65536):
+                answer += more
+        return json.loads(answer.partition(b"\r\n\r\n")[2])
+
+    def save(self, toml):
+        """As most editors do: another file is renamed over it."""
+        new = self.config.with_suffix(".new")
+        new.write_text(toml)
+        new.rename(self.config)
 
     def rss_kb(self):
         status = Path(f"/proc/{self.process.pid}/status").read_text()
@@ -207,8 +222,73 @@ def faults():
         collector.stop()
 
 
+def switch():
+    """20 edits in 20 seconds while four clients ask without a pause; the collector is on all the time."""
+    collector = Collector()
+    daemon = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    daemon.bind(("127.0.0.1", 0))
+    honeycomb_on = "[console]\nenabled = false\n[honeycomb]\nenabled = true\nmax_queue_size = 100000\n"
+    xray_on = f"[xray]\nenabled = true\ndaemon_address = \"127.0.0.1:{daemon.getsockname()[1]}\"\n"
+    state = lambda name, wanted: lambda status: status["backends"][name]["state"] == wanted
+    edits = []
+    for number in range(5):
+        edits += [
+            ("X-Ray on", honeycomb_on + xray_on, state("xray", "on")),
+            ("another delay", honeycomb_on + "schedule_delay = 150\n" + xray_on,
+             lambda status: "150 ms" in status["backends"]["honeycomb"]["reason"]),
+            ("a new name", f'service_name = "edit-{number}"\n' + honeycomb_on + xray_on,
+             lambda status, number=number: status["service_name"] == f"edit-{number}"),
+            ("X-Ray off", honeycomb_on, state("xray", "off")),
+        ]
+    env = honeycomb(collector.url)
+    del env["toml"], env["OTEL_BSP_SCHEDULE_DELAY"]
+    program = Program("[honeycomb]\nenabled = true\nmax_queue_size = 100000\n", **env)
+    over, answered, failed = threading.Event(), [0] * 4, [0] * 4
+
+    def client(number):
+        with program.connect() as connection:
+            while not over.is_set():
+                try:
+                    ok = exchange(connection)
+                except OSError:
+                    ok = False
+                answered[number] += ok
+                failed[number] += not ok
+
+    clients = [threading.Thread(target=client, args=(number,)) for number in range(4)]
+    for thread in clients:
+        thread.start()
+    took = []
+    for number, (name, toml, is_in_force) in enumerate(edits):
+        began = time.time()
+        program.save(toml)
+        while not is_in_force(program.status()):
+            if time.time() - began > 5:
+                check(False, f"switch: edit {number}, {name}, was not in force after 5 s")
+                break
+            time.sleep(0.01)
+        took.append(time.time() - began)
+        # Half of the time between edits, a file that is no good lies there.
+        if number % 4 == 1:
+            program.save(toml.replace("enabled", "enabeld", 1))
+        time.sleep(max(0, began + 1 - time.time()))
+    over.set()
+    for thread in clients:
+        thread.join()
+    status, _, stderr = program.stop()
+    switches = sum(" was read again: " in line for line in stderr.splitlines())
+    refused = sum("stay in force" in line for line in stderr.splitlines())
+    check(sum(failed) == 0, f"switch: {sum(failed)} of {sum(answered)} requests failed during {len(edits)} edits (none)")
+    check(max(took) < 1, f"switch: in force after {sorted(took)[len(took) // 2]:.2f} s, the slowest {max(took):.2f} s (under a second)")
+    spans = 2 * sum(answered)
+    check(collector.spans == spans, f"switch: {collector.spans} of {spans} spans reached the collector that was always on (all)")
+    check(status == 0, f"switch: {switches} files taken, {refused} refused; exit {status}; {[l for l in stderr.splitlines() if l.startswith('honeycomb: ')]}")
+    collector.stop()
+    daemon.close()
+
+
 if __name__ == "__main__":
     os.chdir(tempfile.gettempdir())
-    for name in sys.argv[1:] or ["rate", "burst", "spans", "faults"]:
-        {"rate": rate, "burst": burst, "spans": spans, "faults": faults}[name]()
+    for name in sys.argv[1:] or ["rate", "burst", "spans", "faults", "switch"]:
+        {"rate": rate, "burst": burst, "spans": spans, "faults": faults, "switch": switch}[name]()
     sys.exit(f"{len(failures)} missed" if failures else 0)
