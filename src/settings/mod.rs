@@ -1,8 +1,9 @@
 //! `telemetry.toml` and the environment become [`Settings`].
 //!
 //! The environment wins over the file, the file over the default; only `enabled` is the file's alone, so that one
-//! place says what is on. A mistake in the file ends the program before it listens; a mistake in a variable is noticed,
-//! and the next source counts.
+//! place says what is on. A mistake in the file ends the program before it listens, and changes nothing in one that runs;
+//! a mistake in a variable is noticed, and the next source counts. Whatever can be seen to be odd without asking anybody
+//! is a [`Finding`].
 
 mod file;
 mod finding;
@@ -57,6 +58,7 @@ pub struct Settings {
 pub const TOML: &str = r#"# Cruddur's telemetry: who hears about its requests. `cruddur init` writes this file.
 # Environment variables win over what is written here, except over `enabled`.
 # No secret belongs in this file: keys come from the environment.
+# Save it, and the running program goes over to it. `cruddur check` tries it out.
 
 # The name under which Honeycomb and X-Ray file the traces. OTEL_SERVICE_NAME
 service_name = "backend-flask"
