@@ -129,8 +129,7 @@ fn t11_a_daemon_in_another_region_is_found_out_by_its_rules() {
         "the daemon at {address} sends to the region us-east-1, AWS_REGION=ca-central-1: traces land in us-east-1; next: look for them \
          there, or start the daemon with the other region"
     );
-    start(XRAY, &env).wait_for_stderr(&sentence);
-    checked(XRAY, &env, &sentence);
+    told_when_sent(XRAY, &env, &sentence);
     checked(XRAY, &env, "https://console.aws.amazon.com/xray/home?region=us-east-1#/traces");
 }
 

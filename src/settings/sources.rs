@@ -4,11 +4,10 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
-use std::fs;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::path::{Path, PathBuf};
 
-use super::file::{Entry, File, Node};
+use super::file::{Entry, File, Node, content};
 use super::finding::{Finding, Severity};
 use super::table::Table;
 use super::watch::Content;
@@ -217,7 +216,7 @@ impl Sources {
     ///
     /// It cannot be read.
     pub fn content_of(&self, path: &str) -> std::io::Result<Vec<u8>> {
-        let content = fs::read(path);
+        let content = content(Path::new(path));
         let key = format!("content of {path}");
         match &content {
             Ok(content) => self.record(key, content, format!("{} bytes", content.len()), Origin::Default),

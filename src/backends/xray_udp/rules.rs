@@ -88,11 +88,12 @@ impl Found {
 impl Companion for Rules {
     fn check(&mut self) -> Vec<Finding> {
         let finding = |severity, text| Finding { severity, text };
-        if !self.fetch_rules() {
-            let problem = self.state.told.remove("rules").unwrap_or_default();
-            return vec![finding(Severity::Error, problem)];
+        let fetched = self.fetch_rules();
+        let told = self.state.told.get("rules").cloned().unwrap_or_default();
+        if !fetched {
+            return vec![finding(Severity::Error, told)];
         }
-        let mut findings = vec![finding(Severity::Note, self.sampler.state(unix_now()))];
+        let mut findings = vec![finding(Severity::Note, told)];
         let service = self.sampler.service_name(None);
         let is_ours = |(name, pattern): &(String, String)| name != "Default" && matches(pattern, &service);
         if !self.state.services.iter().any(is_ours) {
@@ -150,12 +151,13 @@ impl Rules {
                 let state = self.sampler.state(unix_now());
                 self.tell("rules", state.clone(), || log::info!(target: "xray", "{state}"));
                 if let Some(problem) = self.other_region() {
+                    self.sampler.set_remark(problem.clone());
                     self.tell("region", problem.clone(), || log::warn!(target: "xray", "{problem}"));
                 }
                 true
             }
             Err(problem) => {
-                self.sampler.set_problem(problem.clone());
+                self.sampler.set_remark(problem.clone());
                 self.tell("rules", problem.clone(), || log::warn!(target: "xray", "{problem}"));
                 false
             }

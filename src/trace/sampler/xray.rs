@@ -104,8 +104,8 @@ pub struct Target {
 
 struct State {
     central: Option<Central>,
-    /// Why the last attempt to get rules from X-Ray failed.
-    problem: Option<String>,
+    /// What is odd about X-Ray's rules: that they cannot be had, or come from an unexpected place.
+    remark: Option<String>,
     local: Option<RuleState>,
     built_in: RuleState,
 }
@@ -150,7 +150,7 @@ impl XRaySampler {
     #[must_use]
     pub fn new(names: ServiceNames, local: Option<Rule>) -> Self {
         let local = local.map(RuleState::new);
-        let state = State { central: None, problem: None, local, built_in: RuleState::new(Rule::built_in()) };
+        let state = State { central: None, remark: None, local, built_in: RuleState::new(Rule::built_in()) };
         Self { names, state: Mutex::new(state) }
     }
 
@@ -174,12 +174,12 @@ impl XRaySampler {
             })
             .collect();
         state.central = Some(Central { rules, fetched: now });
-        state.problem = None;
+        state.remark = None;
     }
 
-    /// X-Ray's rules cannot be had, for this reason. Those that are here stay.
-    pub fn set_problem(&self, problem: String) {
-        self.lock().problem = Some(problem);
+    /// This is to be said of X-Ray's rules until the next ones come.
+    pub fn set_remark(&self, remark: String) {
+        self.lock().remark = Some(remark);
     }
 
     /// Takes over quotas and shares. What X-Ray leaves out stays as it was.
@@ -273,8 +273,8 @@ impl BackendSampler for XRaySampler {
         }
         text.push_str("; else");
         describe(&mut text, &state.built_in);
-        if let Some(problem) = &state.problem {
-            let _ = write!(text, ". {problem}");
+        if let Some(remark) = &state.remark {
+            let _ = write!(text, ". {remark}");
         }
         text
     }
