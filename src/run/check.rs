@@ -17,7 +17,7 @@
 mod probe;
 mod report;
 
-use std::path::PathBuf;
+use std::thread;
 
 use crate::backends::{Plan, Sink, Switch};
 
@@ -32,37 +32,22 @@ use report::{BackendReport, Report, Value, Verdict};
 pub(super) fn everybody(loaded: Loaded) -> Report {
     let Loaded { settings, plans, findings, readings, file, .. } = loaded;
     let specimen = Specimen::new(settings.limits, &plans);
-    let checked = std::thread::scope(|scope| {
-        let threads: Vec<_> = plans
+    let checked = thread::scope(|scope| {
+        let specimen = &specimen;
+        let begin = |plan: Plan| (plan.name, scope.spawn(move || backend(plan, specimen)));
+        let threads: Vec<_> = plans.into_iter().map(begin).collect();
+        threads
             .into_iter()
-            .map(|plan| {
-                let specimen = &specimen;
-                scope.spawn(move || backend(plan, specimen))
-            })
-            .collect();
-        threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+            .map(|(name, thread)| thread.join().unwrap_or_else(|_| BackendReport::of_a_bug(name)))
+            .collect()
     });
-    Report::new(
-        file.map(|path: PathBuf| path.display().to_string()),
-        &settings,
-        findings,
-        values(&readings, ""),
-        checked,
-    )
+    Report::new(file.map(|path| path.display().to_string()), &settings, findings, values(&readings, ""), checked)
 }
 
 fn backend(plan: Plan, specimen: &Specimen) -> BackendReport {
     let Plan { name, switch, reason, destination, companion, findings, readings, takes_lines, .. } = plan;
-    let mut report = BackendReport {
-        name,
-        verdict: Verdict::Off,
-        destination,
-        reason,
-        values: values(&readings, name),
-        sent: None,
-        answers: Vec::new(),
-        findings,
-    };
+    let mut report = BackendReport { destination, reason, findings, ..BackendReport::new(name) };
+    report.values = values(&readings, name);
     let probe = match switch {
         Switch::Off => return report,
         Switch::Waiting => {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::settings::{Finding, Settings};
+use crate::settings::{Finding, Settings, Severity};
 
 /// What a check found.
 #[derive(Debug, Serialize)]
@@ -93,6 +93,28 @@ impl Report {
             (_, 0) => "All that is on has accepted what was sent.".to_owned(),
             _ => format!("Not well: {}. Mend what is said above, then check again.", bad.join(", ")),
         }
+    }
+}
+
+impl BackendReport {
+    pub(in crate::run) fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            verdict: Verdict::Off,
+            destination: String::new(),
+            reason: String::new(),
+            values: Vec::new(),
+            sent: None,
+            answers: Vec::new(),
+            findings: Vec::new(),
+        }
+    }
+
+    /// What is to be said when checking it has panicked.
+    pub(in crate::run) fn of_a_bug(name: &'static str) -> Self {
+        let text = "a bug: the panic above came from checking it; please report it".to_owned();
+        let findings = vec![Finding { severity: Severity::Error, text }];
+        Self { verdict: Verdict::Failed, findings, ..Self::new(name) }
     }
 }
 
