@@ -155,7 +155,7 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
 /// unless it says that the terminal is gone: nobody wants a server that lives on unseen and holds the port.
 fn watch_signals(server: Arc<Server>, shared: Arc<Shared>, socket: Socket, hangups: Sender<()>) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    let has_terminal = || io::stdin().is_terminal() || io::stdout().is_terminal() || io::stderr().is_terminal();
+    let has_terminal = || io::stdin().is_terminal() || io::stderr().is_terminal();
     let had_terminal = has_terminal();
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
