@@ -17,6 +17,7 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::io::Read;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use cruddur::http::client::{Client, Target};
@@ -49,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     else {
         return Err("usage: trace_context_harness --listen 127.0.0.1:PORT".into());
     };
-    let listener = Listener::bind(&address)?;
+    let listener = Listener::bind(&address, channel().0)?;
     if !listener.address().ip().is_loopback() {
         return Err("this calls any URL it is given: --listen takes an address of this machine only".into());
     }
