@@ -319,7 +319,7 @@ fn what_is_no_url_is_refused_on_the_command_line_and_passed_over_in_the_environm
     let line = "--notifications-url: \"localhost:4568\" is no URL to call: write http://host:port";
     assert!(exit.stderr.contains(line), "{}", exit.stderr);
     let program = calling("localhost:4568").start();
-    program.wait_for_stderr("note: NOTIFICATIONS_URL: \"localhost:4568\" is no URL to call");
+    program.wait_for_stderr("warning: NOTIFICATIONS_URL: \"localhost:4568\" is no URL to call");
     assert_eq!(program.get(NOTIFICATIONS).status, 200);
 }
 
