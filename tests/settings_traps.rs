@@ -153,6 +153,15 @@ fn t13_a_key_that_is_unset_empty_misspelt_or_not_filled_in_is_never_sent() {
 }
 
 #[test]
+fn t13_a_key_in_quotes_is_noticed() {
+    told_at_start(
+        HONEYCOMB,
+        &[("HONEYCOMB_API_KEY", "\"abcdefghijklmnopqrwxyz\""), NOWHERE],
+        "HONEYCOMB_API_KEY: the key is in quotes, which are sent with it; next: write it without (env files keep quotes)",
+    );
+}
+
+#[test]
 fn t13_a_key_that_is_refused_is_told_by_its_length_and_its_end() {
     let collector =
         Collector::start([Reply::json(401, &json!({ "message": "unknown API key - check your credentials" }))]);

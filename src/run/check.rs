@@ -19,11 +19,10 @@ mod report;
 
 use std::thread;
 
+use super::loaded::Loaded;
 use crate::backends::{Plan, Sink, Switch};
-
 use crate::settings::{Reading, Severity};
 
-use super::loaded::Loaded;
 use probe::{Probe, Specimen};
 use report::{BackendReport, Report, Value, Verdict};
 

@@ -30,6 +30,11 @@ pub(super) fn of_address(sources: &Sources, url: &str, origin: &str, whole: bool
 pub(super) fn of_key(sources: &Sources, headers: &[(String, String)], origin: &str, service: &str) {
     let value = |name: &str| headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str());
     let Some(key) = value(TEAM) else { return };
+    if key.starts_with(['"', '\'']) {
+        sources.warn(format!(
+            "{origin}: the key is in quotes, which are sent with it; next: write it without (env files keep quotes)"
+        ));
+    }
     match (is_classic(key), value(DATASET)) {
         (true, None) => sources.warn(format!(
             "{origin}: the key {} is a Classic key, which needs a dataset; next: set HONEYCOMB_DATASET, or dataset in [honeycomb]",

@@ -63,6 +63,10 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
     let variables = ["OTEL_BSP_SCHEDULE_DELAY", "OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"];
     let limits = batch_limits(table, variables, LIMITS)?;
 
+    // It is given away whether it is used or not.
+    if let Some(key) = &key {
+        findings::of_key_in_file(sources, key);
+    }
     let mut plan = Plan::off("honeycomb", &enabled, limits);
     plan.dialect = Some(dialect(settings.resource.clone()));
     let whole = traces_endpoint.is_some();
@@ -83,9 +87,6 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
 
     findings::of_address(sources, &url, &url_origin, whole);
     warn_of_protocol(sources);
-    if let Some(key) = &key {
-        findings::of_key_in_file(sources, key);
-    }
     let headers = headers(sources, key.as_ref(), dataset.as_ref(), compression.value == "gzip");
     let has = |name: &str| headers.iter().any(|(header, _)| header == name);
     if findings::is_honeycomb(&url) {
@@ -204,7 +205,7 @@ fn headers(
         if headers.iter().any(|(known, _)| known == name) {
             continue;
         }
-        if setting.value.contains("${") {
+        if is_left_as_written(&setting.value) {
             sources.warn(format!("{}: it holds a variable that was never replaced, and is not sent", setting.origin));
         } else if sendable(setting.value.trim()) {
             headers.push(header(name, setting.value.trim()));
@@ -236,7 +237,7 @@ fn parse_headers(sources: &Sources, variable: &str, text: &str) -> Vec<(String, 
             sources.warn(format!("{variable}: {name} is not sent; that header is the exporter's own"));
         } else if value.is_empty() {
             sources.warn(format!("{variable}: {name} has no value and is not sent; was the variable behind it unset?"));
-        } else if value.contains("${") {
+        } else if is_left_as_written(&value) {
             sources.warn(format!("{variable}: {name} holds a variable that was never replaced, and is not sent"));
         } else if !sendable(&value) {
             sources.warn(format!("{variable}: {name} holds characters that no header can carry, and is not sent"));
@@ -245,6 +246,11 @@ fn parse_headers(sources: &Sources, variable: &str, text: &str) -> Vec<(String, 
         }
     }
     headers
+}
+
+/// `${NAME}` or `$NAME`, which a shell would have replaced, but not in single quotes.
+fn is_left_as_written(value: &str) -> bool {
+    value.contains("${") || value.trim_start().starts_with('$')
 }
 
 fn sendable(value: &str) -> bool {
