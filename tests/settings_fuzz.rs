@@ -1,14 +1,13 @@
 //! Whatever stands in telemetry.toml: never a panic, always either settings that can be put to use or an error with its
 //! place. The mutations are the same in every run; `CRUDDUR_FUZZ_CASES` makes more of them.
+//! `tests/fuzz` has the same property for a fuzzer that watches which code it reaches.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+#[path = "fuzz/property.rs"]
+mod property;
 
-use cruddur::backends;
 use cruddur::run::default_file;
-use cruddur::settings::{Env, Settings, SettingsError, Sources};
 
-/// Not a word of it may come out again.
-const SECRET: &str = "hcaik_01SECRETsecret0123456789";
+use property::{SECRET, holds};
 
 /// Numbers that look random and are the same in every run (SplitMix64).
 struct Numbers(u64);
@@ -103,51 +102,6 @@ fn mutate(text: &mut Vec<u8>, numbers: &mut Numbers) {
             drop(text.splice(start..end, PIECES[numbers.below(PIECES.len())].bytes()));
         }
     }
-}
-
-fn read(content: &[u8]) -> (Result<(), SettingsError>, Vec<String>) {
-    let sources = match Sources::of_content("telemetry.toml".as_ref(), content.to_vec(), Env::default()) {
-        Ok(sources) => sources,
-        Err(error) => return (Err(error), Vec::new()),
-    };
-    let result = Settings::read(&sources, None, "an-instance").and_then(|settings| {
-        let mut said: Vec<String> = sources.take_findings().into_iter().map(|finding| finding.to_string()).collect();
-        for plan in backends::plans(&sources, &settings)? {
-            said.extend(plan.findings.iter().map(ToString::to_string));
-            said.extend([plan.reason, plan.destination]);
-            said.extend(plan.readings.into_iter().map(|reading| reading.shown));
-        }
-        sources.finish()?;
-        Ok(said)
-    });
-    match result {
-        Ok(said) => (Ok(()), said),
-        Err(error) => (Err(error), Vec::new()),
-    }
-}
-
-/// `telemetry.toml:12: ` or `telemetry.toml:12:3: `, within the file.
-fn has_a_place(error: &str, lines: usize) -> bool {
-    let Some(rest) = error.strip_prefix("telemetry.toml:") else { return false };
-    let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    rest[digits..].starts_with(':') && rest[..digits].parse().is_ok_and(|line| (1..=lines + 1).contains(&line))
-}
-
-#[track_caller]
-fn holds(content: &[u8]) -> bool {
-    let shown = || String::from_utf8_lossy(content);
-    let read = catch_unwind(AssertUnwindSafe(|| read(content)));
-    let (result, said) = read.unwrap_or_else(|_| panic!("a panic over:\n{}", shown()));
-    let lines = content.iter().filter(|byte| **byte == b'\n').count() + 1;
-    if let Err(SettingsError(error)) = &result {
-        assert!(has_a_place(error, lines), "no place in {error:?} over:\n{}", shown());
-        assert!(!error.contains(['\n', '\u{1b}']), "{error:?} is no line, over:\n{}", shown());
-    }
-    let error = result.as_ref().err().map(ToString::to_string);
-    for text in said.iter().chain(&error) {
-        assert!(!text.contains("SECRETsecret"), "a secret in {text:?} over:\n{}", shown());
-    }
-    result.is_ok()
 }
 
 #[test]

@@ -1,0 +1,58 @@
+//! What holds for every content of telemetry.toml: no panic, and either settings that can be put to use or an error in one
+//! line with its place; and no secret in anything that is said.
+
+#![allow(unreachable_pub, reason = "`pub` marks what tests may use; a test binary has no other outside")]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use cruddur::backends;
+use cruddur::settings::{Env, Settings, SettingsError, Sources};
+
+/// Not a word of it may come out again.
+pub const SECRET: &str = "hcaik_01SECRETsecret0123456789";
+
+fn read(content: &[u8]) -> (Result<(), SettingsError>, Vec<String>) {
+    let sources = match Sources::of_content("telemetry.toml".as_ref(), content.to_vec(), Env::default()) {
+        Ok(sources) => sources,
+        Err(error) => return (Err(error), Vec::new()),
+    };
+    let result = Settings::read(&sources, None, "an-instance").and_then(|settings| {
+        let mut said: Vec<String> = sources.take_findings().into_iter().map(|finding| finding.to_string()).collect();
+        for plan in backends::plans(&sources, &settings)? {
+            said.extend(plan.findings.iter().map(ToString::to_string));
+            said.extend([plan.reason, plan.destination]);
+            said.extend(plan.readings.into_iter().map(|reading| reading.shown));
+        }
+        sources.finish()?;
+        Ok(said)
+    });
+    match result {
+        Ok(said) => (Ok(()), said),
+        Err(error) => (Err(error), Vec::new()),
+    }
+}
+
+/// `telemetry.toml:12: ` or `telemetry.toml:12:3: `, within the file.
+fn has_a_place(error: &str, lines: usize) -> bool {
+    let Some(rest) = error.strip_prefix("telemetry.toml:") else { return false };
+    let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    rest[digits..].starts_with(':') && rest[..digits].parse().is_ok_and(|line| (1..=lines + 1).contains(&line))
+}
+
+/// Whether it is good; a panic if the promise is broken.
+#[track_caller]
+pub fn holds(content: &[u8]) -> bool {
+    let shown = || String::from_utf8_lossy(content);
+    let read = catch_unwind(AssertUnwindSafe(|| read(content)));
+    let (result, said) = read.unwrap_or_else(|_| panic!("a panic over:\n{}", shown()));
+    let lines = content.iter().filter(|byte| **byte == b'\n').count() + 1;
+    if let Err(SettingsError(error)) = &result {
+        assert!(has_a_place(error, lines), "no place in {error:?} over:\n{}", shown());
+        assert!(!error.contains(['\n', '\u{1b}']), "{error:?} is no line, over:\n{}", shown());
+    }
+    let error = result.as_ref().err().map(ToString::to_string);
+    for text in said.iter().chain(&error) {
+        assert!(!text.contains("SECRETsecret"), "a secret in {text:?} over:\n{}", shown());
+    }
+    result.is_ok()
+}

@@ -1,0 +1,10 @@
+//! Any bytes as telemetry.toml, for a fuzzer that watches which code they reach.
+
+#![no_main]
+
+#[path = "property.rs"]
+mod property;
+
+libfuzzer_sys::fuzz_target!(|content: &[u8]| {
+    property::holds(content);
+});
