@@ -143,3 +143,13 @@ fn what_is_deep_long_or_no_text_is_refused_with_a_place() {
     // What Windows' Notepad puts in front of everything.
     assert!(holds("\u{feff}service_name = \"x\"\r\n".as_bytes()));
 }
+
+#[test]
+fn a_secret_in_the_wrong_place_of_a_line_is_not_repeated() {
+    for line in
+        [format!("{SECRET} = 1"), format!("\"{SECRET}\" = \"x\""), format!("api_key {SECRET}"), format!("[{SECRET}]")]
+    {
+        assert!(!holds(format!("[honeycomb]\n{line}\n").as_bytes()), "{line}");
+        assert!(!holds(format!("{line}\n").as_bytes()), "{line}");
+    }
+}
