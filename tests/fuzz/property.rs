@@ -1,5 +1,5 @@
 //! What holds for every content of telemetry.toml: no panic, and either settings that can be put to use or an error in one
-//! line with its place; and no secret in anything that is said.
+//! line with its place.
 
 #![allow(unreachable_pub, reason = "`pub` marks what tests may use; a test binary has no other outside")]
 
@@ -7,9 +7,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use cruddur::backends;
 use cruddur::settings::{Env, Settings, SettingsError, Sources};
-
-/// Not a word of it may come out again.
-pub const SECRET: &str = "hcaik_01SECRETsecret0123456789";
 
 fn read(content: &[u8]) -> (Result<(), SettingsError>, Vec<String>) {
     let sources = match Sources::of_content("telemetry.toml".as_ref(), content.to_vec(), Env::default()) {
@@ -39,9 +36,9 @@ fn has_a_place(error: &str, lines: usize) -> bool {
     rest[digits..].starts_with(':') && rest[..digits].parse().is_ok_and(|line| (1..=lines + 1).contains(&line))
 }
 
-/// Whether it is good; a panic if the promise is broken.
+/// Whether it is good, and all that is said about it; a panic if the promise is broken.
 #[track_caller]
-pub fn holds(content: &[u8]) -> bool {
+pub fn holds(content: &[u8]) -> (bool, Vec<String>) {
     let shown = || String::from_utf8_lossy(content);
     let read = catch_unwind(AssertUnwindSafe(|| read(content)));
     let (result, said) = read.unwrap_or_else(|_| panic!("a panic over:\n{}", shown()));
@@ -50,9 +47,6 @@ pub fn holds(content: &[u8]) -> bool {
         assert!(has_a_place(error, lines), "no place in {error:?} over:\n{}", shown());
         assert!(!error.contains(['\n', '\u{1b}']), "{error:?} is no line, over:\n{}", shown());
     }
-    let error = result.as_ref().err().map(ToString::to_string);
-    for text in said.iter().chain(&error) {
-        assert!(!text.contains("SECRETsecret"), "a secret in {text:?} over:\n{}", shown());
-    }
-    result.is_ok()
+    let good = result.is_ok();
+    (good, said.into_iter().chain(result.err().map(|error| error.to_string())).collect())
 }
