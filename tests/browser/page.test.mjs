@@ -278,6 +278,22 @@ test("a backend that fails says why and what next, in the strip", async () => {
   });
 });
 
+test("a saved telemetry.toml switches the strip, and a mistake in it is said there", async () => {
+  await withPage({ toml: quiet }, async (page, program) => {
+    const card = page.locator(".backend", { hasText: "xray" });
+    await card.locator(".state", { hasText: "off" }).waitFor();
+    program.save(`${quiet}[xray]\nenabled = true\n`);
+    await card.locator(".state", { hasText: "on" }).waitFor();
+    program.save(`${quiet}[xray]\nenabld = true\n`);
+    await page.locator("#findings .error", { hasText: "telemetry.toml:4:1" }).waitFor();
+    assert.match(await page.locator("#findings").textContent(), /enabld.*enabled/);
+    assert.match(await card.textContent(), /xrayon/, "the settings of before stay in force");
+    program.save(quiet);
+    await card.locator(".state", { hasText: "off" }).waitFor();
+    assert.equal(await page.locator("#findings .error").count(), 0);
+  });
+});
+
 test("whatever a client sends stays text, and the page survives it", async () => {
   const markup = `<img src=x onerror="document.title='hacked'"><script>document.title='hacked'</script>`;
   await withPage({ toml: quiet }, async (page, { url }) => {

@@ -49,5 +49,6 @@ export async function start({ toml = "", env = {} } = {}) {
     }
     rmSync(folder, { recursive: true, force: true });
   };
-  return { url, end };
+  const save = (text) => writeFileSync(join(folder, "telemetry.toml"), text);
+  return { url, save, end };
 }

@@ -21,6 +21,7 @@ export function update(status) {
     }
     cards.get(name).update(status.backends[name]);
   }
+  list(byId("findings"), status.findings);
   byId("requests-count").textContent = `${status.requests} since the start`;
 }
 
@@ -36,8 +37,9 @@ function card(name) {
   const waits = h("span", { class: "waits" });
   const counts = h("span", { class: "counts" });
   const why = h("p", { class: "why" });
+  const findings = h("span", { class: "findings" });
   const element = h("button", { type: "button", class: "backend", onclick: () => choose(name) },
-    h("span", { class: "row" }, h("b", {}, name), state, waits), queue, counts, why);
+    h("span", { class: "row" }, h("b", {}, name), state, waits), queue, counts, why, findings);
   return {
     element,
     update(it) {
@@ -58,11 +60,20 @@ function card(name) {
         counts.replaceChildren(...shown.map(([end, look]) => h("span", { class: look }, h("b", {}, it[end]), ` ${end.replace("_", " ")} `)));
       }
       const problem = failing ? it.last_error?.text : null;
-      set(why, problem ?? (it.state === "on" ? it.endpoint : `${it.reason}`));
+      set(why, problem ?? (it.state === "on" ? it.endpoint : it.reason));
+      list(findings, it.findings);
     },
   };
 }
 
 function set(element, text) {
   if (element.textContent !== text) element.textContent = text;
+}
+
+/** What is remarkable about settings; errors and warnings, and notes for who points at them. */
+function list(element, findings) {
+  const key = JSON.stringify(findings);
+  if (element.dataset.key === key) return;
+  element.dataset.key = key;
+  element.replaceChildren(...findings.map(({ severity, text }) => h("span", { class: `finding ${severity}`, title: text }, `${severity}: ${text}`)));
 }
