@@ -258,6 +258,24 @@ fn a_refusal_is_shown_with_its_answer_and_without_the_key_that_the_answer_repeat
 }
 
 #[test]
+fn a_password_in_the_address_leaves_as_a_header_that_is_shown_without_it() {
+    let said = json!({ "error": "passw0rd of joe:passw0rd is wrong" });
+    let collector = Collector::start([Reply::json(401, &said)]);
+    let url = collector.url().replace("http://", "http://joe:passw0rd@");
+    let program = Program::setup().toml(HONEYCOMB).env("OTEL_EXPORTER_OTLP_ENDPOINT", url).start();
+    program.get(HOME);
+    let shown = delivery(&program, "honeycomb", "refused");
+    let request = &collector.requests()[0];
+    let (_, sent) = request.headers.iter().find(|(name, _)| name == "authorization").expect("it is sent");
+    assert_eq!(shown["exchanges"][0]["head"], head_as_shown(request, sent));
+    let everything = format!("{shown}{}", program.get("/telemetry/status").json());
+    assert!(
+        !everything.contains("passw0rd") && !everything.contains(sent.trim_start_matches("Basic ")),
+        "{everything}"
+    );
+}
+
+#[test]
 fn a_delivery_that_is_tried_again_shows_its_tries_and_what_keeps_it() {
     let collector = Collector::start([Reply::json(503, &json!({}))]);
     let program = with_collector(&collector);
