@@ -106,7 +106,12 @@ fn only_this_machine_is_shown_anything_and_only_when_it_asks_for_itself() {
         "/telemetry/deliveries/x-1",
     ];
     for path in paths {
-        for header in [("Host", "attacker.example:4567"), ("X-Forwarded-For", "203.0.113.7")] {
+        for header in [
+            ("Host", "attacker.example:4567"),
+            ("X-Forwarded-For", "203.0.113.7"),
+            ("X-Real-IP", "203.0.113.7"),
+            ("Via", "1.1 proxy"),
+        ] {
             let answer = Client::connect(program.addr()).request("GET", path, &[header], b"");
             assert_eq!(answer.status, 403, "{path} {header:?}");
         }
