@@ -106,7 +106,12 @@ fn only_this_machine_is_shown_anything_and_only_when_it_asks_for_itself() {
         "/telemetry/deliveries/x-1",
     ];
     for path in paths {
-        for header in [("Host", "attacker.example:4567"), ("X-Forwarded-For", "203.0.113.7")] {
+        for header in [
+            ("Host", "attacker.example:4567"),
+            ("X-Forwarded-For", "203.0.113.7"),
+            ("X-Real-IP", "203.0.113.7"),
+            ("Via", "1.1 proxy"),
+        ] {
             let answer = Client::connect(program.addr()).request("GET", path, &[header], b"");
             assert_eq!(answer.status, 403, "{path} {header:?}");
         }
@@ -255,6 +260,24 @@ fn a_refusal_is_shown_with_its_answer_and_without_the_key_that_the_answer_repeat
     assert_eq!(shown["exchanges"][0]["answer"]["body"]["text"], r#"{"error":"unknown API key ***"}"#);
     assert!(shown["said"].as_str().unwrap().contains("next: "), "{shown:#}");
     assert!(!shown.to_string().contains(KEY));
+}
+
+#[test]
+fn a_password_in_the_address_leaves_as_a_header_that_is_shown_without_it() {
+    let said = json!({ "error": "passw0rd of joe:passw0rd is wrong" });
+    let collector = Collector::start([Reply::json(401, &said)]);
+    let url = collector.url().replace("http://", "http://joe:passw0rd@");
+    let program = Program::setup().toml(HONEYCOMB).env("OTEL_EXPORTER_OTLP_ENDPOINT", url).start();
+    program.get(HOME);
+    let shown = delivery(&program, "honeycomb", "refused");
+    let request = &collector.requests()[0];
+    let (_, sent) = request.headers.iter().find(|(name, _)| name == "authorization").expect("it is sent");
+    assert_eq!(shown["exchanges"][0]["head"], head_as_shown(request, sent));
+    let everything = format!("{shown}{}", program.get("/telemetry/status").json());
+    assert!(
+        !everything.contains("passw0rd") && !everything.contains(sent.trim_start_matches("Basic ")),
+        "{everything}"
+    );
 }
 
 #[test]

@@ -42,6 +42,7 @@ use crate::delivery::Problem;
 use crate::logging::LogLine;
 use crate::wire::aws_credentials::CredentialChain;
 use crate::wire::exchange::{Exchange, Signing};
+use crate::wire::hidden::Hidden;
 use crate::wire::http::{Call, CallError, HttpClient, host_header, shown};
 use crate::wire::sigv4::{Request, Secrets, Signer, X_AMZ_SECURITY_TOKEN};
 
@@ -246,7 +247,8 @@ impl CloudWatchLogs {
         let call = Call { url: &self.url, headers: &headers, body, patience };
         let reply = self.client.post(&call);
         let may_be_shown = |name: &str| name != X_AMZ_SECURITY_TOKEN;
-        let exchange = Exchange::post(&call, reply.as_ref(), may_be_shown, &[secrets.secret_access_key]);
+        let hidden = Hidden::of(&self.url, secrets.session_token).and(secrets.secret_access_key);
+        let exchange = Exchange::post(&call, reply.as_ref(), may_be_shown, &hidden);
         let (canonical_request, string_to_sign) = (signed.canonical_request, signed.string_to_sign);
         self.seen.push(Exchange {
             body: (operation != PUT_LOG_EVENTS).then(|| body.to_vec()),
@@ -256,9 +258,7 @@ impl CloudWatchLogs {
         let reply = reply.map_err(Failed::Call)?;
         let mut answer = Answer::read(&reply, items);
         // Some services repeat what they refuse.
-        for secret in [Some(&credentials.secret_access_key), credentials.session_token.as_ref()].into_iter().flatten() {
-            answer.message = answer.message.replace(secret.as_str(), "***");
-        }
+        answer.message = hidden.without(answer.message);
         let clock_moved = self.clock.learn(reply.date, sent, SystemTime::now());
         if clock_moved {
             log::warn!(

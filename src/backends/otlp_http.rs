@@ -45,6 +45,7 @@ use crate::settings::described_secret;
 use crate::trace::FinishedTrace;
 use crate::trace::span::Attribute;
 use crate::wire::exchange::Exchange;
+use crate::wire::hidden::Hidden;
 use crate::wire::http::{Call, CallError, HttpClient, Reply, shown};
 
 /// `[honeycomb]`.
@@ -57,6 +58,8 @@ struct OtlpHttp {
     /// Where `url` came from: the first thing to look at when it is wrong.
     url_origin: String,
     headers: Vec<(String, String)>,
+    /// What is replaced in all that a server says.
+    hidden: Hidden,
     resource: Vec<Attribute>,
     gzip: bool,
     budget: Option<Duration>,
@@ -75,7 +78,7 @@ impl Backend<FinishedTrace> for OtlpHttp {
     fn deliver(&mut self, payload: &Payload, patience: Option<Duration>, seen: &mut Vec<Exchange>) -> Outcome {
         let call = Call { url: &self.url, headers: &self.headers, body: &payload.bytes, patience };
         let reply = self.client.post(&call);
-        seen.push(Exchange::post(&call, reply.as_ref(), |name| settings::NO_SECRET.contains(&name), &[]));
+        seen.push(Exchange::post(&call, reply.as_ref(), |name| settings::NO_SECRET.contains(&name), &self.hidden));
         match reply {
             Ok(reply) => self.answered(&reply, payload.bytes.len()),
             Err(error) => self.unanswered(&error),
@@ -94,6 +97,12 @@ fn dialect(resource: Vec<Attribute>) -> Dialect {
         encode(&resource, std::slice::from_ref(trace), LARGEST_BODY, false, &mut payloads);
         payloads
     })
+}
+
+/// The secrets in the address and in the headers.
+fn hidden(url: &str, headers: &[(String, String)]) -> Hidden {
+    let secret = headers.iter().filter(|(name, _)| !settings::NO_SECRET.contains(&name.as_str()));
+    Hidden::of(url, secret.map(|(_, value)| value.as_str()))
 }
 
 impl OtlpHttp {
@@ -219,15 +228,9 @@ impl OtlpHttp {
         self.readable(&String::from_utf8_lossy(body))
     }
 
-    /// A text as one short line without secrets: some servers repeat the key that they refuse. Words too short to be a key
-    /// stay readable.
+    /// A text as one short line without secrets: some servers repeat the key that they refuse.
     fn readable(&self, text: &str) -> String {
-        let mut text = text.trim().to_owned();
-        let secrets = self.headers.iter().filter(|(name, _)| !settings::NO_SECRET.contains(&name.as_str()));
-        for word in secrets.flat_map(|(_, value)| value.split([' ', ',', ';', '='])).filter(|word| word.len() >= 8) {
-            text = text.replace(word, "***");
-        }
-        one_line(&text)
+        one_line(&self.hidden.without(text.trim().to_owned()))
     }
 
     /// How long the key is, and its last four characters if it can spare them.

@@ -142,7 +142,7 @@ impl<'r> Head<'r> {
         let name = self.server().map_or("", |(name, _)| name);
         let asks_for_us = name.eq_ignore_ascii_case("localhost")
             || name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback());
-        from_here && !self.is_forwarded && asks_for_us
+        from_here && !self.is_forwarded && self.via.is_empty() && asks_for_us
     }
 
     /// The query without the values of signatures and keys.
@@ -178,6 +178,8 @@ impl<'r> Head<'r> {
                 self.trace.x_amzn_trace_id.get_or_insert(value);
             }
             9 if is("forwarded") => self.read_forwarded(value),
+            // It says nothing that is used here, but only proxies write it.
+            9 if is("x-real-ip") => self.is_forwarded = true,
             15 if is("x-forwarded-for") => {
                 self.is_forwarded = true;
                 self.forwarded_for = self.forwarded_for.or_else(|| address(first(value)));

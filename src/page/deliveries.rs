@@ -86,8 +86,7 @@ struct AnswerJson {
 impl List {
     pub(super) fn of(pipeline: &Pipeline) -> Self {
         let of_lane = |lane: &Lane| {
-            let deliveries = lane.ledger.deliveries.newest_first();
-            (lane.name, deliveries.iter().map(|delivery| Summary::of(lane, delivery)).collect())
+            (lane.name, lane.ledger.deliveries.newest_first(|delivery| Some(Summary::of(lane, delivery))))
         };
         Self { deliveries: pipeline.lanes().iter().map(of_lane).collect() }
     }
@@ -118,8 +117,7 @@ pub(super) fn of_trace(pipeline: &Pipeline, trace: TraceId) -> Vec<Summary> {
     let lanes = pipeline.lanes().iter();
     let carries = |delivery: &Delivery| delivery.payload.traces.contains(&trace);
     let of_lane = |lane: &Lane| {
-        let deliveries = lane.ledger.deliveries.newest_first();
-        deliveries.iter().filter(|it| carries(it)).map(|it| Summary::of(lane, it)).collect::<Vec<_>>()
+        lane.ledger.deliveries.newest_first(|delivery| carries(delivery).then(|| Summary::of(lane, delivery)))
     };
     lanes.flat_map(of_lane).collect()
 }

@@ -12,6 +12,7 @@
 //! {"resourceSpans":[...
 //! ```
 
+use super::hidden::{Hidden, basic_authorization};
 use super::http::{Call, CallError, Reply, host_header};
 
 /// What left, and what came back.
@@ -61,33 +62,35 @@ impl Exchange {
         Self { to, ..Self::default() }
     }
 
-    /// A POST. Values of headers that `may_be_shown` does not name are replaced, also where the answer repeats them; so
-    /// are `secrets` that have no header, and what a URL has behind its question mark.
+    /// A POST. Values of headers that `may_be_shown` does not name are replaced, and what a URL has behind its question
+    /// mark; so is all that is `hidden` where the answer repeats it.
     #[must_use]
     pub fn post(
         call: &Call<'_>,
         reply: Result<&Reply, &CallError>,
         may_be_shown: impl Fn(&str) -> bool,
-        secrets: &[&str],
+        hidden: &Hidden,
     ) -> Self {
         let target = call.url.parse::<ureq::http::Uri>().unwrap_or_default();
         let query = target.query().map_or_else(String::new, |query| format!("?{}", not_shown(query)));
         // In the order in which ureq writes them.
         let mut head = format!("POST {}{query} HTTP/1.1\r\ncontent-length: {}\r\n", target.path(), call.body.len());
         head.push_str(&format!("host: {}\r\n", host_header(call.url)));
-        let mut secrets: Vec<&str> = secrets.iter().copied().chain(target.query()).collect();
+        let has_authorization = call.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+        if let Some(made) = basic_authorization(call.url).filter(|_| !has_authorization) {
+            head.push_str(&format!("authorization: {}\r\n", not_shown(&made)));
+        }
         for (name, value) in call.headers {
             if may_be_shown(name) {
                 head.push_str(&format!("{name}: {value}\r\n"));
             } else {
                 head.push_str(&format!("{name}: {}\r\n", not_shown(value)));
-                secrets.extend(value.split([' ', ',', ';', '=']).filter(|word| word.len() >= SHORTEST_SECRET));
             }
         }
         head.push_str("\r\n");
         let answer = match reply {
-            Ok(reply) => Ok(Answered::of(reply, &secrets)),
-            Err(error) => Err(without(error.to_string(), &secrets)),
+            Ok(reply) => Ok(Answered::of(reply, hidden)),
+            Err(error) => Err(hidden.without(error.to_string())),
         };
         Self { to: super::http::shown(call.url), head, body: None, signing: None, answer: Some(answer) }
     }
@@ -106,28 +109,24 @@ impl Exchange {
 }
 
 impl Answered {
-    fn of(reply: &Reply, secrets: &[&str]) -> Self {
-        let kept = &reply.body[..reply.body.len().min(LONGEST_ANSWER)];
-        let body = match std::str::from_utf8(kept) {
-            Ok(text) => without(text.to_owned(), secrets).into_bytes(),
-            Err(_) if secrets.is_empty() => kept.to_vec(),
-            // Whatever it is, it may hold one of them.
-            Err(_) => without(String::from_utf8_lossy(kept).into_owned(), secrets).into_bytes(),
+    fn of(reply: &Reply, hidden: &Hidden) -> Self {
+        // Cut only after secrets were looked for: half of one would not be found. And what is no text may hold one too.
+        let mut body = match std::str::from_utf8(&reply.body) {
+            Err(_) if hidden.is_empty() => reply.body.clone(),
+            _ => hidden.without(String::from_utf8_lossy(&reply.body).into_owned()).into_bytes(),
         };
-        let head = without(reply.head.clone(), secrets);
+        if body.len() > LONGEST_ANSWER {
+            let begins_letter = |at: &usize| body[*at] & 0xc0 != 0x80;
+            let end = (LONGEST_ANSWER - 3..=LONGEST_ANSWER).rev().find(begins_letter).unwrap_or(LONGEST_ANSWER);
+            body.truncate(end);
+        }
+        let head = hidden.without(reply.head.clone());
         Self { status: reply.status, head, body, body_size: reply.body.len() }
     }
 }
 
-/// Shorter words than this in a header are no keys, and would be found everywhere.
-const SHORTEST_SECRET: usize = 4;
-
 fn not_shown(secret: &str) -> String {
     format!("({} characters, not shown)", secret.chars().count())
-}
-
-fn without(text: String, secrets: &[&str]) -> String {
-    secrets.iter().fold(text, |text, secret| if text.contains(secret) { text.replace(secret, "***") } else { text })
 }
 
 #[cfg(test)]
@@ -139,7 +138,8 @@ mod tests {
         let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let url = "https://me:password@host:4318/v1/traces?sig=signature";
         let call = Call { url, headers: &headers, body: b"{}", patience: None };
-        Exchange::post(&call, reply, |name| name == "content-type", &["hidden-key"])
+        let hidden = Hidden::of(url, ["Bearer s3cr3t-and-long"]).and("hidden-key");
+        Exchange::post(&call, reply, |name| name == "content-type", &hidden)
     }
 
     #[test]
@@ -152,6 +152,13 @@ mod tests {
         );
         assert_eq!(exchange.to, "https://host:4318/v1/traces");
         assert_eq!(exchange.answer, Some(Err("no answer in time".to_owned())));
+    }
+
+    #[test]
+    fn a_user_in_the_url_leaves_as_a_header_and_is_shown_as_one() {
+        let call = Call { url: "http://joe:passw0rd@host/x", headers: &[], body: b"", patience: None };
+        let exchange = Exchange::post(&call, Err(&CallError::Timeout), |_| true, &Hidden::default());
+        assert!(exchange.head.contains("\r\nhost: host\r\nauthorization: (22 characters, not shown)\r\n"));
     }
 
     #[test]
@@ -171,5 +178,13 @@ mod tests {
         let Some(Ok(answer)) = exchange(Ok(&binary)).answer else { panic!("no answer") };
         assert!(!String::from_utf8_lossy(&answer.body).contains("s3cr3t"));
         assert!(answer.body.len() < answer.body_size);
+        let straddling = [vec![b'x'; LONGEST_ANSWER - 10], b"s3cr3t-and-long".to_vec()].concat();
+        let Some(Ok(answer)) = exchange(Ok(&Reply { body: straddling, ..Reply::default() })).answer else { panic!() };
+        assert!(answer.body.ends_with(b"x***"));
+        let letters = Reply { body: "xé".repeat(20_000).into_bytes(), ..Reply::default() };
+        let Some(Ok(answer)) = exchange(Ok(&letters)).answer else { panic!() };
+        assert!(
+            answer.body.len() > LONGEST_ANSWER - 4 && std::str::from_utf8(&answer.body).unwrap().starts_with("xéxé")
+        );
     }
 }

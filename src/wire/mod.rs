@@ -2,6 +2,7 @@
 
 pub mod aws_credentials;
 pub mod exchange;
+pub mod hidden;
 pub mod http;
 pub mod retry;
 pub mod sigv4;

@@ -2,10 +2,12 @@
 // loopback receivers got. `UPDATE_GOLDEN=1` takes the README's picture anew.
 
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { copyFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { promisify } from "node:util";
 
 import { chromium } from "playwright-core";
 
@@ -14,6 +16,8 @@ import * as receivers from "./receivers.mjs";
 
 const KEY = "a-key-that-nobody-else-may-ever-see-0123456789";
 const SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+const QUERY = "api-key=in-the-query";
+const TOKEN = "IQoJb3JpZ2luX2VjEXAMPLETOKEN==";
 const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 
 /** What Chromium writes on the console about answers that a test asks for: a status, or a server that it has ended. */
@@ -51,6 +55,7 @@ const quiet = "[console]\nenabled = false\n";
 const press = (page, name) => page.locator("#cruddur").getByRole("button", { name, exact: true }).click();
 const requests = (page) => page.locator("#request-list .request");
 const waterfall = (page) => page.locator('#waterfall [role="row"]');
+const run = promisify(execFile);
 const sha256 = (bytes) => createHash("sha256").update(bytes).digest("hex");
 const json = async (url) => (await fetch(url)).json();
 
@@ -192,8 +197,8 @@ test("the bytes that are shown are the bytes that three receivers got", async ()
   const [otlp, cloudwatch, xray] = [await receivers.otlp(), await receivers.cloudwatch(), await receivers.xray()];
   const toml = ["honeycomb", "xray", "cloudwatch"].map((name) => `[${name}]\nenabled = true\nschedule_delay = 100\n`).join("");
   const env = {
-    OTEL_EXPORTER_OTLP_ENDPOINT: otlp.url, HONEYCOMB_API_KEY: KEY, AWS_XRAY_DAEMON_ADDRESS: xray.address, AWS_REGION: "us-east-1",
-    AWS_ENDPOINT_URL_CLOUDWATCH_LOGS: cloudwatch.url, AWS_ACCESS_KEY_ID: "AKIAIOSFODNN7EXAMPLE", AWS_SECRET_ACCESS_KEY: SECRET, AWS_EC2_METADATA_DISABLED: "true",
+    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: `${otlp.url}/v1/traces?${QUERY}`, HONEYCOMB_API_KEY: KEY, AWS_XRAY_DAEMON_ADDRESS: xray.address, AWS_REGION: "us-east-1",
+    AWS_ENDPOINT_URL_CLOUDWATCH_LOGS: cloudwatch.url, AWS_ACCESS_KEY_ID: "AKIAIOSFODNN7EXAMPLE", AWS_SECRET_ACCESS_KEY: SECRET, AWS_SESSION_TOKEN: TOKEN, AWS_EC2_METADATA_DISABLED: "true",
   };
   try {
     await withPage({ toml, env }, async (page) => {
@@ -216,12 +221,19 @@ test("the bytes that are shown are the bytes that three receivers got", async ()
         assert.equal(sha256(bytes), sha256(text), "and in hex");
         await page.getByRole("button", { name: "as text" }).click();
         const everything = await page.content();
-        assert.ok(!everything.includes(KEY) && !everything.includes(SECRET));
+        for (const secret of [KEY, SECRET, TOKEN, QUERY]) assert.ok(!everything.includes(secret));
         // Copies work in a shell: without its secret, which is a variable.
         const copyAs = { honeycomb: "copy as curl", xray: "copy as nc", cloudwatch: "copy as curl" }[backend];
         await page.getByRole("button", { name: copyAs }).click();
         const copied = await page.evaluate(() => navigator.clipboard.readText());
-        assert.ok(copied.startsWith("printf '%s' '{") && copied.includes({ honeycomb: '$HONEYCOMB_API_KEY"', xray: `nc -u -w1 127.0.0.1`, cloudwatch: "--aws-sigv4 aws:amz:us-east-1:logs" }[backend]), copied);
+        assert.ok(copied.startsWith("printf '%s' '{") && copied.includes({ honeycomb: '"?$QUERY"', xray: `nc -u -w1 127.0.0.1`, cloudwatch: "--aws-sigv4 aws:amz:us-east-1:logs" }[backend]), copied);
+        // Without nc, as a datagram too large for it is copied.
+        const before = receiver.received.length;
+        await run("bash", ["-c", backend === "xray" ? copied.replace(/nc .*/, `dd bs=65535 iflag=fullblock status=none > /dev/udp/${xray.address.replace(":", "/")}`) : copied], { env: { ...env, QUERY, PATH: process.env.PATH } });
+        while (receiver.received.length === before) await new Promise((done) => setTimeout(done, 20));
+        assert.equal(sha256(receiver.received.at(-1).body), sha256(text), "the copy sends the same bytes");
+        if (backend === "honeycomb") assert.equal(receiver.received.at(-1).headers["x-honeycomb-team"], KEY);
+        if (backend === "cloudwatch") assert.match(receiver.received.at(-1).headers.authorization, /x-amz-security-token/);
         if (backend === "honeycomb") {
           const download = page.waitForEvent("download");
           await page.getByRole("button", { name: "save as OTLP JSON file" }).click();
@@ -264,6 +276,69 @@ test("two processes make one trace, and the page of either shows its part", asyn
   } finally {
     await callee.end();
   }
+});
+
+test("a trace that waits for its batch is said to wait, and a backend that is on is not said to be off", async () => {
+  const otlp = await receivers.otlp();
+  try {
+    const toml = `${quiet}[honeycomb]\nenabled = true\nschedule_delay = 60000\n`;
+    await withPage({ toml, env: { OTEL_EXPORTER_OTLP_ENDPOINT: otlp.url, HONEYCOMB_API_KEY: KEY } }, async (page) => {
+      await press(page, "Home");
+      await page.locator("#waterfall .decisions", { hasText: "waits for its batch" }).waitFor();
+      await page.keyboard.press("d");
+      await page.reload();
+      await page.locator(".backend").first().waitFor();
+      const notes = page.locator("#dialects section p");
+      await page.waitForFunction(() => document.querySelectorAll("#dialects section p")[1]?.textContent.includes("is off"));
+      assert.doesNotMatch(await notes.first().textContent(), /is off/);
+    });
+  } finally {
+    otlp.close();
+  }
+});
+
+test("what is looked at stays, whatever else comes", async () => {
+  const otlp = await receivers.otlp();
+  try {
+    const toml = `${quiet}[honeycomb]\nenabled = true\nschedule_delay = 50\n`;
+    await withPage({ toml, env: { OTEL_EXPORTER_OTLP_ENDPOINT: otlp.url, HONEYCOMB_API_KEY: KEY } }, async (page, { url }) => {
+      const more = async (count) => {
+        for (let i = 0; i < count; i++) await fetch(`${url}/api/activities/notifications`);
+        const { last_request } = await json(`${url}/telemetry/status`);
+        await page.waitForFunction((text) => document.querySelector("#requests-count").textContent.startsWith(text), String(last_request));
+      };
+      const focused = () => page.evaluate(() => document.activeElement.textContent);
+      await press(page, "Home");
+      await page.locator("#waterfall .decisions button").waitFor();
+      await requests(page).first().focus();
+      const row = await focused();
+      await more(1);
+      await requests(page).nth(1).waitFor();
+      assert.equal(await focused(), row);
+      await page.locator("#waterfall .decisions button").click();
+      await page.locator("#deliveries pre.payload").waitFor();
+      await page.getByRole("button", { name: "copy as curl" }).dblclick();
+      await page.getByRole("button", { name: "copied" }).waitFor({ state: "detached" });
+      await page.getByRole("button", { name: "copy as curl" }).focus();
+      await more(1);
+      await page.locator("#deliveries .sent").nth(1).waitFor();
+      assert.equal(await focused(), "copy as curl");
+      await page.keyboard.press("w");
+      await page.locator("#pause").click();
+      await more(201);
+      assert.equal(await waterfall(page).count(), 3);
+    });
+  } finally {
+    otlp.close();
+  }
+});
+
+test("an address that names no trace does no harm", async () => {
+  await withPage({ toml: quiet }, async (page, { url }) => {
+    await page.goto(`${url}/#trace=../status&tab=nothing`);
+    await page.reload();
+    await page.locator(".backend").first().waitFor();
+  });
 });
 
 test("a backend that fails says why and what next, in the strip", async () => {

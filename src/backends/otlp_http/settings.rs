@@ -119,6 +119,7 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
     }
     plan.switch = Switch::On(Sink::Traces(Box::new(OtlpHttp {
         client,
+        hidden: super::hidden(&url, &headers),
         url,
         url_origin,
         headers,

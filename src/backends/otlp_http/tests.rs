@@ -30,11 +30,14 @@ fn plan(toml: &str, env: Env) -> (Plan, Vec<String>) {
 const ON: &str = "[honeycomb]\nenabled = true\n";
 
 fn client(headers: &[(&str, &str)]) -> OtlpHttp {
+    let url = "https://user:hunter2@api.honeycomb.io/v1/traces".to_owned();
+    let headers: Vec<_> = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     OtlpHttp {
         client: HttpClient::new("https://c", &Default::default()).unwrap(),
-        url: "https://user:hunter2@api.honeycomb.io/v1/traces".to_owned(),
+        hidden: hidden(&url, &headers),
+        url,
         url_origin: "OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(),
-        headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        headers,
         resource: sample::resource(),
         gzip: false,
         budget: None,

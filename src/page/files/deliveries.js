@@ -5,12 +5,20 @@ import { inOrder } from "./pipeline.js";
 import { ask } from "./server.js";
 
 const HEX_AT_ONCE = 16 * 1024;
+/** What every nc takes from a pipe at once, and so sends as one datagram. */
+const LARGEST_FOR_NC = 8192;
+/** Where programs look for what is not shown. */
+const VARIABLES = { "x-honeycomb-team": "HONEYCOMB_API_KEY", "x-amz-security-token": "AWS_SESSION_TOKEN" };
 
 let choose = {};
 let backend = null;
 let list = {};
 let asHex = false;
+/** The parts of the panel, and what they were made for; each is made again only when that has changed. */
+let parts = null;
+let listedFor = null;
 let shownFor = null;
+let shownSummary = null;
 
 export function start(chosen) {
   choose = chosen;
@@ -18,14 +26,12 @@ export function start(chosen) {
 
 export function chooseBackend(name) {
   backend = name;
-  shownFor = null;
   const newest = list[name]?.[0];
   if (newest) choose.chooseDelivery(newest.id);
 }
 
 export async function refresh() {
   list = (await ask("/telemetry/deliveries")).deliveries;
-  shownFor = null;
 }
 
 export async function show(chosen) {
@@ -34,23 +40,38 @@ export async function show(chosen) {
   backend = names.includes(backend) ? backend : names.find((name) => list[name].length > 0) ?? names[0];
   const shown = list[backend] ?? [];
   const id = chosen.delivery ?? shown[0]?.id;
-  const summary = shown.find((it) => it.id === id);
-  const key = JSON.stringify([backend, id, summary, shown.length, shown[0]?.id, chosen.trace, asHex]);
+  listed(names, shown, id);
+  // One that has made room for others stays on view.
+  const summary = shown.find((it) => it.id === id) ?? (shownSummary?.id === id ? shownSummary : undefined);
+  const key = JSON.stringify([id, summary, chosen.trace, asHex]);
   if (shownFor === key) return;
   shownFor = key;
   const delivery = id ? await ask(`/telemetry/deliveries/${encodeURIComponent(id)}`).catch((error) => ({ gone: error.message })) : null;
   const body = delivery?.payload ? await whole(delivery) : null;
   if (shownFor !== key) return;
-  const panel = byId("deliveries");
-  const scrolled = panel.querySelector("ol")?.scrollTop ?? 0;
-  panel.replaceChildren(
-    h("nav", { class: "row", "aria-label": "Backends" }, names.map((name) =>
-      h("button", { type: "button", "aria-pressed": name === backend, onclick: () => pick(name) }, `${name} (${list[name].length})`))),
-    h("div", { class: "deliveries" },
-      shown.length === 0 ? h("p", { class: "empty" }, "Nothing has left for this backend. The strip above says whether it is on, and how to turn it on.") : h("ol", {}, shown.map((it) => row(it, it.id === id))),
-      delivery === null ? h("div") : delivery.gone ? h("p", { class: "empty" }, delivery.gone) : h("div", { class: "delivery" }, content(delivery, body, chosen))));
-  const ol = panel.querySelector("ol");
-  if (ol) ol.scrollTop = scrolled;
+  shownSummary = summary;
+  if (delivery?.gone && summary) shownFor = null;
+  parts.delivery.replaceChildren(...(delivery === null ? [] : delivery.gone ? [h("p", { class: "empty" }, delivery.gone)] : [h("div", {}, content(delivery, body, chosen))]));
+}
+
+/** The backends and the deliveries of one of them; the keyboard stays where it is. */
+function listed(names, shown, id) {
+  if (!parts) {
+    parts = { names: h("nav", { class: "row", "aria-label": "Backends" }), list: h("ol"), delivery: h("div", { class: "delivery" }) };
+    byId("deliveries").append(parts.names, h("div", { class: "deliveries" }, parts.list, parts.delivery));
+  }
+  const key = JSON.stringify([backend, id, shown, names.map((name) => list[name].length)]);
+  if (listedFor === key) return;
+  listedFor = key;
+  const focused = document.activeElement?.dataset.key;
+  const scrolled = parts.list.scrollTop;
+  parts.names.replaceChildren(...names.map((name) =>
+    h("button", { type: "button", "data-key": name, "aria-pressed": name === backend, onclick: () => pick(name) }, `${name} (${list[name].length})`)));
+  parts.list.replaceChildren(...(shown.length === 0
+    ? [h("li", { class: "empty" }, "Nothing has left for this backend. The strip above says whether it is on, and how to turn it on.")]
+    : shown.map((it) => row(it, it.id === id))));
+  parts.list.scrollTop = scrolled;
+  if (focused) [...byId("deliveries").querySelectorAll("[data-key]")].find((it) => it.dataset.key === focused)?.focus({ preventScroll: true });
 }
 
 function pick(name) {
@@ -59,7 +80,7 @@ function pick(name) {
 }
 
 function row(it, isChosen) {
-  return h("li", {}, h("button", { type: "button", "aria-current": isChosen, class: `sent ${it.end.split(" ")[0]}`, onclick: () => choose.chooseDelivery(it.id) },
+  return h("li", {}, h("button", { type: "button", "data-key": it.id, "aria-current": isChosen, class: `sent ${it.end.split(" ")[0]}`, onclick: () => choose.chooseDelivery(it.id) },
     h("b", {}, `#${it.number}`), " ", it.end, it.status ? ` ${it.status}` : "", h("br"),
     h("small", {}, `${clock(it.at)} · ${it.items} ${it.items === 1 ? "item" : "items"} · ${size(it.bytes)}${it.tries > 1 ? ` · ${it.tries} tries` : ""}`)));
 }
@@ -152,7 +173,7 @@ function copies(it, call, { bytes, text }) {
   const found = [];
   const add = (name, make) => found.push(h("button", { type: "button", onclick: (event) => copy(make(), event.target) }, `copy ${name}`));
   if (call?.head) add("as curl", () => curl(call, it, text));
-  if (call?.to.startsWith("udp ")) add("as nc", () => `printf '%s' ${quoted(text)} | nc -u -w1 ${call.to.slice(4).replace(/:(\d+)$/, " $1")}`);
+  if (call?.to.startsWith("udp ")) add(bytes.length > LARGEST_FOR_NC ? "for bash" : "as nc", () => datagram(call.to.slice(4), bytes.length, text));
   if (text !== null) add("the body", () => text);
   const isOtlp = text?.startsWith('{"resourceSpans"');
   const name = isOtlp ? `otlp-${it.number}.json` : `${it.backend}-${it.number}.bin`;
@@ -164,16 +185,24 @@ function copies(it, call, { bytes, text }) {
   return found;
 }
 
+function datagram(address, size, text) {
+  const at = address.lastIndexOf(":");
+  const [host, port] = [address.slice(0, at).replace(/[[\]]/g, ""), address.slice(at + 1)];
+  const send = size > LARGEST_FOR_NC ? `dd bs=65535 iflag=fullblock status=none > /dev/udp/${host}/${port}` : `nc -u -w1 ${host} ${port}`;
+  return `printf '%s' ${quoted(text)} | ${send}`;
+}
+
 /** Secrets become variables; a signature is made anew, because an old one is worth nothing. */
 function curl(call, it, text) {
   const headers = call.head.trimEnd().split("\r\n").slice(1).map((line) => line.split(/: (.*)/s));
   const isSigned = call.canonical_request !== null;
   const region = call.string_to_sign?.split("\n")[2]?.split("/")[1];
-  const made = ["content-length", "host", ...(isSigned ? ["authorization", "x-amz-date", "x-amz-security-token"] : [])];
+  const made = ["content-length", "host", ...(isSigned ? ["authorization", "x-amz-date"] : [])];
+  const query = call.head.split(" ")[1].includes("?") ? `"?$QUERY"` : "";
   const options = headers.filter(([name]) => !made.includes(name) && name !== "content-encoding").map(([name, value]) =>
-    value?.endsWith(", not shown)") ? `-H "${name}: $${name === "x-honeycomb-team" ? "HONEYCOMB_API_KEY" : name.toUpperCase().replace(/\W/g, "_")}"` : `-H ${quoted(`${name}: ${value}`)}`);
+    value?.endsWith(", not shown)") ? `-H "${name}: $${VARIABLES[name] ?? name.toUpperCase().replace(/\W/g, "_")}"` : `-H ${quoted(`${name}: ${value}`)}`);
   if (isSigned) options.push(`--aws-sigv4 aws:amz:${region}:logs --user "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY"`);
-  return [`printf '%s' ${quoted(text ?? "")} | curl -i ${quoted(call.to)}`, ...options, "--data-binary @-"].join(" \\\n  ");
+  return [`printf '%s' ${quoted(text ?? "")} | curl -i ${quoted(call.to)}${query}`, ...options, "--data-binary @-"].join(" \\\n  ");
 }
 
 /** For a shell: in single quotes, with those inside taken out. */

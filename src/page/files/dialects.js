@@ -21,7 +21,8 @@ function light(panel, facts) {
 
 export function show(trace, chosen, backends) {
   const panel = byId("dialects");
-  const key = JSON.stringify([trace?.trace_id, trace?.requests.length, chosen.span]);
+  const states = Object.values(backends).map((backend) => backend.state);
+  const key = JSON.stringify([trace?.trace_id, trace?.requests.length, chosen.span, states]);
   if (shownFor === key) return;
   shownFor = key;
   if (!trace) return panel.replaceChildren(h("p", { class: "empty" }, "Choose a request first: its spans are shown here as OTLP, as an X-Ray document and as CloudWatch events."));
@@ -31,7 +32,7 @@ export function show(trace, chosen, backends) {
     spans.map((it) => h("option", { value: it.span.span_id, selected: it.span === span }, `${short(it.span.name, 80)} (${it.span.span_id})`)));
   const said = (name, found) => {
     const state = backends[name]?.state;
-    const sent = state === "on" ? "" : ` This backend is ${state ?? "off"}: it is what would be sent.`;
+    const sent = state === undefined || state === "on" ? "" : ` This backend is ${state}: it is what would be sent.`;
     return h("p", {}, found + sent);
   };
   panel.replaceChildren(

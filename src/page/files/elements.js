@@ -63,7 +63,7 @@ export async function copy(text, from) {
     document.execCommand("copy");
     area.remove();
   }
-  const before = from.textContent;
+  from.dataset.text ??= from.textContent;
   from.textContent = "copied";
-  setTimeout(() => (from.textContent = before), 1000);
+  setTimeout(() => (from.textContent = from.dataset.text), 1000);
 }

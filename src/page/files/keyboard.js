@@ -15,7 +15,11 @@ export function start({ chooseTab, requests, waterfall }) {
     ["p", "pause the list, or go on", () => byId("pause").click()],
     ["w", "waterfall; arrow keys walk through it and fold it", () => [chooseTab("waterfall"), waterfall.focus()]],
     ["d", "three dialects; tab walks through their fields", () => chooseTab("dialects")],
-    ["b", "deliveries, byte for byte", () => [chooseTab("deliveries"), byId("deliveries").querySelector("[aria-current=true],button")?.focus()]],
+    ["b", "deliveries, byte for byte", () => {
+      chooseTab("deliveries");
+      const panel = byId("deliveries");
+      (panel.querySelector("[aria-current=true]") ?? panel.querySelector("button"))?.focus();
+    }],
     ...PLACES.map(([text, key, go]) => [key, `Cruddur: ${text.toLowerCase()}`, go]),
     ["c", "Cruddur: write a crud", () => byId("crud-text").focus()],
     ["s", "Cruddur: search", () => byId("search-term").focus()],

@@ -65,7 +65,8 @@ async function poll() {
   const before = lastRequest;
   try {
     const status = await ask("/telemetry/status");
-    if (status.started_at !== startedAt) await restarted(status);
+    if (status.started_at !== startedAt) restarted(status);
+    backends = status.backends;
     pipeline.update(status);
     const changed = JSON.stringify(Object.values(status.backends).map((backend) => backend.deliveries_changed));
     if (status.last_request !== lastRequest && !requests.paused()) {
@@ -75,24 +76,26 @@ async function poll() {
       if (list.traces.some((request) => request.trace_id === chosen.trace)) await refreshTrace();
       if (chosen.trace === null && list.traces.length > 0) chooseTrace(list.traces[0].trace_id);
     }
-    backends = status.backends;
     if (changed !== deliveriesChanged) {
       deliveriesChanged = changed;
       await deliveries.refresh();
       await refreshTrace();
     }
+    // What waits has perhaps left, or the other way round.
+    show();
     say("");
   } catch (error) {
-    say(error instanceof TypeError ? "the server does not answer; is cruddur still running?" : error.message);
+    say(error.message);
   }
   eager = lastRequest === before ? Math.max(0, eager - 1) : 0;
   isPolling = false;
   if (!document.hidden) timer = setTimeout(poll, eager > 0 ? SOON : EVERY);
 }
 
-async function restarted(status) {
+function restarted(status) {
   startedAt = status.started_at;
   lastRequest = 0;
+  deliveriesChanged = "";
   requests.clear();
   byId("about").textContent = `${status.service_name} · version ${status.version} · up since ${new Date(startedAt).toLocaleString()}`;
 }
@@ -104,7 +107,7 @@ async function refreshTrace() {
     const found = await ask(`/telemetry/traces/${id}`);
     if (chosen.trace === id) trace = found;
   } catch {
-    trace = chosen.trace === id ? null : trace;
+    // It has not come yet, or made room for others: what is on view stays.
   }
   show();
 }
@@ -119,7 +122,8 @@ function show() {
   if (chosen.tab === "dialects") dialects.show(trace, chosen, backends);
   if (chosen.tab === "deliveries") deliveries.show(chosen);
   const address = new URLSearchParams(Object.entries(chosen).filter(([, value]) => value !== null));
-  history.replaceState(null, "", `#${address}`);
+  // Browsers refuse to write the address too often.
+  if (location.hash !== `#${address}`) history.replaceState(null, "", `#${address}`);
 }
 
 function say(trouble) {
@@ -132,6 +136,7 @@ function remembered() {
   const address = new URLSearchParams(location.hash.slice(1));
   for (const key of Object.keys(chosen)) chosen[key] = address.get(key) ?? chosen[key];
   if (!TABS.includes(chosen.tab)) chosen.tab = "waterfall";
+  if (!/^[0-9a-f]{32}$/.test(chosen.trace)) chosen.trace = null;
 }
 
 remembered();

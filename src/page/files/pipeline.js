@@ -53,11 +53,12 @@ function card(name) {
       const flush = it.next_flush_ms === null ? "" : `, leaves in ${(it.next_flush_ms / 1000).toFixed(1)} s`;
       const flight = it.in_flight > 0 ? `, ${it.in_flight} on their way` : "";
       set(waits, it.state === "on" ? `${it.queued} of ${it.queue_capacity} ${it.unit} wait${flush}${flight}` : "");
-      const key = JSON.stringify(ENDS.map(([end]) => it[end]));
+      const key = JSON.stringify([it.deliveries, ENDS.map(([end]) => it[end])]);
       if (counts.dataset.key !== key) {
         counts.dataset.key = key;
         const shown = ENDS.filter(([end]) => it[end] > 0 || (end === "delivered" && it.state === "on"));
-        counts.replaceChildren(...shown.map(([end, look]) => h("span", { class: look }, h("b", {}, it[end]), ` ${end.replace("_", " ")} `)));
+        const batches = it.state === "on" ? h("span", { class: "dim" }, h("b", {}, it.deliveries), it.deliveries === 1 ? " batch" : " batches") : null;
+        counts.replaceChildren(...shown.map(([end, look]) => h("span", { class: look }, h("b", {}, it[end]), ` ${end.replace("_", " ")} `)), ...(batches ? [batches] : []));
       }
       const problem = failing ? it.last_error?.text : null;
       set(why, problem ?? (it.state === "on" ? it.endpoint : it.reason));

@@ -75,8 +75,15 @@ function arrange() {
   const wanted = byId("filter").value.trim().toLowerCase();
   const shown = rows.filter(({ text }) => text.includes(wanted));
   if (errorsFirst) shown.sort((a, b) => bad(b.request) - bad(a.request));
-  byId("request-list").replaceChildren(...shown.map(({ element }) => element));
+  place(byId("request-list"), shown.map(({ element }) => element));
   byId("no-requests").hidden = rows.length > 0;
+}
+
+/** Leaves alone what is in its place already: what is moved loses the focus. */
+function place(list, wanted) {
+  const stays = new Set(wanted);
+  for (const element of [...list.children]) stays.has(element) || element.remove();
+  wanted.forEach((element, index) => list.children[index] === element || list.insertBefore(element, list.children[index] ?? null));
 }
 
 function row(request) {
@@ -88,7 +95,7 @@ function row(request) {
   const target = path ?? name;
   const element = h("li", {},
     h("button", { type: "button", class: `request ${look}`, title: `${target}\ntrace ${trace_id}`, onclick: () => choose(trace_id) },
-      h("span", { class: "mark", "aria-label": look }, { failed: "✕", refused: "!", fine: "✓" }[look]),
+      h("span", { class: "mark", role: "img", "aria-label": look }, { failed: "✕", refused: "!", fine: "✓" }[look]),
       h("span", { class: "status" }, status ?? "…"),
       h("span", { class: "path" }, h("small", {}, method ?? ""), " ", target),
       h("span", { class: "took" }, duration(request.duration_ms)),

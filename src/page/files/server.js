@@ -4,10 +4,13 @@
 export const browserSpans = new Map();
 
 const MOST_SPANS = 200;
+const PATIENCE = 10_000;
 
 /** GET of JSON about telemetry. The server traces none of these. */
 export async function ask(path) {
-  const answer = await fetch(path, { cache: "no-store" });
+  const answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) }).catch(() => {
+    throw new Error("the server does not answer; is cruddur still running?");
+  });
   const body = await answer.json();
   if (!answer.ok) throw new Error(body.message ?? `${path} answered ${answer.status}`);
   return body;

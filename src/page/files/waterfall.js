@@ -39,7 +39,11 @@ export function show(trace, chosen, backends) {
 }
 
 function states(backends) {
-  return Object.values(backends).map((backend) => backend.state);
+  return Object.values(backends).map((backend) => [backend.state, waits(backend)]);
+}
+
+function waits(backend) {
+  return backend.queued > 0 || backend.in_flight > 0;
 }
 
 function heading(trace) {
@@ -60,7 +64,7 @@ function decisions(trace, backends) {
     const [sampled, why] = backend.unit === "lines" ? [true, "every line of its level"] : own ? [own.sampled, own.sampling] : [request.sampled, request.sampling];
     const carried = trace.deliveries.filter((delivery) => delivery.id.startsWith(`${name}-`));
     const links = carried.map((it) => button(`${it.end}: ${it.id}${it.status ? ` (${it.status})` : ""}`, () => choose.chooseDelivery(it.id)));
-    const state = backend.state !== "on" ? backend.state : !sampled ? "not sampled" : carried.length > 0 ? null : backend.queued > 0 ? "waits for its batch" : "not among the last 50 deliveries";
+    const state = backend.state !== "on" ? backend.state : !sampled ? "not sampled" : carried.length > 0 ? null : waits(backend) ? "waits for its batch" : "not among the last 50 deliveries";
     return h("li", { class: backend.state === "on" && sampled ? "" : "dim" }, h("b", {}, name), " ",
       state ? h("span", { class: "state" }, state) : links, " ", h("small", {}, backend.state === "on" ? why : backend.reason));
   });

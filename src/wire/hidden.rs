@@ -1,0 +1,121 @@
+//! What must not be shown, in the spellings in which an answer may repeat it.
+//!
+//! ```text
+//! authorization: Basic am9lOnBhc3N3MHJk     →  "Basic am9lOnBhc3N3MHJk", "am9lOnBhc3N3MHJk", "joe:passw0rd", "passw0rd"
+//! https://joe:passw0rd@host/?api-key=a%2Fb   →  the same, and "api-key=a%2Fb", "a%2Fb", "a/b", "a\/b"
+//! ```
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use percent_encoding::percent_decode_str;
+
+/// Texts that are replaced wherever they stand. It has no `Debug`.
+#[derive(Default)]
+pub struct Hidden(Vec<String>);
+
+/// Shorter words than this are no keys, and would be found everywhere.
+const SHORTEST: usize = 4;
+
+impl Hidden {
+    /// The secrets of calls to `url`: its user, password and query, and the values of `headers`.
+    #[must_use]
+    pub fn of<'a>(url: &str, headers: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut hidden = Self::default();
+        if let Some(authorization) = basic_authorization(url) {
+            hidden.header(&authorization);
+        }
+        let (url, _) = url.split_once('#').unwrap_or((url, ""));
+        if let Some((_, query)) = url.split_once('?') {
+            hidden.word(query);
+            query.split('&').filter_map(|pair| pair.split_once('=')).for_each(|(_, value)| hidden.word(value));
+        }
+        headers.into_iter().for_each(|value| hidden.header(value));
+        hidden
+    }
+
+    /// This one too.
+    #[must_use]
+    pub fn and(mut self, secret: &str) -> Self {
+        self.word(secret);
+        self
+    }
+
+    /// The text with `***` for every secret in it.
+    #[must_use]
+    pub fn without(&self, mut text: String) -> String {
+        for secret in &self.0 {
+            if text.contains(secret) {
+                text = text.replace(secret, "***");
+            }
+        }
+        text
+    }
+
+    /// Whether there is nothing to hide.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn header(&mut self, value: &str) {
+        self.word(value);
+        for word in value.split([' ', ',', ';', '=']) {
+            self.word(word);
+        }
+        let credentials = value.strip_prefix("Basic ").and_then(|encoded| BASE64.decode(encoded.trim()).ok());
+        if let Some(credentials) = credentials.and_then(|bytes| String::from_utf8(bytes).ok()) {
+            self.word(&credentials);
+            credentials.split(':').skip(1).for_each(|password| self.word(password));
+        }
+    }
+
+    fn word(&mut self, word: &str) {
+        let decoded = percent_decode_str(word).decode_utf8_lossy().into_owned();
+        // JSON may write a slash with a backslash before it, and PHP does.
+        let spellings = [word.to_owned(), word.replace('/', "\\/"), decoded.replace('/', "\\/"), decoded];
+        for spelling in spellings {
+            if spelling.len() >= SHORTEST && !self.0.contains(&spelling) {
+                self.0.push(spelling);
+            }
+        }
+        // The longest first: what is left of a word after a part of it was replaced would be found by nobody.
+        self.0.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    }
+}
+
+/// The header that ureq makes of user and password in a URL.
+#[must_use]
+pub fn basic_authorization(url: &str) -> Option<String> {
+    let uri = url.parse::<ureq::http::Uri>().ok()?;
+    let (credentials, _) = uri.authority()?.as_str().rsplit_once('@')?;
+    let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
+    Some(format!("Basic {}", BASE64.encode(format!("{user}:{password}"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_found_in_every_spelling_in_which_servers_repeat_it() {
+        let basic = basic_authorization("http://joe:passw0rd@host/").unwrap();
+        assert_eq!(basic, "Basic am9lOnBhc3N3MHJk");
+        for (url, header, answer) in [
+            ("http://joe:passw0rd@host/", "x", "am9lOnBhc3N3MHJk is wrong, passw0rd is no password"),
+            ("http://host/", &*basic, "joe:passw0rd, or passw0rd"),
+            ("http://host/?key=se%2Fcret&x=1", "", "key=se%2Fcret se%2Fcret se/cret se\\/cret"),
+            ("http://host/", "Bearer abc/def/ghi==", "abc\\/def\\/ghi== and abc/def/ghi"),
+        ] {
+            let shown = Hidden::of(url, [header]).without(answer.to_owned());
+            for secret in ["am9l", "passw0rd", "cret", "def"] {
+                assert!(!shown.contains(secret), "{shown}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_secret_that_begins_with_another_one_leaves_no_rest() {
+        assert_eq!(Hidden::of("http://host", ["abcd", "abcdefgh"]).without("abcdefgh".to_owned()), "***");
+        assert_eq!(Hidden::of("http://host", ["a"]).and("tail").without("a tail".to_owned()), "a ***");
+    }
+}
