@@ -115,6 +115,12 @@ fn only_this_machine_is_shown_anything_and_only_when_it_asks_for_itself() {
             let answer = Client::connect(program.addr()).request("GET", path, &[header], b"");
             assert_eq!(answer.status, 403, "{path} {header:?}");
         }
+        // As nginx passes it on by default.
+        let mut proxy = Client::connect(program.addr());
+        proxy.send_raw(
+            format!("GET {path} HTTP/1.0\r\nHost: {}\r\nConnection: close\r\n\r\n", program.addr()).as_bytes(),
+        );
+        assert_eq!(proxy.read_answer().status, 403, "{path} by HTTP/1.0");
     }
     let off = Program::setup().toml("[page]\nenabled = false\n[console]\nenabled = false\n").start();
     for path in paths {
@@ -157,6 +163,19 @@ fn a_trace_shows_its_log_lines_and_what_each_backend_would_make_of_it_though_all
     let line: Value = serde_json::from_str(events["logEvents"][1]["message"].as_str().unwrap()).unwrap();
     assert_eq!(line["trace_id"], trace["trace_id"]);
     assert_eq!(trace["deliveries"], json!([]));
+}
+
+#[test]
+fn of_a_trace_that_everything_belongs_to_the_last_requests_are_shown() {
+    let program = Program::setup().toml(QUIET).start();
+    let mut client = Client::connect(program.addr());
+    let id = "4efaaf4d1e8720b39541901950019ee5";
+    for _ in 0..25 {
+        client.request("GET", HOME, &[("traceparent", &format!("00-{id}-53995c3f42cd8ad8-01"))], b"");
+    }
+    let trace = client.get(&format!("/telemetry/traces/{id}")).json();
+    assert_eq!((trace["requests"].as_array().unwrap().len(), &trace["earlier"]), (20, &json!(5)));
+    assert_eq!(trace["requests"][19]["number"], 25);
 }
 
 #[test]

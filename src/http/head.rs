@@ -135,14 +135,15 @@ impl<'r> Head<'r> {
     }
 
     /// Whether the request comes from this machine, through no proxy, and asks for it by its own name. A page elsewhere
-    /// that has its name point here (DNS rebinding) asks for another.
+    /// that has its name point here (DNS rebinding) asks for another. HTTP/1.0 is what nginx speaks to those behind it,
+    /// unless it is told otherwise, and it says nothing of itself then.
     #[must_use]
     pub fn is_local(&self) -> bool {
         let from_here = self.peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback());
         let name = self.server().map_or("", |(name, _)| name);
         let asks_for_us = name.eq_ignore_ascii_case("localhost")
             || name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback());
-        from_here && !self.is_forwarded && self.via.is_empty() && asks_for_us
+        from_here && !self.is_forwarded && self.via.is_empty() && self.version == "1.1" && asks_for_us
     }
 
     /// The query without the values of signatures and keys.

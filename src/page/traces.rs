@@ -54,6 +54,8 @@ pub(super) struct Trace<'a> {
     trace_id: String,
     xray_trace_id: String,
     requests: Vec<RequestJson<'a>>,
+    /// How many earlier requests of the trace are not shown.
+    earlier: usize,
     /// The payloads that carry it, or its lines.
     deliveries: Vec<deliveries::Summary>,
 }
@@ -154,6 +156,9 @@ impl<'a> BackendJson<'a> {
     }
 }
 
+/// Requests of one trace that are shown: a program that sends the same `traceparent` for ever has all of them in one.
+const MOST_REQUESTS: usize = 20;
+
 impl<'a> Trace<'a> {
     /// The trace of that id, in either spelling.
     pub(super) fn of(recent: &'a Recent, pipeline: &Pipeline, id: &str) -> Option<Self> {
@@ -161,7 +166,9 @@ impl<'a> Trace<'a> {
             let trace_id = request.trace.trace_id;
             trace_id.hex().as_str() == id || trace_id.xray() == id
         };
-        let mut requests: Vec<_> = recent.newest_first().filter(belongs).collect();
+        let count = recent.newest_first().filter(belongs).count();
+        let mut requests: Vec<_> = recent.newest_first().filter(belongs).take(MOST_REQUESTS).collect();
+        let earlier = count - requests.len();
         requests.sort_by_key(|request| request.trace.spans[0].start);
         let first = &requests.first()?.trace;
         let (trace_id, began) = (first.trace_id, first.spans[0].start);
@@ -169,6 +176,7 @@ impl<'a> Trace<'a> {
             trace_id: trace_id.to_string(),
             xray_trace_id: trace_id.xray(),
             requests: requests.iter().map(|request| RequestJson::of(request, began, pipeline)).collect(),
+            earlier,
             deliveries: deliveries::of_trace(pipeline, trace_id),
         })
     }

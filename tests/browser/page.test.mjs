@@ -54,12 +54,12 @@ async function withPage(options, work, other = undefined) {
 const quiet = "[console]\nenabled = false\n";
 const press = (page, name) => page.locator("#cruddur").getByRole("button", { name, exact: true }).click();
 const requests = (page) => page.locator("#request-list .request");
-const waterfall = (page) => page.locator('#waterfall [role="row"]');
+const waterfall = (page) => page.locator("#waterfall [data-span]");
 const run = promisify(execFile);
 const sha256 = (bytes) => createHash("sha256").update(bytes).digest("hex");
 const json = async (url) => (await fetch(url)).json();
 
-test("one click leads to a waterfall in less than a second, with no setting touched", async () => {
+test("one click leads to a waterfall, with no setting touched", async () => {
   await withPage({}, async (page, _, began) => {
     const opened = performance.now();
     await press(page, "Home");
@@ -149,7 +149,7 @@ test("filter, errors first and pause arrange the list", async () => {
     await page.locator("#pause").click();
     await fetch(`${url}/api/activities/home`);
     const seen = (await json(`${url}/telemetry/status`)).last_request;
-    await page.waitForFunction((text) => document.querySelector("#requests-count").textContent.startsWith(text), String(seen));
+    await page.waitForFunction((text) => document.querySelector("#requests-total").textContent === text, String(seen));
     assert.equal(await requests(page).count(), 4);
     await page.locator("#pause").click();
     await requests(page).nth(4).waitFor();
@@ -305,7 +305,7 @@ test("what is looked at stays, whatever else comes", async () => {
       const more = async (count) => {
         for (let i = 0; i < count; i++) await fetch(`${url}/api/activities/notifications`);
         const { last_request } = await json(`${url}/telemetry/status`);
-        await page.waitForFunction((text) => document.querySelector("#requests-count").textContent.startsWith(text), String(last_request));
+        await page.waitForFunction((text) => document.querySelector("#requests-total").textContent === text, String(last_request));
       };
       const focused = () => page.evaluate(() => document.activeElement.textContent);
       await press(page, "Home");
@@ -414,7 +414,7 @@ test("everything can be done with the keyboard", async () => {
     await keys.press("p");
     // The tree: down, fold, unfold.
     await keys.press("w");
-    await page.locator('#waterfall [role="row"]:focus').waitFor();
+    await page.locator("#waterfall [data-span]:focus").waitFor();
     const rows = await waterfall(page).count();
     await keys.press("Home");
     await keys.press("ArrowLeft");
@@ -423,7 +423,7 @@ test("everything can be done with the keyboard", async () => {
     assert.equal(await waterfall(page).count(), rows);
     await keys.press("ArrowDown");
     await keys.press("ArrowDown");
-    assert.equal(await page.locator('#waterfall [role="row"]:focus').getAttribute("aria-level"), "3");
+    assert.equal(await page.locator("#waterfall [data-span]:focus").getAttribute("aria-level"), "3");
     // The dialects: tab walks through facts.
     await keys.press("d");
     await page.locator("#dialect-span").focus();

@@ -39,7 +39,9 @@ export async function show(chosen) {
   if (chosen.delivery) backend = chosen.delivery.slice(0, chosen.delivery.lastIndexOf("-"));
   backend = names.includes(backend) ? backend : names.find((name) => list[name].length > 0) ?? names[0];
   const shown = list[backend] ?? [];
-  const id = chosen.delivery ?? shown[0]?.id;
+  // The newest at first; it stays on view when others come.
+  chosen.delivery ??= shown[0]?.id ?? null;
+  const id = chosen.delivery;
   listed(names, shown, id);
   // One that has made room for others stays on view.
   const summary = shown.find((it) => it.id === id) ?? (shownSummary?.id === id ? shownSummary : undefined);
@@ -76,7 +78,7 @@ function listed(names, shown, id) {
 
 function pick(name) {
   backend = name;
-  choose.chooseDelivery(list[name][0]?.id ?? `${name}-0`);
+  choose.chooseDelivery(list[name][0]?.id ?? null);
 }
 
 function row(it, isChosen) {
@@ -165,7 +167,7 @@ function answer({ answer: it, error, head }) {
   if (error) return h("p", { class: "bad" }, `no answer: ${error}`);
   if (!it) return head ? null : h("p", { class: "dim" }, "Nothing is ever answered on this wire.");
   const rest = it.whole_size > it.body.size ? h("p", {}, `${it.whole_size} bytes in all`) : null;
-  return [h("h3", {}, "answered"), h("pre", { class: "head" }, it.head, it.body.text ?? `(${it.body.size} bytes that are no text)`), rest];
+  return [h("h3", {}, "answered ", h("small", {}, "header names in lower case, as the client keeps them")), h("pre", { class: "head" }, it.head, it.body.text ?? `(${it.body.size} bytes that are no text)`), rest];
 }
 
 /** The payload for other programs. */

@@ -115,6 +115,7 @@ async function refreshTrace() {
 function show() {
   for (const tab of TABS) {
     byId(`tab-${tab}`).setAttribute("aria-selected", tab === chosen.tab);
+    byId(`tab-${tab}`).tabIndex = tab === chosen.tab ? 0 : -1;
     byId(tab).hidden = tab !== chosen.tab;
   }
   requests.mark(chosen.trace);
@@ -141,6 +142,12 @@ function remembered() {
 
 remembered();
 for (const tab of TABS) byId(`tab-${tab}`).addEventListener("click", () => chooseTab(tab));
+byId("tabs").addEventListener("keydown", ({ key }) => {
+  const by = { ArrowRight: 1, ArrowLeft: -1 }[key];
+  if (!by) return;
+  chooseTab(TABS[(TABS.indexOf(chosen.tab) + by + TABS.length) % TABS.length]);
+  byId(`tab-${chosen.tab}`).focus();
+});
 document.addEventListener("visibilitychange", () => document.hidden || poll());
 byId("curl").textContent = `curl ${location.origin}/api/activities/home`;
 cruddur.start(called);

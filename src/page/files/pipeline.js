@@ -14,6 +14,7 @@ export function start(whenChosen) {
 }
 
 export function update(status) {
+  set(byId("requests-total"), String(status.requests));
   for (const name of inOrder(Object.keys(status.backends))) {
     if (!cards.has(name)) {
       cards.set(name, card(name));
@@ -22,7 +23,6 @@ export function update(status) {
     cards.get(name).update(status.backends[name]);
   }
   list(byId("findings"), status.findings);
-  byId("requests-count").textContent = `${status.requests} since the start`;
 }
 
 /** Names of backends, those of the course in its order. */
@@ -36,7 +36,7 @@ function card(name) {
   const queue = h("meter", { min: 0, "aria-label": `queue of ${name}` });
   const waits = h("span", { class: "waits" });
   const counts = h("span", { class: "counts" });
-  const why = h("p", { class: "why" });
+  const why = h("span", { class: "why" });
   const findings = h("span", { class: "findings" });
   const element = h("button", { type: "button", class: "backend", onclick: () => choose(name) },
     h("span", { class: "row" }, h("b", {}, name), state, waits), queue, counts, why, findings);
@@ -60,7 +60,7 @@ function card(name) {
         const batches = it.state === "on" ? h("span", { class: "dim" }, h("b", {}, it.deliveries), it.deliveries === 1 ? " batch" : " batches") : null;
         counts.replaceChildren(...shown.map(([end, look]) => h("span", { class: look }, h("b", {}, it[end]), ` ${end.replace("_", " ")} `)), ...(batches ? [batches] : []));
       }
-      const problem = failing ? it.last_error?.text : null;
+      const problem = failing || it.dropped + it.refused > 0 ? it.last_error?.text : null;
       set(why, problem ?? (it.state === "on" ? it.endpoint : it.reason));
       list(findings, it.findings);
     },

@@ -15,7 +15,7 @@ export function start(chosen) {
 /** Moves the keyboard to the tree. */
 export function focus() {
   const tree = byId("waterfall");
-  (tree.querySelector('[role="row"][aria-selected="true"]') ?? tree.querySelector('[role="row"]'))?.focus();
+  (tree.querySelector('[data-span][aria-selected="true"]') ?? tree.querySelector("[data-span]"))?.focus();
 }
 
 export function show(trace, chosen, backends) {
@@ -29,10 +29,10 @@ export function show(trace, chosen, backends) {
   }
   const tree = treeOf(trace);
   const selected = tree.all.find((span) => span.id === chosen.span) ?? tree.all.find((span) => span.data) ?? tree.all[0];
-  const hadFocus = panel.contains(document.activeElement) && document.activeElement.getAttribute("role") === "row";
+  const hadFocus = panel.contains(document.activeElement) && document.activeElement.dataset.span !== undefined;
   panel.replaceChildren(
     heading(trace),
-    decisions(trace, backends),
+    decisions(trace, selected.request ?? trace.requests[0], backends),
     h("div", { class: "tree", role: "treegrid", "aria-label": "Spans", onkeydown: (event) => walk(event, tree) }, ruler(tree), rows(tree, selected)),
     details(selected, trace));
   if (hadFocus) focus();
@@ -50,12 +50,12 @@ function heading(trace) {
   const first = trace.requests[0];
   return h("header", { class: "trace-head" },
     h("h2", {}, short(first.name, 120)),
-    h("p", { class: "ids" }, "trace ", h("code", { title: "W3C and OTLP" }, trace.trace_id), " = X-Ray ", h("code", {}, trace.xray_trace_id)));
+    h("p", { class: "ids" }, "trace ", h("code", { title: "W3C and OTLP" }, trace.trace_id), " = X-Ray ", h("code", {}, trace.xray_trace_id)),
+    trace.earlier > 0 ? h("p", { class: "dim" }, `${trace.earlier} earlier requests of this trace are not shown: somebody sends the same traceparent again and again.`) : null);
 }
 
-/** Who got this trace, who did not, and why. */
-function decisions(trace, backends) {
-  const request = trace.requests[0];
+/** Who got this request of the trace, who did not, and why. */
+function decisions(trace, request, backends) {
   const known = inOrder(Object.keys(backends));
   const off = known.filter((name) => backends[name].state === "off");
   const shown = known.filter((name) => !off.includes(name)).map((name) => {
@@ -139,8 +139,8 @@ function rows(tree, selected) {
       "aria-expanded": span.isParent ? !isFolded : null, "data-span": span.id,
       onclick: (event) => (event.target.className === "fold" && span.isParent ? toggle(span) : choose.chooseSpan(span.id)) },
       name, h("span", { class: "track", role: "gridcell" }, bar, events, took(tree, span)));
-    const lines = span.lines.map((line) => h("div", { class: `span-row log ${line.level.toLowerCase()}` },
-      h("span", { class: "span-name" }, `${line.level} ${line.target}`), h("span", { class: "message" }, short(line.message, 2000))));
+    const lines = span.lines.map((line) => h("div", { class: `span-row log ${line.level.toLowerCase()}`, role: "row" },
+      h("span", { class: "span-name", role: "gridcell" }, `${line.level} ${line.target}`), h("span", { class: "message", role: "gridcell" }, short(line.message, 2000))));
     return [row, ...lines];
   });
 }
