@@ -1,4 +1,5 @@
-//! A loopback OTLP/HTTP collector that answers by a script, and can misbehave: hang, hang up, or talk nonsense.
+//! A loopback OTLP/HTTP collector that answers by a script, and can misbehave: hang, hang up, or talk nonsense. With TLS
+//! if need be, under an authority that nobody else trusts.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -6,6 +7,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use flate2::read::GzDecoder;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 use super::connections::Connections;
@@ -45,8 +49,12 @@ pub struct Received {
 /// The collector. Dropping it closes every connection and ends every thread.
 pub struct Collector {
     connections: Connections,
+    scheme: &'static str,
     shared: Arc<Shared>,
 }
+
+/// PEM of the authority behind a [`Collector::start_with_tls`].
+pub const AUTHORITY: &str = include_str!("../data/tls/ca.pem");
 
 #[derive(Default)]
 struct Shared {
@@ -118,12 +126,38 @@ impl Received {
 impl Collector {
     /// Starts to answer with `script`, one reply a request; the last one repeats.
     pub fn start(script: impl Into<Vec<Reply>>) -> Self {
+        Self::listen("http", script.into(), |stream, shared| serve(stream, shared))
+    }
+
+    /// The same behind TLS, as `127.0.0.1`, `localhost` or `collector.test`: [`AUTHORITY`] vouches for these names.
+    pub fn start_with_tls(script: impl Into<Vec<Reply>>) -> Self {
+        let pem = include_bytes!("../data/tls/server.pem");
+        let chain = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().expect("certificates");
+        let key = PrivateKeyDer::from_pem_slice(include_bytes!("../data/tls/server.key")).expect("a key");
+        let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
+        let config = Arc::new(config.expect("a key that belongs to the certificate"));
+        Self::listen("https", script.into(), move |stream, shared| {
+            let connection = ServerConnection::new(Arc::clone(&config)).expect("a valid configuration");
+            serve(StreamOwned::new(connection, stream), shared);
+        })
+    }
+
+    fn listen(
+        scheme: &'static str,
+        script: Vec<Reply>,
+        serve: impl Fn(&TcpStream, &Shared) + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let state = State { script: script.into(), ..State::default() };
+        let state = State { script, ..State::default() };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         let for_connections = Arc::clone(&shared);
-        let connections = Connections::serve(listener, move |stream| serve(stream, &for_connections));
-        Self { connections, shared }
+        let connections = Connections::serve(listener, move |stream| {
+            let _ = stream.set_nodelay(true);
+            serve(stream, &for_connections);
+            // There is a second handle to it, so it must be shut down, not just dropped.
+            let _ = stream.shutdown(Shutdown::Both);
+        });
+        Self { connections, scheme, shared }
     }
 
     /// A collector that accepts everything.
@@ -133,7 +167,12 @@ impl Collector {
 
     /// Its base URL.
     pub fn url(&self) -> String {
-        format!("http://{}", self.connections.addr())
+        format!("{}://{}", self.scheme, self.connections.addr())
+    }
+
+    /// The port it listens on, at 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.connections.addr().port()
     }
 
     /// What came in so far.
@@ -183,9 +222,8 @@ impl Shared {
     }
 }
 
-/// Answers one connection until it ends. `open` holds a second handle to it, so it must be shut down, not just dropped.
-fn serve(stream: &TcpStream, shared: &Shared) {
-    let _ = stream.set_nodelay(true);
+/// Answers one connection until it ends.
+fn serve(stream: impl Read + Write, shared: &Shared) {
     let mut reader = BufReader::new(stream);
     while let Some(request) = read_request(&mut reader) {
         match shared.note(request) {
@@ -195,25 +233,22 @@ fn serve(stream: &TcpStream, shared: &Shared) {
                     answer.push_str(&format!("{name}: {value}\r\n"));
                 }
                 answer.push_str("\r\n");
-                let mut writer = stream;
-                if writer.write_all(&[answer.as_bytes(), &body].concat()).is_err() {
-                    break;
+                if reader.get_mut().write_all(&[answer.as_bytes(), &body].concat()).is_err() {
+                    return;
                 }
             }
             Reply::Hang => {
                 // Ends when either side closes the connection.
                 let _ = reader.read(&mut [0]);
-                break;
+                return;
             }
-            Reply::Reset => break,
+            Reply::Reset => return,
             Reply::Garbage => {
-                let mut writer = stream;
-                let _ = writer.write_all(b"\x16\x03\x01 this is not HTTP\n\n");
-                break;
+                let _ = reader.get_mut().write_all(b"\x16\x03\x01 this is not HTTP\n\n");
+                return;
             }
         }
     }
-    let _ = stream.shutdown(Shutdown::Both);
 }
 
 fn read_request(reader: &mut impl BufRead) -> Option<Received> {

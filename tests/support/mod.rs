@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 pub use client::{Answer, Client, get};
 pub use cloudwatch::{Call, CloudWatch, Event, Trick};
-pub use collector::{Collector, Received, Reply, attribute, scope_name};
+pub use collector::{AUTHORITY, Collector, Received, Reply, attribute, scope_name};
 pub use connections::Connections;
 pub use program::{Exit, Program, Setup, log_lines};
 pub use temp_dir::TempDir;

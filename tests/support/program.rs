@@ -1,5 +1,6 @@
 //! The real binary, started the way a user starts it, in an environment that holds nothing by accident.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -33,6 +34,15 @@ pub struct Setup {
     args: Vec<String>,
     env: Vec<(String, String)>,
     toml: Option<String>,
+    root: Option<Root>,
+}
+
+/// A directory that a program takes for all there is.
+struct Root {
+    /// The command that makes a directory the root of what follows.
+    chroot: Vec<&'static str>,
+    /// Paths and texts of what it holds beside the program and its settings.
+    files: Vec<(&'static str, String)>,
 }
 
 /// How a program ended.
@@ -66,6 +76,24 @@ impl Setup {
         self
     }
 
+    /// Runs it where there is nothing but itself, its settings and these files: no loader, no library, no `/etc`, no `/proc`.
+    ///
+    /// # Errors
+    ///
+    /// This user may not do that here.
+    pub fn in_empty_root(mut self, files: &[(&'static str, &str)]) -> Result<Self, String> {
+        let commands = [&["chroot"][..], &["unshare", "--map-root-user", "chroot"]];
+        let works = |command: &&&[&str]| {
+            let mut probe = Command::new(command[0]);
+            probe.args(&command[1..]).args(["/", "/bin/sh", "-c", ":"]).stderr(Stdio::null());
+            probe.status().is_ok_and(|status| status.success())
+        };
+        let chroot = commands.iter().find(works).ok_or("neither root nor a user namespace can be had for chroot")?;
+        let files = files.iter().map(|(path, text)| (*path, (*text).to_owned())).collect();
+        self.root = Some(Root { chroot: chroot.to_vec(), files });
+        Ok(self)
+    }
+
     /// Starts the server on a free port and waits until it says where it listens.
     pub fn start(mut self) -> Program {
         if !self.env.iter().any(|(name, _)| name == "CRUDDUR_LISTEN") {
@@ -86,16 +114,36 @@ impl Setup {
 
     fn spawn(self) -> (Child, TempDir) {
         let dir = TempDir::new();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cruddur"));
+        let program = env!("CARGO_BIN_EXE_cruddur");
+        let mut command = match &self.root {
+            None => Command::new(program),
+            Some(root) => root.command(program, &dir),
+        };
         command.args(&self.args).env_clear().current_dir(dir.path());
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
         }
         if let Some(text) = &self.toml {
-            command.arg("--config").arg(dir.write("telemetry.toml", text));
+            let path = dir.write("telemetry.toml", text);
+            command.arg("--config").arg(if self.root.is_some() { Path::new("/telemetry.toml") } else { &path });
         }
         command.envs(self.env).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         (command.spawn().expect("the program starts"), dir)
+    }
+}
+
+impl Root {
+    /// Fills the directory, and enters it.
+    fn command(&self, program: &str, dir: &TempDir) -> Command {
+        fs::copy(program, dir.path().join("cruddur")).expect("room for the program");
+        for (path, text) in &self.files {
+            let path = dir.path().join(path.trim_start_matches('/'));
+            fs::create_dir_all(path.parent().expect("a file in the root")).expect("a directory in the root");
+            fs::write(path, text).expect("a file in the root");
+        }
+        let mut command = Command::new(self.chroot[0]);
+        command.args(&self.chroot[1..]).arg(dir.path()).arg("/cruddur");
+        command
     }
 }
 
@@ -116,6 +164,7 @@ impl Program {
             args: args.iter().map(ToString::to_string).collect(),
             env: env.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
             toml: toml.map(ToOwned::to_owned),
+            root: None,
         };
         let listens = env.iter().any(|(name, _)| *name == "CRUDDUR_LISTEN");
         let setup = if listens { setup } else { setup.env("CRUDDUR_LISTEN", "127.0.0.1:0") };
@@ -209,7 +258,7 @@ impl Program {
 
     /// Resident memory in kilobytes.
     pub fn rss_kb(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line with VmRSS");
         line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number of kB")
     }
