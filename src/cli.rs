@@ -29,6 +29,16 @@ pub enum Command {
         /// `--config FILE`
         config: Option<PathBuf>,
     },
+    /// Ask the running server how it is.
+    Health {
+        /// `--listen ADDR`
+        listen: Option<String>,
+    },
+    /// Print the way of a request to its bytes.
+    Explain {
+        /// The backend; all of them without it.
+        backend: Option<String>,
+    },
     /// Print help.
     Help,
     /// Print the version.
@@ -42,12 +52,16 @@ The Cruddur backend, traced by hand: OTLP to Honeycomb, every byte on view.
 Usage: cruddur [serve] [--config FILE] [--listen ADDR] [--notifications-url URL]
        cruddur check [--config FILE] [--json]
        cruddur init [--config FILE]
+       cruddur health [--listen ADDR]
+       cruddur explain [BACKEND]
 
 Commands:
   serve    Answer requests (what happens without a command)
   check    Send a trace and a log line to every backend that is on, and say what came back and what to do about it;
            exit status 0 only if all of it was accepted
   init     Write telemetry.toml with every setting and a comment on each; never over a file that exists
+  health   Ask the server that listens at ADDR how it is; exit status 0 if it is well
+  explain  Show a sample request on its way from spans to the bytes that honeycomb, xray or cloudwatch get
 
 Options:
   --config FILE    Settings [env: CRUDDUR_CONFIG] [default: telemetry.toml, if it exists]
@@ -68,43 +82,65 @@ Try: http://127.0.0.1:4567/ in a browser, or curl http://127.0.0.1:4567/api/acti
 /// One of them makes no sense; the text says which, and what would.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
     let mut parser = lexopt::Parser::from_args(arguments);
-    let (mut command, mut config, mut listen, mut notifications_url) = (None, None, None, None);
+    let (mut command, mut given) = (None::<OsString>, Vec::new());
+    let (mut config, mut listen, mut notifications_url, mut backend) = (None, None, None, None);
     let mut json = false;
     while let Some(argument) = parser.next().map_err(with_hint)? {
         match argument {
             Short('h') | Long("help") => return Ok(Command::Help),
             Short('V') | Long("version") => return Ok(Command::Version),
-            Long("config") => config = Some(PathBuf::from(parser.value().map_err(with_hint)?)),
-            Long("listen") => listen = Some(address("--listen", &mut parser)?),
-            Long("notifications-url") => notifications_url = Some(address("--notifications-url", &mut parser)?),
-            Long("json") => json = true,
-            Value(name) if command.is_none() && COMMANDS.iter().any(|known| name == *known) => command = Some(name),
+            Long("config") => {
+                given.push("--config");
+                config = Some(PathBuf::from(parser.value().map_err(with_hint)?));
+            }
+            Long("listen") => {
+                given.push("--listen");
+                listen = Some(address("--listen", &mut parser)?);
+            }
+            Long("notifications-url") => {
+                given.push("--notifications-url");
+                notifications_url = Some(address("--notifications-url", &mut parser)?);
+            }
+            Long("json") => {
+                given.push("--json");
+                json = true;
+            }
+            Value(name) if command.is_none() && COMMANDS.iter().any(|(known, _)| name == *known) => {
+                command = Some(name);
+            }
+            Value(name) if backend.is_none() && command.as_ref().is_some_and(|command| command == "explain") => {
+                backend = Some(name.to_string_lossy().into_owned());
+            }
             other => return Err(with_hint(other.unexpected())),
         }
     }
-    let command = command.unwrap_or_else(|| "serve".into());
-    for (option, is_given, of) in [
-        ("--listen", listen.is_some(), "serve"),
-        ("--notifications-url", notifications_url.is_some(), "serve"),
-        ("--json", json, "check"),
-    ] {
-        if is_given && command != of {
-            return Err(with_hint(format!("{option} makes no sense with {}", command.display())));
-        }
+    let command = command.unwrap_or_else(|| COMMANDS[0].0.into());
+    let (command, options) = COMMANDS.iter().find(|(known, _)| command == *known).unwrap_or(&COMMANDS[0]);
+    if let Some(option) = given.iter().find(|option| !options.contains(option)) {
+        return Err(with_hint(format!("{option} makes no sense with {command}")));
     }
-    Ok(match command.to_str() {
-        Some("check") => Command::Check { config, json },
-        Some("init") => Command::Init { config },
+    Ok(match *command {
+        "check" => Command::Check { config, json },
+        "init" => Command::Init { config },
+        "health" => Command::Health { listen },
+        "explain" => Command::Explain { backend },
         _ => Command::Serve { config, listen, notifications_url },
     })
 }
+
+/// Every command, and the options that it takes. The first one is what happens without a command.
+const COMMANDS: [(&str, &[&str]); 5] = [
+    ("serve", &["--config", "--listen", "--notifications-url"]),
+    ("check", &["--config", "--json"]),
+    ("init", &["--config"]),
+    ("health", &["--listen"]),
+    ("explain", &[]),
+];
 
 fn address(option: &str, parser: &mut lexopt::Parser) -> Result<String, String> {
     let value = parser.value().map_err(with_hint)?;
     value.into_string().map_err(|value| with_hint(format!("{option} {value:?} is no address")))
 }
-
-const COMMANDS: [&str; 3] = ["serve", "check", "init"];
 
 fn with_hint(problem: impl std::fmt::Display) -> String {
     format!("{problem}; see cruddur --help")
@@ -128,6 +164,9 @@ mod tests {
         assert_eq!(parsed(&["--config", "x.toml", "--listen=[::1]:0"]).unwrap(), serve);
         assert_eq!(parsed(&["serve", "--config=x.toml", "--listen", "[::1]:0"]).unwrap(), serve);
         assert_eq!(parsed(&["init"]).unwrap(), Command::Init { config: None });
+        assert_eq!(parsed(&["health", "--listen", "x:1"]).unwrap(), Command::Health { listen: Some("x:1".to_owned()) });
+        assert_eq!(parsed(&["explain"]).unwrap(), Command::Explain { backend: None });
+        assert_eq!(parsed(&["explain", "xray"]).unwrap(), Command::Explain { backend: Some("xray".to_owned()) });
         let check = Command::Check { config: Some("x.toml".into()), json: true };
         assert_eq!(parsed(&["check", "--json", "--config", "x.toml"]).unwrap(), check);
         assert_eq!(parsed(&["init", "--help"]).unwrap(), Command::Help);
@@ -143,6 +182,9 @@ mod tests {
             (&["serve", "init"], "init"),
             (&["init", "--listen", "x"], "--listen"),
             (&["init", "--notifications-url", "x"], "--notifications-url"),
+            (&["health", "--config", "x"], "--config"),
+            (&["explain", "--listen", "x"], "--listen"),
+            (&["explain", "xray", "honeycomb"], "honeycomb"),
             (&["serve", "--json"], "--json"),
         ] {
             let error = parsed(arguments).unwrap_err();

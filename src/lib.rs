@@ -23,6 +23,7 @@ pub mod cli;
 pub mod delivery;
 #[cfg(test)]
 mod golden;
+pub mod health;
 pub mod http;
 pub mod logging;
 pub mod page;

@@ -54,6 +54,9 @@ pub struct Settings {
     pub page_for_all: Setting<bool>,
 }
 
+/// Where to listen when nobody says.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:4567";
+
 /// The part of `telemetry.toml` that belongs to no backend.
 pub const TOML: &str = r#"# Cruddur's telemetry: who hears about its requests. `cruddur init` writes this file.
 # Environment variables win over what is written here, except over `enabled`.
@@ -92,7 +95,7 @@ impl Settings {
         let top = sources.top();
         let listen = match listen {
             Some(listen) => Setting { value: listen.to_owned(), origin: Origin::Environment("--listen") },
-            None => from_env(sources, "CRUDDUR_LISTEN").unwrap_or_else(|| default("127.0.0.1:4567".to_owned())),
+            None => from_env(sources, "CRUDDUR_LISTEN").unwrap_or_else(|| default(DEFAULT_LISTEN.to_owned())),
         };
         let in_file = top.text("service_name", &[])?;
         let (service_name, resource) = resource::read(sources, in_file, instance)?;

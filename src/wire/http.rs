@@ -95,27 +95,15 @@ impl HttpClient {
     /// A PEM text holds no certificate or no key.
     pub fn new(url: &str, certificates: &Certificates) -> Result<Self, String> {
         let proxy = if is_this_machine(url) { None } else { Proxy::try_from_env() };
-        let mut tls = TlsConfig::builder();
-        if let Some(pem) = &certificates.authorities {
-            tls = tls.root_certs(RootCerts::new_with_certs(&parse_certificates(pem)?));
-        }
-        if let Some((chain, key)) = &certificates.ours {
-            let key = PrivateKey::from_pem(key).map_err(|error| format!("no private key in it: {error}"))?;
-            tls = tls.client_cert(Some(ClientCert::new_with_certs(&parse_certificates(chain)?, key)));
-        }
-        let agent = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .user_agent(ureq::config::AutoHeaderValue::None)
-            .accept(ureq::config::AutoHeaderValue::None)
-            .max_idle_connections_per_host(1)
-            .tls_config(tls.build())
-            .proxy(proxy.clone())
-            .build()
-            .new_agent();
+        let agent = agent(tls(certificates)?, proxy.clone());
         let proxy = proxy.map(|proxy| format!("{}:{}", proxy.host(), proxy.port()));
         Ok(Self { agent, proxy })
+    }
+
+    /// A client for servers of our own, past any proxy.
+    #[must_use]
+    pub fn without_proxy() -> Self {
+        Self { agent: agent(TlsConfig::default(), None), proxy: None }
     }
 
     /// The proxy that calls go through, as `host:port`.
@@ -150,6 +138,32 @@ impl HttpClient {
     pub fn get(&self, call: &Call<'_>) -> Result<Reply, CallError> {
         reply(prepared(self.agent.get(call.url), call).call())
     }
+}
+
+fn tls(certificates: &Certificates) -> Result<TlsConfig, String> {
+    let mut tls = TlsConfig::builder();
+    if let Some(pem) = &certificates.authorities {
+        tls = tls.root_certs(RootCerts::new_with_certs(&parse_certificates(pem)?));
+    }
+    if let Some((chain, key)) = &certificates.ours {
+        let key = PrivateKey::from_pem(key).map_err(|error| format!("no private key in it: {error}"))?;
+        tls = tls.client_cert(Some(ClientCert::new_with_certs(&parse_certificates(chain)?, key)));
+    }
+    Ok(tls.build())
+}
+
+fn agent(tls: TlsConfig, proxy: Option<Proxy>) -> Agent {
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .user_agent(ureq::config::AutoHeaderValue::None)
+        .accept(ureq::config::AutoHeaderValue::None)
+        .max_idle_connections_per_host(1)
+        .tls_config(tls)
+        .proxy(proxy)
+        .build()
+        .new_agent()
 }
 
 /// A URL as it may be shown: without user, password and query.

@@ -158,7 +158,7 @@ impl Program {
         Self::setup().start()
     }
 
-    /// Runs a command line that ends by itself. It never opens the default port, whatever it is.
+    /// Runs a command line that ends by itself. It never opens the default port, unless `env` names it.
     pub fn run_to_end(args: &[&str], env: &[(&str, &str)], toml: Option<&str>) -> Exit {
         let setup = Setup {
             args: args.iter().map(ToString::to_string).collect(),

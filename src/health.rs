@@ -1,0 +1,95 @@
+//! `cruddur health`: asks the server on this machine how it is, for a container that has no curl in it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use crate::run::Exit;
+use crate::settings::{DEFAULT_LISTEN, Env};
+use crate::wire::http::{Call, CallError, HttpClient};
+
+/// Docker's own patience with a health check is 30 s; a server that needs two is not well.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Asks `GET /health` of the server that listens at `listen`, else at `CRUDDUR_LISTEN`, else at the default address. Answers
+/// the address that was asked.
+///
+/// # Errors
+///
+/// Nobody answers there, or not as this program does (status 1); or that is no address to ask (status 2).
+pub fn health(listen: Option<&str>) -> Result<String, Exit> {
+    let env = Env::of_process();
+    let listen = listen.or_else(|| env.get("CRUDDUR_LISTEN")).unwrap_or(DEFAULT_LISTEN);
+    let Some(address) = to_ask(listen) else {
+        let message =
+            format!("nobody can be asked at {listen}; next: write host:port, for instance --listen 127.0.0.1:4567");
+        return Err(Exit { message, status: 2 });
+    };
+    let url = format!("http://{address}/health");
+    let failed = |what: String| Exit { message: format!("{url}: {what}"), status: 1 };
+    let reply = HttpClient::without_proxy()
+        .get(&Call { url: &url, headers: &[], body: &[], patience: Some(PATIENCE) })
+        .map_err(|error| failed(unanswered(&error)))?;
+    if reply.status == 200 && reply.body.trim_ascii() == br#"{"status":"ok"}"# {
+        return Ok(url);
+    }
+    Err(failed(format!("answered {}, but not as cruddur does; next: look who listens there", reply.status)))
+}
+
+/// Where to reach a server that was told to listen there; `None` for what names no port. An address that stands for all of
+/// this machine's is asked through loopback.
+fn to_ask(listen: &str) -> Option<String> {
+    match listen.parse::<SocketAddr>() {
+        Ok(address) if address.port() == 0 => None,
+        Ok(address) if address.ip().is_unspecified() => {
+            let loopback: IpAddr =
+                if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+            Some(SocketAddr::new(loopback, address.port()).to_string())
+        }
+        Ok(address) => Some(address.to_string()),
+        Err(_) => {
+            let (host, port) = listen.rsplit_once(':')?;
+            let is_name = !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
+            (is_name && port.parse::<u16>().is_ok_and(|port| port != 0)).then(|| listen.to_owned())
+        }
+    }
+}
+
+fn unanswered(error: &CallError) -> String {
+    match error {
+        CallError::Refused => "nobody listens there; next: start cruddur, or name its address with --listen".to_owned(),
+        CallError::Timeout => format!("no answer within {} s; next: look at its log", PATIENCE.as_secs()),
+        CallError::UnknownHost => "this host name has no address; next: mend --listen or CRUDDUR_LISTEN".to_owned(),
+        CallError::Closed => "the connection ended before an answer came; next: look at its log".to_owned(),
+        CallError::Tls(why) | CallError::NotHttp(why) | CallError::Other(why) => {
+            format!("{why}; next: look who listens there")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_stands_for_all_is_asked_through_loopback() {
+        for (listen, asked) in [
+            ("0.0.0.0:4567", "127.0.0.1:4567"),
+            ("[::]:4567", "[::1]:4567"),
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("[::1]:80", "[::1]:80"),
+            ("192.0.2.1:80", "192.0.2.1:80"),
+            ("localhost:4567", "localhost:4567"),
+        ] {
+            assert_eq!(to_ask(listen).as_deref(), Some(asked), "{listen}");
+        }
+    }
+
+    #[test]
+    fn what_names_no_port_cannot_be_asked() {
+        for listen in
+            ["", "4567", ":4567", "localhost", "127.0.0.1:0", "localhost:0", "localhost:65536", "a b:1", "me@x:1"]
+        {
+            assert_eq!(to_ask(listen), None, "{listen}");
+        }
+    }
+}
