@@ -101,7 +101,7 @@ impl Page {
             return Err(Failure::refused(404, "the page is off; set enabled = true under [page] in telemetry.toml"));
         }
         if !call.is_local && !self.for_all {
-            let message = "only this machine may look, as localhost, in HTTP/1.1 and through no proxy; set allow_remote = true under [page] in telemetry.toml";
+            let message = "only this machine may look, as localhost, in HTTP/1.1 and through no proxy; set allow_remote = true under [page] in telemetry.toml, or CRUDDUR_PAGE_ALLOW_REMOTE=true";
             return Err(Failure::refused(403, message));
         }
         Ok(())

@@ -80,7 +80,7 @@ service_name = "backend-flask"
 # The page, GET /, and the JSON it is made of, GET /telemetry/...: requests, traces, and every byte that left.
 [page]
 enabled = true
-# Answer other machines too, not only this one.
+# Answer other machines too, not only this one; a container takes every browser for one. CRUDDUR_PAGE_ALLOW_REMOTE
 allow_remote = false
 "#;
 
@@ -117,7 +117,7 @@ impl Settings {
             known_methods: known_methods(sources),
             origins: origins(sources),
             page: page.flag("enabled", true)?,
-            page_for_all: page.flag("allow_remote", false)?,
+            page_for_all: page_for_all(sources, page.flag("allow_remote", false)?),
         };
         page.finish()?;
         settings.tell_of_an_open_page(sources);
@@ -316,6 +316,11 @@ pub fn is_unexpanded(text: &str) -> bool {
 fn boolean(sources: &Sources, name: &'static str) -> bool {
     let parse = |text: &str| text.to_ascii_lowercase().parse().ok();
     sources.variable(&[name], parse, "true or false").is_some_and(|setting| setting.value)
+}
+
+fn page_for_all(sources: &Sources, in_file: Setting<bool>) -> Setting<bool> {
+    let parse = |text: &str| text.to_ascii_lowercase().parse().ok();
+    sources.variable(&["CRUDDUR_PAGE_ALLOW_REMOTE"], parse, "true or false").unwrap_or(in_file)
 }
 
 fn from_env(sources: &Sources, name: &'static str) -> Option<Setting<String>> {

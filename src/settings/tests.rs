@@ -125,6 +125,16 @@ fn a_special_variable_that_makes_no_sense_does_not_hide_the_general_one() {
 }
 
 #[test]
+fn a_container_lets_the_page_be_seen_without_an_edit() {
+    for (file, variable, expected) in
+        [("", "true", true), ("", "", false), ("[page]\nallow_remote = true", "False", false), ("", "yes", false)]
+    {
+        let settings = read(file, Env::from([("CRUDDUR_PAGE_ALLOW_REMOTE", variable)])).unwrap();
+        assert_eq!(settings.page_for_all.value, expected, "{file} {variable}");
+    }
+}
+
+#[test]
 fn an_origin_is_what_a_browser_sends_whatever_the_variable_says() {
     let of = |env: Env| read("", env).unwrap().origins;
     assert_eq!(of(Env::default()), ["http://localhost:3000"]);

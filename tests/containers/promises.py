@@ -1,0 +1,59 @@
+"""What the project promises about its containers: arguments are the resolved compose file, .gitpod.yml and Dockerfile."""
+
+import json
+import sys
+
+import yaml
+
+compose = json.load(open(sys.argv[1]))
+gitpod = yaml.safe_load(open(sys.argv[2]))
+dockerfile = open(sys.argv[3]).read().splitlines()
+services = compose["services"]
+
+assert set(services) == {"backend-flask", "notifications", "xray-daemon", "collector", "jaeger"}, services.keys()
+for name, service in services.items():
+    for port in service.get("ports", []):
+        assert port["host_ip"] == "127.0.0.1", f"{name}: port {port['published']} is open to the network"
+    assert int(service["mem_limit"]) > 0, f"{name}: no memory limit"
+    assert service["restart"] == "unless-stopped", f"{name}: not restarted"
+    assert ("profiles" in service) == (name in ("collector", "jaeger")), f"{name}: in the wrong profile"
+    image = service["image"]
+    assert image == "cruddur" or ":" in image and not image.endswith(":latest"), f"{name}: {image} may change any day"
+
+
+def published(name):
+    return {(port["published"], port["protocol"]) for port in services[name]["ports"]}
+
+
+assert published("backend-flask") == {("4567", "tcp")}
+assert published("xray-daemon") == {("2000", "udp"), ("2000", "tcp")}, "segments and rules"
+assert services["xray-daemon"]["command"] == ["-o"], "anything else is one argument, and ignored"
+assert services["xray-daemon"]["environment"]["AWS_REGION"] == services["backend-flask"]["environment"]["AWS_DEFAULT_REGION"]
+
+environment = services["backend-flask"]["environment"]
+course = "FRONTEND_URL BACKEND_URL OTEL_SERVICE_NAME OTEL_EXPORTER_OTLP_ENDPOINT AWS_XRAY_URL AWS_XRAY_DAEMON_ADDRESS \
+AWS_DEFAULT_REGION AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY HONEYCOMB_API_KEY NOTIFICATIONS_URL"
+assert set(course.split()) <= set(environment), set(course.split()) - set(environment)
+assert environment["OTEL_SERVICE_NAME"] == "backend-flask", "the sampling rule and the course's queries say so"
+assert environment["AWS_XRAY_DAEMON_ADDRESS"] == "xray-daemon:2000"
+assert environment["NOTIFICATIONS_URL"] == "http://notifications:4567"
+
+for name in ("backend-flask", "notifications"):
+    service = services[name]
+    [mount] = service["volumes"]
+    assert mount["read_only"] and mount["target"] == service["working_dir"], "telemetry.toml is looked for where it is mounted"
+    # Saving replaces the file in most editors: only its directory shows the new one.
+    assert not mount["source"].endswith(".toml")
+    assert service["read_only"] and service["cap_drop"] == ["ALL"], name
+
+ports = {port["port"]: port for port in gitpod["ports"]}
+assert set(ports) == {3000, 4567, 2000}, "the course's ports"
+assert ports[2000]["visibility"] == "private", "the daemon takes segments from anybody"
+assert "npm" not in json.dumps(gitpod)
+
+stages = [line for line in dockerfile if line.startswith("FROM ")]
+assert len(stages) == 2 and stages[1] == "FROM scratch", stages
+last = dockerfile[dockerfile.index("FROM scratch"):]
+for line in ("USER 65532:65532", "ENV CRUDDUR_LISTEN=0.0.0.0:4567", 'ENTRYPOINT ["/cruddur"]'):
+    assert line in last, line
+assert any(line.startswith("HEALTHCHECK ") and line.endswith('CMD ["/cruddur", "health"]') for line in last)

