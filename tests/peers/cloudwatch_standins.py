@@ -30,7 +30,11 @@ from xray_moto import PATIENCE, Process
 REGION = "eu-central-1"
 REQUESTS = 200
 HOME = "/api/activities/home"
-POLICY = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "logs:*", "Resource": "*"}]}
+# What aws/README.md gives the program, for any log group: moto holds actions against a policy, but not the names of groups.
+PROGRAM = json.loads((pathlib.Path(__file__).parents[2] / "aws/json/policy-cloudwatch.json").read_text(encoding="utf-8"))
+PROGRAM["Statement"] = [{**statement, "Resource": "*"} for statement in PROGRAM["Statement"]]
+# And what reading back takes.
+READER = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "logs:*", "Resource": "*"}]}
 SETTINGS = '[console]\nenabled = false\n[cloudwatch]\nenabled = true\nschedule_delay = 100\nlog_stream = "peer"\n'
 
 
@@ -50,12 +54,12 @@ def client(service, endpoint, key_id, secret):
     )
 
 
-def new_key(endpoint):
-    """The key of a new user that may use logs only, made by whoever each stand-in takes for its owner."""
+def new_key(endpoint, user, policy):
+    """The key of a new user that may do what the policy says, made by whoever each stand-in takes for its owner."""
     iam = client("iam", endpoint, "test", "test")
-    iam.create_user(UserName="cruddur")
-    iam.put_user_policy(UserName="cruddur", PolicyName="logs", PolicyDocument=json.dumps(POLICY))
-    key = iam.create_access_key(UserName="cruddur")["AccessKey"]
+    iam.create_user(UserName=user)
+    iam.put_user_policy(UserName=user, PolicyName="logs", PolicyDocument=json.dumps(policy))
+    key = iam.create_access_key(UserName=user)["AccessKey"]
     return key["AccessKeyId"], key["SecretAccessKey"]
 
 
@@ -129,8 +133,8 @@ def read_back(logs):
         token = {"nextToken": answer["nextForwardToken"]}
 
 
-def check(name, cruddur, work, endpoint, key_id, secret):
-    logs = client("logs", endpoint, key_id, secret)
+def check(name, cruddur, work, endpoint, key_id, secret, reader):
+    logs = client("logs", endpoint, *reader)
 
     # First the wrong secret: the group that it must not make is missing still.
     _, said = run(cruddur, work, endpoint, key_id, secret[::-1], 5)
@@ -169,9 +173,10 @@ def main(cruddur):
             work = pathlib.Path(directory)
             service, endpoint = start(work)
             try:
-                key_id, secret = new_key(endpoint)
+                key_id, secret = new_key(endpoint, "cruddur", PROGRAM)
+                reader = new_key(endpoint, "reader", READER)
                 check_signatures(endpoint)
-                check(name, cruddur, work, endpoint, key_id, secret)
+                check(name, cruddur, work, endpoint, key_id, secret, reader)
             finally:
                 service.stop()
 

