@@ -21,6 +21,7 @@ pub mod activities;
 pub mod backends;
 pub mod cli;
 pub mod delivery;
+pub mod explain;
 #[cfg(test)]
 mod golden;
 pub mod health;

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use cruddur::cli::{Command, HELP, parse};
+use cruddur::explain::explain;
 use cruddur::health::health;
 use cruddur::run::{Exit, check, init, serve};
 
@@ -16,7 +17,7 @@ fn main() -> ExitCode {
         Command::Check { config, json } => check(config.as_deref(), json),
         Command::Init { config } => init(config),
         Command::Health { listen } => health(listen.as_deref()).and_then(|url| print(&format!("{url} answers\n"))),
-        Command::Explain { backend: _ } => print(""),
+        Command::Explain { backend } => explain(backend.as_deref()).and_then(|text| print(&text)),
         Command::Help => print(HELP),
         Command::Version => print(concat!("cruddur ", env!("CARGO_PKG_VERSION"), "\n")),
     });

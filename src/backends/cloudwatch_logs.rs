@@ -27,6 +27,7 @@
 mod answer;
 mod clock;
 mod encode;
+mod explain;
 mod settings;
 
 use std::sync::Arc;
@@ -44,12 +45,13 @@ use crate::wire::aws_credentials::CredentialChain;
 use crate::wire::exchange::{Exchange, Signing};
 use crate::wire::hidden::Hidden;
 use crate::wire::http::{Call, CallError, HttpClient, host_header, shown};
-use crate::wire::sigv4::{Request, Secrets, Signer, X_AMZ_SECURITY_TOKEN};
+use crate::wire::sigv4::{Request, Secrets, Signed, Signer, X_AMZ_SECURITY_TOKEN};
 
 pub(in crate::backends) use settings::log_group_if_on;
 
 /// `[cloudwatch]`.
-pub const PLUGIN: Plugin = Plugin { name: NAME, toml: settings::TOML, plan: settings::plan };
+pub const PLUGIN: Plugin =
+    Plugin { name: NAME, toml: settings::TOML, plan: settings::plan, explain: Some(explain::explain) };
 
 const NAME: &str = "cloudwatch";
 const PUT_LOG_EVENTS: &str = "PutLogEvents";
@@ -71,6 +73,14 @@ struct CloudWatchLogs {
     retention_said: bool,
     /// The calls of the delivery that is going on.
     seen: Vec<Exchange>,
+}
+
+/// A call before it is signed.
+struct Unsigned<'a> {
+    operation: &'a str,
+    host: &'a str,
+    body: &'a [u8],
+    encoding: Option<&'a str>,
 }
 
 /// Why a call did not get a useful answer.
@@ -95,6 +105,33 @@ impl Backend<LogLine> for CloudWatchLogs {
     /// Lines wait in the queue until the service takes them; what the queue cannot hold is dropped and counted.
     fn budget(&self) -> Option<Duration> {
         None
+    }
+}
+
+impl Unsigned<'_> {
+    /// All headers of the call, and how they were signed.
+    fn sign(&self, signer: &mut Signer, secrets: &Secrets<'_>, now: SystemTime) -> (Vec<(String, String)>, Signed) {
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let mut headers = vec![
+            header("content-type", "application/x-amz-json-1.1"),
+            header("x-amz-target", &format!("Logs_20140328.{}", self.operation)),
+        ];
+        if let Some(encoding) = self.encoding {
+            headers.push(header("content-encoding", encoding));
+        }
+        let request = Request {
+            method: "POST",
+            host: self.host,
+            path: "/",
+            normalize_path: true,
+            query: &[],
+            headers: &headers,
+            body: self.body,
+        };
+        let signed = signer.sign(&request, secrets, now);
+        headers.extend(signed.headers());
+        headers.push(header("user-agent", concat!("cruddur/", env!("CARGO_PKG_VERSION"))));
+        (headers, signed)
     }
 }
 
@@ -217,31 +254,13 @@ impl CloudWatchLogs {
     ) -> Result<(Answer, bool), Failed> {
         let now = self.clock.signing_time(SystemTime::now());
         let credentials = self.credentials.resolve(now).map_err(|e| Failed::Credentials(e.to_string()))?;
-        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let mut headers = vec![
-            header("content-type", "application/x-amz-json-1.1"),
-            header("x-amz-target", &format!("Logs_20140328.{operation}")),
-        ];
-        if let Some(encoding) = encoding {
-            headers.push(header("content-encoding", encoding));
-        }
-        let request = Request {
-            method: "POST",
-            host: &self.host,
-            path: "/",
-            normalize_path: true,
-            query: &[],
-            headers: &headers,
-            body,
-        };
         let secrets = Secrets {
             access_key_id: &credentials.access_key_id,
             secret_access_key: &credentials.secret_access_key,
             session_token: credentials.session_token.as_deref(),
         };
-        let signed = self.signer.sign(&request, &secrets, now);
-        headers.extend(signed.headers());
-        headers.push(header("user-agent", concat!("cruddur/", env!("CARGO_PKG_VERSION"))));
+        let unsigned = Unsigned { operation, host: &self.host, body, encoding };
+        let (headers, signed) = unsigned.sign(&mut self.signer, &secrets, now);
         let patience = Some(deadline.saturating_duration_since(Instant::now()));
         let sent = SystemTime::now();
         let call = Call { url: &self.url, headers: &headers, body, patience };

@@ -35,7 +35,7 @@ use crate::wire::exchange::Exchange;
 use crate::wire::stdout;
 
 /// `[console]`.
-pub const PLUGIN: Plugin = Plugin { name: "console", toml: TOML, plan };
+pub const PLUGIN: Plugin = Plugin { name: "console", toml: TOML, plan, explain: None };
 
 const TOML: &str = r#"
 # Every trace on standard output.

@@ -109,6 +109,8 @@ pub struct Plugin {
     pub toml: &'static str,
     /// Reads its table and decides whether it runs.
     pub plan: fn(&Table<'_>, &Sources, &Settings) -> Result<Plan, SettingsError>,
+    /// Its part of `cruddur explain`: the bytes of a sample request, with a line on every field.
+    pub explain: Option<fn() -> String>,
 }
 
 /// A backend as the settings want it.

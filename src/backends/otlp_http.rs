@@ -30,6 +30,7 @@
 //! <https://github.com/open-telemetry/opentelemetry-proto/blob/main/opentelemetry/proto/trace/v1/trace.proto>.
 
 mod encode;
+mod explain;
 mod findings;
 mod settings;
 
@@ -49,7 +50,8 @@ use crate::wire::hidden::Hidden;
 use crate::wire::http::{Call, CallError, HttpClient, Reply, shown};
 
 /// `[honeycomb]`.
-pub const PLUGIN: Plugin = Plugin { name: "honeycomb", toml: settings::TOML, plan: settings::plan };
+pub const PLUGIN: Plugin =
+    Plugin { name: "honeycomb", toml: settings::TOML, plan: settings::plan, explain: Some(explain::explain) };
 
 /// A client for one OTLP endpoint.
 struct OtlpHttp {

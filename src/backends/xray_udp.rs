@@ -30,6 +30,7 @@
 
 mod cause;
 mod encode;
+mod explain;
 mod rules;
 mod settings;
 
@@ -45,7 +46,8 @@ use crate::wire::exchange::Exchange;
 use crate::wire::udp::{DatagramSender, HostPort, SendError, Sent};
 
 /// `[xray]`.
-pub const PLUGIN: Plugin = Plugin { name: NAME, toml: settings::TOML, plan: settings::plan };
+pub const PLUGIN: Plugin =
+    Plugin { name: NAME, toml: settings::TOML, plan: settings::plan, explain: Some(explain::explain) };
 
 const NAME: &str = "xray";
 /// How long to wait before a daemon that did not listen is tried again. Other machines (and containers) say only about

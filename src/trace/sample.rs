@@ -8,18 +8,7 @@ use super::sampler::{Decision, Reason};
 use super::span::{Attribute, Event, Link, SpanData, SpanKind, Status};
 use super::{FinishedTrace, Scope, Value};
 
-/// What the process knows about itself.
-pub(crate) fn resource() -> Vec<Attribute> {
-    vec![
-        attribute("service.name", "backend-flask"),
-        attribute("service.version", "0.1.0"),
-        attribute("service.instance.id", "627cc493-f310-47de-96bd-71410b7dec09"),
-        attribute("telemetry.sdk.language", "rust"),
-        attribute("telemetry.sdk.name", "cruddur-otlp"),
-        attribute("telemetry.sdk.version", "0.1.0"),
-        attribute("process.pid", 4242_i64),
-    ]
-}
+pub(crate) use crate::explain::sample::resource;
 
 /// A request of a traced caller, and one span in it that failed.
 pub(crate) fn trace() -> FinishedTrace {

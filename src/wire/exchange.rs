@@ -71,23 +71,7 @@ impl Exchange {
         may_be_shown: impl Fn(&str) -> bool,
         hidden: &Hidden,
     ) -> Self {
-        let target = call.url.parse::<ureq::http::Uri>().unwrap_or_default();
-        let query = target.query().map_or_else(String::new, |query| format!("?{}", not_shown(query)));
-        // In the order in which ureq writes them.
-        let mut head = format!("POST {}{query} HTTP/1.1\r\ncontent-length: {}\r\n", target.path(), call.body.len());
-        head.push_str(&format!("host: {}\r\n", host_header(call.url)));
-        let has_authorization = call.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
-        if let Some(made) = basic_authorization(call.url).filter(|_| !has_authorization) {
-            head.push_str(&format!("authorization: {}\r\n", not_shown(&made)));
-        }
-        for (name, value) in call.headers {
-            if may_be_shown(name) {
-                head.push_str(&format!("{name}: {value}\r\n"));
-            } else {
-                head.push_str(&format!("{name}: {}\r\n", not_shown(value)));
-            }
-        }
-        head.push_str("\r\n");
+        let head = post_head(call, may_be_shown);
         let answer = match reply {
             Ok(reply) => Ok(Answered::of(reply, hidden)),
             Err(error) => Err(hidden.without(error.to_string())),
@@ -106,6 +90,25 @@ impl Exchange {
         };
         size_of::<Self>() + self.to.len() + self.head.len() + self.body.as_ref().map_or(0, Vec::len) + signing + answer
     }
+}
+
+/// Request line and headers of a POST, in the order in which ureq writes them; the values of headers that `may_be_shown` does
+/// not name are replaced, and so is what the URL has behind its question mark.
+#[must_use]
+pub fn post_head(call: &Call<'_>, may_be_shown: impl Fn(&str) -> bool) -> String {
+    let target = call.url.parse::<ureq::http::Uri>().unwrap_or_default();
+    let query = target.query().map_or_else(String::new, |query| format!("?{}", not_shown(query)));
+    let mut head = format!("POST {}{query} HTTP/1.1\r\ncontent-length: {}\r\n", target.path(), call.body.len());
+    head.push_str(&format!("host: {}\r\n", host_header(call.url)));
+    let has_authorization = call.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+    if let Some(made) = basic_authorization(call.url).filter(|_| !has_authorization) {
+        head.push_str(&format!("authorization: {}\r\n", not_shown(&made)));
+    }
+    for (name, value) in call.headers {
+        let shown = if may_be_shown(name) { value.clone() } else { not_shown(value) };
+        head.push_str(&format!("{name}: {shown}\r\n"));
+    }
+    head + "\r\n"
 }
 
 impl Answered {

@@ -234,7 +234,7 @@ struct SigningKey {
 }
 
 /// The keys of date, region, service and request; the last one signs.
-fn key_chain(secret: &str, date: &str, region: &str, service: &str) -> [hmac::Tag; 4] {
+pub(crate) fn key_chain(secret: &str, date: &str, region: &str, service: &str) -> [hmac::Tag; 4] {
     let next = |key: hmac::Tag, text: &str| hmac::sign(&hmac_key(key), text.as_bytes());
     let start = hmac::Key::new(HMAC_SHA256, format!("AWS4{secret}").as_bytes());
     let date_key = hmac::sign(&start, date.as_bytes());
@@ -327,7 +327,8 @@ fn sha256(bytes: &[u8]) -> String {
     hex(digest::digest(&SHA256, bytes).as_ref())
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes as lower-case digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -132,7 +132,7 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
 
 /// The address that traces go to, and where it came from. The variable for traces counts as it is; the general one is
 /// a base, and gets `/v1/traces`.
-fn traces_url(
+pub(super) fn traces_url(
     sources: &Sources,
     endpoint: Option<Setting<String>>,
     traces_endpoint: Option<Setting<String>>,
@@ -179,7 +179,7 @@ fn traces_url(
 
 /// All headers of a POST. The variable for traces replaces the general one; the key of `HONEYCOMB_API_KEY` counts
 /// unless one of them brings its own. An empty key is never sent: Honeycomb would answer that it is missing.
-fn headers(
+pub(super) fn headers(
     sources: &Sources,
     key: Option<&Setting<String>>,
     dataset: Option<&Setting<String>>,

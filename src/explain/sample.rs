@@ -1,0 +1,94 @@
+//! A request with fixed ids and times, as this program traces it.
+
+use std::borrow::Cow;
+
+use crate::trace::context::TraceFlags;
+use crate::trace::id::{SpanId, TraceId};
+use crate::trace::sampler::{Decision, Reason};
+use crate::trace::span::{Attribute, Scope, SpanData, SpanKind, Status};
+use crate::trace::{FinishedTrace, Value};
+
+/// What the process knows about itself.
+pub(crate) fn resource() -> Vec<Attribute> {
+    vec![
+        attribute("service.name", "backend-flask"),
+        attribute("service.version", "0.1.0"),
+        attribute("service.instance.id", "627cc493-f310-47de-96bd-71410b7dec09"),
+        attribute("telemetry.sdk.language", "rust"),
+        attribute("telemetry.sdk.name", "cruddur-otlp"),
+        attribute("telemetry.sdk.version", "0.1.0"),
+        attribute("process.pid", 4242_i64),
+    ]
+}
+
+/// `GET /api/activities/home` of a traced caller, half past two in the morning of 20 February 2023, as this program traces it.
+pub(crate) fn request() -> FinishedTrace {
+    let http = Scope { name: "cruddur.http", version: Some(env!("CARGO_PKG_VERSION")), schema_url: None };
+    let server = SpanData {
+        attributes: vec![
+            attribute("http.request.method", "GET"),
+            attribute("url.path", "/api/activities/home"),
+            attribute("url.scheme", "http"),
+            attribute("http.route", "/api/activities/home"),
+            attribute("server.address", "localhost"),
+            attribute("server.port", 4567_i64),
+            attribute("client.address", "127.0.0.1"),
+            attribute("network.peer.address", "127.0.0.1"),
+            attribute("network.peer.port", 50_123_i64),
+            attribute("network.protocol.version", "1.1"),
+            attribute("user_agent.original", "curl/8.5.0"),
+            attribute("http.response.status_code", 200_i64),
+            attribute("http.response.body.size", 1240_i64),
+        ],
+        ..span("53995c3f42cd8ad8", "00f067aa0ba902b7", http, "GET /api/activities/home", 0, 4250)
+    };
+    let home = SpanData {
+        kind: SpanKind::Internal,
+        attributes: vec![
+            attribute("app.now", "2023-02-20T02:30:00.001000+00:00"),
+            attribute("app.result_length", 3_i64),
+        ],
+        ..span(
+            "70de5b6f19ff9a0a",
+            "53995c3f42cd8ad8",
+            Scope::named("home.activities"),
+            "home-activities-mock-data",
+            1000,
+            3000,
+        )
+    };
+    FinishedTrace {
+        trace_id: TraceId::from_hex("63f2db281e8720b39541901950019ee5").expect("these are 32 hex digits"),
+        trace_state: String::new(),
+        flags: TraceFlags::new(true, true),
+        remote_parent: true,
+        decision: Decision { sampled: true, reason: Reason::Parent },
+        backend_decisions: vec![],
+        spans: vec![server, home],
+    }
+}
+
+/// A span without attributes; begin and end in microseconds after the request came.
+fn span(id: &str, parent: &str, scope: Scope, name: &'static str, begin: u64, end: u64) -> SpanData {
+    const ARRIVED: u64 = 1_676_860_200_000_000_000;
+    SpanData {
+        id: SpanId::from_hex(id).expect("these are 16 hex digits"),
+        parent: SpanId::from_hex(parent),
+        scope,
+        name: Cow::Borrowed(name),
+        kind: SpanKind::Server,
+        start: ARRIVED + begin * 1000,
+        end: ARRIVED + end * 1000,
+        attributes: vec![],
+        dropped_attributes: 0,
+        events: vec![],
+        dropped_events: 0,
+        links: vec![],
+        status: Status::Unset,
+        metadata: vec![],
+    }
+}
+
+fn attribute(key: &'static str, value: impl Into<Value>) -> Attribute {
+    Attribute { key: Cow::Borrowed(key), value: value.into() }
+}

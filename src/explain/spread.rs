@@ -1,0 +1,186 @@
+//! JSON for reading: the very bytes, with a line end and a blank here and there, and a note above each field.
+
+use std::collections::HashSet;
+
+/// What to say about fields: their names, and the note. A name may begin with those of the fields around it (`scope.name`);
+/// the longest that fits counts. What a list of OTLP's attributes holds goes by the attribute's own key.
+pub(crate) type Notes = &'static [(&'static str, &'static str)];
+
+/// JSON text spread over lines; above the first field of each name stands its note.
+pub(crate) fn spread(json: &str, notes: Notes) -> String {
+    let mut spread = Spread { text: String::new(), notes, said: HashSet::new() };
+    spread.value(json, 0, "");
+    spread.text.push('\n');
+    spread.text
+}
+
+struct Spread {
+    text: String,
+    notes: Notes,
+    said: HashSet<&'static str>,
+}
+
+/// The length of a line that an element of a list may have to stay on one.
+const WIDTH: usize = 120;
+
+impl Spread {
+    fn value(&mut self, json: &str, depth: usize, path: &str) {
+        match json.as_bytes() {
+            [b'{', b'}'] | [b'[', b']'] => self.text.push_str(json),
+            [b'{', ..] => self.members(json, ['{', '}'], depth, path),
+            [b'[', ..] => self.members(json, ['[', ']'], depth, path),
+            _ => self.text.push_str(json),
+        }
+    }
+
+    fn members(&mut self, json: &str, [open, close]: [char; 2], depth: usize, path: &str) {
+        self.text.push(open);
+        let members = members(json);
+        let last = members.len() - 1;
+        for (index, member) in members.into_iter().enumerate() {
+            let depth = depth + 1;
+            match name_and_value(member).filter(|_| open == '{') {
+                Some((name, value)) => {
+                    let path = format!("{path}.{name}");
+                    self.note(&path, depth);
+                    self.line(depth);
+                    self.text.push_str(&format!("\"{name}\": "));
+                    self.value(value, depth, &path);
+                }
+                None => {
+                    if let Some(key) = key_of_attribute(member) {
+                        self.note(&format!("{path}.{key}"), depth);
+                    }
+                    self.line(depth);
+                    if member.len() + 2 * depth <= WIDTH && key_of_attribute(member).is_some() {
+                        self.text.push_str(member);
+                    } else {
+                        self.value(member, depth, path);
+                    }
+                }
+            }
+            if index < last {
+                self.text.push(',');
+            }
+        }
+        self.line(depth);
+        self.text.push(close);
+    }
+
+    fn note(&mut self, path: &str, depth: usize) {
+        if let Some((name, note)) = note_for(self.notes, path)
+            && self.said.insert(name)
+        {
+            self.line(depth);
+            self.text.push_str(&format!("// {note}"));
+        }
+    }
+
+    fn line(&mut self, depth: usize) {
+        self.text.push('\n');
+        self.text.push_str(&"  ".repeat(depth));
+    }
+}
+
+fn note_for(notes: Notes, path: &str) -> Option<(&'static str, &'static str)> {
+    let fits = |name: &str| path.strip_suffix(name).is_some_and(|before| before.ends_with('.'));
+    notes.iter().copied().filter(|(name, _)| fits(name)).max_by_key(|(name, _)| name.len())
+}
+
+/// The members of an object, or the elements of a list that is not empty, as they stand there.
+fn members(json: &str) -> Vec<&str> {
+    let inner = &json[1..json.len() - 1];
+    let (mut members, mut start, mut depth, mut quoted, mut escaped) = (Vec::new(), 0, 0, false, false);
+    for (at, byte) in inner.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => quoted = !quoted,
+            _ if quoted => {}
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth -= 1,
+            b',' if depth == 0 => {
+                members.push(&inner[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    members.push(&inner[start..]);
+    members
+}
+
+/// Names of fields have no quotes in them.
+fn name_and_value(member: &str) -> Option<(&str, &str)> {
+    member.strip_prefix('"')?.split_once("\":")
+}
+
+/// `app.now` of `{"key":"app.now","value":{"stringValue":"..."}}`
+fn key_of_attribute(element: &str) -> Option<&str> {
+    Some(element.strip_prefix("{\"key\":\"")?.split_once("\",\"value\":")?.0)
+}
+
+/// The fields that have no note.
+#[cfg(test)]
+pub(crate) fn without_note(json: &str, notes: Notes) -> Vec<String> {
+    fn collect(json: &str, path: &str, notes: Notes, found: &mut Vec<String>) {
+        if !json.starts_with(['{', '[']) || json.len() == 2 {
+            return;
+        }
+        for member in members(json) {
+            let (name, value) = match (name_and_value(member), key_of_attribute(member)) {
+                (_, Some(key)) if json.starts_with('[') => (Some(key), ""),
+                (Some((name, value)), _) if json.starts_with('{') => (Some(name), value),
+                _ => (None, member),
+            };
+            let path = name.map_or_else(|| path.to_owned(), |name| format!("{path}.{name}"));
+            if name.is_some() && note_for(notes, &path).is_none() {
+                found.push(path.clone());
+            }
+            collect(value, &path, notes, found);
+        }
+    }
+    let mut found = Vec::new();
+    collect(json, "", notes, &mut found);
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOTES: Notes = &[("a", "first"), ("b.a", "inner"), ("k.x", "an attribute")];
+
+    #[test]
+    fn the_bytes_stay_the_same_but_for_blanks_and_notes() {
+        let json = r#"{"a":1,"b":{"a":"x,\"}{"},"c":[],"k":[{"key":"k.x","value":{"intValue":"1"}},[1,2]]}"#;
+        let text = spread(json, NOTES);
+        let expected = r#"{
+  // first
+  "a": 1,
+  "b": {
+    // inner
+    "a": "x,\"}{"
+  },
+  "c": [],
+  "k": [
+    // an attribute
+    {"key":"k.x","value":{"intValue":"1"}},
+    [
+      1,
+      2
+    ]
+  ]
+}
+"#;
+        assert_eq!(text, expected);
+        let lines = text.lines().map(str::trim).filter(|line| !line.starts_with("//"));
+        assert_eq!(lines.collect::<String>().replace("\": ", "\":"), json);
+        assert_eq!(without_note(json, NOTES), [".b", ".c", ".k"]);
+    }
+
+    #[test]
+    fn a_note_is_said_once() {
+        assert_eq!(spread(r#"[{"a":1},{"a":2}]"#, NOTES).matches("// first").count(), 1);
+    }
+}
