@@ -23,6 +23,8 @@ pub struct Client {
 pub struct Answer {
     /// The status code.
     pub status: u16,
+    /// What stands behind it in the status line.
+    pub reason: String,
     /// The headers in the order they came, names as they came.
     pub headers: Vec<(String, String)>,
     /// The body.
@@ -106,14 +108,14 @@ impl Client {
 
     fn answer_to(&mut self, method: &str) -> io::Result<Answer> {
         let mut interim = Vec::new();
-        let (status, headers) = loop {
-            let (status, headers) = self.read_head()?;
+        let (status, reason, headers) = loop {
+            let (status, reason, headers) = self.read_head()?;
             if !(100..200).contains(&status) {
-                break (status, headers);
+                break (status, reason, headers);
             }
             interim.push(status);
         };
-        let mut answer = Answer { status, headers, body: Vec::new(), interim };
+        let mut answer = Answer { status, reason, headers, body: Vec::new(), interim };
         if method != "HEAD" && status != 204 && status != 304 {
             let length = answer.header("Content-Length").and_then(|length| length.parse().ok());
             let length = length.ok_or_else(|| bad(format!("an answer without a Content-Length: {answer:?}")))?;
@@ -125,7 +127,7 @@ impl Client {
         Ok(answer)
     }
 
-    fn read_head(&mut self) -> io::Result<(u16, Vec<(String, String)>)> {
+    fn read_head(&mut self) -> io::Result<(u16, String, Vec<(String, String)>)> {
         let end = loop {
             match self.unread.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
                 Some(end) => break end,
@@ -142,7 +144,8 @@ impl Client {
             let (name, value) = line.split_once(':').ok_or_else(|| bad(format!("not a header: {line:?}")))?;
             Ok((name.to_owned(), value.trim().to_owned()))
         });
-        Ok((status, headers.collect::<io::Result<_>>()?))
+        let reason = status_line.get("HTTP/1.1 200 ".len()..).unwrap_or_default().to_owned();
+        Ok((status, reason, headers.collect::<io::Result<_>>()?))
     }
 
     fn read_more(&mut self) -> io::Result<()> {

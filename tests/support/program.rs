@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,7 @@ pub struct Setup {
     env: Vec<(String, String)>,
     toml: Option<String>,
     root: Option<Root>,
+    current_dir: Option<PathBuf>,
 }
 
 /// A directory that a program takes for all there is.
@@ -73,6 +74,12 @@ impl Setup {
     /// Writes this telemetry.toml and names it with `--config`. Without it the built-in default applies.
     pub fn toml(mut self, text: &str) -> Self {
         self.toml = Some(text.to_owned());
+        self
+    }
+
+    /// Runs it in this directory instead of one of its own.
+    pub fn current_dir(mut self, dir: &Path) -> Self {
+        self.current_dir = Some(dir.to_owned());
         self
     }
 
@@ -119,7 +126,7 @@ impl Setup {
             None => Command::new(program),
             Some(root) => root.command(program, &dir),
         };
-        command.args(&self.args).env_clear().current_dir(dir.path());
+        command.args(&self.args).env_clear().current_dir(self.current_dir.as_deref().unwrap_or(dir.path()));
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
         }
@@ -164,7 +171,7 @@ impl Program {
             args: args.iter().map(ToString::to_string).collect(),
             env: env.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
             toml: toml.map(ToOwned::to_owned),
-            root: None,
+            ..Setup::default()
         };
         let listens = env.iter().any(|(name, _)| *name == "CRUDDUR_LISTEN");
         let setup = if listens { setup } else { setup.env("CRUDDUR_LISTEN", "127.0.0.1:0") };
