@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::{fs, io};
 
-use support::{Answer, Client, Program, SOON, TempDir, wait_until};
+use support::{Answer, Client, Program, SOON, Setup, TempDir, wait_until};
 
 macro_rules! lessons {
     ($($test:ident: $file:literal),* $(,)?) => {
@@ -116,7 +116,7 @@ impl Lesson {
             match &step.what {
                 What::Command(command) if is_curl(command) => self.check(&step, &self.curl(command)),
                 What::Command(command) => match server_setup(command) {
-                    Some((env, args)) => self.start(&step, &env, &args),
+                    Some(setup) => self.start(&step, setup),
                     None => self.check(&step, &self.shell(command, "")),
                 },
                 What::ServerPrints => self.server_prints(&step),
@@ -135,15 +135,10 @@ impl Lesson {
         format!("docs/tour/{file}:{line}\n--- the lesson says\n{expected}\n--- it printed\n{actual}\n---")
     }
 
-    fn start(&mut self, step: &Step, env: &[(String, String)], args: &[String]) {
+    fn start(&mut self, step: &Step, setup: Setup) {
         // The old one first: two could want the same port of a daemon.
         self.server = None;
-        let mut setup = Program::setup().current_dir(&self.dir.path().join("work"));
-        for (name, value) in env {
-            setup = setup.env(name, value);
-        }
-        let server = args.iter().fold(setup, |setup, arg| setup.arg(arg)).start();
-        self.server = Some(server);
+        self.server = Some(setup.current_dir(&self.dir.path().join("work")).start());
         self.server_prints(step);
     }
 
@@ -244,17 +239,18 @@ fn is_curl(command: &str) -> bool {
     command.starts_with("curl ")
 }
 
-/// `NAME=value cruddur --option`: the variables and the options of a server; `None` for any other command.
-fn server_setup(command: &str) -> Option<(Vec<(String, String)>, Vec<String>)> {
+/// `NAME=value cruddur --option` is the start of a server; `None` for any other command.
+fn server_setup(command: &str) -> Option<Setup> {
     let mut words = words(command).into_iter().peekable();
-    let mut env = Vec::new();
+    let mut setup = Program::setup();
     while let Some((name, value)) = words.peek().and_then(|word| word.split_once('=')) {
-        env.push((name.to_owned(), value.to_owned()));
+        setup = setup.env(name, value);
         words.next();
     }
     let args: Vec<String> = words.next().filter(|word| word == "cruddur").map(|_| words.collect())?;
     let is_serve = args.first().is_none_or(|first| first.starts_with("--config") || first == "serve");
-    (is_serve && !command.contains(['|', ';', '&'])).then_some((env, args))
+    let is_simple = !command.contains(['|', ';', '&']);
+    (is_serve && is_simple).then(|| args.iter().fold(setup, |setup, arg| setup.arg(arg)))
 }
 
 /// The words of a simple command, without their quotes.

@@ -103,20 +103,20 @@ impl Client {
 
     /// Waits for an interim answer (1xx) without reading what follows it.
     pub fn read_interim(&mut self) -> io::Result<u16> {
-        Ok(self.read_head()?.0)
+        Ok(self.read_head()?.status)
     }
 
     fn answer_to(&mut self, method: &str) -> io::Result<Answer> {
         let mut interim = Vec::new();
-        let (status, reason, headers) = loop {
-            let (status, reason, headers) = self.read_head()?;
-            if !(100..200).contains(&status) {
-                break (status, reason, headers);
+        let mut answer = loop {
+            let answer = self.read_head()?;
+            if !(100..200).contains(&answer.status) {
+                break answer;
             }
-            interim.push(status);
+            interim.push(answer.status);
         };
-        let mut answer = Answer { status, reason, headers, body: Vec::new(), interim };
-        if method != "HEAD" && status != 204 && status != 304 {
+        answer.interim = interim;
+        if method != "HEAD" && answer.status != 204 && answer.status != 304 {
             let length = answer.header("Content-Length").and_then(|length| length.parse().ok());
             let length = length.ok_or_else(|| bad(format!("an answer without a Content-Length: {answer:?}")))?;
             while self.unread.len() < length {
@@ -127,7 +127,8 @@ impl Client {
         Ok(answer)
     }
 
-    fn read_head(&mut self) -> io::Result<(u16, String, Vec<(String, String)>)> {
+    /// An answer without its body.
+    fn read_head(&mut self) -> io::Result<Answer> {
         let end = loop {
             match self.unread.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
                 Some(end) => break end,
@@ -145,7 +146,8 @@ impl Client {
             Ok((name.to_owned(), value.trim().to_owned()))
         });
         let reason = status_line.get("HTTP/1.1 200 ".len()..).unwrap_or_default().to_owned();
-        Ok((status, reason, headers.collect::<io::Result<_>>()?))
+        let headers = headers.collect::<io::Result<_>>()?;
+        Ok(Answer { status, reason, headers, body: Vec::new(), interim: Vec::new() })
     }
 
     fn read_more(&mut self) -> io::Result<()> {

@@ -126,7 +126,8 @@ impl Setup {
             None => Command::new(program),
             Some(root) => root.command(program, &dir),
         };
-        command.args(&self.args).env_clear().current_dir(self.current_dir.as_deref().unwrap_or(dir.path()));
+        command.args(&self.args).env_clear();
+        command.current_dir(self.current_dir.as_deref().unwrap_or_else(|| dir.path()));
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
         }
