@@ -12,7 +12,8 @@
 //! 5. [`wire`]: the bytes leave, with retries.
 //!
 //! Around them: [`activities`] is the application being watched, [`settings`] says what is on, [`page`] shows what
-//! happened, [`run`] puts everything together. To read the code, follow a request: [`http::server`],
+//! happened, [`explain`] shows a sample request on its whole way, [`health`] asks a server that runs, [`run`] puts everything
+//! together. To read the code, follow a request: [`http::server`],
 //! [`trace::request_trace`], [`delivery`], [`backends::otlp_http`].
 //!
 //! This is not a tracing library: for a program of your own, take the `opentelemetry` crates.

@@ -1,4 +1,4 @@
-//! Every command of the lessons in `docs/tour` is run, and prints what the lesson says.
+//! Every command of the lessons in `docs/tour` is run, and prints what the lesson says; those of README.md, too.
 //!
 //! A block marked `console` holds commands, each behind `$ ` (and `> ` where it goes on), and what they print. `...` stands for
 //! what differs each time, in a line or for whole lines. A command that only says `cruddur` starts the server, which runs until
@@ -21,7 +21,7 @@ macro_rules! lessons {
         $(
             #[test]
             fn $test() {
-                Lesson::open($file).run();
+                Lesson::open(&format!("docs/tour/{}", $file)).run();
             }
         )*
     };
@@ -38,14 +38,15 @@ lessons! {
     lesson_8_when_it_breaks: "8-when-it-breaks.md",
 }
 
-const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/tour");
+const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
 /// Where the lessons say that the server listens. Here it takes a free port instead.
 const ADDRESS: &str = "localhost:4567";
 
 #[test]
 fn every_lesson_is_run_and_has_commands_and_a_place_in_the_list() {
-    let list = fs::read_to_string(Path::new(FOLDER).join("README.md")).expect("the list of lessons");
-    let mut found: Vec<String> = fs::read_dir(FOLDER)
+    let folder = Path::new(PROJECT).join("docs/tour");
+    let list = fs::read_to_string(folder.join("README.md")).expect("the list of lessons");
+    let mut found: Vec<String> = fs::read_dir(folder)
         .expect("the folder of the lessons")
         .map(|entry| entry.expect("a file").file_name().to_string_lossy().into_owned())
         .filter(|name| name != "README.md")
@@ -54,9 +55,21 @@ fn every_lesson_is_run_and_has_commands_and_a_place_in_the_list() {
     assert_eq!(found, FILES);
     for file in FILES {
         assert!(list.contains(&format!("]({file})")), "{file} is not in the list");
-        let steps = Lesson::open(file).steps.len();
+        let steps = Lesson::open(&format!("docs/tour/{file}")).steps.len();
         assert!(steps >= 3, "{file}: only {steps} commands");
     }
+}
+
+/// In a clone of the project, with the settings that it ships.
+#[test]
+fn the_readme_starts_as_it_says() {
+    let lesson = Lesson::open("README.md");
+    assert!(lesson.steps.len() >= 3, "its beginning has commands");
+    let work = lesson.dir.path().join("work");
+    fs::copy(Path::new(PROJECT).join("telemetry.toml"), work.join("telemetry.toml")).expect("the settings");
+    fs::create_dir_all(work.join("aws/json")).expect("a directory");
+    fs::copy(Path::new(PROJECT).join("aws/json/xray.json"), work.join("aws/json/xray.json")).expect("the rule");
+    lesson.run();
 }
 
 #[test]
@@ -82,7 +95,7 @@ fn output_matches_only_where_the_dots_allow_it() {
 
 /// A lesson, and what goes on while it is run.
 struct Lesson {
-    file: &'static str,
+    file: String,
     steps: Vec<Step>,
     dir: TempDir,
     server: Option<Program>,
@@ -101,14 +114,16 @@ enum What {
 }
 
 impl Lesson {
-    fn open(file: &'static str) -> Self {
-        let text = fs::read_to_string(Path::new(FOLDER).join(file)).expect("the lesson");
+    fn open(file: &str) -> Self {
+        let text = fs::read_to_string(Path::new(PROJECT).join(file)).expect("the lesson");
+        // Of README.md only what comes before its first heading.
+        let text = if file == "README.md" { text.split("\n## ").next().unwrap_or_default() } else { &text };
         let dir = TempDir::new();
         let bin = dir.path().join("bin");
         fs::create_dir(&bin).expect("a directory");
         std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_cruddur"), bin.join("cruddur")).expect("a link");
         fs::create_dir(dir.path().join("work")).expect("a directory");
-        Self { file, steps: steps(&text), dir, server: None }
+        Self { file: file.to_owned(), steps: steps(text), dir, server: None }
     }
 
     fn run(mut self) {
@@ -131,8 +146,8 @@ impl Lesson {
     }
 
     fn difference(&self, step: &Step, actual: &str) -> String {
-        let (file, line, expected) = (self.file, step.line, step.expected.join("\n"));
-        format!("docs/tour/{file}:{line}\n--- the lesson says\n{expected}\n--- it printed\n{actual}\n---")
+        let (file, line, expected) = (&self.file, step.line, step.expected.join("\n"));
+        format!("{file}:{line}\n--- the lesson says\n{expected}\n--- it printed\n{actual}\n---")
     }
 
     fn start(&mut self, step: &Step, setup: Setup) {
@@ -183,7 +198,7 @@ impl Lesson {
                 "-H" => headers.push(value()),
                 "-d" => body = value(),
                 option if option.starts_with('-') => {
-                    panic!("docs/tour/{}: curl {option} is not spoken here", self.file)
+                    panic!("{}: curl {option} is not spoken here", self.file)
                 }
                 _ => url = Some(word),
             }
@@ -241,6 +256,8 @@ fn is_curl(command: &str) -> bool {
 
 /// `NAME=value cruddur --option` is the start of a server; `None` for any other command.
 fn server_setup(command: &str) -> Option<Setup> {
+    // What README.md says before there is a program to be found.
+    let command = if command == "cargo run --release" { "cruddur" } else { command };
     let mut words = words(command).into_iter().peekable();
     let mut setup = Program::setup();
     while let Some((name, value)) = words.peek().and_then(|word| word.split_once('=')) {
