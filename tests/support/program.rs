@@ -143,7 +143,10 @@ impl Setup {
 impl Root {
     /// Fills the directory, and enters it.
     fn command(&self, program: &str, dir: &TempDir) -> Command {
-        fs::copy(program, dir.path().join("cruddur")).expect("room for the program");
+        // By another process: a file that is open for writing here stays open in whatever another test starts meanwhile, and
+        // cannot be executed as long.
+        let copied = Command::new("cp").arg(program).arg(dir.path().join("cruddur")).status();
+        assert!(copied.is_ok_and(|status| status.success()), "room for the program");
         for (path, text) in &self.files {
             let path = dir.path().join(path.trim_start_matches('/'));
             fs::create_dir_all(path.parent().expect("a file in the root")).expect("a directory in the root");
