@@ -141,7 +141,7 @@ impl Settings {
         if page.value && page_for_all.value && !is_local {
             sources.warn(format!(
                 "{}: [page] allow_remote = true while listening on {} ({}): whoever reaches this port can read all traces, with what \
-                 clients sent; next: set it to false, or listen on 127.0.0.1",
+                 clients sent; next: set it to false, listen on 127.0.0.1, or, in a container, publish the port to 127.0.0.1 alone",
                 page_for_all.origin, listen.value, listen.origin
             ));
         }

@@ -193,7 +193,7 @@ impl Program {
     /// Saves telemetry.toml as most editors do: another file is renamed over it.
     pub fn save(&self, toml: &str) {
         let new = self.dir.write("telemetry.toml.new", toml);
-        std::fs::rename(new, self.dir().join("telemetry.toml")).expect("its own directory");
+        fs::rename(new, self.dir().join("telemetry.toml")).expect("its own directory");
     }
 
     /// Saves telemetry.toml and waits until that is in force.
