@@ -30,6 +30,9 @@ assert published("xray-daemon") == {("2000", "udp"), ("2000", "tcp")}, "segments
 assert services["xray-daemon"]["command"] == ["-o"], "anything else is one argument, and ignored"
 assert services["xray-daemon"]["environment"]["AWS_REGION"] == services["backend-flask"]["environment"]["AWS_DEFAULT_REGION"]
 
+assert [name for name in services if "build" in services[name]] == ["notifications"], "who builds one image twice at once fails"
+assert services["backend-flask"]["pull_policy"] == "never", "nobody else has this image"
+
 environment = services["backend-flask"]["environment"]
 course = "FRONTEND_URL BACKEND_URL OTEL_SERVICE_NAME OTEL_EXPORTER_OTLP_ENDPOINT AWS_XRAY_URL AWS_XRAY_DAEMON_ADDRESS \
 AWS_DEFAULT_REGION AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY HONEYCOMB_API_KEY NOTIFICATIONS_URL"
