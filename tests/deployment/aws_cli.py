@@ -31,7 +31,6 @@ threading.Thread(target=server.serve_forever, daemon=True).start()
 env = {
     "PATH": f"{os.path.dirname(os.path.abspath(aws))}:{os.environ['PATH']}",
     "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
-    "AWS_REGION": "us-east-1",
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
     "AWS_SECRET_ACCESS_KEY": "no-real-secret",
