@@ -47,7 +47,7 @@ pub enum Command {
 
 /// `--help`
 pub const HELP: &str = "\
-The Cruddur backend, traced by hand: OTLP to Honeycomb, every byte on view.
+The Cruddur backend, traced by hand: OTLP to Honeycomb, segments to X-Ray, log lines to CloudWatch, every byte on view.
 
 Usage: cruddur [serve] [--config FILE] [--listen ADDR] [--notifications-url URL]
        cruddur check [--config FILE] [--json]

@@ -12,11 +12,11 @@ use crate::trace::{FinishedTrace, Value};
 pub(crate) fn resource() -> Vec<Attribute> {
     vec![
         attribute("service.name", "backend-flask"),
-        attribute("service.version", "0.1.0"),
+        attribute("service.version", env!("CARGO_PKG_VERSION")),
         attribute("service.instance.id", "627cc493-f310-47de-96bd-71410b7dec09"),
         attribute("telemetry.sdk.language", "rust"),
         attribute("telemetry.sdk.name", "cruddur-otlp"),
-        attribute("telemetry.sdk.version", "0.1.0"),
+        attribute("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
         attribute("process.pid", 4242_i64),
     ]
 }

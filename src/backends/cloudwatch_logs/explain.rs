@@ -132,7 +132,7 @@ const BODY: Notes = &[
     ("logGroupName", "the group; made with the first line, with a retention"),
     ("logStreamName", "one stream for each machine"),
     ("logEvents", "in the order of their times, within 24 hours, 10,000 at most"),
-    ("timestamp", "milliseconds since 1970; older than 14 days is not stored"),
+    ("timestamp", "milliseconds since 1970; older than 14 days, or than the retention, is not stored"),
     ("message", "Logs Insights finds the fields in it by itself; 26 bytes more are charged for each"),
 ];
 

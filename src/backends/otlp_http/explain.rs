@@ -48,7 +48,7 @@ const NOTES: Notes = &[
     ("scope.name", "its name"),
     ("scope.version", "its version, if it has one of its own"),
     ("spans", "one after the other; ids say who is whose child"),
-    ("traceId", "128 bits as hex, although protobuf's JSON would have base64: OTLP's one exception"),
+    ("traceId", "128 bits as hex, where protobuf's own JSON would have base64"),
     ("spanId", "64 bits as hex"),
     ("parentSpanId", "the caller's span; the first span of a new trace has none"),
     ("flags", "those of traceparent (1 sampled, 2 random); 256: known whether the parent is remote; 512: it is"),

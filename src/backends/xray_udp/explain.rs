@@ -35,7 +35,7 @@ const NOTES: Notes = &[
     ("parent_id", "the caller's span"),
     ("name", "of the service, not of the request: it is a node of the service map, and sampling rules name it"),
     ("start_time", "seconds since 1970"),
-    ("end_time", "a segment without it would be \"in progress\" for ever"),
+    ("end_time", "without it, a document must say \"in_progress\": true, or it is refused"),
     ("http", "the one place for what OTLP says in a dozen attributes"),
     ("request", "what came"),
     ("method", "http.request.method"),
