@@ -39,6 +39,8 @@ lessons! {
 }
 
 const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
+/// What another lesson may have left in the directory.
+const LEFT_BEHIND: &str = "[console]\nenabled = false\n[xray]\nenabled = true\n";
 /// Where the lessons say that the server listens. Here it takes a free port instead.
 const ADDRESS: &str = "localhost:4567";
 
@@ -122,7 +124,9 @@ impl Lesson {
         let bin = dir.path().join("bin");
         fs::create_dir(&bin).expect("a directory");
         std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_cruddur"), bin.join("cruddur")).expect("a link");
-        fs::create_dir(dir.path().join("work")).expect("a directory");
+        let work = dir.path().join("work");
+        fs::create_dir(&work).expect("a directory");
+        fs::write(work.join("telemetry.toml"), LEFT_BEHIND).expect("the settings of another lesson");
         Self { file: file.to_owned(), steps: steps(text), dir, server: None }
     }
 
@@ -187,16 +191,13 @@ impl Lesson {
     /// `curl` as far as the lessons need it, so that a machine without it can run them; what follows a pipe is the shell's.
     fn curl(&self, command: &str) -> String {
         let (curl, rest) = command.split_once(" | ").map_or((command, None), |(curl, rest)| (curl, Some(rest)));
-        let (mut include, mut method, mut headers, mut body, mut url) = (false, None, Vec::new(), String::new(), None);
+        let (mut include, mut headers, mut url) = (false, Vec::new(), None);
         let mut words = words(curl).into_iter().skip(1);
         while let Some(word) = words.next() {
-            let mut value = || words.next().expect("an option with a value");
             match word.as_str() {
                 "-s" => {}
-                "-i" | "-si" => include = true,
-                "-X" => method = Some(value()),
-                "-H" => headers.push(value()),
-                "-d" => body = value(),
+                "-i" => include = true,
+                "-H" => headers.push(words.next().expect("a header")),
                 option if option.starts_with('-') => {
                     panic!("{}: curl {option} is not spoken here", self.file)
                 }
@@ -208,8 +209,7 @@ impl Lesson {
         let server = self.server.as_ref().expect("a server was started before");
         let mut headers: Vec<_> = headers.iter().map(|header| header.split_once(": ").expect("a header")).collect();
         headers.extend([("Host", ADDRESS), ("User-Agent", "curl/8.5.0")]);
-        let method = method.unwrap_or_else(|| if body.is_empty() { "GET" } else { "POST" }.to_owned());
-        let answer = Client::connect(server.addr()).request(&method, path, &headers, body.as_bytes());
+        let answer = Client::connect(server.addr()).request("GET", path, &headers, b"");
         let output = printed(&answer, include);
         match rest {
             Some(rest) => self.shell(rest, &output),

@@ -15,8 +15,8 @@
 //!
 //! `baggage` travels beside them. It is the application's, not the trace's: it is read by nobody here and passed on.
 //!
-//! `traceparent` is read by the letter of the specification, because half of what is wrong with a trace that falls
-//! apart is a library that guessed: a value that breaks a rule is no context at all, and a new trace begins.
+//! `traceparent` is read by the letter of the specification, because a library that guesses joins requests
+//! that have nothing to do with each other: a value that breaks a rule is no context at all, and a new trace begins.
 //!
 //! Specification: <https://www.w3.org/TR/trace-context-2/>, <https://www.w3.org/TR/baggage/>,
 //! <https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader>.
