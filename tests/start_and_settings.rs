@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::process::Command;
+
 use serde_json::Value;
 
 use support::{Program, TempDir};
@@ -71,6 +73,23 @@ fn a_settings_file_that_was_named_has_to_be_there() {
     let exit = Program::run_to_end(&["--config", "nowhere.toml"], &[], None);
     assert_eq!(exit.status.code(), Some(2), "{}", exit.stderr);
     assert!(exit.stderr.contains("nowhere.toml"), "{}", exit.stderr);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_settings_file_that_cannot_be_looked_for_is_not_taken_for_none() {
+    let dir = TempDir::new();
+    // A path without an end; a directory that may not be entered is another such error, but not to root.
+    std::os::unix::fs::symlink("telemetry.toml", dir.path().join("telemetry.toml")).expect("a link");
+    let exit = Command::new(env!("CARGO_BIN_EXE_cruddur"))
+        .env("CRUDDUR_LISTEN", "127.0.0.1:0")
+        .current_dir(dir.path())
+        .arg("check")
+        .output()
+        .expect("it ends");
+    let stderr = String::from_utf8_lossy(&exit.stderr);
+    assert_eq!(exit.status.code(), Some(2), "{stderr}");
+    assert!(stderr.starts_with("cruddur: telemetry.toml: "), "{stderr}");
 }
 
 #[test]

@@ -99,7 +99,8 @@ impl Sources {
     /// The file cannot be read, or is not TOML.
     pub fn read(path: Option<&Path>, env: Env) -> Result<Self, SettingsError> {
         let (path, named) = settings_path(path, &env);
-        if !named && !path.exists() {
+        // One of which it cannot be known whether it is there is no reason to go on without: reading it says why.
+        if !named && path.try_exists().is_ok_and(|exists| !exists) {
             return Ok(Self::of(None, env));
         }
         Ok(Self::of(Some(File::read(path)?), env))
