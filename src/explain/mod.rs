@@ -8,9 +8,9 @@ mod spread;
 
 use std::fmt::Write as _;
 
-#[cfg(test)]
-pub(crate) use self::spread::without_note;
 pub(crate) use self::spread::{Notes, spread};
+#[cfg(test)]
+pub(crate) use self::spread::{without_field, without_note};
 use crate::backends::BACKENDS;
 use crate::plain_json::Plain;
 use crate::run::Exit;

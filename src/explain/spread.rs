@@ -120,6 +120,14 @@ fn key_of_attribute(element: &str) -> Option<&str> {
     Some(element.strip_prefix("{\"key\":\"")?.split_once("\",\"value\":")?.0)
 }
 
+/// The notes about fields that are not there.
+#[cfg(test)]
+pub(crate) fn without_field(json: &str, notes: Notes) -> Vec<&'static str> {
+    let text = spread(json, notes);
+    let is_said = |note: &str| text.lines().any(|line| line.trim_start().strip_prefix("// ") == Some(note));
+    notes.iter().filter(|(_, note)| !is_said(note)).map(|(name, _)| *name).collect()
+}
+
 /// The fields that have no note.
 #[cfg(test)]
 pub(crate) fn without_note(json: &str, notes: Notes) -> Vec<String> {
@@ -177,6 +185,8 @@ mod tests {
         let lines = text.lines().map(str::trim).filter(|line| !line.starts_with("//"));
         assert_eq!(lines.collect::<String>().replace("\": ", "\":"), json);
         assert_eq!(without_note(json, NOTES), [".b", ".c", ".k"]);
+        assert_eq!(without_field(json, NOTES), [""; 0]);
+        assert_eq!(without_field(r#"{"b":{"a":1}}"#, NOTES), ["a", "k.x"]);
     }
 
     #[test]

@@ -139,12 +139,13 @@ const BODY: Notes = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::explain::without_note;
+    use crate::explain::{without_field, without_note};
 
     #[test]
     fn every_field_and_every_line_that_is_signed_has_a_line() {
         assert_eq!(without_note(&body(), BODY), [""; 0]);
         assert_eq!(without_note(&message(&body()), LINE), [""; 0]);
+        assert_eq!((without_field(&body(), BODY).len(), without_field(&message(&body()), LINE).len()), (0, 0));
         let (_, signed) = signed(&body());
         let remarks = canonical_request(&signed);
         assert_eq!(remarks.len(), 10);

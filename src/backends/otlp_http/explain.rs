@@ -78,11 +78,12 @@ const NOTES: Notes = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::explain::without_note;
+    use crate::explain::{without_field, without_note};
 
     #[test]
-    fn every_field_has_a_line() {
+    fn every_field_has_a_line_and_every_line_a_field() {
         assert_eq!(without_note(&body(), NOTES), [""; 0]);
+        assert_eq!(without_field(&body(), NOTES), [""; 0]);
     }
 
     #[test]

@@ -57,8 +57,6 @@ const NOTES: Notes = &[
     ("version", "of the program"),
     ("runtime", "what it runs on"),
     ("annotations", "indexed, so one can search for them; 50 a trace, keys without dots"),
-    ("metadata", "kept, but not indexed: attributes that have no place above, and what put_metadata was given"),
-    ("metadata.attributes", "the namespace; keys may have dots here"),
     ("subsegments", "the spans below, one inside the other"),
     ("subsegments.id", "of the span"),
     ("subsegments.name", "of the span"),
@@ -72,13 +70,14 @@ const NOTES: Notes = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::explain::without_note;
+    use crate::explain::{without_field, without_note};
 
     #[test]
-    fn every_field_has_a_line() {
+    fn every_field_has_a_line_and_every_line_a_field() {
         let datagram = datagram();
         let (_, document) = datagram.split_once('\n').unwrap();
         assert_eq!(without_note(document, NOTES), [""; 0]);
+        assert_eq!(without_field(document, NOTES), [""; 0]);
     }
 
     #[test]
