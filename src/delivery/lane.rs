@@ -238,15 +238,16 @@ impl LineTaker {
     /// Takes a line, if it is wanted.
     pub fn take(&self, line: &Arc<LogLine>) {
         if self.wants(line.level) {
-            push(&self.queue, &self.ledger, line);
+            push(&self.queue, &self.ledger, line, line.size());
         }
     }
 }
 
-pub(super) fn push<T: Weigh>(queue: &Queue<Arc<T>>, ledger: &Ledger, item: &Arc<T>) {
-    match queue.push(Arc::clone(item), item.weight()) {
+pub(super) fn push<T: Weigh>(queue: &Queue<Arc<T>>, ledger: &Ledger, item: &Arc<T>, size: usize) {
+    match queue.push(Arc::clone(item), item.weight(), size) {
         Pushed::Taken => {}
-        Pushed::Full => ledger.queue_was_full(item.weight(), queue.limits().queue),
+        Pushed::Full => ledger.queue_was_full(item.weight(), Some(queue.limits().queue)),
+        Pushed::FullOfBytes => ledger.queue_was_full(item.weight(), None),
         // What comes when the last flush has begun: the line that says how it went.
         Pushed::Closed => ledger.not_sent(item.weight()),
     }
@@ -256,10 +257,18 @@ impl Weigh for FinishedTrace {
     fn weight(&self) -> usize {
         self.spans.len()
     }
+
+    fn size(&self) -> usize {
+        Self::size(self)
+    }
 }
 
 impl Weigh for LogLine {
     fn weight(&self) -> usize {
         1
+    }
+
+    fn size(&self) -> usize {
+        Self::size(self)
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 
 use super::deliveries::Deliveries;
+use super::queue::MOST_BYTES;
 use crate::sync::lock;
 
 /// The books of one backend.
@@ -157,14 +158,23 @@ impl Ledger {
         add(&self.counts.not_sent, count);
     }
 
-    /// The queue had no room. Called by the request thread, so only the first time does more than count.
-    pub(super) fn queue_was_full(&self, count: usize, capacity: usize) {
+    /// The queue had no room for more than `capacity`, or, if there is none, for more than [`MOST_BYTES`]. Called by the
+    /// request thread, so only the first time does more than count.
+    pub(super) fn queue_was_full(&self, count: usize, capacity: Option<usize>) {
         add(&self.counts.dropped, count);
         if !self.queue_is_full.swap(true, Ordering::Relaxed) {
+            let (unit, megabytes) = (self.unit, MOST_BYTES / 1024 / 1024);
+            let (queue, next) = match capacity {
+                Some(capacity) => {
+                    (format!("the queue of {capacity} {unit}"), "see the problem above, or raise max_queue_size")
+                }
+                None => (
+                    format!("the queue of {unit} ({megabytes} MiB)"),
+                    "see the problem above, or who sends requests that large",
+                ),
+            };
             let text = format!(
-                "the queue of {capacity} {} is full: new ones are dropped and counted until the destination keeps up; \
-                 see the problem above, or raise max_queue_size",
-                self.unit
+                "{queue} is full: new ones are dropped and counted until the destination keeps up; next: {next}"
             );
             self.problem(0, &Problem { kind: "queue full".to_owned(), text });
         }
@@ -328,7 +338,7 @@ mod tests {
         ledger.delivered(4);
         ledger.refused(3, &problem("401"));
         ledger.gave_up(3, &problem("503"));
-        ledger.queue_was_full(2, 5);
+        ledger.queue_was_full(2, Some(5));
         let expected = Totals { delivered: 4, refused: 3, dropped: 5, ..Totals::default() };
         assert_eq!(ledger.totals(), expected);
     }

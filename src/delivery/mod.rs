@@ -79,15 +79,15 @@ impl Pipeline {
         (changes, result)
     }
 
-    /// Hands a trace to every backend that is on and wants it.
-    pub fn submit(&self, trace: &Arc<FinishedTrace>) {
+    /// Hands a trace of this size to every backend that is on and wants it.
+    pub fn submit(&self, trace: &Arc<FinishedTrace>, size: usize) {
         let spans = trace.spans.len();
         for lane in &self.lanes {
             match &lane.intake {
                 Intake::Lines(..) => {}
                 Intake::Traces(_) if !lane.is_on() => lane.ledger.not_sent(spans),
                 Intake::Traces(_) if !trace.decision_for(lane.name).sampled => lane.ledger.sampled_out(spans),
-                Intake::Traces(queue) => push(queue, &lane.ledger, trace),
+                Intake::Traces(queue) => push(queue, &lane.ledger, trace, size),
             }
         }
     }

@@ -22,6 +22,9 @@ pub struct BatchLimits {
     pub batch: usize,
 }
 
+/// What a queue holds in memory, whatever its limits say: clients decide how long the heads are that end up in spans.
+pub(super) const MOST_BYTES: usize = 32 * 1024 * 1024;
+
 /// What waits for one worker. Limits are counted in weight: a trace weighs as many spans as it has.
 pub struct Queue<T> {
     state: Mutex<State<T>>,
@@ -32,6 +35,9 @@ pub struct Queue<T> {
 pub trait Weigh {
     /// A trace weighs as many spans as it has, a log line weighs 1.
     fn weight(&self) -> usize;
+
+    /// About how many bytes it takes in memory.
+    fn size(&self) -> usize;
 }
 
 /// What became of an item that was pushed.
@@ -41,6 +47,8 @@ pub enum Pushed {
     Taken,
     /// It did not fit, and is gone.
     Full,
+    /// It would have made more than what fits in memory, and is gone.
+    FullOfBytes,
     /// Nobody works any more, and it is gone.
     Closed,
 }
@@ -52,8 +60,10 @@ pub struct Turn(u64);
 struct State<T> {
     limits: BatchLimits,
     turn: Turn,
-    items: VecDeque<(T, usize)>,
+    /// Each with its weight and its size.
+    items: VecDeque<(T, usize, usize)>,
     weight: usize,
+    size: usize,
     /// When the batch that waits is due; `None` while the worker is idle.
     due: Option<Instant>,
     /// The worker has been told already.
@@ -66,7 +76,7 @@ impl<T> Queue<T> {
     #[must_use]
     pub fn new(limits: BatchLimits) -> Self {
         let (items, turn) = (VecDeque::new(), Turn(0));
-        let state = State { limits, turn, items, weight: 0, due: None, told: false, closed: true };
+        let state = State { limits, turn, items, weight: 0, size: 0, due: None, told: false, closed: true };
         Self { state: Mutex::new(state), wake: Condvar::new() }
     }
 
@@ -85,19 +95,20 @@ impl<T> Queue<T> {
     }
 
     /// Puts a batch back to where it came from, for the next worker. It is taken even if there is no room for it.
-    pub fn put_back(&self, batch: Vec<T>, weight: impl Fn(&T) -> usize) {
+    pub fn put_back(&self, batch: Vec<T>, weight_and_size: impl Fn(&T) -> (usize, usize)) {
         let mut state = lock(&self.state);
         for item in batch.into_iter().rev() {
-            let weight = weight(&item);
+            let (weight, size) = weight_and_size(&item);
             state.weight += weight;
-            state.items.push_front((item, weight));
+            state.size += size;
+            state.items.push_front((item, weight, size));
         }
         state.due = Some(Instant::now());
         self.wake.notify_all();
     }
 
     /// Adds an item, if it fits.
-    pub fn push(&self, item: T, weight: usize) -> Pushed {
+    pub fn push(&self, item: T, weight: usize, size: usize) -> Pushed {
         let mut state = lock(&self.state);
         // What is heavier than the whole queue passes through an empty one.
         if state.closed {
@@ -106,8 +117,12 @@ impl<T> Queue<T> {
         if state.weight + weight > state.limits.queue && state.weight > 0 {
             return Pushed::Full;
         }
-        state.items.push_back((item, weight));
+        if state.size + size > MOST_BYTES && state.weight > 0 {
+            return Pushed::FullOfBytes;
+        }
+        state.items.push_back((item, weight, size));
         state.weight += weight;
+        state.size += size;
         let wake = !state.told && (state.due.is_none() || state.weight >= state.limits.batch);
         if state.due.is_none() {
             state.due = Some(Instant::now() + state.limits.delay);
@@ -151,12 +166,13 @@ impl<T> Queue<T> {
     fn take_batch(state: &mut State<T>) -> Vec<T> {
         let mut batch = Vec::new();
         let mut weight = 0;
-        while let Some((_, next)) = state.items.front() {
+        while let Some((_, next, _)) = state.items.front() {
             if !batch.is_empty() && weight + next > state.limits.batch {
                 break;
             }
-            let Some((item, next)) = state.items.pop_front() else { break };
+            let Some((item, next, size)) = state.items.pop_front() else { break };
             weight += next;
+            state.size -= size;
             batch.push(item);
         }
         state.weight -= weight;
@@ -211,19 +227,35 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused_and_the_rest_kept() {
         let (queue, turn) = opened(limits(1, 5, 5));
-        assert_eq!(queue.push("a", 3), Pushed::Taken);
-        assert_ne!(queue.push("b", 3), Pushed::Taken);
-        assert_eq!(queue.push("c", 2), Pushed::Taken);
+        assert_eq!(queue.push("a", 3, 0), Pushed::Taken);
+        assert_ne!(queue.push("b", 3, 0), Pushed::Taken);
+        assert_eq!(queue.push("c", 2, 0), Pushed::Taken);
         assert_eq!(queue.weight(), 5);
         assert_eq!(queue.take(turn), Some(vec!["a", "c"]));
         assert_eq!(queue.weight(), 0);
     }
 
     #[test]
+    fn memory_is_bounded_whatever_the_limits_say() {
+        let (queue, turn) = opened(limits(1, 1000, 2));
+        for (item, pushed) in [("a", Pushed::Taken), ("b", Pushed::Taken), ("c", Pushed::FullOfBytes)] {
+            assert_eq!(queue.push(item, 1, MOST_BYTES / 2), pushed);
+        }
+        assert_eq!(queue.take(turn), Some(vec!["a", "b"]));
+        assert_eq!(queue.push("one that is larger than all", 1, 2 * MOST_BYTES), Pushed::Taken);
+        assert_eq!(queue.push("d", 1, 0), Pushed::FullOfBytes);
+        assert_eq!(queue.take(turn), Some(vec!["one that is larger than all"]));
+        queue.put_back(vec!["e"], |_| (1, MOST_BYTES));
+        assert_eq!(queue.push("f", 1, 1), Pushed::FullOfBytes);
+        queue.take(turn);
+        assert_eq!(lock(&queue.state).size, 0);
+    }
+
+    #[test]
     fn what_is_heavier_than_the_queue_passes_through_an_empty_one() {
         let (queue, turn) = opened(limits(1, 1, 1));
-        assert_eq!(queue.push("trace", 2), Pushed::Taken);
-        assert_ne!(queue.push("next", 2), Pushed::Taken);
+        assert_eq!(queue.push("trace", 2, 0), Pushed::Taken);
+        assert_ne!(queue.push("next", 2, 0), Pushed::Taken);
         assert_eq!(queue.take(turn), Some(vec!["trace"]));
     }
 
@@ -231,7 +263,7 @@ mod tests {
     fn a_batch_holds_whole_items_up_to_its_weight() {
         let (queue, turn) = opened(limits(1, 100, 4));
         for (item, weight) in [("a", 2), ("b", 2), ("c", 1), ("big", 9), ("d", 1)] {
-            assert_eq!(queue.push(item, weight), Pushed::Taken);
+            assert_eq!(queue.push(item, weight, 0), Pushed::Taken);
         }
         queue.close();
         let mut batches = Vec::new();
@@ -239,7 +271,7 @@ mod tests {
             batches.push(batch);
         }
         assert_eq!(batches, [vec!["a", "b"], vec!["c"], vec!["big"], vec!["d"]]);
-        assert_ne!(queue.push("late", 1), Pushed::Taken);
+        assert_ne!(queue.push("late", 1, 0), Pushed::Taken);
     }
 
     #[test]
@@ -251,7 +283,7 @@ mod tests {
             move || queue.take(turn)
         });
         for n in 0..3 {
-            queue.push(n, 1);
+            queue.push(n, 1, 0);
         }
         assert_eq!(worker.join().unwrap(), Some(vec![0, 1, 2]));
     }
@@ -265,7 +297,7 @@ mod tests {
             move || queue.take(turn)
         });
         let pushed = Instant::now();
-        queue.push(1, 1);
+        queue.push(1, 1, 0);
         assert_eq!(worker.join().unwrap(), Some(vec![1]));
         assert!(pushed.elapsed() >= Duration::from_millis(20));
     }
@@ -279,7 +311,7 @@ mod tests {
             move || std::iter::from_fn(|| queue.take(turn)).flatten().collect::<Vec<_>>()
         });
         for n in 0..50_000 {
-            assert_eq!(queue.push(n, 1 + n % 3), Pushed::Taken);
+            assert_eq!(queue.push(n, 1 + n % 3, 0), Pushed::Taken);
         }
         queue.close();
         assert_eq!(worker.join().unwrap(), (0..50_000).collect::<Vec<_>>());
@@ -289,13 +321,13 @@ mod tests {
     fn the_next_worker_takes_over_what_waits_and_what_is_put_back() {
         let (queue, first) = opened(limits(3_600_000, 5, 2));
         for n in 0..5 {
-            queue.push(n, 1);
+            queue.push(n, 1, 0);
         }
         let batch = queue.take(first).unwrap();
         let second = queue.give_to_next(limits(1, 9, 9));
         assert_eq!(queue.take(first), None);
-        queue.put_back(batch, |_| 1);
-        assert_eq!(queue.push(5, 1), Pushed::Taken);
+        queue.put_back(batch, |_| (1, 0));
+        assert_eq!(queue.push(5, 1, 0), Pushed::Taken);
         assert_eq!(queue.take(second), Some(vec![0, 1, 2, 3, 4, 5]));
         assert_eq!(queue.weight(), 0);
     }
@@ -315,11 +347,11 @@ mod tests {
     #[test]
     fn nothing_goes_into_a_queue_that_nobody_empties() {
         let queue = Queue::new(limits(1, 5, 5));
-        assert_eq!(queue.push(1, 1), Pushed::Closed);
+        assert_eq!(queue.push(1, 1, 0), Pushed::Closed);
         let turn = queue.give_to_next(limits(1, 5, 5));
-        assert_eq!(queue.push(1, 1), Pushed::Taken);
+        assert_eq!(queue.push(1, 1, 0), Pushed::Taken);
         queue.close();
-        assert_eq!(queue.push(2, 1), Pushed::Closed);
+        assert_eq!(queue.push(2, 1, 0), Pushed::Closed);
         assert_eq!((queue.take(turn), queue.take(turn)), (Some(vec![1]), None));
     }
 }

@@ -87,7 +87,7 @@ impl<T: Weigh> Worker<T> {
                     .gave_up(weight - self.settled, &Problem { kind: "panic".to_owned(), text: text.to_owned() });
             } else if self.goes_back {
                 self.ledger.put_back(weight);
-                self.queue.put_back(batch, |item| item.weight());
+                self.queue.put_back(batch, |item| (item.weight(), item.size()));
                 return;
             }
         }

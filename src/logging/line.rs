@@ -41,6 +41,13 @@ impl LogLine {
             span: current::span(),
         }
     }
+
+    /// About how many bytes it takes in memory.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let pairs = self.key_values.iter().map(|(key, value)| key.len() + value.len());
+        size_of::<Self>() + self.message.len() + self.target.len() + pairs.sum::<usize>()
+    }
 }
 
 /// What a line may hold: lines wait in queues, and what they carry has to be bounded.

@@ -89,9 +89,10 @@ impl Page {
 
     /// A trace is complete: it is remembered here, and goes to every backend that wants it.
     pub fn finished(&self, trace: Arc<FinishedTrace>, lines: Vec<Arc<LogLine>>) {
-        self.pipeline.submit(&trace);
+        let size = trace.size();
+        self.pipeline.submit(&trace, size);
         if self.enabled {
-            self.recent.borrow_mut().push(trace, lines);
+            self.recent.borrow_mut().push(trace, size, lines);
         }
     }
 

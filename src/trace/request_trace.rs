@@ -345,6 +345,12 @@ impl FinishedTrace {
         self.own_decision(backend).map_or(&self.decision, |own| &own.decision)
     }
 
+    /// About how many bytes it takes in memory.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        size_of::<Self>() + self.trace_state.len() + self.spans.iter().map(SpanData::size).sum::<usize>()
+    }
+
     /// What the backend's own sampler said.
     #[must_use]
     pub fn own_decision(&self, backend: &str) -> Option<&BackendDecision> {

@@ -271,6 +271,15 @@ impl SpanData {
     pub fn attribute(&self, key: &str) -> Option<&Value> {
         self.attributes.iter().find(|attribute| attribute.key == key).map(|attribute| &attribute.value)
     }
+
+    /// About how many bytes it takes in memory.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let events =
+            self.events.iter().map(|event| size_of::<Event>() + event.name.len() + size_of_all(&event.attributes));
+        let metadata = self.metadata.iter().map(|metadata| size_of::<Metadata>() + metadata.value.size());
+        size_of::<Self>() + self.name.len() + size_of_all(&self.attributes) + events.chain(metadata).sum::<usize>()
+    }
 }
 
 impl Value {
@@ -292,6 +301,21 @@ impl Value {
             other => other,
         }
     }
+
+    /// How many bytes it takes on the heap.
+    fn size(&self) -> usize {
+        match self {
+            Self::String(text) => text.len(),
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Array(values) => values.iter().map(|value| size_of::<Self>() + value.size()).sum(),
+            Self::Map(entries) => size_of_all(entries),
+            Self::Bool(_) | Self::Int(_) | Self::Double(_) => 0,
+        }
+    }
+}
+
+fn size_of_all(attributes: &[Attribute]) -> usize {
+    attributes.iter().map(|it| size_of::<Attribute>() + it.key.len() + it.value.size()).sum()
 }
 
 impl From<&'static str> for Value {
