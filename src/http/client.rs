@@ -27,7 +27,6 @@ use serde::de::DeserializeOwned;
 use tiny_http::StatusCode;
 use ureq::http::Uri;
 
-use super::head::safe_query;
 use super::semantics::SCOPE;
 use crate::trace::exception::Exception;
 use crate::trace::id::IdSource;
@@ -39,7 +38,7 @@ use crate::wire::http::{
 /// A client of one address of another service.
 pub struct Client {
     http: HttpClient,
-    /// The address as people may see it: no user, no password, no signature in the query.
+    /// The address as people may see it: no user, no password, nothing of the query but its keys.
     url_shown: String,
     host: String,
     port: u16,
@@ -112,7 +111,7 @@ impl Client {
             return Err(wrong());
         }
         let url_shown = match uri.query() {
-            Some(query) => format!("{}?{}", shown(url), safe_query(query)),
+            Some(query) => format!("{}?{}", shown(url), keys_of(query)),
             None => shown(url),
         };
         Ok(Self {
@@ -145,6 +144,7 @@ impl Client {
     pub fn get_json<T: DeserializeOwned>(&self, trace: &RequestTrace<'_>, via: &[&str]) -> Result<T, CallFailed> {
         self.call(trace, via, &Method::Get, |body| {
             serde_json::from_slice(body).map_err(|error| {
+                let error = printable(&error.to_string());
                 let what = format!("it answered with something else than was expected ({error})");
                 Problem::new("unexpected_body", &what, "see what answers there, and whether it is of the same version")
             })
@@ -170,6 +170,8 @@ impl Client {
         let hops = hops(via);
         if hops.len() > MAX_HOPS || hops.contains(&self.pseudonym.as_str()) {
             let failed = self.failed(method, Problem::circle());
+            // There is no call, so no span of one: the span that wanted it says why.
+            trace.record_exception(&Exception::of(&failed));
             log::error!(target: "client", "{failed}");
             return Err(failed);
         }
@@ -232,7 +234,7 @@ impl Client {
         let what = format!("it answered {status} {}", StatusCode(status).default_reason_phrase());
         match status {
             200..=299 => {}
-            300..=399 => {
+            301..=303 | 307 | 308 => {
                 let to = reply.location.map_or_else(String::new, |to| format!(" to {}", printable(&shown(&to))));
                 let what = format!("{what}, a redirect{to}, and none is followed");
                 return Err(Problem::new("redirect", &what, "give the address where the answer is"));
@@ -242,7 +244,10 @@ impl Client {
         match reply.broken {
             Some(CallError::Timeout) => Err(self.problem_of(&CallError::Timeout)),
             Some(error) => {
-                let what = format!("its answer broke off: {}", printable(&error.to_string()));
+                let what = match error {
+                    CallError::Closed => "its answer broke off: the connection ended in the middle of it".to_owned(),
+                    error => format!("its answer broke off: {}", printable(&error.to_string())),
+                };
                 Err(Problem::new("connection_closed", &what, "look into its log"))
             }
             None if reply.too_long => {
@@ -322,6 +327,12 @@ fn describe_reply(span: &mut Span<'_>, reply: &Reply) {
     }
 }
 
+/// A query without its values: it comes from the settings, and whatever is in there may be a key.
+fn keys_of(query: &str) -> String {
+    let hidden = |pair: &str| pair.split_once('=').map_or("REDACTED".to_owned(), |(key, _)| format!("{key}=REDACTED"));
+    query.split('&').map(hidden).collect::<Vec<_>>().join("&")
+}
+
 /// The instances of this program in `Via`: `1.1 nginx, 1.1 cruddur-53995c3f42cd8ad8`. Others are none of our business.
 fn hops<'a>(via: &[&'a str]) -> Vec<&'a str> {
     let members = via.iter().flat_map(|header| header.split(','));
@@ -387,6 +398,12 @@ mod tests {
         assert!(!here("http://127.0.0.1:4568", "127.0.0.1:4567"));
         assert!(!here("http://10.0.0.8:4567", "0.0.0.0:4567"));
         assert!(!here("http://localhost:4567", "10.0.0.7:4567"));
+    }
+
+    #[test]
+    fn no_value_of_the_query_is_shown() {
+        let shown = client("http://me:secret@a/x?token=secret&secret&empty=&q=a=secret#secret").url_shown;
+        assert_eq!(shown, "http://a/x?token=REDACTED&REDACTED&empty=REDACTED&q=REDACTED");
     }
 
     #[test]
