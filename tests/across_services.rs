@@ -234,6 +234,9 @@ fn a_callee_that_fails_is_a_502_and_the_answer_the_span_and_the_log_say_how() {
         assert_eq!(span["status"], "error", "{span:#}");
         let has_exception = span["events"][0]["name"] == "exception";
         assert_eq!(has_exception, kind.parse::<u16>().is_err(), "{span:#}");
+        let has = |key: &str| !span["attributes"][key].is_null();
+        let is_cut = ["timeout", "connection_closed", "too_long"].contains(&kind);
+        assert_eq!(has("http.response.body.size"), has("http.response.status_code") && !is_cut, "{span:#}");
         program.wait_for_stderr(&format!("{message} trace_id={}", answer.trace_id()));
         // The loop is free again, and nobody saw the password.
         assert_eq!(program.get("/health").status, 200);

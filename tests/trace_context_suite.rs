@@ -113,6 +113,15 @@ fn it_listens_on_this_machine_only_because_it_calls_any_url() {
     assert!(stderr.contains("this machine only"), "{stderr}");
 }
 
+#[test]
+fn it_makes_no_calls_for_a_page_in_a_browser() {
+    let (example, callee) = (Example::start(), Collector::ok());
+    let body = json!([{ "url": callee.url(), "arguments": [] }]).to_string();
+    let headers = [("Origin", "http://elsewhere.test"), ("Content-Type", "text/plain")];
+    let answer = Client::connect(example.addr).request("POST", "/test", &headers, body.as_bytes());
+    assert_eq!((answer.status, callee.requests().len()), (502, 0), "{answer:?}");
+}
+
 fn traceparents() -> Vec<Case> {
     let good = || format!("00-{TRACE}-{SPAN}-01");
     let joined = |name, value: String| Case::new(name, [("traceparent", value)], Expected::Joined(String::new()));

@@ -20,7 +20,7 @@
 //! <https://www.rfc-editor.org/rfc/rfc9110#field.via>.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
@@ -129,9 +129,10 @@ impl Client {
     #[must_use]
     pub fn leads_to(&self, listening: SocketAddr) -> bool {
         let ip = listening.ip().to_canonical();
-        let is_same = self.host.parse().is_ok_and(|to: std::net::IpAddr| to.to_canonical() == ip);
-        self.port == listening.port()
-            && (is_same || (is_this_machine(&self.target.url) && (ip.is_loopback() || ip.is_unspecified())))
+        let to = self.host.parse::<IpAddr>().ok().map(|to| to.to_canonical());
+        // Who connects to 0.0.0.0 gets to this machine.
+        let is_here = is_this_machine(&self.target.url) || to.is_some_and(|to| to.is_unspecified());
+        self.port == listening.port() && (to == Some(ip) || (is_here && (ip.is_loopback() || ip.is_unspecified())))
     }
 
     /// Gets what is there, as JSON of a certain form. `via` are the `Via` headers of the request that this is done for.
@@ -271,6 +272,7 @@ impl Client {
             CallError::Closed => ("connection_closed", "look into its log"),
             CallError::Tls(_) => ("tls", "check its certificate, and whether it speaks https at all"),
             CallError::NotHttp(_) => ("not_http", "see what listens there"),
+            CallError::Other(_) if self.http.proxy().is_some() => ("_OTHER", "check the address, and the proxy"),
             CallError::Other(_) => ("_OTHER", "check the address"),
         };
         let may_pass = *error == CallError::Closed;
@@ -321,7 +323,9 @@ impl Problem {
 
 fn describe_reply(span: &mut Span<'_>, reply: &Reply) {
     span.set_attribute("http.response.status_code", reply.status);
-    span.set_attribute("http.response.body.size", reply.body.len());
+    if reply.broken.is_none() && !reply.too_long {
+        span.set_attribute("http.response.body.size", reply.body.len());
+    }
     if let Some(version) = reply.head.strip_prefix("HTTP/").and_then(|rest| rest.split(' ').next()) {
         span.set_attribute("network.protocol.version", version.to_owned());
     }
@@ -395,6 +399,8 @@ mod tests {
         assert!(here("https://localhost:4567", "[::1]:4567"));
         assert!(here("http://127.9.9.9", "0.0.0.0:80"));
         assert!(here("http://10.0.0.7:4567", "10.0.0.7:4567"));
+        assert!(here("http://0.0.0.0:4567", "127.0.0.1:4567"));
+        assert!(here("http://[::]:4567", "0.0.0.0:4567"));
         assert!(!here("http://127.0.0.1:4568", "127.0.0.1:4567"));
         assert!(!here("http://10.0.0.8:4567", "0.0.0.0:4567"));
         assert!(!here("http://localhost:4567", "10.0.0.7:4567"));
