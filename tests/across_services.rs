@@ -4,6 +4,7 @@ mod support;
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -308,6 +309,29 @@ fn a_connection_that_breaks_before_an_answer_is_tried_once_more_with_a_span_of_i
     let sent: Vec<_> = calls.iter().filter_map(|call| call.header("traceparent")?.split('-').nth(2)).collect();
     assert_eq!(sent, [&first["span_id"], &second["span_id"]]);
     program.wait_for_stderr("; trying once more");
+}
+
+#[test]
+fn both_tries_together_have_the_time_of_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let calls = AtomicUsize::new(0);
+    let callee = Connections::serve(listener, move |mut stream| {
+        let _ = stream.read(&mut [0; 4096]);
+        if calls.fetch_add(1, Ordering::Relaxed) == 0 {
+            thread::sleep(Duration::from_millis(1500));
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        } else {
+            let _ = stream.read(&mut [0; 1]);
+        }
+    });
+    let program = calling_within(2000, &format!("http://{}", callee.addr())).start();
+    let since = Instant::now();
+    let answer = program.get(NOTIFICATIONS);
+    let took = since.elapsed();
+    let spans = client_spans(&program, &answer);
+    let kinds: Vec<_> = spans.iter().map(|span| &span["attributes"]["error.type"]).collect();
+    assert_eq!((answer.status, kinds), (502, vec![&json!("connection_closed"), &json!("timeout")]));
+    assert!(took < Duration::from_millis(3200), "{took:?}");
 }
 
 #[test]
