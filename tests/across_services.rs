@@ -382,6 +382,19 @@ fn two_that_ask_one_another_end_in_a_502_and_go_in_no_circles() {
 }
 
 #[test]
+fn what_has_come_through_more_than_sixteen_instances_goes_no_further() {
+    let callee = Collector::start([Reply::json(200, &json!([]))]);
+    let program = calling(&callee.url()).start();
+    let mut client = Client::connect(program.addr());
+    for (hops, status) in [(16, 200), (17, 502)] {
+        let via: Vec<_> = (0..hops).map(|n| format!("1.1 cruddur-{n:016x}")).collect();
+        let answer = client.request("GET", NOTIFICATIONS, &[("Via", via.join(", ").as_str())], b"");
+        assert_eq!(answer.status, status, "{answer:?}");
+    }
+    assert_eq!(callee.requests().len(), 1);
+}
+
+#[test]
 fn what_is_no_url_is_refused_on_the_command_line_and_passed_over_in_the_environment() {
     let exit = Program::run_to_end(&["--notifications-url", "localhost:4568"], &[], None);
     assert_eq!(exit.status.code(), Some(2));
