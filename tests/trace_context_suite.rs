@@ -14,7 +14,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use support::{Client, Collector, Received};
+use support::{Client, Collector, Received, Reply};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const SPAN: &str = "b7ad6b7169203331";
@@ -111,6 +111,14 @@ fn it_listens_on_this_machine_only_because_it_calls_any_url() {
     assert!(!output.status.success());
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("this machine only"), "{stderr}");
+}
+
+#[test]
+fn a_post_is_not_sent_twice() {
+    let (example, callee) = (Example::start(), Collector::start([Reply::Reset, Reply::json(200, &json!({}))]));
+    let body = json!([{ "url": callee.url(), "arguments": [] }]).to_string();
+    let answer = Client::connect(example.addr).request("POST", "/test", &[], body.as_bytes());
+    assert_eq!((answer.status, callee.requests().len()), (502, 1), "{answer:?}");
 }
 
 #[test]

@@ -333,8 +333,11 @@ fn describe_reply(span: &mut Span<'_>, reply: &Reply) {
 
 /// A query without its values: it comes from the settings, and whatever is in there may be a key.
 fn keys_of(query: &str) -> String {
-    let hidden = |pair: &str| pair.split_once('=').map_or("REDACTED".to_owned(), |(key, _)| format!("{key}=REDACTED"));
-    query.split('&').map(hidden).collect::<Vec<_>>().join("&")
+    let hidden = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((key, _)) => format!("{key}=REDACTED"),
+        None => "REDACTED".to_owned(),
+    });
+    hidden.collect::<Vec<_>>().join("&")
 }
 
 /// The instances of this program in `Via`: `1.1 nginx, 1.1 cruddur-53995c3f42cd8ad8`. Others are none of our business.
@@ -398,6 +401,7 @@ mod tests {
         assert!(here("http://127.0.0.1:4567/x", "127.0.0.1:4567"));
         assert!(here("https://localhost:4567", "[::1]:4567"));
         assert!(here("http://127.9.9.9", "0.0.0.0:80"));
+        assert!(here("https://localhost", "127.0.0.1:443"));
         assert!(here("http://10.0.0.7:4567", "10.0.0.7:4567"));
         assert!(here("http://0.0.0.0:4567", "127.0.0.1:4567"));
         assert!(here("http://[::]:4567", "0.0.0.0:4567"));

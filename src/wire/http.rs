@@ -167,7 +167,7 @@ impl HttpClient {
         let (done, answer) = sync_channel(1);
         thread::Builder::new()
             .name("proxied-call".to_owned())
-            .spawn(move || done.send(call()))
+            .spawn(move || drop(done.send(call())))
             .map_err(|error| CallError::Other(format!("no thread for the call: {error}")))?;
         answer.recv_timeout(patience + LAST_WORD).unwrap_or_else(|_| {
             let mut agent = lock(&self.agent);
