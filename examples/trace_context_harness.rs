@@ -12,7 +12,7 @@
 //! each element `arguments` are POSTed to `url`, and the suite looks at the headers they come with.
 //!
 //! It is an example and no route of the program because it calls any URL that it is given. So it listens on this machine
-//! only.
+//! only, and does nothing for a page in a browser.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -81,7 +81,12 @@ fn answer(mut request: Request, tracer: &Tracer) {
         let incoming =
             Incoming { at: Moment::now(), headers: &head.trace, host: head.host, method: head.method, path: head.path };
         let trace = tracer.begin(&incoming, SCOPE, Cow::Borrowed("POST"));
-        read.map_err(|error| error.to_string()).and_then(|_| call_all(&trace, &tracer.ids, &head.via, &body))
+        match head.origin {
+            Some(origin) => Err(format!("a page of {origin} wants calls to be made; none are")),
+            None => {
+                read.map_err(|error| error.to_string()).and_then(|_| call_all(&trace, &tracer.ids, &head.via, &body))
+            }
+        }
     };
     let (status, text) = match result {
         Ok(()) => (200, "{}".to_owned()),

@@ -4,6 +4,8 @@ mod support;
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -181,13 +183,22 @@ fn a_callee_that_fails_is_a_502_and_the_answer_the_span_and_the_log_say_how() {
         ("timeout", "no whole answer within 300 ms", Callee::Drips),
         ("not_http", "is not HTTP/1.1", Callee::Script(Reply::Garbage)),
         ("connection_closed", "the connection ended before an answer came", Callee::Script(Reply::Reset)),
-        ("connection_closed", "its answer broke off", broken(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[")),
+        (
+            "connection_closed",
+            "its answer broke off: the connection ended in the middle of it",
+            broken(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n["),
+        ),
         (
             "unexpected_body",
             "something else than was expected",
             Callee::Script(Reply::text(200, "text/html", "<html>")),
         ),
         ("unexpected_body", "something else than was expected", Callee::Script(Reply::json(200, &json!([{ "a": 1 }])))),
+        (
+            "unexpected_body",
+            "something else than was expected",
+            Callee::Script(Reply::json(200, &json!("long ".repeat(100_000)))),
+        ),
         ("too_long", "longer than 4194304 bytes", Callee::Script(Reply::Answer(200, vec![], huge))),
         (
             "redirect",
@@ -201,6 +212,7 @@ fn a_callee_that_fails_is_a_502_and_the_answer_the_span_and_the_log_say_how() {
             "it answered 404 Not Found; next: look for the same trace id",
             Callee::Script(Reply::json(404, &json!({}))),
         ),
+        ("304", "it answered 304 Not Modified; next: look for", broken(b"HTTP/1.1 304 Not Modified\r\n\r\n")),
         ("503", "it answered 503 Service Unavailable", Callee::Script(Reply::json(503, &json!({})))),
     ];
     for (kind, says, callee) in cases {
@@ -213,15 +225,21 @@ fn a_callee_that_fails_is_a_502_and_the_answer_the_span_and_the_log_say_how() {
         assert_eq!(answer.status, 502, "{kind}: {answer:?}");
         let message = answer.json()["message"].as_str().unwrap_or_default().to_owned();
         assert!(message.contains(says) && message.contains("; next: "), "{kind}: {message}");
+        assert!(message.len() < 1000, "{kind}: {} bytes", message.len());
         assert!(message.contains(&running.url()) && message.contains("(NOTIFICATIONS_URL)"), "{kind}: {message}");
         assert_eq!(answer.json()["trace_id"], answer.trace_id());
 
         let spans = client_spans(&program, &answer);
         let span = spans.last().unwrap_or_else(|| panic!("{kind}: no CLIENT span"));
+        let may_pass = says.ends_with("before an answer came");
+        assert_eq!(spans.len(), if may_pass { 2 } else { 1 }, "{kind}: {spans:#?}");
         assert_eq!(span["attributes"]["error.type"], kind, "{span:#}");
         assert_eq!(span["status"], "error", "{span:#}");
         let has_exception = span["events"][0]["name"] == "exception";
         assert_eq!(has_exception, kind.parse::<u16>().is_err(), "{span:#}");
+        let has = |key: &str| !span["attributes"][key].is_null();
+        let is_cut = ["timeout", "connection_closed", "too_long"].contains(&kind);
+        assert_eq!(has("http.response.body.size"), has("http.response.status_code") && !is_cut, "{span:#}");
         program.wait_for_stderr(&format!("{message} trace_id={}", answer.trace_id()));
         // The loop is free again, and nobody saw the password.
         assert_eq!(program.get("/health").status, 200);
@@ -230,6 +248,33 @@ fn a_callee_that_fails_is_a_502_and_the_answer_the_span_and_the_log_say_how() {
         assert!(!everything.contains("secret"), "{kind}: {everything}");
         assert_eq!(answer.header("access-control-allow-origin"), Some("http://localhost:3000"));
     }
+}
+
+#[test]
+fn a_proxy_that_drips_is_given_no_more_time_than_the_call_and_left_for_good() {
+    let (left, has_left) = channel();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let proxy = Connections::serve(listener, move |mut stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 ");
+        while stream.write_all(b"O").is_ok() {
+            thread::sleep(Duration::from_millis(20));
+        }
+        let _ = left.send(());
+    });
+    let through =
+        || calling_within(IMPATIENT, "http://callee.test").env("ALL_PROXY", format!("http://{}", proxy.addr()));
+    let program = through().start();
+    for _ in 0..2 {
+        let since = Instant::now();
+        let answer = program.get(NOTIFICATIONS);
+        assert!(since.elapsed() < Duration::from_secs(4), "{:?}", since.elapsed());
+        let message = answer.json()["message"].as_str().unwrap_or_default().to_owned();
+        let says = format!(" through the proxy {}: no whole answer within 300 ms", proxy.addr());
+        assert!(answer.status == 502 && message.contains(&says), "{answer:?}");
+        has_left.recv_timeout(SOON).expect("the connection to the proxy is closed");
+    }
+    let past_it = through().env("NO_PROXY", "callee.test").start();
+    past_it.wait_for_stderr("callee.test/api/activities/notifications (NOTIFICATIONS_URL), within");
 }
 
 #[test]
@@ -269,6 +314,29 @@ fn a_connection_that_breaks_before_an_answer_is_tried_once_more_with_a_span_of_i
 }
 
 #[test]
+fn both_tries_together_have_the_time_of_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let calls = AtomicUsize::new(0);
+    let callee = Connections::serve(listener, move |mut stream| {
+        let _ = stream.read(&mut [0; 4096]);
+        if calls.fetch_add(1, Ordering::Relaxed) == 0 {
+            thread::sleep(Duration::from_millis(1500));
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        } else {
+            let _ = stream.read(&mut [0; 1]);
+        }
+    });
+    let program = calling_within(2000, &format!("http://{}", callee.addr())).start();
+    let since = Instant::now();
+    let answer = program.get(NOTIFICATIONS);
+    let took = since.elapsed();
+    let spans = client_spans(&program, &answer);
+    let kinds: Vec<_> = spans.iter().map(|span| &span["attributes"]["error.type"]).collect();
+    assert_eq!((answer.status, kinds), (502, vec![&json!("connection_closed"), &json!("timeout")]));
+    assert!(took < Duration::from_millis(3200), "{took:?}");
+}
+
+#[test]
 fn one_that_would_ask_itself_says_so_and_answers_from_its_own_data() {
     let addr = free_addr();
     for (listen, host) in [("127.0.0.1", "127.0.0.1"), ("127.0.0.1", "localhost"), ("0.0.0.0", "127.0.0.1")] {
@@ -293,6 +361,9 @@ fn one_that_asks_itself_by_another_name_ends_in_a_502_and_goes_in_no_circles() {
     program.wait_for_stderr("this request has come through here already");
     let trace = program.get(&format!("/telemetry/traces/{}", answer.trace_id())).json();
     assert_eq!(trace["requests"].as_array().map(Vec::len), Some(2), "{trace:#}");
+    let spans = trace["requests"].as_array().into_iter().flatten().flat_map(|it| it["spans"].as_array()).flatten();
+    let told: Vec<_> = spans.filter_map(|span| span["events"][0]["attributes"]["exception.message"].as_str()).collect();
+    assert!(told.iter().any(|message| message.contains("has come through here already")), "{trace:#}");
 }
 
 #[test]
@@ -310,6 +381,19 @@ fn two_that_ask_one_another_end_in_a_502_and_go_in_no_circles() {
         trace["requests"].as_array().map(Vec::len)
     };
     assert_eq!((requests(&first), requests(&second)), (Some(2), Some(1)));
+}
+
+#[test]
+fn what_has_come_through_more_than_sixteen_instances_goes_no_further() {
+    let callee = Collector::start([Reply::json(200, &json!([]))]);
+    let program = calling(&callee.url()).start();
+    let mut client = Client::connect(program.addr());
+    for (hops, status) in [(16, 200), (17, 502)] {
+        let via: Vec<_> = (0..hops).map(|n| format!("1.1 cruddur-{n:016x}")).collect();
+        let answer = client.request("GET", NOTIFICATIONS, &[("Via", via.join(", ").as_str())], b"");
+        assert_eq!(answer.status, status, "{answer:?}");
+    }
+    assert_eq!(callee.requests().len(), 1);
 }
 
 #[test]

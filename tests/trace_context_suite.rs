@@ -14,7 +14,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use support::{Client, Collector, Received};
+use support::{Client, Collector, Received, Reply};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const SPAN: &str = "b7ad6b7169203331";
@@ -107,10 +107,32 @@ fn the_longest_baggage_that_everybody_must_pass_on_is_passed_on_untouched() {
 
 #[test]
 fn it_listens_on_this_machine_only_because_it_calls_any_url() {
-    let output = Command::new(example()).args(["--listen", "0.0.0.0:0"]).output().expect("the example starts");
-    assert!(!output.status.success());
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("this machine only"), "{stderr}");
+    let mut command = Command::new(example());
+    command.args(["--listen", "0.0.0.0:0"]).stdin(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the example starts");
+    let mut line = String::new();
+    let read = BufReader::new(child.stderr.take().expect("stderr is piped")).read_line(&mut line);
+    // One that listens would go on for ever.
+    let _ = child.kill();
+    let _ = child.wait();
+    assert!(read.is_ok() && line.contains("this machine only"), "{line}");
+}
+
+#[test]
+fn a_post_is_not_sent_twice() {
+    let (example, callee) = (Example::start(), Collector::start([Reply::Reset, Reply::json(200, &json!({}))]));
+    let body = json!([{ "url": callee.url(), "arguments": [] }]).to_string();
+    let answer = Client::connect(example.addr).request("POST", "/test", &[], body.as_bytes());
+    assert_eq!((answer.status, callee.requests().len()), (502, 1), "{answer:?}");
+}
+
+#[test]
+fn it_makes_no_calls_for_a_page_in_a_browser() {
+    let (example, callee) = (Example::start(), Collector::ok());
+    let body = json!([{ "url": callee.url(), "arguments": [] }]).to_string();
+    let headers = [("Origin", "http://elsewhere.test"), ("Content-Type", "text/plain")];
+    let answer = Client::connect(example.addr).request("POST", "/test", &headers, body.as_bytes());
+    assert_eq!((answer.status, callee.requests().len()), (502, 0), "{answer:?}");
 }
 
 fn traceparents() -> Vec<Case> {

@@ -20,14 +20,13 @@
 //! <https://www.rfc-editor.org/rfc/rfc9110#field.via>.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use tiny_http::StatusCode;
 use ureq::http::Uri;
 
-use super::head::safe_query;
 use super::semantics::SCOPE;
 use crate::trace::exception::Exception;
 use crate::trace::id::IdSource;
@@ -39,7 +38,7 @@ use crate::wire::http::{
 /// A client of one address of another service.
 pub struct Client {
     http: HttpClient,
-    /// The address as people may see it: no user, no password, no signature in the query.
+    /// The address as people may see it: no user, no password, nothing of the query but its keys.
     url_shown: String,
     host: String,
     port: u16,
@@ -112,7 +111,7 @@ impl Client {
             return Err(wrong());
         }
         let url_shown = match uri.query() {
-            Some(query) => format!("{}?{}", shown(url), safe_query(query)),
+            Some(query) => format!("{}?{}", shown(url), keys_of(query)),
             None => shown(url),
         };
         Ok(Self {
@@ -130,9 +129,10 @@ impl Client {
     #[must_use]
     pub fn leads_to(&self, listening: SocketAddr) -> bool {
         let ip = listening.ip().to_canonical();
-        let is_same = self.host.parse().is_ok_and(|to: std::net::IpAddr| to.to_canonical() == ip);
-        self.port == listening.port()
-            && (is_same || (is_this_machine(&self.target.url) && (ip.is_loopback() || ip.is_unspecified())))
+        let to = self.host.parse::<IpAddr>().ok().map(|to| to.to_canonical());
+        // Who connects to 0.0.0.0 gets to this machine.
+        let is_here = is_this_machine(&self.target.url) || to.is_some_and(|to| to.is_unspecified());
+        self.port == listening.port() && (to == Some(ip) || (is_here && (ip.is_loopback() || ip.is_unspecified())))
     }
 
     /// Gets what is there, as JSON of a certain form. `via` are the `Via` headers of the request that this is done for.
@@ -145,6 +145,7 @@ impl Client {
     pub fn get_json<T: DeserializeOwned>(&self, trace: &RequestTrace<'_>, via: &[&str]) -> Result<T, CallFailed> {
         self.call(trace, via, &Method::Get, |body| {
             serde_json::from_slice(body).map_err(|error| {
+                let error = printable(&error.to_string());
                 let what = format!("it answered with something else than was expected ({error})");
                 Problem::new("unexpected_body", &what, "see what answers there, and whether it is of the same version")
             })
@@ -170,6 +171,8 @@ impl Client {
         let hops = hops(via);
         if hops.len() > MAX_HOPS || hops.contains(&self.pseudonym.as_str()) {
             let failed = self.failed(method, Problem::circle());
+            // There is no call, so no span of one: the span that wanted it says why.
+            trace.record_exception(&Exception::of(&failed));
             log::error!(target: "client", "{failed}");
             return Err(failed);
         }
@@ -232,7 +235,7 @@ impl Client {
         let what = format!("it answered {status} {}", StatusCode(status).default_reason_phrase());
         match status {
             200..=299 => {}
-            300..=399 => {
+            301..=303 | 307 | 308 => {
                 let to = reply.location.map_or_else(String::new, |to| format!(" to {}", printable(&shown(&to))));
                 let what = format!("{what}, a redirect{to}, and none is followed");
                 return Err(Problem::new("redirect", &what, "give the address where the answer is"));
@@ -242,7 +245,10 @@ impl Client {
         match reply.broken {
             Some(CallError::Timeout) => Err(self.problem_of(&CallError::Timeout)),
             Some(error) => {
-                let what = format!("its answer broke off: {}", printable(&error.to_string()));
+                let what = match error {
+                    CallError::Closed => "its answer broke off: the connection ended in the middle of it".to_owned(),
+                    error => format!("its answer broke off: {}", printable(&error.to_string())),
+                };
                 Err(Problem::new("connection_closed", &what, "look into its log"))
             }
             None if reply.too_long => {
@@ -266,6 +272,7 @@ impl Client {
             CallError::Closed => ("connection_closed", "look into its log"),
             CallError::Tls(_) => ("tls", "check its certificate, and whether it speaks https at all"),
             CallError::NotHttp(_) => ("not_http", "see what listens there"),
+            CallError::Other(_) if self.http.proxy().is_some() => ("_OTHER", "check the address, and the proxy"),
             CallError::Other(_) => ("_OTHER", "check the address"),
         };
         let may_pass = *error == CallError::Closed;
@@ -316,10 +323,21 @@ impl Problem {
 
 fn describe_reply(span: &mut Span<'_>, reply: &Reply) {
     span.set_attribute("http.response.status_code", reply.status);
-    span.set_attribute("http.response.body.size", reply.body.len());
+    if reply.broken.is_none() && !reply.too_long {
+        span.set_attribute("http.response.body.size", reply.body.len());
+    }
     if let Some(version) = reply.head.strip_prefix("HTTP/").and_then(|rest| rest.split(' ').next()) {
         span.set_attribute("network.protocol.version", version.to_owned());
     }
+}
+
+/// A query without its values: it comes from the settings, and whatever is in there may be a key.
+fn keys_of(query: &str) -> String {
+    let hidden = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((key, _)) => format!("{key}=REDACTED"),
+        None => "REDACTED".to_owned(),
+    });
+    hidden.collect::<Vec<_>>().join("&")
 }
 
 /// The instances of this program in `Via`: `1.1 nginx, 1.1 cruddur-53995c3f42cd8ad8`. Others are none of our business.
@@ -383,10 +401,19 @@ mod tests {
         assert!(here("http://127.0.0.1:4567/x", "127.0.0.1:4567"));
         assert!(here("https://localhost:4567", "[::1]:4567"));
         assert!(here("http://127.9.9.9", "0.0.0.0:80"));
+        assert!(here("https://localhost", "127.0.0.1:443"));
         assert!(here("http://10.0.0.7:4567", "10.0.0.7:4567"));
+        assert!(here("http://0.0.0.0:4567", "127.0.0.1:4567"));
+        assert!(here("http://[::]:4567", "0.0.0.0:4567"));
         assert!(!here("http://127.0.0.1:4568", "127.0.0.1:4567"));
         assert!(!here("http://10.0.0.8:4567", "0.0.0.0:4567"));
         assert!(!here("http://localhost:4567", "10.0.0.7:4567"));
+    }
+
+    #[test]
+    fn no_value_of_the_query_is_shown() {
+        let shown = client("http://me:secret@a/x?token=secret&secret&empty=&q=a=secret#secret").url_shown;
+        assert_eq!(shown, "http://a/x?token=REDACTED&REDACTED&empty=REDACTED&q=REDACTED");
     }
 
     #[test]

@@ -222,7 +222,7 @@ impl<'r> Head<'r> {
 }
 
 /// A query without the values of signatures and keys.
-pub(super) fn safe_query(query: &str) -> Cow<'_, str> {
+fn safe_query(query: &str) -> Cow<'_, str> {
     let secret = |pair: &str| {
         let key = pair.split('=').next().unwrap_or(pair);
         SECRET_QUERY_KEYS.contains(&key)

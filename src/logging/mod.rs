@@ -137,8 +137,8 @@ impl Log for Logger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        // It logs every byte of every request, keys and tokens among them.
-        if record.target().starts_with("ureq_proto") {
+        // They log every byte of every request and the query of every URL, keys and tokens among them.
+        if record.target().starts_with("ureq_proto") || record.target() == "ureq::run" {
             return;
         }
         self.stderr.log(record);

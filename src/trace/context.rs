@@ -1,6 +1,7 @@
 //! Trace context on the wire: who called us, and what we tell those we call.
 //!
-//! In: two headers that say the same thing. The first valid one in the order of `OTEL_PROPAGATORS` wins.
+//! In: two headers that say the same thing. The first valid one in the order of `OTEL_PROPAGATORS` wins; what only the
+//! other can say (`tracestate`, `Lineage`) is taken from there if it is about the same trace.
 //!
 //! ```text
 //! traceparent: 00-4efaaf4d1e8720b39541901950019ee5-53995c3f42cd8ad8-01
@@ -78,7 +79,7 @@ pub struct RemoteParent {
 /// The caller's context, by the first propagator in `order` that finds a valid one.
 #[must_use]
 pub fn extract(order: &[Propagator], headers: &TraceHeaders<'_>) -> Option<RemoteParent> {
-    order.iter().find_map(|propagator| match propagator {
+    let mut found = order.iter().filter_map(|propagator| match propagator {
         Propagator::TraceContext => match headers.traceparent[..] {
             [one] => parse_traceparent(one)
                 .map(|parent| RemoteParent { trace_state: parse_tracestate(&headers.tracestate), ..parent }),
@@ -86,7 +87,15 @@ pub fn extract(order: &[Propagator], headers: &TraceHeaders<'_>) -> Option<Remot
         },
         Propagator::Baggage => None,
         Propagator::XRay => headers.x_amzn_trace_id.and_then(parse_x_amzn_trace_id),
-    })
+    });
+    let mut parent = found.next()?;
+    if let Some(other) = found.find(|other| other.trace_id == parent.trace_id) {
+        parent.random |= other.random;
+        // Each of them has one of these two, and never the other.
+        parent.trace_state += &other.trace_state;
+        parent.xray_extra += &other.xray_extra;
+    }
+    Some(parent)
 }
 
 /// `X-Amzn-Trace-Id`, if it is about this trace. A load balancer in front of a traced caller makes up one of its own,
@@ -391,11 +400,36 @@ mod tests {
         assert_eq!(first(&[Propagator::TraceContext, Propagator::XRay]).unwrap(), TRACE);
         assert_eq!(first(&[Propagator::XRay, Propagator::TraceContext]).unwrap(), "11111111222222222222222222222222");
         assert_eq!(first(&[]), None);
-        let broken = TraceHeaders { traceparent: vec!["nonsense"], ..both };
+        let broken = TraceHeaders { traceparent: vec!["nonsense"], ..both.clone() };
         assert_eq!(
             extract(&[Propagator::TraceContext, Propagator::XRay], &broken).unwrap().trace_id.to_string(),
             "11111111222222222222222222222222"
         );
+    }
+
+    #[test]
+    fn what_only_the_other_header_can_say_is_kept_if_it_is_about_the_same_trace() {
+        let w3c = format!("00-{TRACE}-{SPAN}-03");
+        let same = "Root=1-4efaaf4d-1e8720b39541901950019ee5;Parent=b7ad6b7169203331;Sampled=0;Lineage=a:1";
+        let headers = TraceHeaders {
+            traceparent: vec![&w3c],
+            tracestate: vec!["congo=t61"],
+            x_amzn_trace_id: Some(same),
+            ..Default::default()
+        };
+        for (order, span, sampled) in [
+            ([Propagator::TraceContext, Propagator::XRay], SPAN, true),
+            ([Propagator::XRay, Propagator::TraceContext], "b7ad6b7169203331", false),
+        ] {
+            let parent = extract(&order, &headers).unwrap();
+            assert_eq!((parent.span_id.unwrap().to_string().as_str(), parent.sampled), (span, Some(sampled)));
+            assert_eq!((parent.trace_state.as_str(), parent.xray_extra.as_str()), ("congo=t61", ";Lineage=a:1"));
+            assert!(parent.random);
+        }
+        assert_eq!(extract(&[Propagator::TraceContext], &headers).unwrap().xray_extra, "");
+        let other = "Root=1-11111111-222222222222222222222222;Lineage=a:1";
+        let headers = TraceHeaders { x_amzn_trace_id: Some(other), ..headers };
+        assert_eq!(extract(&Propagator::ALL, &headers).unwrap().xray_extra, "");
     }
 
     #[test]

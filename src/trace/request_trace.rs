@@ -383,27 +383,32 @@ impl Span<'_> {
     /// X-Amzn-Trace-Id: Root=1-4efaaf4d-1e8720b39541901950019ee5;Parent=b7ad6b7169203331;Sampled=1
     /// ```
     ///
-    /// Where nothing is recorded there is no span for others to hang on: the caller's context goes on as it came.
+    /// Where nothing is recorded there is no span for others to hang on: the caller's context goes on as it came. If it
+    /// leaves the decision to others, it is not put into a `traceparent`, which would say no.
     #[must_use]
     pub fn context_headers(&self) -> Vec<(&'static str, String)> {
         let trace = self.trace;
         let mut headers = Vec::with_capacity(4);
-        let span_id = match self.index {
-            Some(index) => Some(trace.spans.borrow()[index].id),
-            None => trace.parent.as_ref().and_then(|parent| parent.span_id),
-        };
+        let own = self.index.map(|index| trace.spans.borrow()[index].id);
+        let span_id = own.or_else(|| trace.parent.as_ref().and_then(|parent| parent.span_id));
+        let is_decided = own.is_some() || trace.parent.as_ref().is_some_and(|parent| parent.sampled.is_some());
         for propagator in &trace.tracer.propagators {
             match (propagator, span_id) {
-                (Propagator::TraceContext, Some(span_id)) => {
+                (Propagator::TraceContext, Some(span_id)) if is_decided => {
                     headers.push(("traceparent", traceparent(trace.trace_id, span_id, trace.flags)));
                     if !trace.trace_state().is_empty() {
                         headers.push(("tracestate", trace.trace_state().to_owned()));
                     }
                 }
-                (Propagator::XRay, Some(span_id)) => {
+                (Propagator::XRay, _) if own.is_some() || trace.parent.is_some() => {
                     let extra = trace.parent.as_ref().map_or("", |parent| &parent.xray_extra);
-                    let (root, decision) = (trace.trace_id.xray(), trace.xray_decision());
-                    headers.push(("X-Amzn-Trace-Id", format!("Root={root};Parent={span_id}{decision}{extra}")));
+                    let parent = span_id.map_or_else(String::new, |id| format!(";Parent={id}"));
+                    let root = trace.trace_id.xray();
+                    let decision = match trace.xray_decision() {
+                        "" if trace.asked => ";Sampled=?",
+                        decision => decision,
+                    };
+                    headers.push(("X-Amzn-Trace-Id", format!("Root={root}{parent}{decision}{extra}")));
                 }
                 (Propagator::Baggage, _) if !trace.baggage.is_empty() => {
                     headers.push(("baggage", trace.baggage.clone()));

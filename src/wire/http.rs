@@ -5,18 +5,23 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
 use std::net::IpAddr;
+use std::sync::Mutex;
+use std::sync::mpsc::sync_channel;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use chrono::DateTime;
 use ureq::http::Response;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
+use ureq::typestate::WithBody;
 use ureq::{Agent, Body, Proxy, RequestBuilder};
 
 use super::retry::parse_retry_after;
+use crate::sync::lock;
 
-/// A client that keeps its connection between calls.
+/// A client that keeps its connection between calls, for one thread at a time.
 pub struct HttpClient {
-    agent: Agent,
+    agent: Mutex<Agent>,
     proxy: Option<String>,
 }
 
@@ -88,22 +93,24 @@ pub const LONGEST_ANSWER: u64 = 4 << 20;
 
 impl HttpClient {
     /// A client for `url` with these certificates. A proxy that the environment names is used for other machines, never
-    /// for this one.
+    /// for this one, nor for those in `NO_PROXY`.
     ///
     /// # Errors
     ///
     /// A PEM text holds no certificate or no key.
     pub fn new(url: &str, certificates: &Certificates) -> Result<Self, String> {
-        let proxy = if is_this_machine(url) { None } else { Proxy::try_from_env() };
+        let goes_through =
+            |proxy: &Proxy| !is_this_machine(url) && !url.parse().is_ok_and(|uri| proxy.is_no_proxy(&uri));
+        let proxy = Proxy::try_from_env().filter(goes_through);
         let agent = agent(tls(certificates)?, proxy.clone());
         let proxy = proxy.map(|proxy| format!("{}:{}", proxy.host(), proxy.port()));
-        Ok(Self { agent, proxy })
+        Ok(Self { agent: Mutex::new(agent), proxy })
     }
 
     /// A client for servers of our own, past any proxy.
     #[must_use]
     pub fn without_proxy() -> Self {
-        Self { agent: agent(TlsConfig::default(), None), proxy: None }
+        Self { agent: Mutex::new(agent(TlsConfig::default(), None)), proxy: None }
     }
 
     /// The proxy that calls go through, as `host:port`.
@@ -118,7 +125,7 @@ impl HttpClient {
     ///
     /// No answer came, for the reason given.
     pub fn post(&self, call: &Call<'_>) -> Result<Reply, CallError> {
-        reply(prepared(self.agent.post(call.url), call).send(call.body))
+        self.send(self.agent().post(call.url), call)
     }
 
     /// Puts the body.
@@ -127,7 +134,7 @@ impl HttpClient {
     ///
     /// No answer came, for the reason given.
     pub fn put(&self, call: &Call<'_>) -> Result<Reply, CallError> {
-        reply(prepared(self.agent.put(call.url), call).send(call.body))
+        self.send(self.agent().put(call.url), call)
     }
 
     /// Gets what is there; a GET has no body, so the call's does not leave.
@@ -136,9 +143,47 @@ impl HttpClient {
     ///
     /// No answer came, for the reason given.
     pub fn get(&self, call: &Call<'_>) -> Result<Reply, CallError> {
-        reply(prepared(self.agent.get(call.url), call).call())
+        let request = prepared(self.agent().get(call.url), call);
+        if self.proxy.is_some() { self.in_time(call.patience, || reply(request.call())) } else { reply(request.call()) }
+    }
+
+    fn send(&self, request: RequestBuilder<WithBody>, call: &Call<'_>) -> Result<Reply, CallError> {
+        let request = prepared(request, call);
+        if self.proxy.is_none() {
+            return reply(request.send(call.body));
+        }
+        let body = call.body.to_vec();
+        self.in_time(call.patience, move || reply(request.send(&body)))
+    }
+
+    /// ureq gives every piece of a proxy's answer to CONNECT the time that the whole call has. So a call through a proxy is
+    /// made on a thread of its own; when its patience is over all connections are closed, and the thread ends with them.
+    fn in_time(
+        &self,
+        patience: Option<Duration>,
+        call: impl FnOnce() -> Result<Reply, CallError> + Send + 'static,
+    ) -> Result<Reply, CallError> {
+        let Some(patience) = patience else { return call() };
+        let (done, answer) = sync_channel(1);
+        thread::Builder::new()
+            .name("proxied-call".to_owned())
+            .spawn(move || drop(done.send(call())))
+            .map_err(|error| CallError::Other(format!("no thread for the call: {error}")))?;
+        answer.recv_timeout(patience + LAST_WORD).unwrap_or_else(|_| {
+            let mut agent = lock(&self.agent);
+            let next = agent.config().clone().new_agent();
+            std::mem::replace(&mut *agent, next).shutdown();
+            Err(CallError::Timeout)
+        })
+    }
+
+    fn agent(&self) -> Agent {
+        lock(&self.agent).clone()
     }
 }
+
+/// What ureq gets on top to say by itself that the time is over, and how far it came.
+const LAST_WORD: Duration = Duration::from_millis(20);
 
 fn tls(certificates: &Certificates) -> Result<TlsConfig, String> {
     let mut tls = TlsConfig::builder();

@@ -211,6 +211,21 @@ fn where_nothing_is_recorded_a_call_carries_the_callers_own_context() {
 }
 
 #[test]
+fn where_nothing_is_recorded_a_decision_that_is_open_stays_open() {
+    let tracer = Tracer { recording: false, ..tracer() };
+    for sent in [
+        "Root=1-4efaaf4d-1e8720b39541901950019ee5",
+        "Root=1-4efaaf4d-1e8720b39541901950019ee5;Lineage=a:1",
+        "Root=1-4efaaf4d-1e8720b39541901950019ee5;Parent=53995c3f42cd8ad8",
+        "Root=1-4efaaf4d-1e8720b39541901950019ee5;Parent=53995c3f42cd8ad8;Sampled=?",
+    ] {
+        let trace = begin(&tracer, &TraceHeaders { x_amzn_trace_id: Some(sent), ..Default::default() });
+        let headers = trace.client_span(SCOPE, "GET").context_headers();
+        assert_eq!(headers, [("X-Amzn-Trace-Id", sent.to_owned())]);
+    }
+}
+
+#[test]
 fn limits_cut_values_and_count_what_they_refuse() {
     let limits = Limits { attributes: 2, value_length: Some(3), events: 1, event_attributes: 1 };
     let tracer = Tracer { limits, ..tracer() };
