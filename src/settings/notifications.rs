@@ -10,6 +10,8 @@ const URL: &str = "NOTIFICATIONS_URL";
 const TIMEOUT: &str = "NOTIFICATIONS_TIMEOUT";
 const DEFAULT_TIMEOUT: u64 = 1000;
 const LONGEST_TIMEOUT: u64 = 60_000;
+/// A name that nobody answers for keeps a thread until the system gives up, ten seconds mostly: not too many of them at once.
+const SHORTEST_TIMEOUT: u64 = 50;
 /// What is appended to the address of an instance.
 const ROUTE: &str = "/api/activities/notifications";
 
@@ -24,8 +26,8 @@ pub fn notifications(
     argument: Option<&str>,
     ids: &IdSource,
 ) -> Result<Option<Client>, SettingsError> {
-    let whole = |text: &str| text.parse().ok().filter(|millis| (1..=LONGEST_TIMEOUT).contains(millis));
-    let wanted = format!("a number of milliseconds from 1 to {LONGEST_TIMEOUT}");
+    let whole = |text: &str| text.parse().ok().filter(|millis| (SHORTEST_TIMEOUT..=LONGEST_TIMEOUT).contains(millis));
+    let wanted = format!("a number of milliseconds from {SHORTEST_TIMEOUT} to {LONGEST_TIMEOUT}");
     let millis = sources.variable(&[TIMEOUT], whole, &wanted).map_or(DEFAULT_TIMEOUT, |setting| setting.value);
     let client = |url: &str, origin: &str| {
         let timeout = Duration::from_millis(millis);
@@ -83,11 +85,11 @@ mod tests {
 
     #[test]
     fn the_argument_wins_over_the_variable_and_nothing_means_here() {
-        let env = Env::from([(URL, "http://b.test"), (TIMEOUT, "20")]);
+        let env = Env::from([(URL, "http://b.test"), (TIMEOUT, "50")]);
         let (shown, _) = read(Some("http://a.test"), env.clone());
         assert!(shown.unwrap().unwrap().starts_with("http://a.test/"));
         let (shown, _) = read(None, env);
-        assert!(shown.unwrap().unwrap().ends_with("(NOTIFICATIONS_URL), within 20 ms (NOTIFICATIONS_TIMEOUT)"));
+        assert!(shown.unwrap().unwrap().ends_with("(NOTIFICATIONS_URL), within 50 ms (NOTIFICATIONS_TIMEOUT)"));
         assert_eq!(read(None, Env::default()), (Ok(None), vec![]));
     }
 
@@ -106,7 +108,7 @@ mod tests {
         let (_, notices) = read(None, Env::from([(TIMEOUT, "0")]));
         assert_eq!(
             notices,
-            ["NOTIFICATIONS_TIMEOUT=0 is not a number of milliseconds from 1 to 60000; it is passed over"]
+            ["NOTIFICATIONS_TIMEOUT=0 is not a number of milliseconds from 50 to 60000; it is passed over"]
         );
     }
 }
