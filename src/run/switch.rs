@@ -92,7 +92,7 @@ impl Follower {
             Content::Nothing => format!("{path} is empty; next: save it whole (`cruddur init` writes a fresh one)"),
             Content::Absent if asked => return log::info!(target: "settings", "{path} is not there"),
             Content::Absent => format!("{path} is gone; next: put it back (`cruddur init` writes a fresh one)"),
-            Content::Unreadable(why) => format!("{path}: {why}; next: make it readable"),
+            Content::Unreadable(why) => format!("{path}: {why}; next: put a file there that can be read"),
         };
         let text = format!("{problem}; the settings of before stay in force");
         log::error!(target: "settings", "{text}");

@@ -1,7 +1,8 @@
 //! `telemetry.toml` as a tree in which everything knows its place in the text.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
@@ -39,8 +40,14 @@ const LONGEST: usize = 1 << 20;
 ///
 /// # Errors
 ///
-/// It cannot be read.
+/// It cannot be read, or is a pipe: whoever opens one waits until somebody writes to it, maybe for ever.
 pub fn content(path: &Path) -> io::Result<Vec<u8>> {
+    if fs::metadata(path)?.file_type().is_fifo() {
+        return Err(io::Error::new(
+            ErrorKind::InvalidInput,
+            "it is a pipe, and a file is wanted, to be read again and again",
+        ));
+    }
     let mut content = Vec::new();
     fs::File::open(path)?.take(LONGEST as u64 + 1).read_to_end(&mut content)?;
     Ok(content)
