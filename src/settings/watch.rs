@@ -38,7 +38,7 @@ pub enum Content {
 pub enum Occasion {
     /// The content has changed, to this.
     Changed(Content),
-    /// Somebody asked for it; this is the content, changed or not.
+    /// Somebody asked for it; this is the content, as before.
     Asked(Content),
 }
 
@@ -56,11 +56,7 @@ impl Watch {
     pub fn next(&mut self, requests: &Receiver<()>) -> Option<Occasion> {
         loop {
             match requests.recv_timeout(LOOK) {
-                Ok(()) => {
-                    self.known = Content::of(content(&self.path));
-                    self.seen = None;
-                    return Some(Occasion::Asked(self.known.clone()));
-                }
+                Ok(()) => return Some(self.asked(Content::of(content(&self.path)))),
                 Err(RecvTimeoutError::Timeout) => {
                     let content = Content::of(content(&self.path));
                     if self.has_changed(content) {
@@ -70,6 +66,16 @@ impl Watch {
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
         }
+    }
+
+    /// Who asks means this content, seen twice or not.
+    fn asked(&mut self, content: Content) -> Occasion {
+        self.seen = None;
+        if content == self.known {
+            return Occasion::Asked(content);
+        }
+        self.known = content.clone();
+        Occasion::Changed(content)
     }
 
     /// Whether this content is new, and not for the first time.
@@ -132,6 +138,14 @@ mod tests {
         ] {
             assert_eq!(watch.has_changed(content.clone()), changed, "{content:?}");
         }
+    }
+
+    #[test]
+    fn who_asks_is_told_at_once_whether_it_is_new() {
+        let mut watch = Watch::new(PathBuf::new(), bytes("a"));
+        assert_eq!(watch.asked(bytes("a")), Occasion::Asked(bytes("a")));
+        assert_eq!(watch.asked(Content::Absent), Occasion::Changed(Content::Absent));
+        assert_eq!(watch.asked(Content::Absent), Occasion::Asked(Content::Absent));
     }
 
     #[test]
