@@ -5,6 +5,7 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -147,6 +148,43 @@ fn a_file_that_is_emptied_or_gone_for_a_while_switches_nothing_off() {
     assert_eq!(program.backend("honeycomb")["state"], "off");
     fs::write(&path, b"service_name = \"caf\xe9\"\n").unwrap();
     program.wait_for_stderr("telemetry.toml:1:20: this is no text in UTF-8");
+}
+
+#[test]
+fn a_file_that_turns_into_a_pipe_does_not_stop_the_watch() {
+    let program = Program::setup().toml(OFF).start();
+    let path = program.dir().join("telemetry.toml");
+    fs::remove_file(&path).unwrap();
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    program.wait_for_stderr("telemetry.toml: it is a pipe");
+    program.switch(&format!("service_name = \"after\"\n{OFF}"));
+    assert_eq!(program.get("/telemetry/status").json()["service_name"], "after");
+}
+
+#[test]
+fn sighup_says_that_a_file_is_gone_and_no_bug_of_yesterday() {
+    let program = Program::setup().toml(OFF).start();
+    program.save("[pgae]\n");
+    program.wait_for_stderr("unknown key \"pgae\"");
+    fs::remove_file(program.dir().join("telemetry.toml")).unwrap();
+    program.signal("HUP");
+    program.wait_for_stderr("telemetry.toml is gone; next: put it back");
+    let says = |part: &str| program.get("/telemetry/status").json()["findings"].to_string().contains(part);
+    assert!(wait_until(SOON, || says("is gone") && !says("pgae")));
+}
+
+#[test]
+fn what_came_while_a_backend_was_off_is_counted_at_the_end() {
+    let collector = Collector::ok();
+    let program = Program::setup().toml(&honeycomb(&collector.url())).start();
+    program.get(HOME);
+    program.switch(OFF);
+    program.get(HOME);
+    program.get(HOME);
+    let exit = program.terminate();
+    let line =
+        "honeycomb: 2 delivered, 0 refused, 0 dropped, 0 sampled out, of 2 spans; 4 more came while it was not on";
+    assert!(exit.stderr.contains(line), "{}", exit.stderr);
 }
 
 #[test]

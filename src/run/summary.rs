@@ -38,14 +38,15 @@ pub(super) fn print(
     say(text.trim_end());
 }
 
-/// What became of everything, a line for each backend that was on.
+/// What became of everything, a line for each backend that was on, be it for a while.
 pub(super) fn print_counts(lanes: &[Lane]) {
     for lane in lanes {
-        let Totals { delivered, refused, dropped, sampled_out, .. } = lane.ledger.totals();
+        let Totals { delivered, refused, dropped, sampled_out, not_sent, .. } = lane.ledger.totals();
         let (name, unit, all) = (lane.name, lane.ledger.unit(), delivered + refused + dropped + sampled_out);
         if lane.state == "on" || all > 0 {
+            let more = if not_sent > 0 { format!("; {not_sent} more came while it was not on") } else { String::new() };
             say(&format!(
-                "{name}: {delivered} delivered, {refused} refused, {dropped} dropped, {sampled_out} sampled out, of {all} {unit}"
+                "{name}: {delivered} delivered, {refused} refused, {dropped} dropped, {sampled_out} sampled out, of {all} {unit}{more}"
             ));
         }
     }
