@@ -69,6 +69,9 @@ struct OtlpHttp {
 
 /// Payloads are cut at this size before compression. Receivers differ in what they take; all take this.
 const LARGEST_BODY: usize = 1 << 20;
+/// How long one try may take when all tries together may take for ever: nobody would hear of a receiver that hangs, and a
+/// worker whose settings have changed would stay with its batch.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Backend<FinishedTrace> for OtlpHttp {
     fn encode(&self, batch: &[Arc<FinishedTrace>]) -> Vec<Payload> {
@@ -78,6 +81,7 @@ impl Backend<FinishedTrace> for OtlpHttp {
     }
 
     fn deliver(&mut self, payload: &Payload, patience: Option<Duration>, seen: &mut Vec<Exchange>) -> Outcome {
+        let patience = Some(patience.unwrap_or(PATIENCE));
         let call = Call { url: &self.url, headers: &self.headers, body: &payload.bytes, patience };
         let reply = self.client.post(&call);
         seen.push(Exchange::post(&call, reply.as_ref(), |name| settings::NO_SECRET.contains(&name), &self.hidden));
