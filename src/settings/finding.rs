@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::wire::http;
+
 /// One thing that was found.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Finding {
@@ -45,6 +47,13 @@ pub fn described_secret(secret: &str) -> String {
     if length >= 16 { format!("ending in {ending} ({length} characters)") } else { format!("of {length} characters") }
 }
 
+/// An address as it may be shown. What can be none may be a key in the wrong place, so its value is not repeated.
+#[must_use]
+pub fn described_address(text: &str) -> String {
+    let is_address = text.contains("://") || (text.contains(['.', ':']) && !text.contains('='));
+    if is_address || text == "localhost" { http::shown(text) } else { format!("(text {})", described_secret(text)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,5 +63,18 @@ mod tests {
         assert_eq!(described_secret("abcdefghijklmnop"), "ending in mnop (16 characters)");
         assert_eq!(described_secret("abcdefghijklmno"), "of 15 characters");
         assert_eq!(described_secret(""), "of 0 characters");
+    }
+
+    #[test]
+    fn what_stands_for_an_address_and_is_none_may_be_a_key() {
+        for (text, shown) in [
+            ("api.honeycomb.io", "api.honeycomb.io"),
+            ("localhost", "localhost"),
+            ("https://me:secret@host:1/x?y=z", "https://host:1/x"),
+            ("hcaik_01secretsecretwxyz", "(text ending in wxyz (24 characters))"),
+            ("x-honeycomb-team=a.b:c", "(text ending in .b:c (22 characters))"),
+        ] {
+            assert_eq!(described_address(text), shown);
+        }
     }
 }

@@ -22,7 +22,7 @@ use crate::trace::sampler::Sampler;
 use crate::trace::span::{Attribute, Limits};
 
 pub use file::content;
-pub use finding::{Finding, Severity, described_secret};
+pub use finding::{Finding, Severity, described_address, described_secret};
 pub use notifications::notifications;
 pub use sources::{DEFAULT_FILE, Env, Origin, Reading, Setting, SettingsError, Sources, settings_path};
 pub use table::Table;
@@ -124,7 +124,8 @@ impl Settings {
         if settings.service_name.value.starts_with("unknown_service") {
             let Setting { value, origin } = &settings.service_name;
             sources.warn(format!(
-                "{origin}={value}: traces of every program without a name end up under this one; next: choose another"
+                "{}: traces of every program without a name end up under this one; next: choose another",
+                origin.says("service_name", value)
             ));
         }
         sources.tell_of_variables_without_effect();

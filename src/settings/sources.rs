@@ -301,6 +301,18 @@ impl<const N: usize> From<[(&str, &str); N]> for Env {
     }
 }
 
+impl Origin {
+    /// Where `key` has this value, for the beginning of a sentence: `AWS_XRAY_URL=*x*`, `telemetry.toml:7: [xray] host_pattern = "*x*"`.
+    #[must_use]
+    pub fn says(&self, key: &str, value: &str) -> String {
+        match self {
+            Self::Environment(name) => format!("{name}={value}"),
+            Self::Default => format!("{key} = {value:?}"),
+            Self::File(place) => format!("{place}: {key} = {value:?}"),
+        }
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

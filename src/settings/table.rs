@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use super::file::{Entry, Node};
-use super::finding::described_secret;
+use super::finding::{described_address, described_secret};
 use super::{Origin, Setting, SettingsError, Sources};
 use crate::wire::http;
 
@@ -51,6 +51,15 @@ impl Table<'_> {
     /// The file has something else under that key.
     pub fn text(&self, key: &'static str, env: &[&'static str]) -> Result<Option<Setting<String>>, SettingsError> {
         self.text_shown(key, env, shown)
+    }
+
+    /// Like [`Self::text`], for an address.
+    ///
+    /// # Errors
+    ///
+    /// The file has something else under that key.
+    pub fn address(&self, key: &'static str, env: &[&'static str]) -> Result<Option<Setting<String>>, SettingsError> {
+        self.text_shown(key, env, described_address)
     }
 
     /// Like [`Self::text`], but nobody may see the value.

@@ -13,7 +13,7 @@ pub(super) fn explain() -> String {
     let body = body();
     // Nothing is set, so there is nothing to complain about.
     let sources = Sources::from_text("", Env::default()).expect("an empty text is valid TOML");
-    let (url, _) = settings::traces_url(&sources, None, None).unwrap_or_default();
+    let url = settings::traces_url(&sources, None, None).map(|(url, _)| url).unwrap_or_default();
     let key = Setting { value: "EXAMPLE-KEY-0123456789".to_owned(), origin: Origin::Default };
     let headers = settings::headers(&sources, Some(&key), None, false);
     let call = Call { url: &url, headers: &headers, body: body.as_bytes(), patience: None };

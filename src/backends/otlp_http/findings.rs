@@ -5,11 +5,11 @@ use std::path::Path;
 
 use super::settings::{DATASET, TEAM};
 use crate::settings::{Origin, Setting, Sources, described_secret};
-use crate::wire::http::{host, shown};
+use crate::wire::http::host;
 
-/// An address that will probably not do what was meant. `whole`: nothing is appended to it.
-pub(super) fn of_address(sources: &Sources, url: &str, origin: &str, whole: bool) {
-    let warn = |problem: &str| sources.warn(format!("{origin}={}: {problem}", shown(url)));
+/// An address that will probably not do what was meant. `given`: who gives it; `whole`: nothing is appended to it.
+pub(super) fn of_address(sources: &Sources, url: &str, given: &str, whole: bool) {
+    let warn = |problem: &str| sources.warn(format!("{given}: {problem}"));
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
     let honeycomb = is_honeycomb(url);

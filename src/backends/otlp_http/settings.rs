@@ -8,7 +8,8 @@ use super::{OtlpHttp, dialect, findings};
 use crate::backends::{Plan, Sink, Switch};
 use crate::delivery::BatchLimits;
 use crate::settings::{
-    Origin, Setting, Settings, SettingsError, Sources, Table, batch_limits, is_unexpanded, warn_of_seconds,
+    Origin, Setting, Settings, SettingsError, Sources, Table, batch_limits, described_address, is_unexpanded,
+    warn_of_seconds,
 };
 use crate::wire::http::{Certificates, HttpClient, shown};
 
@@ -48,8 +49,8 @@ const LIMITS: BatchLimits = BatchLimits { delay: Duration::from_secs(5), queue: 
 
 pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) -> Result<Plan, SettingsError> {
     let enabled = table.flag("enabled", false)?;
-    let endpoint = table.text("endpoint", &["OTEL_EXPORTER_OTLP_ENDPOINT"])?;
-    let traces_endpoint = table.text("traces_endpoint", &["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"])?;
+    let endpoint = table.address("endpoint", &["OTEL_EXPORTER_OTLP_ENDPOINT"])?;
+    let traces_endpoint = table.address("traces_endpoint", &["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"])?;
     let key = table.secret("api_key", &["HONEYCOMB_API_KEY"])?;
     let dataset = table.text("dataset", &["HONEYCOMB_DATASET"])?;
     let compression = table.choice(
@@ -70,7 +71,7 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
     let mut plan = Plan::off("honeycomb", &enabled, limits);
     plan.dialect = Some(dialect(settings.resource.clone()));
     let whole = traces_endpoint.is_some();
-    let (url, url_origin) = match traces_url(sources, endpoint, traces_endpoint) {
+    let (url, origin) = match traces_url(sources, endpoint, traces_endpoint) {
         Ok(found) => found,
         Err(problem) => {
             if enabled.value {
@@ -85,7 +86,11 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
         return Ok(plan);
     }
 
-    findings::of_address(sources, &url, &url_origin, whole);
+    findings::of_address(sources, &url, &origin.says(key_of(whole), &shown(&url)), whole);
+    let url_origin = match origin {
+        Origin::Default => "the default".to_owned(),
+        origin => origin.to_string(),
+    };
     warn_of_protocol(sources);
     let headers = headers(sources, key.as_ref(), dataset.as_ref(), compression.value == "gzip");
     let has = |name: &str| headers.iter().any(|(header, _)| header == name);
@@ -136,18 +141,15 @@ pub(super) fn traces_url(
     sources: &Sources,
     endpoint: Option<Setting<String>>,
     traces_endpoint: Option<Setting<String>>,
-) -> Result<(String, String), String> {
-    let (setting, whole) = match (traces_endpoint, endpoint) {
+) -> Result<(String, Origin), String> {
+    let (Setting { value, origin }, whole) = match (traces_endpoint, endpoint) {
         (Some(setting), _) => (setting, true),
         (None, Some(setting)) => (setting, false),
         (None, None) => (Setting { value: "https://api.honeycomb.io".to_owned(), origin: Origin::Default }, false),
     };
-    let origin = match setting.origin {
-        Origin::Default => "the default".to_owned(),
-        origin => origin.to_string(),
-    };
-    let text = setting.value.trim();
-    let complaint = |problem: &str| format!("{origin}={}: {problem}", shown(text));
+    let text = value.trim();
+    let given = origin.says(key_of(whole), &described_address(text));
+    let complaint = |problem: &str| format!("{given}: {problem}");
     if is_unexpanded(text) {
         return Err(complaint("a variable in it was never replaced; write the address out"));
     }
@@ -175,6 +177,10 @@ pub(super) fn traces_url(
         return Ok((base.to_owned(), origin));
     }
     Ok((format!("{base}/v1/traces"), origin))
+}
+
+fn key_of(whole: bool) -> &'static str {
+    if whole { "[honeycomb] traces_endpoint" } else { "[honeycomb] endpoint" }
 }
 
 /// All headers of a POST. The variable for traces replaces the general one; the key of `HONEYCOMB_API_KEY` counts

@@ -66,11 +66,7 @@ pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) ->
 
     let address = address.unwrap_or_else(|| default("127.0.0.1:2000"));
     let (udp, tcp) = daemon_address(&address.value).map_err(|problem| {
-        let given = match &address.origin {
-            Origin::File(place) => format!("{place}: [xray] daemon_address = {:?}", address.value),
-            origin => format!("{origin}={:?}", address.value),
-        };
-        SettingsError(format!("{given}: {problem}"))
+        SettingsError(format!("{}: {problem}", address.origin.says("[xray] daemon_address", &address.value)))
     })?;
     plan.destination = if udp == tcp { format!("udp+tcp {udp}") } else { format!("udp {udp}, tcp {tcp}") };
     if switched_off(sources) {
@@ -197,9 +193,10 @@ fn warn_of_context_missing(sources: &Sources) {
 /// A pattern that was not filled in matches nothing, and nobody notices; so it is refused.
 fn dynamic_name(sources: &Sources, pattern: Setting<String>, service: &str, local: &Rule) -> Option<String> {
     let Setting { value: pattern, origin } = pattern;
+    let given = origin.says("[xray] host_pattern", &pattern);
     if pattern.contains(['{', '}', '$']) {
         sources.warn(format!(
-            "{origin}={pattern} is refused: a variable in it was never replaced; all traces are filed under {service:?}; next: \
+            "{given} is refused: a variable in it was never replaced; all traces are filed under {service:?}; next: \
              write the host out, with * at both ends"
         ));
         return None;
@@ -213,7 +210,7 @@ fn dynamic_name(sources: &Sources, pattern: Setting<String>, service: &str, loca
         format!(" the local rule {} is for {:?} and misses it, and so", local.name, local.service_name)
     };
     sources.note(format!(
-        "{origin}={pattern}: a request to {example:?} is filed under {:?}, one to {with_port:?} under {:?};{missed} do rules and \
+        "{given}: a request to {example:?} is filed under {:?}, one to {with_port:?} under {:?};{missed} do rules and \
          groups of your account that name {service:?} miss what is filed under its host",
         filed(&example),
         filed(&with_port),
