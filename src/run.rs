@@ -95,14 +95,24 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>, notifications_url: Opt
 /// The settings are wrong (status 2), or not all that is on has accepted what was sent (status 1, after the report).
 pub fn check(config: Option<&Path>, json: bool) -> Result<(), Exit> {
     let given = Given::new(config, None, None, Env::of_process(), IdSource::new().uuid());
-    let loaded = Loaded::read(&given).map_err(|error| Exit { message: error.to_string(), status: 2 })?;
-    let report = check::everybody(loaded);
-    let text = if json {
-        serde_json::to_string_pretty(&report).map_err(|error| failed(format!("no JSON: {error}")))?
-    } else {
-        report.to_string()
+    let print =
+        |text: &str| writeln!(io::stdout(), "{text}").map_err(|error| failed(format!("standard output: {error}")));
+    let loaded = match Loaded::read(&given) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            let message = error.to_string();
+            if json {
+                print(&serde_json::json!({ "ok": false, "error": message }).to_string())?;
+            }
+            return Err(Exit { message, status: 2 });
+        }
     };
-    writeln!(io::stdout(), "{text}").map_err(|error| failed(format!("standard output: {error}")))?;
+    let report = check::everybody(loaded);
+    if json {
+        print(&serde_json::to_string_pretty(&report).map_err(|error| failed(format!("no JSON: {error}")))?)?;
+    } else {
+        print(&report.to_string())?;
+    }
     if report.ok { Ok(()) } else { Err(failed("not all that is on has accepted what was sent".to_owned())) }
 }
 
@@ -127,7 +137,7 @@ pub fn init(config: Option<PathBuf>) -> Result<(), Exit> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             Err(failed(format!("{shown} exists and is left as it is; name another file with --config")))
         }
-        Err(error) => Err(failed(format!("{shown}: {error}"))),
+        Err(error) => Err(failed(format!("{shown}: {error}; name a file that can be written with --config"))),
     }
 }
 

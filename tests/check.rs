@@ -183,14 +183,72 @@ fn a_receiver_that_never_answers_ends_the_check_in_time() {
 }
 
 #[test]
-fn a_bad_file_is_exit_2() {
-    let exit = Program::run_to_end(&["check"], &[], Some("[honeycom]\n"));
+fn a_bad_file_is_exit_2_and_json_for_those_who_want_it() {
+    let exit = Program::run_to_end(&["check", "--json"], &[], Some("[honeycom]\n"));
     assert_eq!(exit.status.code(), Some(2));
+    let sentence = "telemetry.toml:1:2: unknown key \"honeycom\"; did you mean \"honeycomb\"?";
+    assert!(exit.stderr.contains(sentence), "{}", exit.stderr);
+    let report = report(&exit);
+    assert_eq!(report["ok"], false);
+    assert!(report["error"].as_str().is_some_and(|error| error.ends_with(sentence)), "{report:#}");
+}
+
+#[test]
+fn a_web_server_that_says_200_to_everything_has_accepted_nothing() {
+    let page = "\n<!DOCTYPE html><html><body>Please log in</body></html>";
+    let collector = Collector::start([Reply::text(200, "text/html", page)]);
+    let toml = format!("[honeycomb]\nenabled = true\nendpoint = \"{}\"\n", collector.url());
+    let exit = Program::run_to_end(&["check"], &[], Some(&toml));
+    assert_eq!(exit.status.code(), Some(1), "{}", exit.stdout);
     assert!(
-        exit.stderr.contains("telemetry.toml:1:2: unknown key \"honeycom\"; did you mean \"honeycomb\"?"),
+        exit.stdout.contains("answered with a web page, which no receiver of telemetry does; next: "),
         "{}",
-        exit.stderr
+        exit.stdout
     );
+}
+
+#[test]
+fn a_key_in_the_file_is_warned_about_whether_it_is_used_or_not() {
+    let exit = Program::run_to_end(&["check"], &[], Some("[honeycomb]\napi_key = \"abcdefghijklmnopqrwxyz\"\n"));
+    assert_eq!(exit.status.code(), Some(0), "{}", exit.stdout);
+    assert!(
+        exit.stdout.contains("    warning: ") && exit.stdout.contains("can be read by other users"),
+        "{}",
+        exit.stdout
+    );
+}
+
+#[test]
+fn a_key_in_the_place_of_an_address_is_not_repeated() {
+    for env in [
+        [("OTEL_EXPORTER_OTLP_ENDPOINT", "x-honeycomb-team=hcaik_01secretsecretwxyz")],
+        [("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "hcaik_01secretsecretwxyz")],
+    ] {
+        for args in [&["check"][..], &["check", "--json"]] {
+            let exit = Program::run_to_end(args, &env, Some("[honeycomb]\nenabled = true\n"));
+            assert_eq!(exit.status.code(), Some(1));
+            let text = exit.stdout + &exit.stderr;
+            assert!(text.contains("_ENDPOINT=(text ending in wxyz (") && !text.contains("secret"), "{text}");
+        }
+    }
+    let toml = "[honeycomb]\nenabled = true\nendpoint = \"hcaik_01secretsecretwxyz\"\n";
+    let exit = Program::run_to_end(&["check"], &[], Some(toml));
+    let sentence =
+        "telemetry.toml:3: [honeycomb] endpoint = \"(text ending in wxyz (24 characters))\": it has no http://";
+    assert!(exit.stdout.contains(sentence) && !exit.stdout.contains("secret"), "{}", exit.stdout);
+}
+
+#[test]
+fn a_pipe_is_no_settings_file_and_nobody_waits_for_it() {
+    let dir = TempDir::new();
+    let pipe = dir.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+    let pipe = pipe.to_str().expect("a path of text");
+    for command in ["serve", "check"] {
+        let exit = Program::run_to_end(&[command, "--config", pipe], &[], None);
+        assert_eq!(exit.status.code(), Some(2));
+        assert!(exit.stderr.contains("pipe: it is a pipe, and a file is wanted"), "{}", exit.stderr);
+    }
 }
 
 #[test]

@@ -114,6 +114,7 @@ impl Probe {
         self.answers.extend(seen.iter().map(answer));
         self.findings.extend(seen.iter().filter_map(clock_skew).next());
         let one_way = seen.iter().all(|exchange| exchange.answer.is_none());
+        let web_page = seen.iter().find(|exchange| is_web_page(exchange));
         let mut problem = |verdict, severity, text| {
             self.verdict = verdict;
             self.findings.push(Finding { severity, text });
@@ -125,7 +126,16 @@ impl Probe {
                     problem(Verdict::Failed, Severity::Error, complaint.text);
                 }
             }
-            Outcome::Delivered => {}
+            Outcome::Delivered => {
+                if let Some(exchange) = web_page {
+                    let text = format!(
+                        "{} took it and answered with a web page, which no receiver of telemetry does; next: check host, port and \
+                         path, and that no proxy stands between",
+                        exchange.to
+                    );
+                    problem(Verdict::Refused, Severity::Error, text);
+                }
+            }
             Outcome::Partly { rejected: 0, said } => problem(Verdict::Accepted, Severity::Warning, said.text),
             Outcome::Partly { said, .. } | Outcome::Refused(said) => {
                 problem(Verdict::Refused, Severity::Error, said.text);
@@ -162,6 +172,15 @@ fn answer(exchange: &Exchange) -> String {
             format!("{operation}{status} {body}").trim_end().to_owned()
         }
     }
+}
+
+/// Whatever server is asked may answer 200, and a page that says hello, or asks to log in.
+fn is_web_page(exchange: &Exchange) -> bool {
+    let Some(Ok(answered)) = &exchange.answer else { return false };
+    let begins_with = |tag: &[u8]| {
+        answered.body.trim_ascii_start().get(..tag.len()).is_some_and(|beginning| beginning.eq_ignore_ascii_case(tag))
+    };
+    begins_with(b"<!doctype html") || begins_with(b"<html")
 }
 
 /// Whether the clock over there shows another time: traces are filed under ours, and signatures are void after five minutes.

@@ -150,10 +150,8 @@ impl fmt::Display for BackendReport {
         let Self { name, verdict, destination, reason, sent, .. } = self;
         writeln!(f, "{name:<10} {:<13} {destination}", verdict.as_str())?;
         writeln!(f, "    {}{reason}", if *verdict == Verdict::Waiting { "error: " } else { "" })?;
-        if matches!(verdict, Verdict::Off | Verdict::Local) {
-            return Ok(());
-        }
-        for Value { key, value, origin } in self.values.iter().filter(|value| value.origin != "default") {
+        let is_tried = !matches!(verdict, Verdict::Off | Verdict::Local);
+        for Value { key, value, origin } in self.values.iter().filter(|value| is_tried && value.origin != "default") {
             writeln!(f, "    set       {key} = {value} ({origin})")?;
         }
         if let Some(Sent { items, unit, bytes, trace_id }) = sent {
