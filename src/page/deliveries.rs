@@ -166,7 +166,7 @@ impl ExchangeJson {
 
 impl AnswerJson {
     fn of(answer: Answered) -> Self {
-        let Answered { status, head, body, body_size } = answer;
+        let Answered { status, head, body, body_size, .. } = answer;
         Self { status, head, body: Bytes::of(&body), whole_size: body_size }
     }
 }

@@ -12,6 +12,8 @@
 //! {"resourceSpans":[...
 //! ```
 
+use std::time::SystemTime;
+
 use super::hidden::{Hidden, basic_authorization};
 use super::http::{Call, CallError, Reply, host_header};
 
@@ -46,6 +48,8 @@ pub struct Answered {
     pub status: u16,
     /// Status line and headers.
     pub head: String,
+    /// What the clock over there showed, as far as that can be told.
+    pub date: Option<SystemTime>,
     /// The body, or the beginning of a long one.
     pub body: Vec<u8>,
     /// How long it was.
@@ -124,7 +128,7 @@ impl Answered {
             body.truncate(end);
         }
         let head = hidden.without(reply.head.clone());
-        Self { status: reply.status, head, body, body_size: reply.body.len() }
+        Self { status: reply.status, head, date: reply.date, body, body_size: reply.body.len() }
     }
 }
 

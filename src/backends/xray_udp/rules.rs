@@ -270,9 +270,7 @@ impl Rules {
             Err(CallError::UnknownHost) => {
                 Err(format!("{url}: this host name has no address; {rules}; next: check the daemon's address"))
             }
-            Err(error) => {
-                Err(format!("{url}: no answer ({error:?}); {rules}; next: check that this port is the daemon's"))
-            }
+            Err(error) => Err(format!("{url}: {error}; {rules}; next: check that this port is the daemon's")),
         }
     }
 

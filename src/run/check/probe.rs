@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use chrono::DateTime;
 use log::Level;
 
 use super::report::{Sent, Verdict};
@@ -111,6 +110,9 @@ impl Probe {
         if let Outcome::Closed(_) = outcome {
             outcome = backend.deliver(payload, patience, &mut seen);
         }
+        if seen.is_empty() {
+            self.sent = None;
+        }
         self.answers.extend(seen.iter().map(answer));
         self.findings.extend(seen.iter().filter_map(clock_skew).next());
         let one_way = seen.iter().all(|exchange| exchange.answer.is_none());
@@ -186,15 +188,7 @@ fn is_web_page(exchange: &Exchange) -> bool {
 /// Whether the clock over there shows another time: traces are filed under ours, and signatures are void after five minutes.
 fn clock_skew(exchange: &Exchange) -> Option<Finding> {
     let Some(Ok(answered)) = &exchange.answer else { return None };
-    let header = |name: &str| {
-        answered.head.lines().find_map(|line| {
-            let (header, value) = line.split_once(": ")?;
-            header.eq_ignore_ascii_case(name).then_some(value)
-        })
-    };
-    // What a cache has kept says nothing about the time.
-    let theirs = header("date").filter(|_| header("age").is_none())?;
-    let theirs: SystemTime = DateTime::parse_from_rfc2822(theirs).ok()?.into();
+    let theirs = answered.date?;
     let ours = SystemTime::now();
     let (by, direction) = match ours.duration_since(theirs) {
         Ok(ahead) => (ahead, "fast"),

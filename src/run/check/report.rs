@@ -127,7 +127,7 @@ impl Verdict {
         match self {
             Self::Accepted => "accepted",
             Self::Refused => "NOT ACCEPTED",
-            Self::Failed => "NOT REACHED",
+            Self::Failed => "NOT DELIVERED",
             Self::Waiting => "WAITING",
             Self::Off => "off",
             Self::Local => "on",
