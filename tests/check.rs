@@ -266,3 +266,21 @@ fn init_never_overwrites_and_what_it_writes_is_a_good_file() {
     assert_eq!(std::fs::read_to_string(path).expect("it is there"), "mine");
     assert_eq!(Program::run_to_end(&["check"], &[], Some(&written)).status.code(), Some(0));
 }
+
+#[test]
+fn who_is_busy_is_to_be_checked_again_by_whoever_checks() {
+    let all = Everybody::with(Collector::start([Reply::json(503, &json!({}))]));
+    let exit = all.check(&[], &[]);
+    assert_eq!(exit.status.code(), Some(1), "{}", exit.stdout);
+    assert!(exit.stdout.contains("answered 503; next: check again in a minute"), "{}", exit.stdout);
+    assert!(!exit.stdout.contains("next: nothing"), "{}", exit.stdout);
+}
+
+#[test]
+fn nothing_is_said_to_be_sent_to_a_name_without_an_address() {
+    let toml = "[xray]\nenabled = true\ndaemon_address = \"no-such-host.invalid:2000\"\n";
+    let exit = Program::run_to_end(&["check"], &[], Some(toml));
+    assert_eq!(exit.status.code(), Some(1), "{}", exit.stdout);
+    assert!(exit.stdout.contains("this host name has no address; next: "), "{}", exit.stdout);
+    assert!(!exit.stdout.contains("sent ") && !exit.stdout.contains("has no answers"), "{}", exit.stdout);
+}

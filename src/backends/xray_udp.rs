@@ -88,7 +88,9 @@ impl Backend<FinishedTrace> for XRayUdp {
         }
         self.refused = None;
         let sent = self.sender.send(&payload.bytes);
-        seen.push(Exchange::one_way(self.to.clone()));
+        if matches!(sent, Ok(_) | Err(SendError::Refused(_))) {
+            seen.push(Exchange::one_way(self.to.clone()));
+        }
         let last_items = std::mem::replace(&mut self.last_items, if sent.is_ok() { payload.items } else { 0 });
         let (daemon, origin) = (&self.daemon, &self.daemon_origin);
         let problem = |kind: &str, text: String| Problem { kind: kind.to_owned(), text };

@@ -111,8 +111,14 @@ impl Lane {
         }
         // Its worker may still be at work, be it only to send the rest.
         self.retire(Why::Replaced);
+        if let (Some(before), Some(sampler)) = (&self.sampler, &sampler)
+            && let Some(learned) = before.give_away()
+        {
+            sampler.take_over(learned);
+        }
         (self.readings, self.sampler) = (readings, sampler);
         let stop = Arc::new(Stop::default());
+        self.stops.push(Arc::clone(&stop));
         let started = self.start(sink, limits, &stop, done).and_then(|()| self.accompany(companion, &stop));
         if let Err(error) = started {
             self.retire(Why::Off { lost_before: self.ledger.lost() });
@@ -121,7 +127,6 @@ impl Lane {
             self.reason = format!("no thread for it: {error}; next: end other programs, and save the settings again");
             return Err(error);
         }
-        self.stops.push(stop);
         let (name, destination) = (self.name, &self.destination);
         Ok(Some(if was_on {
             format!("{name} has new settings ({}): {destination}", changed.join(", "))

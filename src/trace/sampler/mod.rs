@@ -10,6 +10,7 @@ pub mod opentelemetry;
 pub mod wildcard;
 pub mod xray;
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
@@ -107,7 +108,18 @@ pub trait BackendSampler: Send + Sync {
 
     /// Which rules are in force at this second since 1970, in a sentence.
     fn state(&self, now: u64) -> String;
+
+    /// What it has learned from others while it ran, for the one that takes its place. It forgets it.
+    fn give_away(&self) -> Option<Learned> {
+        None
+    }
+
+    /// Takes over what the one before it had learned.
+    fn take_over(&self, _: Learned) {}
 }
+
+/// What a sampler has learned; only samplers of the same kind know what it is.
+pub type Learned = Box<dyn Any + Send>;
 
 /// What the sampler of one backend said about a trace.
 #[derive(Clone, Debug, PartialEq)]

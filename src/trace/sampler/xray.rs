@@ -21,7 +21,7 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::wildcard::matches;
-use super::{Arrival, BackendSampler, By, Decision, Reason, RuleSource};
+use super::{Arrival, BackendSampler, By, Decision, Learned, Reason, RuleSource};
 
 /// The sampler, shared by the request thread, which decides, and the poller, which brings rules and quotas.
 pub struct XRaySampler {
@@ -277,6 +277,18 @@ impl BackendSampler for XRaySampler {
             let _ = write!(text, ". {remark}");
         }
         text
+    }
+
+    /// The rules of X-Ray, with quotas and what is counted under them.
+    fn give_away(&self) -> Option<Learned> {
+        let central: Central = self.lock().central.take()?;
+        Some(Box::new(central))
+    }
+
+    fn take_over(&self, learned: Learned) {
+        if let Ok(central) = learned.downcast::<Central>() {
+            self.lock().central = Some(*central);
+        }
     }
 }
 

@@ -124,6 +124,21 @@ fn rules_that_are_fetched_again_keep_their_counts_and_quotas() {
 }
 
 #[test]
+fn a_sampler_that_takes_the_place_of_another_knows_its_rules_and_counts() {
+    let before = sampler(None);
+    before.set_rules(vec![Rule { fixed_rate: 0.0, reservoir_size: 0, ..rule("nothing", 1) }], 1000);
+    assert!(!before.decide(&at(1000, 0.0)).0.sampled);
+    let after = sampler(None);
+    after.take_over(before.give_away().unwrap());
+    let decision = after.decide(&at(1001, 0.0)).0;
+    assert_eq!((decision.sampled, rule_of(&decision).1), (false, RuleSource::Central));
+    assert_eq!(after.take_statistics(|_| true)[0].requests, 2);
+    assert!(before.give_away().is_none() && before.take_statistics(|_| true).is_empty());
+    after.take_over(Box::new("of another kind"));
+    assert!(after.has_central_rules(1001));
+}
+
+#[test]
 fn a_host_that_matches_is_its_own_service_and_the_rule_for_ours_misses_it() {
     let sampler = sampler(Some("*4567-*"));
     let (decision, name) = sampler.decide(&Arrival { host: Some("4567-abc.gitpod.io"), ..at(1000, 0.5) });
