@@ -123,6 +123,20 @@ fn every_dependency_beyond_the_eight_gives_its_reason() {
 }
 
 #[test]
+fn every_version_is_pinned_where_it_is_built() {
+    let lock = read("Cargo.lock");
+    for name in THE_EIGHT {
+        assert!(lock.contains(&format!("name = \"{name}\"\nversion = \"")), "Cargo.lock has no {name}");
+    }
+    let ignored = read(".gitignore").lines().any(|line| ["Cargo.lock", "/Cargo.lock", "*.lock"].contains(&line.trim()));
+    assert!(!ignored, "Cargo.lock belongs to the repository");
+    assert!(
+        read("Dockerfile").contains("cargo build --release --locked"),
+        "the image is built with the locked versions"
+    );
+}
+
+#[test]
 fn a_panic_unwinds_in_every_profile() {
     let mut manifest = manifest();
     manifest.retain(|setting| setting.path[0] == "profile" && setting.path.ends_with(&["panic".to_owned()]));

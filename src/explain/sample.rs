@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::trace::context::TraceFlags;
 use crate::trace::id::{SpanId, TraceId};
 use crate::trace::sampler::{Decision, Reason};
-use crate::trace::span::{Attribute, Scope, SpanData, SpanKind, Status};
+use crate::trace::span::{Attribute, Scope, SpanData, SpanKind};
 use crate::trace::{FinishedTrace, Value};
 
 /// What the process knows about itself.
@@ -71,22 +71,10 @@ pub(crate) fn request() -> FinishedTrace {
 /// A span without attributes; begin and end in microseconds after the request came.
 fn span(id: &str, parent: &str, scope: Scope, name: &'static str, begin: u64, end: u64) -> SpanData {
     const ARRIVED: u64 = 1_676_860_200_000_000_000;
-    SpanData {
-        id: SpanId::from_hex(id).expect("these are 16 hex digits"),
-        parent: SpanId::from_hex(parent),
-        scope,
-        name: Cow::Borrowed(name),
-        kind: SpanKind::Server,
-        start: ARRIVED + begin * 1000,
-        end: ARRIVED + end * 1000,
-        attributes: vec![],
-        dropped_attributes: 0,
-        events: vec![],
-        dropped_events: 0,
-        links: vec![],
-        status: Status::Unset,
-        metadata: vec![],
-    }
+    let id = SpanId::from_hex(id).expect("these are 16 hex digits");
+    let (parent, begin) = (SpanId::from_hex(parent), ARRIVED + begin * 1000);
+    let begun = SpanData::begun(id, parent, scope, Cow::Borrowed(name), SpanKind::Server, begin);
+    SpanData { end: ARRIVED + end * 1000, ..begun }
 }
 
 fn attribute(key: &'static str, value: impl Into<Value>) -> Attribute {

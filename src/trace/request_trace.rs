@@ -134,7 +134,7 @@ impl Tracer {
         if self.recording {
             spans.reserve_exact(4);
             let parent = parent.as_ref().and_then(|parent| parent.span_id);
-            spans.push(new_span(root_id, parent, scope, name, SpanKind::Server, arrived.unix_nanos()));
+            spans.push(SpanData::begun(root_id, parent, scope, name, SpanKind::Server, arrived.unix_nanos()));
             spans[0].attributes.reserve_exact(16);
         }
         RequestTrace {
@@ -221,7 +221,7 @@ impl RequestTrace<'_> {
         let parent = open.last().map_or(self.root_id, |&(index, _)| spans[index].id);
         let id = self.tracer.ids.span_id();
         let index = spans.len();
-        spans.push(new_span(id, Some(parent), scope, name, kind, self.arrived.present()));
+        spans.push(SpanData::begun(id, Some(parent), scope, name, kind, self.arrived.present()));
         open.push((index, Location::caller()));
         let before = current::replace(Some(Current { trace_id: self.trace_id, span_id: id, flags: self.flags }));
         Span { trace: self, index: Some(index), before }
@@ -461,32 +461,6 @@ impl Drop for Span<'_> {
         if let Some(place) = open.iter().rposition(|&(open, _)| open == index) {
             open.remove(place);
         }
-    }
-}
-
-fn new_span(
-    id: SpanId,
-    parent: Option<SpanId>,
-    scope: Scope,
-    name: Cow<'static, str>,
-    kind: SpanKind,
-    start: u64,
-) -> SpanData {
-    SpanData {
-        id,
-        parent,
-        scope,
-        name,
-        kind,
-        start,
-        end: start,
-        attributes: Vec::new(),
-        dropped_attributes: 0,
-        events: Vec::new(),
-        dropped_events: 0,
-        links: Vec::new(),
-        status: Status::Unset,
-        metadata: Vec::new(),
     }
 }
 

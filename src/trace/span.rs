@@ -198,6 +198,34 @@ fn nanos(duration: std::time::Duration) -> u64 {
 }
 
 impl SpanData {
+    /// A span that begins at `start` and has nothing in it yet.
+    #[must_use]
+    pub fn begun(
+        id: SpanId,
+        parent: Option<SpanId>,
+        scope: Scope,
+        name: Cow<'static, str>,
+        kind: SpanKind,
+        start: u64,
+    ) -> Self {
+        Self {
+            id,
+            parent,
+            scope,
+            name,
+            kind,
+            start,
+            end: start,
+            attributes: Vec::new(),
+            dropped_attributes: 0,
+            events: Vec::new(),
+            dropped_events: 0,
+            links: Vec::new(),
+            status: Status::Unset,
+            metadata: Vec::new(),
+        }
+    }
+
     /// Sets an attribute; a key that is already there gets the new value.
     pub fn set_attribute(&mut self, key: Cow<'static, str>, value: Value, limits: &Limits) {
         let value = value.cut(limits.value_length);

@@ -54,7 +54,7 @@ pub(super) fn of_key_in_file(sources: &Sources, key: &Setting<String>) {
     let described = described_secret(&key.value);
     if fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o044 != 0) {
         sources.warn(format!(
-            "{place}: api_key, {described}, can be read by other users; next: chmod 600, or HONEYCOMB_API_KEY instead"
+            "{place}: api_key, {described}, can be read by other users; next: chmod 600 if nobody else has to read it, or HONEYCOMB_API_KEY instead"
         ));
     }
     if is_tracked_by_git(path) {

@@ -48,22 +48,9 @@ fn attributes<const N: usize>(pairs: [(&'static str, Value); N]) -> Vec<Attribut
 }
 
 fn span(id: &str, parent: Option<&str>, name: &'static str, kind: SpanKind, start: u64, end: u64) -> SpanData {
-    SpanData {
-        id: SpanId::from_hex(id).unwrap(),
-        parent: parent.map(|parent| SpanId::from_hex(parent).unwrap()),
-        scope: Scope::named("test"),
-        name: Cow::Borrowed(name),
-        kind,
-        start: start * 1000,
-        end: end * 1000,
-        attributes: vec![],
-        dropped_attributes: 0,
-        events: vec![],
-        dropped_events: 0,
-        links: vec![],
-        status: Status::Unset,
-        metadata: vec![],
-    }
+    let (id, parent) = (SpanId::from_hex(id).unwrap(), parent.map(|parent| SpanId::from_hex(parent).unwrap()));
+    let begun = SpanData::begun(id, parent, Scope::named("test"), Cow::Borrowed(name), kind, start * 1000);
+    SpanData { end: end * 1000, ..begun }
 }
 
 fn trace(id: &str, spans: Vec<SpanData>) -> FinishedTrace {
