@@ -120,7 +120,8 @@ impl Tracer {
             Some(parent) => (parent.trace_id, parent.random),
             None => (self.ids.trace_id((arrived.unix_nanos() / 1_000_000_000) as u32), true),
         };
-        let xray_header = xray_header_of(trace_id, incoming.headers);
+        let reads_xray = self.propagators.contains(&Propagator::XRay);
+        let xray_header = xray_header_of(trace_id, incoming.headers).filter(|_| reads_xray);
         let decision = if self.recording {
             self.sampler.decide(trace_id, parent.as_ref())
         } else {

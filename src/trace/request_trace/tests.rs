@@ -130,6 +130,30 @@ fn a_caller_that_asks_for_the_decision_is_told() {
 }
 
 #[test]
+fn a_header_that_the_propagators_do_not_name_decides_nothing() {
+    struct Echo;
+    impl BackendSampler for Echo {
+        fn decide(&self, arrival: &Arrival<'_>) -> (Decision, Arc<str>) {
+            (Decision { sampled: arrival.header.unwrap_or(true), reason: Reason::Always }, "echo".into())
+        }
+        fn state(&self, _: u64) -> String {
+            String::new()
+        }
+    }
+    let parent = "00-4efaaf4d1e8720b39541901950019ee5-53995c3f42cd8ad8-01";
+    let unsampled = "Root=1-4efaaf4d-1e8720b39541901950019ee5;Sampled=0";
+    let headers =
+        TraceHeaders { traceparent: vec![parent], x_amzn_trace_id: Some(unsampled), ..TraceHeaders::default() };
+    for (propagators, sampled) in
+        [(vec![Propagator::TraceContext], true), (vec![Propagator::TraceContext, Propagator::XRay], false)]
+    {
+        let tracer = Tracer { propagators, backend_samplers: vec![("echo", Arc::new(Echo))], ..tracer() };
+        let trace = begin(&tracer, &headers).finish().unwrap();
+        assert_eq!(trace.backend_decisions[0].decision.sampled, sampled);
+    }
+}
+
+#[test]
 fn an_unsampled_trace_keeps_its_id_and_its_spans() {
     let tracer = tracer();
     let header = "Root=1-4efaaf4d-1e8720b39541901950019ee5;Sampled=0";
