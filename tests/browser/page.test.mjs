@@ -21,7 +21,7 @@ const TOKEN = "IQoJb3JpZ2luX2VjEXAMPLETOKEN==";
 const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 
 /** What Chromium writes on the console about answers that a test asks for: a status, or a server that it has ended. */
-const EXPECTED = /^Failed to load resource: (the server responded with a status of|net::ERR_CONNECTION_REFUSED)/;
+const EXPECTED = /^Failed to load resource: (the server responded with a status of|net::ERR_(CONNECTION_REFUSED|CONNECTION_RESET|EMPTY_RESPONSE))/;
 
 let browser;
 before(async () => {

@@ -7,6 +7,8 @@ import { browserSpans } from "./server.js";
 let choose = {};
 let folded = new Set();
 let shownFor = null;
+/** The keyboard is to go to the tree as soon as there is one. */
+let isAwaited = false;
 
 export function start(chosen) {
   choose = chosen;
@@ -14,8 +16,10 @@ export function start(chosen) {
 
 /** Moves the keyboard to the tree. */
 export function focus() {
-  const tree = byId("waterfall");
-  (tree.querySelector('[data-span][aria-selected="true"]') ?? tree.querySelector("[data-span]"))?.focus();
+  const panel = byId("waterfall");
+  const row = panel.querySelector('[data-span][aria-selected="true"]') ?? panel.querySelector("[data-span]");
+  isAwaited = row === null;
+  row?.focus();
 }
 
 export function show(trace, chosen, backends) {
@@ -23,19 +27,20 @@ export function show(trace, chosen, backends) {
   const key = JSON.stringify([trace, chosen, [...folded], browserSpans.get(chosen.trace)?.ms, states(backends)]);
   if (shownFor === key) return;
   shownFor = key;
+  const hadFocus = panel.contains(document.activeElement) && document.activeElement.dataset.span !== undefined;
+  isAwaited = hadFocus || (isAwaited && document.activeElement === document.body);
   if (!trace) {
     const why = chosen.trace ? `The trace ${chosen.trace} is not among the last 200 any more, or has not come yet.` : "Choose a request, or make one: every click in Cruddur begins a trace.";
     return panel.replaceChildren(h("p", { class: "empty" }, why));
   }
   const tree = treeOf(trace);
   const selected = tree.all.find((span) => span.id === chosen.span) ?? tree.all.find((span) => span.data) ?? tree.all[0];
-  const hadFocus = panel.contains(document.activeElement) && document.activeElement.dataset.span !== undefined;
   panel.replaceChildren(
     heading(trace),
     decisions(trace, selected.request ?? trace.requests[0], backends),
     h("div", { class: "tree", role: "treegrid", "aria-label": "Spans", onkeydown: (event) => walk(event, tree) }, ruler(tree), rows(tree, selected)),
     details(selected, trace));
-  if (hadFocus) focus();
+  if (isAwaited) focus();
 }
 
 function states(backends) {
