@@ -30,6 +30,7 @@ pub mod http;
 pub mod logging;
 pub mod page;
 mod plain_json;
+mod printable;
 pub mod run;
 pub mod settings;
 mod sync;

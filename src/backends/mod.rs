@@ -19,6 +19,7 @@ use flate2::write::GzEncoder;
 
 use crate::delivery::{BatchLimits, Problem, Stop};
 use crate::logging::LogLine;
+use crate::printable::printable;
 use crate::settings::{Finding, Origin, Reading, Setting, Settings, SettingsError, Sources, Table};
 use crate::trace::FinishedTrace;
 use crate::trace::id::TraceId;
@@ -239,9 +240,9 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 
 /// What somebody else wrote, as one line of a length that people read.
 fn one_line(text: &str) -> String {
-    let printable = |c: char| if c.is_control() { ' ' } else { c };
-    let mut line: String = text.trim().chars().take(LONGEST_LINE).map(printable).collect();
-    if text.trim().chars().nth(LONGEST_LINE).is_some() {
+    let text = text.trim();
+    let mut line = printable(text, LONGEST_LINE);
+    if text.chars().nth(LONGEST_LINE).is_some() {
         line.push_str("...");
     }
     line

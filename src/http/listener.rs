@@ -16,7 +16,7 @@ use std::io::{self, IsTerminal};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use signal_hook::iterator::Signals;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tiny_http::{Request, Server};
 
+use crate::sync::lock;
 use crate::trace::exception::{accept_panicked, connection_panics};
 
 /// Where requests come from.
@@ -208,7 +209,7 @@ fn tick(address: SocketAddr, server: Arc<Server>, shared: Arc<Shared>) -> io::Re
 impl Shared {
     /// Sleeps for an idle tick, or until a request wakes it. If the two miss each other, the tick ends it.
     fn sleep_until_a_request(&self) {
-        let guard = self.sleep.lock().unwrap_or_else(PoisonError::into_inner);
+        let guard = lock(&self.sleep);
         self.idle.store(true, Ordering::Release);
         drop(self.wake.wait_timeout_while(guard, IDLE_TICK, |()| self.idle.load(Ordering::Acquire)));
     }

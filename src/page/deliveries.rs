@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use chrono::{DateTime, SecondsFormat, Utc};
-use ring::digest::{SHA256, digest};
 use serde::Serialize;
 
+use super::rfc3339;
 use crate::delivery::{Delivery, Lane, Pipeline};
 use crate::trace::id::TraceId;
 use crate::wire::exchange::{Answered, Exchange};
+use crate::wire::sigv4::sha256;
 
 /// `{"deliveries":{"honeycomb":[...],...}}`, the newest first.
 #[derive(Serialize)]
@@ -141,10 +141,9 @@ impl Whole {
 
 impl Bytes {
     fn of(bytes: &[u8]) -> Self {
-        let sha256 = digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         let text = std::str::from_utf8(bytes).ok().map(str::to_owned);
         let base64 = text.is_none().then(|| BASE64.encode(bytes));
-        Self { size: bytes.len(), sha256, text, base64 }
+        Self { size: bytes.len(), sha256: sha256(bytes), text, base64 }
     }
 }
 
@@ -169,8 +168,4 @@ impl AnswerJson {
         let Answered { status, head, body, body_size, .. } = answer;
         Self { status, head, body: Bytes::of(&body), whole_size: body_size }
     }
-}
-
-fn rfc3339(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }

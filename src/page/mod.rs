@@ -12,7 +12,7 @@ mod traces;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
 use self::recent::Recent;
@@ -180,4 +180,8 @@ pub fn delivery(call: &Call<'_>) -> Result<Answer, Failure> {
 fn json(value: &impl Serialize) -> Result<Answer, Failure> {
     let headers = &[("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")];
     Ok(Answer { headers, ..Answer::json(value)? })
+}
+
+fn rfc3339(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }

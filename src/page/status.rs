@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::Utc;
 use serde::Serialize;
 
-use super::Page;
+use super::{Page, rfc3339};
 use crate::delivery::Lane;
 use crate::settings::Finding;
 
@@ -109,8 +109,4 @@ impl<'p> BackendStatus<'p> {
             last_error: lane.ledger.last_error().map(|error| LastErrorJson { text: error.text, at: rfc3339(error.at) }),
         }
     }
-}
-
-fn rfc3339(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }

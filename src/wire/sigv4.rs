@@ -323,7 +323,8 @@ fn without_token(canonical_request: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-fn sha256(bytes: &[u8]) -> String {
+/// SHA-256 as lower-case hex digits.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex(digest::digest(&SHA256, bytes).as_ref())
 }
 

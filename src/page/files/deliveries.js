@@ -1,6 +1,6 @@
 // What left, byte for byte, and what was answered. Secrets were taken out before any of it was kept.
 
-import { button, byId, clock, copy, duration, h, size } from "./elements.js";
+import { button, byId, clock, copy, count, duration, h, size } from "./elements.js";
 import { inOrder } from "./pipeline.js";
 import { ask } from "./server.js";
 
@@ -84,14 +84,14 @@ function pick(name) {
 function row(it, isChosen) {
   return h("li", {}, h("button", { type: "button", "data-key": it.id, "aria-current": isChosen, class: `sent ${it.end.split(" ")[0]}`, onclick: () => choose.chooseDelivery(it.id) },
     h("b", {}, `#${it.number}`), " ", it.end, it.status ? ` ${it.status}` : "", h("br"),
-    h("small", {}, `${clock(it.at)} · ${it.items} ${it.items === 1 ? "item" : "items"} · ${size(it.bytes)}${it.tries > 1 ? ` · ${it.tries} tries` : ""}`)));
+    h("small", {}, `${clock(it.at)} · ${count(it.items, "item")} · ${size(it.bytes)}${it.tries > 1 ? ` · ${it.tries} tries` : ""}`)));
 }
 
 function content(it, body, chosen) {
   const call = it.exchanges.findLast((exchange) => exchange.body === null) ?? it.exchanges.at(-1);
   return [
     h("p", { class: "row" }, h("b", {}, `${it.backend} #${it.number}`), h("span", { class: `state ${it.end.split(" ")[0]}` }, it.end),
-      h("span", {}, `${it.items} ${it.items === 1 ? "item" : "items"}, ${it.payload.size} bytes, ${it.tries} ${it.tries === 1 ? "try" : "tries"}, ${duration(it.took_ms)}`)),
+      h("span", {}, `${count(it.items, "item")}, ${it.payload.size} bytes, ${count(it.tries, "try", "tries")}, ${duration(it.took_ms)}`)),
     it.said ? h("p", { class: "bad" }, it.said) : null,
     it.trimmed ? h("p", {}, it.trimmed) : null,
     h("p", { class: "row copies" }, copies(it, call, body), button(asHex ? "as text" : "as hex", () => {

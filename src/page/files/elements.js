@@ -32,6 +32,11 @@ export function size(bytes) {
   return bytes < 1000 ? `${bytes} B` : bytes < 1e6 ? `${(bytes / 1000).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(2)} MB`;
 }
 
+/** 1 item, 2 items */
+export function count(number, one, many = `${one}s`) {
+  return `${number} ${number === 1 ? one : many}`;
+}
+
 /** The local time of day with milliseconds. */
 export function clock(rfc3339) {
   const date = new Date(rfc3339);

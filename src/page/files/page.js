@@ -63,6 +63,7 @@ async function poll() {
   isPolling = true;
   clearTimeout(timer);
   const before = lastRequest;
+  let isStale = false;
   try {
     const status = await ask("/telemetry/status");
     if (status.started_at !== startedAt) restarted(status);
@@ -73,16 +74,16 @@ async function poll() {
       const list = await ask(`/telemetry/traces?since=${lastRequest}`);
       lastRequest = list.last_request;
       requests.add(list.traces);
-      if (list.traces.some((request) => request.trace_id === chosen.trace)) await refreshTrace();
+      isStale = list.traces.some((request) => request.trace_id === chosen.trace);
       if (chosen.trace === null && list.traces.length > 0) chooseTrace(list.traces[0].trace_id);
     }
     if (changed !== deliveriesChanged) {
       deliveriesChanged = changed;
       await deliveries.refresh();
-      await refreshTrace();
+      isStale = true;
     }
-    // What waits has perhaps left, or the other way round.
-    show();
+    // Even where the trace is the same, what waits has perhaps left.
+    await (isStale ? refreshTrace() : show());
     say("");
   } catch (error) {
     say(error.message);
@@ -102,7 +103,7 @@ function restarted(status) {
 
 async function refreshTrace() {
   const id = chosen.trace;
-  if (id === null) return;
+  if (id === null) return show();
   try {
     const found = await ask(`/telemetry/traces/${id}`);
     if (chosen.trace === id) trace = found;

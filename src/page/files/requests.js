@@ -1,6 +1,6 @@
 // The list of requests, unsampled ones too, each with the reason.
 
-import { byId, clock, duration, h } from "./elements.js";
+import { byId, clock, count, duration, h } from "./elements.js";
 
 const MOST = 200;
 
@@ -99,7 +99,7 @@ function row(request) {
       h("span", { class: "status" }, status ?? "…"),
       h("span", { class: "path" }, h("small", {}, method ?? ""), " ", target),
       h("span", { class: "took" }, duration(request.duration_ms)),
-      h("span", { class: "when" }, `${clock(request.started_at)} · ${request.spans} ${request.spans === 1 ? "span" : "spans"}`),
+      h("span", { class: "when" }, `${clock(request.started_at)} · ${count(request.spans, "span")}`),
       left_out.map(([who, , why]) => h("span", { class: "why" }, `${who}: ${why}`))));
   if (left_out.length > decisions.length) element.className = "unsampled";
   const text = [method, path, name, status, trace_id, request.xray_trace_id, request.sampling].join(" ").toLowerCase();

@@ -10,6 +10,7 @@ use log::Level;
 use super::report::{Sent, Verdict};
 use crate::backends::{Backend, Outcome, Payload, Plan};
 use crate::logging::LogLine;
+use crate::printable::printable;
 use crate::settings::{Finding, Severity};
 use crate::trace::context::{Propagator, TraceHeaders};
 use crate::trace::id::{IdSource, TraceId};
@@ -170,6 +171,9 @@ fn for_check(text: String) -> String {
     }
 }
 
+/// How much of an answer's body is repeated, in characters.
+const LONGEST_ANSWER: usize = 200;
+
 /// What came back from one call, in a line.
 fn answer(exchange: &Exchange) -> String {
     match &exchange.answer {
@@ -177,8 +181,7 @@ fn answer(exchange: &Exchange) -> String {
         Some(Err(why)) => format!("{}: {why}", exchange.to),
         Some(Ok(answered)) => {
             let status = answered.head.lines().next().unwrap_or_default();
-            let body = String::from_utf8_lossy(&answered.body);
-            let body: String = body.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect();
+            let body = printable(&String::from_utf8_lossy(&answered.body), LONGEST_ANSWER);
             let operation = exchange.head.lines().find_map(|line| line.strip_prefix("x-amz-target: "));
             let operation = operation.map_or_else(String::new, |operation| format!("{operation}: "));
             format!("{operation}{status} {body}").trim_end().to_owned()

@@ -18,10 +18,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::wildcard::matches;
 use super::{Arrival, BackendSampler, By, Decision, Learned, Reason, RuleSource};
+use crate::sync::lock;
 
 /// The sampler, shared by the request thread, which decides, and the poller, which brings rules and quotas.
 pub struct XRaySampler {
@@ -225,7 +226,7 @@ impl XRaySampler {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
