@@ -20,20 +20,20 @@ use std::io::Read;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use cruddur::http::client::{Client, Target};
+use cruddur::client::{Client, Endpoint};
 use cruddur::http::head::Head;
 use cruddur::http::listener::{Listener, Next};
 use cruddur::trace::context::Propagator;
 use cruddur::trace::id::IdSource;
 use cruddur::trace::sampler::Sampler;
-use cruddur::trace::span::{Limits, Moment};
+use cruddur::trace::span::{Limits, Timestamp};
 use cruddur::trace::{Incoming, RequestTrace, Scope, Tracer};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tiny_http::{Header, Request, Response};
 
 const SCOPE: Scope = Scope::named("trace_context_harness");
-const LONGEST_BODY: u64 = 1 << 20;
+const MAX_BODY: u64 = 1 << 20;
 /// The suite itself gives up after five seconds.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
@@ -75,11 +75,16 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn answer(mut request: Request, tracer: &Tracer) {
     let mut body = Vec::new();
-    let read = request.as_reader().take(LONGEST_BODY).read_to_end(&mut body);
+    let read = request.as_reader().take(MAX_BODY).read_to_end(&mut body);
     let result = {
         let head = Head::read(&request);
-        let incoming =
-            Incoming { at: Moment::now(), headers: &head.trace, host: head.host, method: head.method, path: head.path };
+        let incoming = Incoming {
+            at: Timestamp::now(),
+            headers: &head.trace,
+            host: head.host,
+            method: head.method,
+            path: head.path,
+        };
         let trace = tracer.begin(&incoming, SCOPE, Cow::Borrowed("POST"));
         match head.origin {
             Some(origin) => Err(format!("a page of {origin} wants calls to be made; none are")),
@@ -104,7 +109,7 @@ fn answer(mut request: Request, tracer: &Tracer) {
 fn call_all(trace: &RequestTrace<'_>, ids: &IdSource, via: &[&str], body: &[u8]) -> Result<(), String> {
     let all: Vec<Wanted> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     for Wanted { url, arguments } in all {
-        let target = Target { url, origin: "url".to_owned(), timeout: TIMEOUT, timeout_origin: "TIMEOUT" };
+        let target = Endpoint { url, origin: "url".to_owned(), timeout: TIMEOUT, timeout_origin: "TIMEOUT" };
         let client = Client::new(target, ids)?;
         client.post_json(trace, via, arguments.to_string().as_bytes()).map_err(|failed| failed.to_string())?;
     }

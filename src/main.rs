@@ -4,17 +4,15 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use cruddur::cli::{Command, HELP, parse};
-use cruddur::explain::explain;
-use cruddur::health::health;
-use cruddur::run::{Exit, check, init, serve};
+use cruddur::run::{Exit, Format, check, explain, health, init, serve};
 
 fn main() -> ExitCode {
-    let command = parse(std::env::args_os().skip(1)).map_err(|message| Exit { message, status: 2 });
+    let command = parse(std::env::args_os().skip(1)).map_err(Exit::wrong);
     let result = command.and_then(|command| match command {
         Command::Serve { config, listen, notifications_url } => {
             serve(config.as_deref(), listen.as_deref(), notifications_url.as_deref())
         }
-        Command::Check { config, json } => check(config.as_deref(), json),
+        Command::Check { config, json } => check(config.as_deref(), if json { Format::Json } else { Format::Text }),
         Command::Init { config } => init(config),
         Command::Health { listen } => health(listen.as_deref()).and_then(|url| print(&format!("{url} answers\n"))),
         Command::Explain { backend } => explain(backend.as_deref()).and_then(|text| print(&text)),
@@ -31,5 +29,5 @@ fn main() -> ExitCode {
 }
 
 fn print(text: &str) -> Result<(), Exit> {
-    std::io::stdout().write_all(text.as_bytes()).map_err(|error| Exit { message: error.to_string(), status: 1 })
+    std::io::stdout().write_all(text.as_bytes()).map_err(|error| Exit::failed(error.to_string()))
 }

@@ -6,7 +6,7 @@ use super::{Activity, App, Invalid, Time, last_failing, longer_than, mock};
 use crate::trace::{RequestTrace, Scope};
 
 const SCOPE: Scope = Scope::named("create.activity");
-const LONGEST: usize = 280;
+const MAX_MESSAGE: usize = 280;
 
 /// Keeps what `handle` has to say for as long as `ttl` names.
 ///
@@ -20,7 +20,7 @@ pub fn run(trace: &RequestTrace<'_>, app: &App, message: &str, handle: &str, ttl
         (lives.is_none(), "ttl_blank"),
         (handle.is_empty(), "user_handle_blank"),
         (message.is_empty(), "message_blank"),
-        (longer_than(message, LONGEST), "message_exceed_max_chars"),
+        (longer_than(message, MAX_MESSAGE), "message_exceed_max_chars"),
     ])?;
     let now = mock::now();
     let expires_at = Time(now.0 + lives.unwrap_or_default());

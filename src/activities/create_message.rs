@@ -6,7 +6,7 @@ use super::{App, Invalid, Message, Time, last_failing, longer_than, mock};
 use crate::trace::{RequestTrace, Scope};
 
 const SCOPE: Scope = Scope::named("create.message");
-const LONGEST: usize = 1024;
+const MAX_MESSAGE: usize = 1024;
 const LIVES: TimeDelta = TimeDelta::days(30);
 
 /// Keeps what `sender` writes to `receiver`.
@@ -27,7 +27,7 @@ pub fn run(
         (sender.is_empty(), "user_sender_handle_blank"),
         (receiver.is_empty(), "user_receiver_handle_blank"),
         (message.is_empty(), "message_blank"),
-        (longer_than(message, LONGEST), "message_exceed_max_chars"),
+        (longer_than(message, MAX_MESSAGE), "message_exceed_max_chars"),
     ])?;
     let now = mock::now();
     let message = Message {

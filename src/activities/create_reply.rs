@@ -6,7 +6,7 @@ use super::{Activity, App, Invalid, Time, last_failing, longer_than, mock};
 use crate::trace::{RequestTrace, Scope};
 
 const SCOPE: Scope = Scope::named("create.reply");
-const LONGEST: usize = 1024;
+const MAX_MESSAGE: usize = 1024;
 const LIVES: TimeDelta = TimeDelta::days(7);
 
 /// Keeps what `handle` answers to the activity `uuid`. Whether that exists is not checked, as in the original: it may
@@ -22,7 +22,7 @@ pub fn run(trace: &RequestTrace<'_>, app: &App, message: &str, handle: &str, uui
         (handle.is_empty(), "user_handle_blank"),
         (uuid.is_empty(), "activity_uuid_blank"),
         (message.is_empty(), "message_blank"),
-        (longer_than(message, LONGEST), "message_exceed_max_chars"),
+        (longer_than(message, MAX_MESSAGE), "message_exceed_max_chars"),
     ])?;
     let now = mock::now();
     let reply = Activity {

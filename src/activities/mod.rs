@@ -21,7 +21,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use store::Store;
 
-use crate::http::client::Client;
+use crate::client::Client;
 use crate::trace::id::IdSource;
 
 /// What every service works with.

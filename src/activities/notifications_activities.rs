@@ -1,7 +1,7 @@
 //! `GET /api/activities/notifications`: what happened to the logged-in user.
 
 use super::{Activity, App, mock};
-use crate::http::client::CallFailed;
+use crate::client::CallFailure;
 use crate::trace::{RequestTrace, Scope};
 
 const SCOPE: Scope = Scope::named("notifications.activities");
@@ -11,7 +11,7 @@ const SCOPE: Scope = Scope::named("notifications.activities");
 /// # Errors
 ///
 /// The other instance did not answer, or not with activities.
-pub fn run(trace: &RequestTrace<'_>, app: &App, via: &[&str]) -> Result<Vec<Activity>, CallFailed> {
+pub fn run(trace: &RequestTrace<'_>, app: &App, via: &[&str]) -> Result<Vec<Activity>, CallFailure> {
     let now = mock::now();
     let (mut span, found) = match &app.notifications {
         None => (trace.span(SCOPE, "notifications-activities-mock-data"), mock::notifications(now)),

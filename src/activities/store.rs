@@ -14,7 +14,7 @@ pub struct Store {
 }
 
 /// How many of each kind are kept; the oldest goes first.
-const MOST: usize = 200;
+const MAX_KEPT: usize = 200;
 
 impl Store {
     /// Keeps an activity.
@@ -80,7 +80,7 @@ impl Store {
 
 fn keep<T>(kept: &mut VecDeque<T>, new: T, still_good: impl Fn(&T) -> bool) {
     kept.retain(still_good);
-    if kept.len() == MOST {
+    if kept.len() == MAX_KEPT {
         kept.pop_front();
     }
     kept.push_back(new);
@@ -106,11 +106,11 @@ mod tests {
         assert_eq!(store.activities(now, |_| true).len(), 1);
         let later = Time(now.0 + TimeDelta::seconds(1));
         assert_eq!(store.activities(later, |_| true).len(), 0);
-        for n in 1..=MOST + 1 {
+        for n in 1..=MAX_KEPT + 1 {
             store.add_activity(written(n, TimeDelta::days(1)), later);
         }
         let kept = store.activities(later, |_| true);
-        assert_eq!(kept.len(), MOST);
-        assert_eq!((kept[0].message.as_str(), kept[MOST - 1].message.as_str()), ("201", "2"));
+        assert_eq!(kept.len(), MAX_KEPT);
+        assert_eq!((kept[0].message.as_str(), kept[MAX_KEPT - 1].message.as_str()), ("201", "2"));
     }
 }

@@ -24,55 +24,65 @@
 //!
 //! Specification: <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutLogEvents.html>.
 
-mod answer;
 mod clock;
 mod encode;
 mod explain;
+mod response;
 mod settings;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
 
-use self::answer::{Answer, Class};
 use self::clock::Clock;
-use self::encode::{Events, encode};
-use super::{Backend, Dialect, Outcome, Payload, Plugin, one_line};
-use crate::delivery::Problem;
-use crate::logging::LogLine;
+use self::response::{Class, LogsResponse};
+use super::Plugin;
+use crate::delivery::{Outcome, Payload, Problem, Transport};
+use crate::text::{Message, Url, one_line};
 use crate::wire::aws_credentials::CredentialChain;
-use crate::wire::exchange::{Exchange, Signing};
-use crate::wire::hidden::Hidden;
-use crate::wire::http::{Call, CallError, HttpClient, host_header, shown};
-use crate::wire::sigv4::{Request, Secrets, Signed, Signer, X_AMZ_SECURITY_TOKEN};
+use crate::wire::http::{Call, CallError, HttpClient};
+use crate::wire::recorded::{RecordedCall, Signing};
+use crate::wire::redact::Redactor;
+use crate::wire::sigv4::{Secrets, Signed, Signer, SigningInput, X_AMZ_SECURITY_TOKEN};
 
 pub(in crate::backends) use settings::log_group_if_on;
 
 /// `[cloudwatch]`.
-pub const PLUGIN: Plugin =
-    Plugin { name: NAME, toml: settings::TOML, plan: settings::plan, explain: Some(explain::explain) };
+pub const PLUGIN: Plugin = Plugin {
+    name: NAME,
+    section: &settings::CloudWatch::SECTION,
+    plan: settings::plan,
+    explain: Some(explain::explain),
+};
 
 const NAME: &str = "cloudwatch";
 const PUT_LOG_EVENTS: &str = "PutLogEvents";
 /// How long a batch with all that belongs to it may take: a megabyte is a lot for some uplinks.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
+/// A client for one log stream.
 struct CloudWatchLogs {
-    events: Events,
+    group: String,
+    stream: String,
     retention_days: u64,
+    gzip: bool,
     client: HttpClient,
-    url: String,
-    /// `Host`, which is signed: with the port, unless it is the usual one.
-    host: String,
+    url: Url,
     signer: Signer,
     credentials: CredentialChain,
     clock: Clock,
-    /// The group was made here, and its retention is not set yet.
-    retention_due: bool,
-    retention_said: bool,
+    retention: Retention,
     /// The calls of the delivery that is going on.
-    seen: Vec<Exchange>,
+    calls: Vec<RecordedCall>,
+}
+
+/// What is known about the retention of the group.
+#[derive(Default)]
+struct Retention {
+    /// The group was made here, and its retention is not set yet.
+    is_due: bool,
+    /// A failure to set it was reported.
+    is_reported: bool,
 }
 
 /// A call before it is signed.
@@ -83,28 +93,38 @@ struct Unsigned<'a> {
     encoding: Option<&'a str>,
 }
 
-/// Why a call did not get a useful answer.
+/// A response, and whether it has just shown that the service's clock is another one.
+struct Answered {
+    response: LogsResponse,
+    clock_moved: bool,
+}
+
+/// Why a call did not get a useful response.
 enum Failed {
     /// No credentials.
-    Credentials(String),
-    /// No answer.
+    Credentials(Message),
+    /// No response.
     Call(CallError),
 }
 
-impl Backend<LogLine> for CloudWatchLogs {
-    fn encode(&self, batch: &[Arc<LogLine>]) -> Vec<Payload> {
-        encode(&self.events, batch, &self.clock)
-    }
-
-    fn deliver(&mut self, payload: &Payload, patience: Option<Duration>, seen: &mut Vec<Exchange>) -> Outcome {
-        let outcome = self.deliver_until(payload, Instant::now() + patience.unwrap_or(PATIENCE));
-        seen.append(&mut self.seen);
+impl Transport for CloudWatchLogs {
+    fn deliver(&mut self, payload: &Payload, timeout: Option<Duration>, calls: &mut Vec<RecordedCall>) -> Outcome {
+        let outcome = self.deliver_until(payload, Instant::now() + timeout.unwrap_or(TIMEOUT));
+        calls.append(&mut self.calls);
         outcome
     }
 
     /// Lines wait in the queue until the service takes them; what the queue cannot hold is dropped and counted.
-    fn budget(&self) -> Option<Duration> {
+    fn max_elapsed_time(&self) -> Option<Duration> {
         None
+    }
+
+    fn compresses(&self) -> bool {
+        self.gzip
+    }
+
+    fn clock_offset(&self) -> i64 {
+        self.clock.offset()
     }
 }
 
@@ -119,7 +139,7 @@ impl Unsigned<'_> {
         if let Some(encoding) = self.encoding {
             headers.push(header("content-encoding", encoding));
         }
-        let request = Request {
+        let request = SigningInput {
             method: "POST",
             host: self.host,
             path: "/",
@@ -136,46 +156,23 @@ impl Unsigned<'_> {
 }
 
 impl CloudWatchLogs {
-    fn new(
-        events: Events,
-        retention_days: u64,
-        client: HttpClient,
-        url: String,
-        signer: Signer,
-        credentials: CredentialChain,
-    ) -> Self {
-        let host = host_header(&url);
-        Self {
-            events,
-            retention_days,
-            client,
-            url,
-            host,
-            signer,
-            credentials,
-            clock: Clock::default(),
-            retention_due: false,
-            retention_said: false,
-            seen: Vec::new(),
-        }
-    }
-
     fn deliver_until(&mut self, payload: &Payload, deadline: Instant) -> Outcome {
         // Each remedy is tried once; what helps not the first time helps not the second.
         let (mut created, mut refreshed, mut clock_set) = (false, false, false);
         self.set_retention(deadline);
+        let encoding = self.gzip.then_some("gzip");
         loop {
-            let answer = match self.put(payload, deadline) {
-                Ok((answer, clock_moved)) => {
-                    if answer.class == Class::Signature && !clock_set && clock_moved {
-                        clock_set = true;
-                        continue;
-                    }
-                    answer
+            let response = match self.call(PUT_LOG_EVENTS, &payload.bytes, encoding, payload.items, deadline) {
+                Ok(Answered { response, clock_moved })
+                    if response.class == Class::Signature && !clock_set && clock_moved =>
+                {
+                    clock_set = true;
+                    continue;
                 }
+                Ok(answered) => answered.response,
                 Err(failed) => return self.failed(failed),
             };
-            match answer.class {
+            match response.class {
                 Class::Missing if !created => {
                     created = true;
                     if let Err(outcome) = self.create(deadline) {
@@ -186,25 +183,20 @@ impl CloudWatchLogs {
                     refreshed = true;
                     self.credentials.forget();
                 }
-                _ => return self.outcome(&answer),
+                _ => return self.outcome(&response),
             }
         }
     }
 
-    fn put(&mut self, payload: &Payload, deadline: Instant) -> Result<(Answer, bool), Failed> {
-        let encoding = self.events.gzip.then_some("gzip");
-        self.call(PUT_LOG_EVENTS, &payload.bytes, encoding, payload.items, deadline)
-    }
-
     /// Makes the stream; if its group is missing too, the group with its retention, and then the stream.
     fn create(&mut self, deadline: Instant) -> Result<(), Outcome> {
-        let group = self.events.group.clone();
-        let stream = json!({ "logGroupName": group, "logStreamName": self.events.stream });
+        let group = self.group.clone();
+        let stream = json!({ "logGroupName": group, "logStreamName": self.stream });
         if self.create_one("CreateLogStream", &stream, deadline)? == Class::Missing {
             // Set before the call: an answer that gets lost leaves a group behind that would keep its lines for ever.
-            self.retention_due = true;
+            self.retention.is_due = true;
             if self.create_one("CreateLogGroup", &json!({ "logGroupName": group }), deadline)? == Class::Exists {
-                self.retention_due = false;
+                self.retention.is_due = false;
             }
             self.set_retention(deadline);
             self.create_one("CreateLogStream", &stream, deadline)?;
@@ -214,36 +206,37 @@ impl CloudWatchLogs {
 
     /// Sets the retention of a group that was made here; if that fails, with the next batch again. Said once.
     fn set_retention(&mut self, deadline: Instant) {
-        if !self.retention_due {
+        if !self.retention.is_due {
             return;
         }
-        let (group, days) = (self.events.group.clone(), self.retention_days);
+        let (group, days) = (self.group.clone(), self.retention_days);
         let retention = json!({ "logGroupName": group, "retentionInDays": days });
         match self.create_one("PutRetentionPolicy", &retention, deadline) {
-            Ok(Class::Success) => self.retention_due = false,
-            Ok(_) | Err(_) if self.retention_said => {}
+            Ok(Class::Success) => self.retention.is_due = false,
+            Ok(_) | Err(_) if self.retention.is_reported => {}
             Ok(_) | Err(_) => {
-                self.retention_said = true;
-                log::warn!(
-                    target: NAME,
+                self.retention.is_reported = true;
+                let what = format!(
                     "the log group {group} is there, but keeps its lines for ever: setting {days} days failed, and is tried again \
-                     with every batch; next: allow logs:PutRetentionPolicy, or set it in the console"
+                     with every batch"
                 );
+                let message = Message::new(what).next("allow logs:PutRetentionPolicy, or set it in the console");
+                log::warn!(target: NAME, "{message}");
             }
         }
     }
 
     fn create_one(&mut self, operation: &str, body: &serde_json::Value, deadline: Instant) -> Result<Class, Outcome> {
         match self.call(operation, body.to_string().as_bytes(), None, 0, deadline) {
-            Ok((answer, _)) => match answer.class {
+            Ok(Answered { response, .. }) => match response.class {
                 class @ (Class::Success | Class::Exists | Class::Missing) => Ok(class),
-                _ => Err(self.outcome(&answer)),
+                _ => Err(self.outcome(&response)),
             },
             Err(failed) => Err(self.failed(failed)),
         }
     }
 
-    /// One signed call, by the service's clock as far as it is known; and whether that has just turned out to be another.
+    /// One signed call, by the service's clock as far as it is known.
     fn call(
         &mut self,
         operation: &str,
@@ -251,61 +244,60 @@ impl CloudWatchLogs {
         encoding: Option<&str>,
         items: usize,
         deadline: Instant,
-    ) -> Result<(Answer, bool), Failed> {
+    ) -> Result<Answered, Failed> {
         let now = self.clock.signing_time(SystemTime::now());
-        let credentials = self.credentials.resolve(now).map_err(|e| Failed::Credentials(e.to_string()))?;
+        let credentials = self.credentials.resolve(now).map_err(Failed::Credentials)?;
         let secrets = Secrets {
             access_key_id: &credentials.access_key_id,
             secret_access_key: &credentials.secret_access_key,
             session_token: credentials.session_token.as_deref(),
         };
-        let unsigned = Unsigned { operation, host: &self.host, body, encoding };
+        let host = self.url.host_header();
+        let unsigned = Unsigned { operation, host: &host, body, encoding };
         let (headers, signed) = unsigned.sign(&mut self.signer, &secrets, now);
-        let patience = Some(deadline.saturating_duration_since(Instant::now()));
+        let timeout = Some(deadline.saturating_duration_since(Instant::now()));
         let sent = SystemTime::now();
-        let call = Call { url: &self.url, headers: &headers, body, patience };
+        let call = Call { url: &self.url, headers: &headers, body, timeout };
         let reply = self.client.post(&call);
         let may_be_shown = |name: &str| name != X_AMZ_SECURITY_TOKEN;
-        let hidden = Hidden::of(&self.url, secrets.session_token).and(secrets.secret_access_key);
-        let exchange = Exchange::post(&call, reply.as_ref(), may_be_shown, &hidden);
+        let redactor = Redactor::new(&self.url, secrets.session_token).and(secrets.secret_access_key);
+        let recorded = RecordedCall::post(&call, reply.as_ref(), may_be_shown, &redactor);
         let (canonical_request, string_to_sign) = (signed.canonical_request, signed.string_to_sign);
-        self.seen.push(Exchange {
+        self.calls.push(RecordedCall {
             body: (operation != PUT_LOG_EVENTS).then(|| body.to_vec()),
             signing: Some(Signing { canonical_request, string_to_sign }),
-            ..exchange
+            ..recorded
         });
         let reply = reply.map_err(Failed::Call)?;
-        let mut answer = Answer::read(&reply, items);
+        let mut response = LogsResponse::read(&reply, items);
         // Some services repeat what they refuse.
-        answer.message = hidden.without(answer.message);
+        response.message = redactor.redact(response.message);
         let clock_moved = self.clock.learn(reply.date, sent, SystemTime::now());
         if clock_moved {
-            log::warn!(
-                target: NAME,
-                "this machine's clock is {}; calls are signed by the service's clock; next: set the clock if it is wrong",
-                self.clock.fault()
-            );
+            let what =
+                format!("this machine's clock is {}; calls are signed by the service's clock", self.clock.fault());
+            let message = Message::new(what).next("set the clock if it is wrong");
+            log::warn!(target: NAME, "{message}");
         }
-        Ok((answer, clock_moved))
+        Ok(Answered { response, clock_moved })
     }
 
-    fn outcome(&self, answer: &Answer) -> Outcome {
-        let Answer { code, message, .. } = answer;
-        let url = shown(&self.url);
-        let status = answer.status;
+    fn outcome(&self, response: &LogsResponse) -> Outcome {
+        let LogsResponse { status, code, message, retry_after, .. } = response;
+        let url = &self.url;
         let said = [status.to_string(), code.clone(), one_line(message)].into_iter().filter(|part| !part.is_empty());
         let said = said.collect::<Vec<_>>().join(": ");
-        let kind = format!("{status} {code}");
-        let problem = |next: &str| Problem { kind: kind.clone(), text: format!("{url} answered {said}; next: {next}") };
-        let later = |next: &str| Outcome::Later { after: answer.retry_after, said: problem(next) };
-        match answer.class {
-            Class::Success | Class::Exists => match answer.rejected {
+        let problem = |next: &str| {
+            Problem::new(format!("{status} {code}"), Message::new(format!("{url} answered {said}")).next(next))
+        };
+        let later = |next: &str| Outcome::Later { after: *retry_after, problem: problem(next) };
+        match response.class {
+            Class::Success | Class::Exists => match response.rejected {
                 None => Outcome::Delivered,
                 Some((rejected, why)) => {
-                    let text = format!(
-                        "{url} did not store {rejected} lines: {why}; next: nothing, they are counted as refused"
-                    );
-                    Outcome::Partly { rejected, said: Problem { kind: "rejected".to_owned(), text } }
+                    let what = Message::new(format!("{url} did not store {rejected} lines: {why}"));
+                    let next = "nothing, they are counted as refused";
+                    Outcome::Partly { rejected, problem: Problem::new("rejected", what.next(next)) }
                 }
             },
             Class::Throttled => later("nothing, the lines are sent again more slowly"),
@@ -327,38 +319,21 @@ impl CloudWatchLogs {
     }
 
     fn failed(&self, failed: Failed) -> Outcome {
-        let url = shown(&self.url);
-        let (kind, text) = match failed {
-            Failed::Credentials(problem) => ("credentials", problem),
-            Failed::Call(CallError::Refused) => (
-                "refused",
-                format!(
-                    "{url}: nobody listens there; next: check AWS_ENDPOINT_URL_CLOUDWATCH_LOGS and AWS_ENDPOINT_URL"
-                ),
-            ),
-            Failed::Call(CallError::UnknownHost) => {
-                ("host", format!("{url}: this host name has no address; next: check AWS_REGION, and DNS"))
+        let error = match failed {
+            Failed::Credentials(message) => {
+                return Outcome::Later { after: None, problem: Problem::new("credentials", message) };
             }
-            Failed::Call(CallError::Timeout) => {
-                ("timeout", format!("{url}: no answer in time; next: check that this network lets HTTPS out"))
-            }
-            Failed::Call(CallError::Closed) => {
-                let text = format!("{url}: the connection ended before an answer came; the lines are sent again");
-                return Outcome::Closed(Problem { kind: "closed".to_owned(), text });
-            }
-            Failed::Call(CallError::Tls(why)) => {
-                ("tls", format!("{url}: TLS failed: {why}; next: check AWS_CA_BUNDLE, and http/https in the endpoint"))
-            }
-            Failed::Call(CallError::NotHttp(why) | CallError::Other(why)) => {
-                ("other", format!("{url}: {why}; next: check the endpoint"))
-            }
+            Failed::Call(error) => error,
         };
-        Outcome::Later { after: None, said: Problem { kind: kind.to_owned(), text } }
+        let next = match &error {
+            CallError::ConnectionRefused => "check AWS_ENDPOINT_URL_CLOUDWATCH_LOGS and AWS_ENDPOINT_URL",
+            CallError::UnknownHost => "check AWS_REGION, and DNS",
+            CallError::Timeout => "check that this network lets HTTPS out",
+            CallError::Closed => "nothing, the lines are sent again",
+            CallError::Tls(_) => "check AWS_CA_BUNDLE, and http/https in the endpoint",
+            CallError::NotHttp(_) | CallError::Other(_) => "check the endpoint",
+        };
+        let problem = Problem::new(error.kind(), Message::new(format!("{}: {error}", self.url)).next(next));
+        if error == CallError::Closed { Outcome::Closed(problem) } else { Outcome::Later { after: None, problem } }
     }
-}
-
-/// What the lines of one request are in PutLogEvents; nothing if there are none.
-fn dialect(events: Events) -> Dialect {
-    let events = Events { gzip: false, ..events };
-    Box::new(move |_, lines| encode(&events, lines, &Clock::default()))
 }

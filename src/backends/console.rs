@@ -26,82 +26,92 @@ mod tree;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Backend, Outcome, Payload, Plan, Plugin, Sink, Switch};
-use crate::delivery::{BatchLimits, Problem};
-use crate::settings::{Settings, SettingsError, Sources, Table, batch_limits};
+use super::{PlanContext, Plugin};
+use crate::delivery::{Encoder, Encoding, Outcome, Payload, Plan, Problem, Transport};
+use crate::settings::BatchLimits;
+use crate::settings::section::{choice, flag, section, whole};
+use crate::text::Message;
 use crate::trace::FinishedTrace;
 use crate::trace::span::Attribute;
-use crate::wire::exchange::Exchange;
+use crate::wire::recorded::RecordedCall;
 use crate::wire::stdout;
 
 /// `[console]`.
-pub const PLUGIN: Plugin = Plugin { name: "console", toml: TOML, plan, explain: None };
+pub const PLUGIN: Plugin = Plugin { name: "console", section: &Console::SECTION, plan, explain: None };
 
-const TOML: &str = r#"
-# Every trace on standard output.
-[console]
-enabled = true
-# "tree" for people, "json" for programs: one object a line, with the fields of Python's ConsoleSpanExporter.
-format = "tree"
-# A trace is printed after at most this many milliseconds.
-schedule_delay = 100
-max_export_batch_size = 512
-max_queue_size = 2048
-"#;
+section! {
+    /// Every trace on standard output.
+    struct Console("console") {
+        enabled: bool = flag(true),
+        /// "tree" for people, "json" for programs: one object a line, with the fields of Python's ConsoleSpanExporter.
+        format: &'static str = choice("tree", &["tree", "json"]),
+        // A tenth of a second is at once for people, and a fraction of the work for a busy server.
+        /// A trace is printed after at most this many milliseconds.
+        schedule_delay: u64 = whole(100, 1..=3_600_000),
+        max_export_batch_size: u64 = whole(512, 1..=1_000_000),
+        max_queue_size: u64 = whole(2048, 1..=1_000_000),
+    }
+}
 
-/// A tenth of a second is at once for people, and a fraction of the work for a busy server.
-const LIMITS: BatchLimits = BatchLimits { delay: Duration::from_millis(100), queue: 2048, batch: 512 };
+/// Writes traces for people.
+struct Tree;
 
-struct Console {
-    json: bool,
+/// Writes spans for programs.
+struct JsonLines {
     resource: Vec<Attribute>,
 }
 
-fn plan(table: &Table<'_>, _: &Sources, settings: &Settings) -> Result<Plan, SettingsError> {
-    let enabled = table.flag("enabled", true)?;
-    let format = table.choice("format", &[], &["tree", "json"], "tree")?;
-    let limits = batch_limits(table, ["", "", ""], LIMITS)?;
-    let console = Console { json: format.value == "json", resource: settings.resource.clone() };
-    let mut plan = Plan::off("console", &enabled, limits);
-    plan.destination = "standard output".to_owned();
-    plan.reason = format!("enabled = {} ({}), format {}", enabled.value, enabled.origin, format.value);
-    if enabled.value {
-        plan.switch = Switch::On(Sink::Traces(Box::new(console)));
-    }
-    Ok(plan)
+struct Stdout;
+
+fn plan(context: &mut PlanContext<'_>) -> Result<Plan, Message> {
+    let PlanContext { sources, shared, findings } = context;
+    let (table, mut values) = Console::read(sources, findings)?;
+    shared.add_to(&mut values);
+    let limits = BatchLimits::new(&table.schedule_delay, &table.max_queue_size, &table.max_export_batch_size, findings);
+    let encoding = match table.format.value {
+        "json" => Encoding::Traces(Arc::new(JsonLines { resource: shared.resource.clone() })),
+        _ => Encoding::Traces(Arc::new(Tree)),
+    };
+    let plan = Plan { is_remote: false, ..Plan::new("console", encoding, limits, values) };
+    let (enabled, format) = (&table.enabled, table.format.value);
+    let reason = format!("enabled = {} ({}), format {format}", enabled.value, enabled.origin);
+    let plan = if enabled.value { plan.on(Stdout, reason) } else { Plan { reason, ..plan } };
+    Ok(Plan { destination: "standard output".to_owned(), ..plan })
 }
 
-impl Backend<FinishedTrace> for Console {
-    fn encode(&self, batch: &[Arc<FinishedTrace>]) -> Vec<Payload> {
-        let mut bytes = Vec::new();
-        for trace in batch {
-            if self.json {
-                json::write(&mut bytes, trace, &self.resource);
-            } else {
-                tree::write(&mut bytes, trace);
-            }
-        }
-        let items = batch.iter().map(|trace| trace.spans.len()).sum();
-        vec![Payload { bytes, items, traces: batch.iter().map(|trace| trace.trace_id).collect(), trimmed: None }]
+impl Encoder<FinishedTrace> for Tree {
+    fn encode(&self, batch: &[Arc<FinishedTrace>], _: i64) -> Vec<Payload> {
+        vec![payload(batch, |trace, bytes| tree::write(bytes, trace))]
     }
+}
 
-    fn deliver(&mut self, payload: &Payload, _: Option<Duration>, seen: &mut Vec<Exchange>) -> Outcome {
-        seen.push(Exchange::one_way("standard output".to_owned()));
+impl Encoder<FinishedTrace> for JsonLines {
+    fn encode(&self, batch: &[Arc<FinishedTrace>], _: i64) -> Vec<Payload> {
+        vec![payload(batch, |trace, bytes| json::write(bytes, trace, &self.resource))]
+    }
+}
+
+fn payload(batch: &[Arc<FinishedTrace>], write: impl Fn(&FinishedTrace, &mut Vec<u8>)) -> Payload {
+    let mut bytes = Vec::new();
+    batch.iter().for_each(|trace| write(trace, &mut bytes));
+    let items = batch.iter().map(|trace| trace.spans.len()).sum();
+    Payload { bytes, items, traces: batch.iter().map(|trace| trace.trace_id).collect(), trimmed: None }
+}
+
+impl Transport for Stdout {
+    fn deliver(&mut self, payload: &Payload, _: Option<Duration>, calls: &mut Vec<RecordedCall>) -> Outcome {
+        calls.push(RecordedCall::one_way("standard output".to_owned()));
         match stdout::write(&payload.bytes) {
             Ok(()) => Outcome::Delivered,
             Err(error) => {
-                let text =
-                    format!("standard output: {error}; next: set enabled = false in [console] if nobody reads it");
-                Outcome::Refused(Problem { kind: error.kind().to_string(), text })
+                let what = Message::new(format!("standard output: {error}"));
+                let next = "set enabled = false in [console] if nobody reads it";
+                Outcome::Refused(Problem::new(error.kind().to_string(), what.next(next)))
             }
         }
     }
 
-    fn is_remote(&self) -> bool {
-        false
-    }
-
-    fn budget(&self) -> Option<Duration> {
+    fn max_elapsed_time(&self) -> Option<Duration> {
         None
     }
 }
@@ -113,19 +123,18 @@ mod tests {
     use crate::trace::sample;
     use crate::trace::span::SpanData;
 
-    fn printed(json: bool, trace: FinishedTrace) -> Vec<u8> {
-        let console = Console { json, resource: sample::resource() };
-        console.encode(&[Arc::new(trace)]).remove(0).bytes
+    fn printed(encoder: &dyn Encoder<FinishedTrace>, trace: FinishedTrace) -> Vec<u8> {
+        encoder.encode(&[Arc::new(trace)], 0).remove(0).bytes
     }
 
     #[test]
     fn a_tree_is_a_line_a_span() {
-        golden::check("console_tree.txt", &printed(false, sample::trace()));
+        golden::check("console_tree.txt", &printed(&Tree, sample::trace()));
     }
 
     #[test]
     fn json_is_an_object_a_line_with_the_fields_of_pythons_exporter() {
-        let lines = printed(true, sample::trace());
+        let lines = printed(&JsonLines { resource: sample::resource() }, sample::trace());
         golden::check("console_json.txt", &lines);
         let names: Vec<String> = lines
             .split(|byte| *byte == b'\n')
@@ -140,7 +149,7 @@ mod tests {
         let mut trace = sample::trace();
         let orphan = SpanData { name: "orphan".into(), parent: trace.spans[0].parent, ..trace.spans[1].clone() };
         trace.spans.push(orphan);
-        let tree = String::from_utf8(printed(false, trace)).unwrap();
+        let tree = String::from_utf8(printed(&Tree, trace)).unwrap();
         assert_eq!(tree.lines().count(), 3, "{tree}");
         assert_eq!(tree.matches("orphan").count(), 1, "{tree}");
     }
@@ -149,7 +158,7 @@ mod tests {
     fn what_a_client_sent_cannot_move_the_cursor() {
         let mut trace = sample::trace();
         trace.spans[0].name = "GET /\u{1b}[2J".into();
-        let tree = String::from_utf8(printed(false, trace)).unwrap();
+        let tree = String::from_utf8(printed(&Tree, trace)).unwrap();
         assert!(!tree.contains('\u{1b}') && !tree.contains('\u{1}'), "{tree}");
     }
 }

@@ -34,128 +34,118 @@ mod explain;
 mod findings;
 mod settings;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use self::encode::encode;
-use super::{Backend, Dialect, Outcome, Payload, Plugin, one_line};
-use crate::delivery::Problem;
+use self::encode::OtlpJson;
+use super::Plugin;
+use crate::delivery::{Outcome, Payload, Problem, Transport};
 use crate::settings::described_secret;
-use crate::trace::FinishedTrace;
-use crate::trace::span::Attribute;
-use crate::wire::exchange::Exchange;
-use crate::wire::hidden::Hidden;
-use crate::wire::http::{Call, CallError, HttpClient, Reply, shown};
+use crate::text::{Message, Url, one_line, url};
+use crate::wire::http::{Call, CallError, HttpClient, Reply};
+use crate::wire::recorded::RecordedCall;
+use crate::wire::redact::Redactor;
 
 /// `[honeycomb]`.
-pub const PLUGIN: Plugin =
-    Plugin { name: "honeycomb", toml: settings::TOML, plan: settings::plan, explain: Some(explain::explain) };
+pub const PLUGIN: Plugin = Plugin {
+    name: "honeycomb",
+    section: &settings::Honeycomb::SECTION,
+    plan: settings::plan,
+    explain: Some(explain::explain),
+};
 
 /// A client for one OTLP endpoint.
 struct OtlpHttp {
     client: HttpClient,
-    url: String,
+    url: Url,
     /// Where `url` came from: the first thing to look at when it is wrong.
     url_origin: String,
     headers: Vec<(String, String)>,
-    /// What is replaced in all that a server says.
-    hidden: Hidden,
-    resource: Vec<Attribute>,
+    /// Replaces secrets in all that a server says.
+    redactor: Redactor,
     gzip: bool,
-    budget: Option<Duration>,
+    max_elapsed_time: Option<Duration>,
 }
 
-/// Payloads are cut at this size before compression. Receivers differ in what they take; all take this.
-const LARGEST_BODY: usize = 1 << 20;
-/// How long one try may take when all tries together may take for ever: nobody would hear of a receiver that hangs, and a
-/// worker whose settings have changed would stay with its batch.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long one attempt may take when there is no limit for all of them together: nothing would be heard of a receiver that
+/// hangs, and a worker whose settings have changed would stay with its batch.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-impl Backend<FinishedTrace> for OtlpHttp {
-    fn encode(&self, batch: &[Arc<FinishedTrace>]) -> Vec<Payload> {
-        let mut payloads = Vec::new();
-        encode(&self.resource, batch, LARGEST_BODY, self.gzip, &mut payloads);
-        payloads
-    }
-
-    fn deliver(&mut self, payload: &Payload, patience: Option<Duration>, seen: &mut Vec<Exchange>) -> Outcome {
-        let patience = Some(patience.unwrap_or(PATIENCE));
-        let call = Call { url: &self.url, headers: &self.headers, body: &payload.bytes, patience };
+impl Transport for OtlpHttp {
+    fn deliver(&mut self, payload: &Payload, timeout: Option<Duration>, calls: &mut Vec<RecordedCall>) -> Outcome {
+        let timeout = Some(timeout.unwrap_or(TIMEOUT));
+        let call = Call { url: &self.url, headers: &self.headers, body: &payload.bytes, timeout };
         let reply = self.client.post(&call);
-        seen.push(Exchange::post(&call, reply.as_ref(), |name| settings::NO_SECRET.contains(&name), &self.hidden));
+        calls.push(RecordedCall::post(
+            &call,
+            reply.as_ref(),
+            |name| settings::NO_SECRET.contains(&name),
+            &self.redactor,
+        ));
         match reply {
             Ok(reply) => self.answered(&reply, payload.bytes.len()),
             Err(error) => self.unanswered(&error),
         }
     }
 
-    fn budget(&self) -> Option<Duration> {
-        self.budget
+    fn max_elapsed_time(&self) -> Option<Duration> {
+        self.max_elapsed_time
+    }
+
+    fn compresses(&self) -> bool {
+        self.gzip
     }
 }
 
-/// What one request is in OTLP.
-fn dialect(resource: Vec<Attribute>) -> Dialect {
-    Box::new(move |trace, _| {
-        let mut payloads = Vec::new();
-        encode(&resource, std::slice::from_ref(trace), LARGEST_BODY, false, &mut payloads);
-        payloads
-    })
-}
-
 /// The secrets in the address and in the headers.
-fn hidden(url: &str, headers: &[(String, String)]) -> Hidden {
+fn redactor(url: &Url, headers: &[(String, String)]) -> Redactor {
     let secret = headers.iter().filter(|(name, _)| !settings::NO_SECRET.contains(&name.as_str()));
-    Hidden::of(url, secret.map(|(_, value)| value.as_str()))
+    Redactor::new(url, secret.map(|(_, value)| value.as_str()))
 }
 
 impl OtlpHttp {
     /// 2xx is success, whatever the body; 429, 502, 503 and 504 may be tried again; everything else may not.
     fn answered(&self, reply: &Reply, sent: usize) -> Outcome {
+        let status = reply.status;
         let said = self.said(&reply.body);
-        let problem = |what: &str, next: &str| {
-            let text = format!("{} answered {what}{}; next: {next}", shown(&self.url), in_brackets(&said));
-            Problem { kind: reply.status.to_string(), text }
+        let in_brackets = if said.is_empty() { String::new() } else { format!(" ({said})") };
+        let problem = |what: &str, next: String| {
+            let what = format!("{} answered {status}{what}{in_brackets}", self.url);
+            Problem::new(status.to_string(), Message::new(what).next(next))
         };
-        match reply.status {
+        match status {
             _ if reply.too_long => Outcome::Refused(problem(
-                &format!("{} with more than 4 MiB", reply.status),
-                "check that an OTLP receiver listens there",
+                " with more than 4 MiB",
+                "check that an OTLP receiver listens there".to_owned(),
             )),
-            200..=299 => match partial_success(&reply.body) {
-                None => Outcome::Delivered,
-                Some((0, message)) => {
-                    let message = self.readable(&message);
-                    let text = format!("{} took everything, but says: {message}", shown(&self.url));
-                    Outcome::Partly { rejected: 0, said: Problem { kind: "warning".to_owned(), text } }
-                }
-                Some((rejected, message)) => {
-                    let message = self.readable(&message);
-                    let text = format!(
-                        "{} rejected {rejected} spans: {}; next: they are lost and counted as refused, mend what it names",
-                        shown(&self.url),
-                        if message.is_empty() { "it does not say why" } else { &message }
-                    );
-                    Outcome::Partly { rejected, said: Problem { kind: "partial success".to_owned(), text } }
-                }
-            },
-            429 | 502 | 503 | 504 => Outcome::Later {
-                after: reply.retry_after,
-                said: problem(
-                    &reply.status.to_string(),
-                    "nothing; the batch is sent again for a while, and dropped and counted if that does not help",
-                ),
-            },
+            200..=299 => self.accepted(&reply.body),
+            429 | 502 | 503 | 504 => {
+                let next =
+                    "nothing; the batch is sent again for a while, and dropped and counted if that does not help";
+                Outcome::Later { after: reply.retry_after, problem: problem("", next.to_owned()) }
+            }
             300..=399 => {
-                let to = reply.location.as_deref().map_or_else(String::new, |to| format!(" to {}", shown(to)));
+                let to = reply.location.as_deref().map_or_else(String::new, |to| format!(" to {}", url::redacted(to)));
                 let next =
                     format!("redirects are not followed with a key; set {} to the final address", self.url_origin);
-                Outcome::Refused(problem(&format!("{}, a redirect{to}", reply.status), &next))
+                Outcome::Refused(problem(&format!(", a redirect{to}"), next))
             }
-            status => Outcome::Refused(problem(&status.to_string(), &self.next_step(status, &said, sent))),
+            status => Outcome::Refused(problem("", self.next_step(status, &said, sent))),
         }
+    }
+
+    fn accepted(&self, body: &[u8]) -> Outcome {
+        let Some((rejected, message)) = partial_success(body) else { return Outcome::Delivered };
+        let message = self.readable(&message);
+        if rejected == 0 {
+            let what = format!("{} took everything, but says: {message}", self.url);
+            return Outcome::Warned(Problem::new("warning", what));
+        }
+        let why = if message.is_empty() { "it does not say why" } else { &message };
+        let what = Message::new(format!("{} rejected {rejected} spans: {why}", self.url));
+        let next = "they are lost and counted as refused, mend what it names";
+        Outcome::Partly { rejected, problem: Problem::new("partial success", what.next(next)) }
     }
 
     fn next_step(&self, status: u16, said: &str, sent: usize) -> String {
@@ -178,49 +168,27 @@ impl OtlpHttp {
     }
 
     fn unanswered(&self, error: &CallError) -> Outcome {
-        let url = shown(&self.url);
         let origin = &self.url_origin;
-        let proxy = self.client.proxy().map_or_else(String::new, |proxy| format!(", or at the proxy {proxy}"));
-        let (kind, text) = match error {
-            CallError::Refused => (
-                "refused",
-                format!(
-                    "{url}: nobody listens there{proxy}; next: start the receiver, or mend {origin} (inside a container, \
-                     localhost is the container)"
-                ),
-            ),
-            CallError::UnknownHost => {
-                ("host", format!("{url}: this host name has no address; next: mend {origin}, or check DNS"))
+        let mut what = format!("{}: {error}", self.url);
+        let next = match error {
+            CallError::ConnectionRefused => {
+                if let Some(proxy) = self.client.proxy() {
+                    what.push_str(&format!(", or at the proxy {proxy}"));
+                }
+                format!("start the receiver, or mend {origin} (inside a container, localhost is the container)")
             }
-            CallError::Timeout => (
-                "timeout",
-                format!(
-                    "{url}: no answer in time; next: check the network, or raise OTEL_EXPORTER_OTLP_TIMEOUT (milliseconds)"
-                ),
-            ),
-            CallError::Closed => (
-                "closed",
-                format!("{url}: the connection ended before an answer came; next: look at the receiver's log"),
-            ),
-            CallError::Tls(why) => (
-                "tls",
-                format!(
-                    "{url}: TLS failed: {why}; next: check http/https in {origin}, or OTEL_EXPORTER_OTLP_CERTIFICATE"
-                ),
-            ),
-            CallError::NotHttp(why) => (
-                "http",
-                format!(
-                    "{url}: what answers is not HTTP/1.1 ({why}); next: port 4317 speaks gRPC, OTLP over HTTP has 4318"
-                ),
-            ),
-            CallError::Other(why) => ("other", format!("{url}: {why}; next: check {origin}")),
+            CallError::UnknownHost => format!("mend {origin}, or check DNS"),
+            CallError::Timeout => "check the network, or raise OTEL_EXPORTER_OTLP_TIMEOUT (milliseconds)".to_owned(),
+            CallError::Closed => "look at the receiver's log".to_owned(),
+            CallError::Tls(_) => format!("check http/https in {origin}, or OTEL_EXPORTER_OTLP_CERTIFICATE"),
+            CallError::NotHttp(_) => "port 4317 speaks gRPC, OTLP over HTTP has 4318".to_owned(),
+            CallError::Other(_) => format!("check {origin}"),
         };
-        let problem = Problem { kind: kind.to_owned(), text };
+        let problem = Problem::new(error.kind(), Message::new(what).next(next));
         match error {
             CallError::Closed => Outcome::Closed(problem),
             CallError::NotHttp(_) | CallError::Tls(_) => Outcome::Refused(problem),
-            _ => Outcome::Later { after: None, said: problem },
+            _ => Outcome::Later { after: None, problem },
         }
     }
 
@@ -236,7 +204,7 @@ impl OtlpHttp {
 
     /// A text as one short line without secrets: some servers repeat the key that they refuse.
     fn readable(&self, text: &str) -> String {
-        one_line(&self.hidden.without(text.trim().to_owned()))
+        one_line(&self.redactor.redact(text.trim().to_owned()))
     }
 
     /// How long the key is, and its last four characters if it can spare them.
@@ -244,10 +212,6 @@ impl OtlpHttp {
         let (_, key) = self.headers.iter().find(|(name, _)| name == settings::TEAM)?;
         Some(described_secret(key))
     }
-}
-
-fn in_brackets(said: &str) -> String {
-    if said.is_empty() { String::new() } else { format!(" ({said})") }
 }
 
 /// `{"partialSuccess":{"rejectedSpans":"2","errorMessage":"..."}}`; the number may be a string or a number. `None`:

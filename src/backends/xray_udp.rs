@@ -32,123 +32,110 @@ mod cause;
 mod encode;
 mod explain;
 mod rules;
+mod sampler;
 mod settings;
+mod wildcard;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::encode::{Documents, encode};
-use super::{Backend, Dialect, Outcome, Payload, Plugin};
-use crate::delivery::Problem;
-use crate::trace::FinishedTrace;
-use crate::wire::exchange::Exchange;
-use crate::wire::udp::{DatagramSender, HostPort, SendError, Sent};
+use super::Plugin;
+use crate::delivery::{Loss, Outcome, Payload, Problem, Transport};
+use crate::text::Message;
+use crate::wire::recorded::RecordedCall;
+use crate::wire::udp::{DatagramSender, HostPort, SendError, SendOutcome};
 
 /// `[xray]`.
 pub const PLUGIN: Plugin =
-    Plugin { name: NAME, toml: settings::TOML, plan: settings::plan, explain: Some(explain::explain) };
+    Plugin { name: NAME, section: &settings::XRay::SECTION, plan: settings::plan, explain: Some(explain::explain) };
 
 const NAME: &str = "xray";
 /// How long to wait before a daemon that did not listen is tried again. Other machines (and containers) say only about
 /// once a second that a port is closed; whoever asks more often takes their silence for success.
 const TRY_AGAIN: Duration = Duration::from_millis(1300);
-/// For so long after a refusal nothing is sent. Less than the shortest wait: the first one, a second, less a fifth.
+/// Nothing is sent for this long after a refusal. It must stay below the shortest wait: 1 s minus 20 % jitter.
 const QUIET: Duration = Duration::from_millis(750);
 
+/// Sends datagrams to the daemon.
 struct XRayUdp {
-    documents: Documents,
     sender: DatagramSender,
     daemon: HostPort,
-    /// What a delivery is shown to go to: `udp 127.0.0.1:2000`.
-    to: String,
     /// Where the daemon's address came from.
     daemon_origin: String,
     /// How many spans the last datagram had.
     last_items: usize,
-    /// The last refusal: what was said, and when.
+    /// The last refusal.
     refused: Option<(Instant, Problem)>,
+    /// The datagram before the last one, if it was lost.
+    loss: Option<Loss>,
 }
 
-impl Backend<FinishedTrace> for XRayUdp {
-    fn encode(&self, batch: &[Arc<FinishedTrace>]) -> Vec<Payload> {
-        let mut payloads = Vec::with_capacity(batch.len());
-        for trace in batch {
-            encode(&self.documents, trace, &mut payloads);
-        }
-        payloads
-    }
-
-    fn deliver(&mut self, payload: &Payload, _: Option<Duration>, seen: &mut Vec<Exchange>) -> Outcome {
-        // At the end of the program the waits are cut short, and all that waits would go to nobody, and count as delivered.
-        if let Some((at, said)) = &self.refused
+impl Transport for XRayUdp {
+    fn deliver(&mut self, payload: &Payload, _: Option<Duration>, calls: &mut Vec<RecordedCall>) -> Outcome {
+        let later = |problem| Outcome::Later { after: None, problem };
+        // At the end of the program the waits are cut short, and all that waits would be sent to nobody, and count as delivered.
+        if let Some((at, problem)) = &self.refused
             && at.elapsed() < QUIET
         {
-            return Outcome::Later { after: None, said: said.clone() };
+            return later(problem.clone());
         }
         self.refused = None;
         let sent = self.sender.send(&payload.bytes);
-        if matches!(sent, Ok(_) | Err(SendError::Refused(_))) {
-            seen.push(Exchange::one_way(self.to.clone()));
+        if matches!(sent, Ok(_) | Err(SendError::ConnectionRefused(_))) {
+            calls.push(RecordedCall::one_way(format!("udp {}", self.daemon)));
         }
         let last_items = std::mem::replace(&mut self.last_items, if sent.is_ok() { payload.items } else { 0 });
         let (daemon, origin) = (&self.daemon, &self.daemon_origin);
-        let problem = |kind: &str, text: String| Problem { kind: kind.to_owned(), text };
-        let later = |said| Outcome::Later { after: None, said };
         match sent {
-            Ok(Sent::Yes) => Outcome::Delivered,
-            Ok(Sent::AfterRefusal) => {
-                let text = format!("{daemon}: nobody listened there for a moment; the segment before is lost");
-                Outcome::DeliveredAfterLoss { lost: last_items, said: problem("lost", text) }
+            Ok(SendOutcome::Yes) => Outcome::Delivered,
+            Ok(SendOutcome::AfterRefusal) => {
+                let what = format!("{daemon}: nobody listened there for a moment; the segment before is lost");
+                self.loss = Some(Loss { items: last_items, problem: Problem::new("lost", what) });
+                Outcome::Delivered
             }
-            Err(SendError::Refused(address)) => {
-                let said = self.nobody_listens(address);
-                self.refused = Some((Instant::now(), said.clone()));
-                later(said)
+            Err(SendError::ConnectionRefused(address)) => {
+                let problem = self.refusal(address);
+                self.refused = Some((Instant::now(), problem.clone()));
+                later(problem)
             }
-            Err(SendError::UnknownHost(host)) => later(problem(
-                "host",
-                format!("{host}: this host name has no address; next: start that container, or mend {origin}"),
-            )),
+            Err(SendError::UnknownHost(host)) => {
+                let what = Message::new(format!("{host}: the host name has no address"));
+                later(Problem::new("host", what.next(format!("start that container, or mend {origin}"))))
+            }
             Err(SendError::TooBig) => {
-                let text = format!("a datagram of {} bytes is too large for the network", payload.bytes.len());
-                Outcome::Refused(problem("too big", text))
+                let what = format!("a datagram of {} bytes is too large for the network", payload.bytes.len());
+                Outcome::Refused(Problem::new("too big", what))
             }
-            Err(SendError::Other(why)) => later(problem("other", format!("{why}; next: check {origin}"))),
+            Err(SendError::Other(why)) => {
+                later(Problem::new("other", Message::new(why).next(format!("check {origin}"))))
+            }
         }
     }
 
-    fn complaint(&mut self) -> Option<Problem> {
-        self.sender.refused().map(|address| self.nobody_listens(address))
+    fn take_loss(&mut self) -> Option<Loss> {
+        self.loss.take()
+    }
+
+    fn late_refusal(&mut self) -> Option<Problem> {
+        self.sender.refused().map(|address| self.refusal(address))
     }
 
     /// Segments wait in the queue until the daemon is back; what the queue cannot hold is dropped and counted.
-    fn budget(&self) -> Option<Duration> {
+    fn max_elapsed_time(&self) -> Option<Duration> {
         None
     }
 
-    fn longest_wait(&self) -> Duration {
+    fn max_wait(&self) -> Duration {
         TRY_AGAIN
     }
 }
 
-/// What one request is as segment documents.
-fn dialect(documents: Documents) -> Dialect {
-    Box::new(move |trace, _| {
-        let mut payloads = Vec::new();
-        encode(&documents, trace, &mut payloads);
-        payloads
-    })
-}
-
 impl XRayUdp {
-    fn nobody_listens(&self, address: SocketAddr) -> Problem {
+    fn refusal(&self, address: SocketAddr) -> Problem {
         let (daemon, origin) = (&self.daemon, &self.daemon_origin);
-        let text = format!(
-            "{daemon} ({address}): no daemon listens there; next: start the X-Ray daemon, or mend {origin} (inside a container, \
-             127.0.0.1 is the container)"
-        );
-        Problem { kind: "refused".to_owned(), text }
+        let what = Message::new(format!("{daemon} ({address}): no daemon listens there"));
+        let next = format!("start the X-Ray daemon, or mend {origin} (inside a container, 127.0.0.1 is the container)");
+        Problem::new("refused", what.next(next))
     }
 }
 

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
-use crate::backends::{Outcome, Payload};
+use super::backend::{Outcome, Payload, Problem};
 use crate::sync::lock;
-use crate::wire::exchange::Exchange;
+use crate::text::Message;
+use crate::wire::recorded::RecordedCall;
 
 /// A bounded list of deliveries.
 #[derive(Default)]
-pub struct Deliveries(Mutex<State>);
+pub struct Deliveries(Mutex<DeliveryLog>);
 
 /// One payload on its way, or at its end.
 #[derive(Clone, Debug)]
@@ -29,11 +30,11 @@ pub struct Delivery {
     /// How many tries there were.
     pub tries: u32,
     /// The calls of the last try, without secrets.
-    pub exchanges: Vec<Exchange>,
+    pub exchanges: Vec<RecordedCall>,
     /// Where it stands.
     pub end: End,
     /// What went wrong, and what to do about it.
-    pub said: Option<String>,
+    pub message: Option<Message>,
     first_try: Instant,
 }
 
@@ -55,7 +56,7 @@ pub enum End {
 }
 
 #[derive(Default)]
-struct State {
+struct DeliveryLog {
     kept: VecDeque<Delivery>,
     /// What is kept, in bytes, except for the last one: that one is still growing.
     bytes: usize,
@@ -64,8 +65,8 @@ struct State {
 }
 
 /// How many are kept, and how many bytes of them.
-const MOST: usize = 50;
-const MOST_BYTES: usize = 4 * 1024 * 1024;
+const MAX_DELIVERIES: usize = 50;
+const MAX_DELIVERY_BYTES: usize = 4 * 1024 * 1024;
 
 impl Deliveries {
     /// What `look` makes of each, the newest first. They are not copied: their calls and answers may be large.
@@ -106,7 +107,7 @@ impl Deliveries {
             tries: 0,
             exchanges: Vec::new(),
             end: End::Sending,
-            said: None,
+            message: None,
             first_try: Instant::now(),
         };
         state.kept.push_back(delivery);
@@ -115,24 +116,28 @@ impl Deliveries {
     }
 
     /// A try of this payload has ended.
-    pub(super) fn tried(&self, number: u64, exchanges: Vec<Exchange>, outcome: &Outcome) {
-        let (end, said) = match outcome {
+    pub(super) fn tried(&self, number: u64, exchanges: Vec<RecordedCall>, outcome: &Outcome) {
+        let (end, problem) = match outcome {
             Outcome::Delivered => (End::Delivered, None),
-            Outcome::DeliveredAfterLoss { said, .. } => {
-                self.edit(number - 1, |before| (before.end, before.said) = (End::Dropped, Some(said.text.clone())));
-                (End::Delivered, None)
-            }
-            Outcome::Partly { rejected: 0, said } => (End::Delivered, Some(said)),
-            Outcome::Partly { said, .. } => (End::Partly, Some(said)),
-            Outcome::Refused(said) => (End::Refused, Some(said)),
-            Outcome::Closed(said) | Outcome::Later { said, .. } => (End::Waiting, Some(said)),
+            Outcome::Warned(problem) => (End::Delivered, Some(problem)),
+            Outcome::Partly { problem, .. } => (End::Partly, Some(problem)),
+            Outcome::Refused(problem) => (End::Refused, Some(problem)),
+            Outcome::Closed(problem) | Outcome::Later { problem, .. } => (End::Waiting, Some(problem)),
         };
         self.edit(number, |delivery| {
             delivery.took = delivery.first_try.elapsed();
             delivery.tries += 1;
             delivery.exchanges = exchanges;
             delivery.end = end;
-            delivery.said = said.map(|said| said.text.clone());
+            delivery.message = problem.map(|problem| problem.message.clone());
+        });
+    }
+
+    /// This payload was reported as delivered, and turned out to be lost.
+    pub(super) fn lost(&self, number: u64, problem: &Problem) {
+        self.edit(number, |delivery| {
+            delivery.end = End::Dropped;
+            delivery.message = Some(problem.message.clone());
         });
     }
 
@@ -154,9 +159,9 @@ impl Deliveries {
     }
 }
 
-impl State {
+impl DeliveryLog {
     fn make_room(&mut self) {
-        while self.kept.len() > 1 && (self.kept.len() > MOST || self.bytes > MOST_BYTES) {
+        while self.kept.len() > 1 && (self.kept.len() > MAX_DELIVERIES || self.bytes > MAX_DELIVERY_BYTES) {
             let gone = self.kept.pop_front().map_or(0, |delivery| delivery.size());
             self.bytes = self.bytes.saturating_sub(gone);
         }
@@ -166,7 +171,7 @@ impl State {
 impl Delivery {
     fn size(&self) -> usize {
         let payload = self.payload.bytes.len() + self.payload.traces.len() * size_of::<crate::trace::id::TraceId>();
-        let exchanges: usize = self.exchanges.iter().map(Exchange::size).sum();
+        let exchanges: usize = self.exchanges.iter().map(RecordedCall::size).sum();
         size_of::<Self>() + payload + exchanges
     }
 }
@@ -188,7 +193,6 @@ impl End {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Problem;
     use super::*;
 
     fn payload(bytes: usize) -> Arc<Payload> {
@@ -196,7 +200,7 @@ mod tests {
     }
 
     fn problem() -> Problem {
-        Problem { kind: "503".to_owned(), text: "not now".to_owned() }
+        Problem::new("503", "not now")
     }
 
     #[test]
@@ -204,23 +208,24 @@ mod tests {
         let deliveries = Deliveries::default();
         deliveries.begin(&payload(3));
         assert_eq!(deliveries.numbered(1).unwrap().end, End::Sending);
-        deliveries.tried(1, vec![Exchange::default()], &Outcome::Later { after: None, said: problem() });
+        deliveries.tried(1, vec![RecordedCall::default()], &Outcome::Later { after: None, problem: problem() });
         let waiting = deliveries.numbered(1).unwrap();
-        assert_eq!((waiting.end, waiting.tries, waiting.said.as_deref()), (End::Waiting, 1, Some("not now")));
+        assert_eq!((waiting.end, waiting.tries, waiting.message), (End::Waiting, 1, Some("not now".into())));
         let changes = deliveries.changes();
         deliveries.tried(1, Vec::new(), &Outcome::Delivered);
         let delivered = deliveries.numbered(1).unwrap();
-        assert_eq!((delivered.end, delivered.tries, delivered.said), (End::Delivered, 2, None));
+        assert_eq!((delivered.end, delivered.tries, delivered.message), (End::Delivered, 2, None));
         assert_ne!(deliveries.changes(), changes);
     }
 
     #[test]
     fn what_turns_out_to_be_lost_is_no_longer_shown_as_delivered() {
         let deliveries = Deliveries::default();
-        for outcome in [Outcome::Delivered, Outcome::DeliveredAfterLoss { lost: 1, said: problem() }] {
+        for _ in 0..2 {
             let number = deliveries.begin(&payload(3));
-            deliveries.tried(number, Vec::new(), &outcome);
+            deliveries.tried(number, Vec::new(), &Outcome::Delivered);
         }
+        deliveries.lost(1, &problem());
         let ends = deliveries.newest_first(|delivery| Some(delivery.end));
         assert_eq!(ends, [End::Delivered, End::Dropped]);
     }
@@ -228,19 +233,19 @@ mod tests {
     #[test]
     fn only_so_many_and_so_many_bytes_are_kept() {
         let deliveries = Deliveries::default();
-        for _ in 0..=MOST {
+        for _ in 0..=MAX_DELIVERIES {
             deliveries.begin(&payload(10));
         }
         let numbers = || deliveries.newest_first(|delivery| Some(delivery.number));
-        assert_eq!(numbers().len(), MOST);
+        assert_eq!(numbers().len(), MAX_DELIVERIES);
         assert!(deliveries.numbered(1).is_none());
         for _ in 0..20 {
             deliveries.begin(&payload(1_000_000));
         }
         assert_eq!((numbers()[0], numbers().len()), (71, 5));
-        deliveries.begin(&payload(2 * MOST_BYTES));
+        deliveries.begin(&payload(2 * MAX_DELIVERY_BYTES));
         deliveries.begin(&payload(1));
         assert_eq!(numbers().len(), 1);
-        assert!(lock(&deliveries.0).bytes < MOST_BYTES);
+        assert!(lock(&deliveries.0).bytes < MAX_DELIVERY_BYTES);
     }
 }

@@ -9,32 +9,22 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::settings::BatchLimits;
 use crate::sync::lock;
 
-/// How much waits, and how long.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct BatchLimits {
-    /// The longest time that anything waits for its batch to fill.
-    pub delay: Duration,
-    /// How much the queue holds; what comes on top is dropped and counted.
-    pub queue: usize,
-    /// How much makes a batch.
-    pub batch: usize,
-}
-
 /// What a queue holds in memory, whatever its limits say: clients decide how long the heads are that end up in spans.
-pub(super) const MOST_BYTES: usize = 32 * 1024 * 1024;
+pub(super) const MAX_QUEUE_BYTES: usize = 32 * 1024 * 1024;
 
-/// What waits for one worker. Limits are counted in weight: a trace weighs as many spans as it has.
+/// The items that wait for one worker. Limits count what items carry: a trace counts as many spans as it has.
 pub struct Queue<T> {
-    state: Mutex<State<T>>,
+    state: Mutex<QueueState<T>>,
     wake: Condvar,
 }
 
-/// How much of a queue's limits an item takes up.
-pub trait Weigh {
-    /// A trace weighs as many spans as it has, a log line weighs 1.
-    fn weight(&self) -> usize;
+/// What can wait in a queue.
+pub trait Item {
+    /// How much of a batch it makes: a trace counts as many spans as it has, a log line as one.
+    fn count(&self) -> usize;
 
     /// About how many bytes it takes in memory.
     fn size(&self) -> usize;
@@ -53,21 +43,21 @@ pub enum Pushed {
     Closed,
 }
 
-/// Who may take from a queue: the worker that it was given to last.
+/// Which worker may take from a queue: only the one that was attached last.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Turn(u64);
+pub struct Generation(u64);
 
-struct State<T> {
+struct QueueState<T> {
     limits: BatchLimits,
-    turn: Turn,
-    /// Each with its weight and its size.
+    generation: Generation,
+    /// Each with its count and its size.
     items: VecDeque<(T, usize, usize)>,
-    weight: usize,
+    count: usize,
     size: usize,
     /// When the batch that waits is due; `None` while the worker is idle.
     due: Option<Instant>,
-    /// The worker has been told already.
-    told: bool,
+    /// True once the worker has been woken for the current batch.
+    woken: bool,
     closed: bool,
 }
 
@@ -75,60 +65,60 @@ impl<T> Queue<T> {
     /// An empty queue, closed until it is given to a worker.
     #[must_use]
     pub fn new(limits: BatchLimits) -> Self {
-        let (items, turn) = (VecDeque::new(), Turn(0));
-        let state = State { limits, turn, items, weight: 0, size: 0, due: None, told: false, closed: true };
+        let (items, generation) = (VecDeque::new(), Generation(0));
+        let state = QueueState { limits, generation, items, count: 0, size: 0, due: None, woken: false, closed: true };
         Self { state: Mutex::new(state), wake: Condvar::new() }
     }
 
     /// Opens it for a new worker, with these limits from now on. The one before, if there is one, takes nothing more.
-    pub fn give_to_next(&self, limits: BatchLimits) -> Turn {
+    pub fn attach_worker(&self, limits: BatchLimits) -> Generation {
         let mut state = lock(&self.state);
         state.limits = limits;
-        state.turn.0 += 1;
+        state.generation.0 += 1;
         state.closed = false;
         // What waits is not to wait longer than the new delay.
         if let Some(due) = state.due {
             state.due = Some(due.min(Instant::now() + limits.delay));
         }
         self.wake.notify_all();
-        state.turn
+        state.generation
     }
 
     /// Puts a batch back to where it came from, for the next worker. It is taken even if there is no room for it.
-    pub fn put_back(&self, batch: Vec<T>, weight_and_size: impl Fn(&T) -> (usize, usize)) {
+    pub fn put_back(&self, batch: Vec<T>, count_and_size: impl Fn(&T) -> (usize, usize)) {
         let mut state = lock(&self.state);
         for item in batch.into_iter().rev() {
-            let (weight, size) = weight_and_size(&item);
-            state.weight += weight;
+            let (count, size) = count_and_size(&item);
+            state.count += count;
             state.size += size;
-            state.items.push_front((item, weight, size));
+            state.items.push_front((item, count, size));
         }
         state.due = Some(Instant::now());
         self.wake.notify_all();
     }
 
     /// Adds an item, if it fits.
-    pub fn push(&self, item: T, weight: usize, size: usize) -> Pushed {
+    pub fn push(&self, item: T, count: usize, size: usize) -> Pushed {
         let mut state = lock(&self.state);
         // What is heavier than the whole queue passes through an empty one.
         if state.closed {
             return Pushed::Closed;
         }
-        if state.weight + weight > state.limits.queue && state.weight > 0 {
+        if state.count + count > state.limits.queue && state.count > 0 {
             return Pushed::Full;
         }
-        if state.size + size > MOST_BYTES && state.weight > 0 {
+        if state.size + size > MAX_QUEUE_BYTES && state.count > 0 {
             return Pushed::FullOfBytes;
         }
-        state.items.push_back((item, weight, size));
-        state.weight += weight;
+        state.items.push_back((item, count, size));
+        state.count += count;
         state.size += size;
-        let wake = !state.told && (state.due.is_none() || state.weight >= state.limits.batch);
+        let wake = !state.woken && (state.due.is_none() || state.count >= state.limits.batch);
         if state.due.is_none() {
             state.due = Some(Instant::now() + state.limits.delay);
-            state.told = state.weight >= state.limits.batch;
+            state.woken = state.count >= state.limits.batch;
         } else {
-            state.told |= wake;
+            state.woken |= wake;
         }
         drop(state);
         if wake {
@@ -137,16 +127,16 @@ impl<T> Queue<T> {
         Pushed::Taken
     }
 
-    /// The next batch, once it is full or due; at most one batch's weight, but never less than one item. `None` when
+    /// The next batch, once it is full or due; at most one batch's count, but never less than one item. `None` when
     /// the queue is closed and empty, or is another worker's by now.
-    pub fn take(&self, turn: Turn) -> Option<Vec<T>> {
+    pub fn take(&self, generation: Generation) -> Option<Vec<T>> {
         let mut state = lock(&self.state);
         loop {
-            if state.turn != turn {
+            if state.generation != generation {
                 return None;
             }
             let now = Instant::now();
-            let due = state.due.is_some_and(|due| due <= now) || state.weight >= state.limits.batch || state.closed;
+            let due = state.due.is_some_and(|due| due <= now) || state.count >= state.limits.batch || state.closed;
             if due && !state.items.is_empty() {
                 return Some(Self::take_batch(&mut state));
             }
@@ -163,22 +153,22 @@ impl<T> Queue<T> {
         }
     }
 
-    fn take_batch(state: &mut State<T>) -> Vec<T> {
+    fn take_batch(state: &mut QueueState<T>) -> Vec<T> {
         let mut batch = Vec::new();
-        let mut weight = 0;
+        let mut count = 0;
         while let Some((_, next, _)) = state.items.front() {
-            if !batch.is_empty() && weight + next > state.limits.batch {
+            if !batch.is_empty() && count + next > state.limits.batch {
                 break;
             }
             let Some((item, next, size)) = state.items.pop_front() else { break };
-            weight += next;
+            count += next;
             state.size -= size;
             batch.push(item);
         }
-        state.weight -= weight;
+        state.count -= count;
         // What stays came later than what leaves, so its time is not before this.
         state.due = state.due.filter(|_| !state.items.is_empty());
-        state.told = false;
+        state.woken = false;
         batch
     }
 
@@ -188,10 +178,10 @@ impl<T> Queue<T> {
         self.wake.notify_all();
     }
 
-    /// The weight of what waits.
+    /// The count of what waits.
     #[must_use]
-    pub fn weight(&self) -> usize {
-        lock(&self.state).weight
+    pub fn count(&self) -> usize {
+        lock(&self.state).count
     }
 
     /// How long it is until the batch that waits is due; `None` if none waits.
@@ -218,56 +208,56 @@ mod tests {
         BatchLimits { delay: Duration::from_millis(delay_ms), queue, batch }
     }
 
-    fn opened<T>(limits: BatchLimits) -> (Queue<T>, Turn) {
+    fn opened<T>(limits: BatchLimits) -> (Queue<T>, Generation) {
         let queue = Queue::new(limits);
-        let turn = queue.give_to_next(limits);
-        (queue, turn)
+        let generation = queue.attach_worker(limits);
+        (queue, generation)
     }
 
     #[test]
     fn what_does_not_fit_is_refused_and_the_rest_kept() {
-        let (queue, turn) = opened(limits(1, 5, 5));
+        let (queue, generation) = opened(limits(1, 5, 5));
         assert_eq!(queue.push("a", 3, 0), Pushed::Taken);
         assert_ne!(queue.push("b", 3, 0), Pushed::Taken);
         assert_eq!(queue.push("c", 2, 0), Pushed::Taken);
-        assert_eq!(queue.weight(), 5);
-        assert_eq!(queue.take(turn), Some(vec!["a", "c"]));
-        assert_eq!(queue.weight(), 0);
+        assert_eq!(queue.count(), 5);
+        assert_eq!(queue.take(generation), Some(vec!["a", "c"]));
+        assert_eq!(queue.count(), 0);
     }
 
     #[test]
     fn memory_is_bounded_whatever_the_limits_say() {
-        let (queue, turn) = opened(limits(1, 1000, 2));
+        let (queue, generation) = opened(limits(1, 1000, 2));
         for (item, pushed) in [("a", Pushed::Taken), ("b", Pushed::Taken), ("c", Pushed::FullOfBytes)] {
-            assert_eq!(queue.push(item, 1, MOST_BYTES / 2), pushed);
+            assert_eq!(queue.push(item, 1, MAX_QUEUE_BYTES / 2), pushed);
         }
-        assert_eq!(queue.take(turn), Some(vec!["a", "b"]));
-        assert_eq!(queue.push("one that is larger than all", 1, 2 * MOST_BYTES), Pushed::Taken);
+        assert_eq!(queue.take(generation), Some(vec!["a", "b"]));
+        assert_eq!(queue.push("one that is larger than all", 1, 2 * MAX_QUEUE_BYTES), Pushed::Taken);
         assert_eq!(queue.push("d", 1, 0), Pushed::FullOfBytes);
-        assert_eq!(queue.take(turn), Some(vec!["one that is larger than all"]));
-        queue.put_back(vec!["e"], |_| (1, MOST_BYTES));
+        assert_eq!(queue.take(generation), Some(vec!["one that is larger than all"]));
+        queue.put_back(vec!["e"], |_| (1, MAX_QUEUE_BYTES));
         assert_eq!(queue.push("f", 1, 1), Pushed::FullOfBytes);
-        queue.take(turn);
+        queue.take(generation);
         assert_eq!(lock(&queue.state).size, 0);
     }
 
     #[test]
     fn what_is_heavier_than_the_queue_passes_through_an_empty_one() {
-        let (queue, turn) = opened(limits(1, 1, 1));
+        let (queue, generation) = opened(limits(1, 1, 1));
         assert_eq!(queue.push("trace", 2, 0), Pushed::Taken);
         assert_ne!(queue.push("next", 2, 0), Pushed::Taken);
-        assert_eq!(queue.take(turn), Some(vec!["trace"]));
+        assert_eq!(queue.take(generation), Some(vec!["trace"]));
     }
 
     #[test]
     fn a_batch_holds_whole_items_up_to_its_weight() {
-        let (queue, turn) = opened(limits(1, 100, 4));
-        for (item, weight) in [("a", 2), ("b", 2), ("c", 1), ("big", 9), ("d", 1)] {
-            assert_eq!(queue.push(item, weight, 0), Pushed::Taken);
+        let (queue, generation) = opened(limits(1, 100, 4));
+        for (item, count) in [("a", 2), ("b", 2), ("c", 1), ("big", 9), ("d", 1)] {
+            assert_eq!(queue.push(item, count, 0), Pushed::Taken);
         }
         queue.close();
         let mut batches = Vec::new();
-        while let Some(batch) = queue.take(turn) {
+        while let Some(batch) = queue.take(generation) {
             batches.push(batch);
         }
         assert_eq!(batches, [vec!["a", "b"], vec!["c"], vec!["big"], vec!["d"]]);
@@ -276,11 +266,11 @@ mod tests {
 
     #[test]
     fn a_full_batch_does_not_wait_for_its_time() {
-        let (queue, turn) = opened(limits(3_600_000, 100, 3));
+        let (queue, generation) = opened(limits(3_600_000, 100, 3));
         let queue = Arc::new(queue);
         let worker = thread::spawn({
             let queue = Arc::clone(&queue);
-            move || queue.take(turn)
+            move || queue.take(generation)
         });
         for n in 0..3 {
             queue.push(n, 1, 0);
@@ -290,11 +280,11 @@ mod tests {
 
     #[test]
     fn a_single_item_is_taken_when_its_time_has_come() {
-        let (queue, turn) = opened(limits(20, 100, 100));
+        let (queue, generation) = opened(limits(20, 100, 100));
         let queue = Arc::new(queue);
         let worker = thread::spawn({
             let queue = Arc::clone(&queue);
-            move || queue.take(turn)
+            move || queue.take(generation)
         });
         let pushed = Instant::now();
         queue.push(1, 1, 0);
@@ -304,11 +294,11 @@ mod tests {
 
     #[test]
     fn nothing_is_lost_or_doubled_between_two_threads() {
-        let (queue, turn) = opened(limits(1, 1_000_000, 7));
+        let (queue, generation) = opened(limits(1, 1_000_000, 7));
         let queue = Arc::new(queue);
         let worker = thread::spawn({
             let queue = Arc::clone(&queue);
-            move || std::iter::from_fn(|| queue.take(turn)).flatten().collect::<Vec<_>>()
+            move || std::iter::from_fn(|| queue.take(generation)).flatten().collect::<Vec<_>>()
         });
         for n in 0..50_000 {
             assert_eq!(queue.push(n, 1 + n % 3, 0), Pushed::Taken);
@@ -324,12 +314,12 @@ mod tests {
             queue.push(n, 1, 0);
         }
         let batch = queue.take(first).unwrap();
-        let second = queue.give_to_next(limits(1, 9, 9));
+        let second = queue.attach_worker(limits(1, 9, 9));
         assert_eq!(queue.take(first), None);
         queue.put_back(batch, |_| (1, 0));
         assert_eq!(queue.push(5, 1, 0), Pushed::Taken);
         assert_eq!(queue.take(second), Some(vec![0, 1, 2, 3, 4, 5]));
-        assert_eq!(queue.weight(), 0);
+        assert_eq!(queue.count(), 0);
     }
 
     #[test]
@@ -340,7 +330,7 @@ mod tests {
             let queue = Arc::clone(&queue);
             move || queue.take(first)
         });
-        queue.give_to_next(limits(1, 5, 2));
+        queue.attach_worker(limits(1, 5, 2));
         assert_eq!(worker.join().unwrap(), None::<Vec<u8>>);
     }
 
@@ -348,10 +338,10 @@ mod tests {
     fn nothing_goes_into_a_queue_that_nobody_empties() {
         let queue = Queue::new(limits(1, 5, 5));
         assert_eq!(queue.push(1, 1, 0), Pushed::Closed);
-        let turn = queue.give_to_next(limits(1, 5, 5));
+        let generation = queue.attach_worker(limits(1, 5, 5));
         assert_eq!(queue.push(1, 1, 0), Pushed::Taken);
         queue.close();
         assert_eq!(queue.push(2, 1, 0), Pushed::Closed);
-        assert_eq!((queue.take(turn), queue.take(turn)), (Some(vec![1]), None));
+        assert_eq!((queue.take(generation), queue.take(generation)), (Some(vec![1]), None));
     }
 }

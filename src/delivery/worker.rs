@@ -1,52 +1,66 @@
-//! One thread a backend: takes a batch, has it encoded, delivers it, tries again where that makes sense, and keeps the
-//! books. Whatever goes wrong here, the request thread does not notice.
+//! One thread per backend: takes a batch, has it encoded, delivers it, tries again where that makes sense, and counts. Whatever
+//! goes wrong here, the request thread does not notice.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use super::ledger::{Ledger, Problem};
-use super::queue::{Queue, Turn, Weigh};
-use crate::backends::{Backend, Outcome, Payload};
+use super::backend::{Encoder, Outcome, Payload, Problem, Transport};
+use super::encode::payloads;
+use super::queue::{Generation, Item, Queue};
+use super::stats::DeliveryStats;
 use crate::logging;
+use crate::settings::BatchLimits;
 use crate::sync::lock;
 use crate::trace::id::IdSource;
 use crate::wire::retry::Retry;
 
 /// What one worker works with.
 pub(super) struct Worker<T> {
-    pub(super) backend: Box<dyn Backend<T>>,
+    pub(super) encoder: Arc<dyn Encoder<T>>,
+    pub(super) transport: Box<dyn Transport>,
     pub(super) queue: Arc<Queue<Arc<T>>>,
-    pub(super) turn: Turn,
-    pub(super) ledger: Arc<Ledger>,
+    pub(super) stats: Arc<DeliveryStats>,
     pub(super) stop: Arc<Stop>,
-    /// Only for jitter.
-    pub(super) random: IdSource,
-    /// The number of the delivery in hand.
-    pub(super) number: u64,
-    /// How much of the batch in hand has met its end.
-    pub(super) settled: usize,
-    /// The batch in hand is for the next worker.
-    pub(super) goes_back: bool,
 }
 
-/// The end of a worker's work, as it learns of it.
+/// How far the worker has come with a batch. It stands outside of what may panic.
+#[derive(Default)]
+struct Progress {
+    /// The number of the delivery that is going on.
+    number: u64,
+    /// How much of the batch is delivered, refused or dropped.
+    settled: usize,
+}
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Batch {
+    /// All of it is delivered, refused or dropped.
+    Settled,
+    /// None of it could be sent, and the next worker is to try.
+    PutBack,
+}
+
+/// Ends a worker's work.
 #[derive(Default)]
 pub struct Stop {
-    told: Mutex<Option<Told>>,
+    request: Mutex<Option<StopRequest>>,
     wake: Condvar,
 }
 
-/// What a worker was told.
 #[derive(Clone, Copy, Debug)]
-struct Told {
+struct StopRequest {
     deadline: Instant,
-    why: Why,
+    reason: StopReason,
 }
 
 /// Why a worker ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Why {
+pub(super) enum StopReason {
     /// The program ends.
     Program,
     /// The backend was switched off: what waits is sent first.
@@ -58,117 +72,148 @@ pub(super) enum Why {
     Replaced,
 }
 
-impl<T: Weigh> Worker<T> {
-    /// Works until the queue is closed and empty, or another worker's.
-    pub(super) fn run(mut self) {
-        logging::keep_to_stderr();
-        while let Some(batch) = self.queue.take(self.turn) {
-            let weight = batch.iter().map(|item| item.weight()).sum();
-            self.ledger.taken(weight);
-            self.settled = 0;
-            let worked = catch_unwind(AssertUnwindSafe(|| {
-                for payload in self.backend.encode(&batch) {
-                    if let Some(problem) = &payload.trimmed {
-                        self.ledger.trimmed(problem);
-                    }
-                    let items = payload.items;
-                    self.deliver(&Arc::new(payload));
-                    if self.goes_back {
-                        return;
-                    }
-                    self.settled += items;
+impl<T: Item + Send + Sync + 'static> Worker<T> {
+    /// Starts the thread, with these limits for the queue. It holds `done` until it ends.
+    pub(super) fn start(self, limits: BatchLimits, done: Sender<()>) -> io::Result<()> {
+        let name = self.stats.name().to_owned();
+        let generation = self.queue.attach_worker(limits);
+        thread::Builder::new().name(name).spawn(move || {
+            let _done = done;
+            logging::keep_to_stderr();
+            self.run(generation);
+        })?;
+        Ok(())
+    }
+
+    /// Works until the queue is closed and empty, or another worker is attached to it.
+    fn run(mut self, generation: Generation) {
+        let random = IdSource::new();
+        while let Some(batch) = self.queue.take(generation) {
+            let count = batch.iter().map(|item| item.count()).sum();
+            self.stats.taken(count);
+            let mut progress = Progress::default();
+            let worked = catch_unwind(AssertUnwindSafe(|| self.work(&batch, &mut progress, &random)));
+            match worked {
+                Ok(Batch::Settled) => {}
+                Ok(Batch::PutBack) => {
+                    self.stats.put_back(count);
+                    return self.queue.put_back(batch, |item| (item.count(), item.size()));
                 }
-            }));
-            if worked.is_err() {
-                let text =
-                    "a bug: the panic above came from encoding or sending a batch, which is lost; please report it";
-                self.ledger.deliveries.gave_up(self.number);
-                self.ledger
-                    .gave_up(weight - self.settled, &Problem { kind: "panic".to_owned(), text: text.to_owned() });
-            } else if self.goes_back {
-                self.ledger.put_back(weight);
-                self.queue.put_back(batch, |item| (item.weight(), item.size()));
-                return;
+                Err(_) => {
+                    let text =
+                        "a bug: the panic above came from encoding or sending a batch, which is lost; please report it";
+                    self.stats.deliveries.gave_up(progress.number);
+                    self.stats.gave_up(count - progress.settled, &Problem::new("panic", text));
+                }
             }
         }
-        if let Some(Told { why: Why::Off { lost_before }, .. }) = self.stop.told() {
-            self.ledger.switched_off(lost_before);
+        if let Some(StopRequest { reason: StopReason::Off { lost_before }, .. }) = self.stop.request() {
+            self.stats.switched_off(lost_before);
         }
     }
 
-    fn deliver(&mut self, payload: &Arc<Payload>) {
-        self.number = self.ledger.deliveries.begin(payload);
+    fn work(&mut self, batch: &[Arc<T>], progress: &mut Progress, random: &IdSource) -> Batch {
+        for payload in payloads(&*self.encoder, batch, &*self.transport) {
+            if let Some(problem) = &payload.trimmed {
+                self.stats.trimmed(problem);
+            }
+            let payload = Arc::new(payload);
+            progress.number = self.stats.deliveries.begin(&payload);
+            if let Some(problem) = self.deliver(&payload, progress.number, random) {
+                self.stats.deliveries.gave_up(progress.number);
+                // A batch of which nothing was sent yet goes to the next worker, if there is one.
+                let is_replaced = self.stop.request().is_some_and(|request| request.reason == StopReason::Replaced);
+                if progress.settled == 0 && is_replaced {
+                    return Batch::PutBack;
+                }
+                self.stats.gave_up(payload.items, &problem);
+            }
+            progress.settled += payload.items;
+        }
+        Batch::Settled
+    }
+
+    /// Tries to deliver the payload until it is settled and counted. Returns the problem if the worker has to give up.
+    fn deliver(&mut self, payload: &Payload, number: u64, random: &IdSource) -> Option<Problem> {
         let count = payload.items;
-        let mut retry = Retry::new(self.backend.budget(), self.backend.longest_wait());
+        let mut retry = Retry::new(self.transport.max_elapsed_time(), self.transport.max_wait());
         let mut reconnected = false;
         loop {
-            let deadline = self.stop.told().map(|told| told.deadline);
-            let until_exit = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let patience = [retry.left(), until_exit].into_iter().flatten().min();
-            let mut seen = Vec::new();
-            let outcome = self.backend.deliver(payload, patience, &mut seen);
-            self.ledger.deliveries.tried(self.number, seen, &outcome);
-            let (after, problem) = match outcome {
-                Outcome::Delivered => return self.ledger.delivered(count),
-                Outcome::DeliveredAfterLoss { lost, said } => {
-                    self.ledger.lost_after_all(lost, &said);
-                    return self.ledger.delivered(count);
+            let deadline = self.stop.request().map(|request| request.deadline);
+            let (after, problem) = match self.attempt(payload, number, retry.left(), deadline) {
+                Outcome::Delivered => {
+                    self.stats.delivered(count);
+                    return None;
                 }
-                Outcome::Partly { rejected: 0, said } => {
-                    self.ledger.delivered(count);
-                    return self.ledger.warned(&said);
+                Outcome::Warned(problem) => {
+                    self.stats.delivered(count);
+                    self.stats.warned(&problem);
+                    return None;
                 }
-                Outcome::Partly { rejected, said } => return self.ledger.partly(count, rejected.min(count), &said),
-                Outcome::Refused(problem) => return self.ledger.refused(count, &problem),
+                Outcome::Partly { rejected, problem } => {
+                    self.stats.partly(count, rejected.min(count), &problem);
+                    return None;
+                }
+                Outcome::Refused(problem) => {
+                    self.stats.refused(count, &problem);
+                    return None;
+                }
                 Outcome::Closed(_) if !reconnected => {
                     reconnected = true;
                     continue;
                 }
                 Outcome::Closed(problem) => (None, problem),
-                Outcome::Later { after, said } => (after, said),
+                Outcome::Later { after, problem } => (after, problem),
             };
-            // After the call to stop, waiting for better times makes no sense.
+            // After the request to stop, waiting for better times makes no sense.
             if deadline.is_some() {
-                return self.give_up(count, &problem);
+                return Some(problem);
             }
-            let Some(wait) = retry.wait(after, self.random.fraction()) else {
-                return self.give_up(count, &problem);
-            };
-            self.ledger.will_retry(&problem);
+            let Some(wait) = retry.wait(after, random.fraction()) else { return Some(problem) };
+            self.stats.will_retry(&problem);
             if self.stop.interrupts(wait) && after.is_some() {
-                return self.give_up(count, &problem);
+                return Some(problem);
             }
         }
     }
 
-    /// A batch of which nothing has left yet goes to the next worker, if there is one.
-    fn give_up(&mut self, count: usize, problem: &Problem) {
-        self.ledger.deliveries.gave_up(self.number);
-        self.goes_back = self.settled == 0 && self.stop.told().is_some_and(|told| told.why == Why::Replaced);
-        if !self.goes_back {
-            self.ledger.gave_up(count, problem);
+    fn attempt(
+        &mut self,
+        payload: &Payload,
+        number: u64,
+        left: Option<Duration>,
+        deadline: Option<Instant>,
+    ) -> Outcome {
+        let until_stop = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = [left, until_stop].into_iter().flatten().min();
+        let mut calls = Vec::new();
+        let outcome = self.transport.deliver(payload, timeout, &mut calls);
+        self.stats.deliveries.tried(number, calls, &outcome);
+        if let Some(loss) = self.transport.take_loss() {
+            self.stats.deliveries.lost(number - 1, &loss.problem);
+            self.stats.lost_after_all(loss.items, &loss.problem);
         }
+        outcome
     }
 }
 
 impl Stop {
-    /// Everything has to be over by `deadline`; what was said before counts no more, unless it was sooner.
-    pub(super) fn at(&self, deadline: Instant, why: Why) {
-        let mut told = lock(&self.told);
-        let deadline = told.map_or(deadline, |before| before.deadline.min(deadline));
-        *told = Some(Told { deadline, why });
+    /// Asks the worker to end by `deadline`. An earlier deadline is kept; the reason is replaced.
+    pub(super) fn at(&self, deadline: Instant, reason: StopReason) {
+        let mut request = lock(&self.request);
+        let deadline = request.map_or(deadline, |before| before.deadline.min(deadline));
+        *request = Some(StopRequest { deadline, reason });
         self.wake.notify_all();
     }
 
-    fn told(&self) -> Option<Told> {
-        *lock(&self.told)
+    fn request(&self) -> Option<StopRequest> {
+        *lock(&self.request)
     }
 
-    /// Waits that long; true if the work was told to end meanwhile.
+    /// Waits that long; true if the work was asked to end meanwhile.
     pub fn interrupts(&self, wait: Duration) -> bool {
-        let guard = lock(&self.told);
-        let (guard, _) =
-            self.wake.wait_timeout_while(guard, wait, |told| told.is_none()).unwrap_or_else(PoisonError::into_inner);
-        guard.is_some()
+        let guard = lock(&self.request);
+        let waited = self.wake.wait_timeout_while(guard, wait, |request| request.is_none());
+        waited.unwrap_or_else(PoisonError::into_inner).0.is_some()
     }
 }

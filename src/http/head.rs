@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use tiny_http::Request;
 
-use super::answer::Failure;
+use super::response::Failure;
 use crate::trace::context::TraceHeaders;
 
 /// What the program reads of a request's head.
@@ -105,7 +105,7 @@ impl<'r> Head<'r> {
         if size > MAX_BYTES || request.headers().len() > MAX_HEADERS {
             let message =
                 format!("the head is too large: at most {MAX_BYTES} bytes and {MAX_HEADERS} headers are read");
-            head.problem = Some(Failure::refused(431, message));
+            head.problem = Some(Failure::rejected(431, message));
         } else if !path.starts_with('/') {
             head.refuse("the target must be a path that begins with /");
         } else if target.bytes().any(|byte| byte.is_ascii_control()) {
@@ -217,7 +217,7 @@ impl<'r> Head<'r> {
 
     /// The first problem counts.
     fn refuse(&mut self, message: &str) {
-        self.problem.get_or_insert_with(|| Failure::refused(400, message.to_owned()));
+        self.problem.get_or_insert_with(|| Failure::rejected(400, message.to_owned()));
     }
 }
 

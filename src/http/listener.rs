@@ -25,13 +25,13 @@ use signal_hook::iterator::Signals;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tiny_http::{Request, Server};
 
+use super::panics::{accept_panicked, connection_panics};
 use crate::sync::lock;
-use crate::trace::exception::{accept_panicked, connection_panics};
 
 /// Where requests come from.
 pub struct Listener {
     server: Arc<Server>,
-    shared: Arc<Shared>,
+    shared: Arc<LoopState>,
     address: SocketAddr,
 }
 
@@ -48,7 +48,7 @@ pub enum Next {
 }
 
 #[derive(Default)]
-struct Shared {
+struct LoopState {
     stopping: AtomicBool,
     /// Requests so far: the ticker runs faster while there are some.
     requests: AtomicU64,
@@ -91,7 +91,7 @@ impl Listener {
         let for_stop = socket.try_clone()?;
         let server = Server::from_listener(std::net::TcpListener::from(socket), None).map_err(io::Error::other)?;
         let server = Arc::new(server);
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(LoopState::default());
         watch_signals(Arc::clone(&server), Arc::clone(&shared), for_stop, hangups)?;
         tick(address, Arc::clone(&server), Arc::clone(&shared))?;
         Ok(Self { server, shared, address })
@@ -154,7 +154,7 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
 
 /// The first signal to stop stops the listener, the second one the process. SIGHUP is a wish to read the settings again,
 /// unless it says that the terminal is gone: nobody wants a server that lives on unseen and holds the port.
-fn watch_signals(server: Arc<Server>, shared: Arc<Shared>, socket: Socket, hangups: Sender<()>) -> io::Result<()> {
+fn watch_signals(server: Arc<Server>, shared: Arc<LoopState>, socket: Socket, hangups: Sender<()>) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let has_terminal = || io::stdin().is_terminal() || io::stderr().is_terminal();
     let had_terminal = has_terminal();
@@ -175,7 +175,7 @@ fn watch_signals(server: Arc<Server>, shared: Arc<Shared>, socket: Socket, hangu
     Ok(())
 }
 
-fn tick(address: SocketAddr, server: Arc<Server>, shared: Arc<Shared>) -> io::Result<()> {
+fn tick(address: SocketAddr, server: Arc<Server>, shared: Arc<LoopState>) -> io::Result<()> {
     let ip = match address.ip() {
         ip if !ip.is_unspecified() => ip,
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -206,7 +206,7 @@ fn tick(address: SocketAddr, server: Arc<Server>, shared: Arc<Shared>) -> io::Re
     Ok(())
 }
 
-impl Shared {
+impl LoopState {
     /// Sleeps for an idle tick, or until a request wakes it. If the two miss each other, the tick ends it.
     fn sleep_until_a_request(&self) {
         let guard = lock(&self.sleep);

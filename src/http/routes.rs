@@ -4,21 +4,23 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-use super::answer::{Answer, Failure};
 use super::body::fields;
+use super::response::{Failure, Response};
+use super::telemetry;
 use crate::activities::{
     App, ME, create_activity, create_message, create_reply, home_activities, message_groups, messages,
     notifications_activities, search_activities, show_activity, user_activities,
 };
-use crate::page::{self, Page};
+use crate::delivery::Pipeline;
+use crate::page::Page;
 use crate::trace::{RequestTrace, Scope};
 
 /// All routes. `/api/activities/{uuid}` takes what the fixed names above it leave.
 pub const ROUTES: &[Route] = &[
-    get!("/api/activities/home", |call| Answer::json(&home_activities::run(call.trace, call.app))),
+    get!("/api/activities/home", |call| Response::json(&home_activities::run(call.trace, call.app))),
     get!("/api/activities/notifications", notifications),
     get!("/api/activities/search", search),
-    get!("/api/activities/@{handle}", |call| Answer::json(&user_activities::run(
+    get!("/api/activities/@{handle}", |call| Response::json(&user_activities::run(
         call.trace,
         call.app,
         &call.parameter
@@ -26,18 +28,18 @@ pub const ROUTES: &[Route] = &[
     get!("/api/activities/{uuid}", show),
     post!("/api/activities", create),
     post!("/api/activities/{uuid}/reply", reply),
-    get!("/api/message_groups", |call| Answer::json(&message_groups::run(call.trace, call.app))),
-    get!("/api/messages/@{handle}", |call| Answer::json(&messages::run(call.trace, call.app, &call.parameter))),
+    get!("/api/message_groups", |call| Response::json(&message_groups::run(call.trace, call.app))),
+    get!("/api/messages/@{handle}", |call| Response::json(&messages::run(call.trace, call.app, &call.parameter))),
     post!("/api/messages", message),
     get!("/api/fail", fail),
-    untraced!("/health", |_| Answer::json(&serde_json::json!({ "status": "ok" }))),
-    untraced!("/telemetry/status", page::status),
-    untraced!("/telemetry/traces", page::traces),
-    untraced!("/telemetry/traces/{id}", page::trace),
-    untraced!("/telemetry/deliveries", page::deliveries),
-    untraced!("/telemetry/deliveries/{id}", page::delivery),
-    untraced!("/", page::files::page),
-    untraced!("/page/{file}", page::files::file),
+    untraced!("/health", |_| Response::json(&serde_json::json!({ "status": "ok" }))),
+    untraced!("/telemetry/status", telemetry::status),
+    untraced!("/telemetry/traces", telemetry::traces),
+    untraced!("/telemetry/traces/{id}", telemetry::trace),
+    untraced!("/telemetry/deliveries", telemetry::deliveries),
+    untraced!("/telemetry/deliveries/{id}", telemetry::delivery),
+    untraced!("/", telemetry::page),
+    untraced!("/page/{file}", telemetry::file),
 ];
 
 /// A route.
@@ -54,13 +56,15 @@ pub struct Route {
 }
 
 /// What a handler gets.
-pub struct Call<'a> {
+pub struct RequestContext<'a> {
     /// The spans of this request.
     pub trace: &'a RequestTrace<'a>,
     /// The application.
     pub app: &'a App,
     /// What the program knows about itself.
     pub page: &'a Page,
+    /// The backends.
+    pub pipeline: &'a Pipeline,
     /// What stood in the place of `{name}`, decoded.
     pub parameter: Cow<'a, str>,
     /// What follows the question mark, as it came.
@@ -77,10 +81,10 @@ pub struct Call<'a> {
     pub is_local: bool,
 }
 
-type Handler = fn(&Call<'_>) -> Result<Answer, Failure>;
+type Handler = fn(&RequestContext<'_>) -> Result<Response, Failure>;
 
 /// What a path leads to.
-pub enum Found<'p> {
+pub enum RouteMatch<'p> {
     /// A route, and what stood in the place of its `{name}`.
     Route(&'static Route, Cow<'p, str>),
     /// A preflight or a question for the methods of this route.
@@ -93,17 +97,17 @@ pub enum Found<'p> {
 
 /// Finds the route of a path.
 #[must_use]
-pub fn find<'p>(method: &str, path: &'p str) -> Found<'p> {
+pub fn find<'p>(method: &str, path: &'p str) -> RouteMatch<'p> {
     for route in ROUTES {
         let Some(parameter) = matches(route.pattern, path) else { continue };
         return match method {
-            "OPTIONS" => Found::Options(route),
-            "HEAD" if route.method == "GET" => Found::Route(route, decode(parameter)),
-            _ if method == route.method => Found::Route(route, decode(parameter)),
-            _ => Found::WrongMethod(route),
+            "OPTIONS" => RouteMatch::Options(route),
+            "HEAD" if route.method == "GET" => RouteMatch::Route(route, decode(parameter)),
+            _ if method == route.method => RouteMatch::Route(route, decode(parameter)),
+            _ => RouteMatch::WrongMethod(route),
         };
     }
-    Found::Nothing
+    RouteMatch::Nothing
 }
 
 impl Route {
@@ -118,48 +122,48 @@ impl Route {
     /// # Errors
     ///
     /// Whatever keeps the handler from it.
-    pub fn answer(&self, call: &Call<'_>) -> Result<Answer, Failure> {
+    pub fn answer(&self, call: &RequestContext<'_>) -> Result<Response, Failure> {
         (self.handler)(call)
     }
 }
 
-fn notifications(call: &Call<'_>) -> Result<Answer, Failure> {
+fn notifications(call: &RequestContext<'_>) -> Result<Response, Failure> {
     match notifications_activities::run(call.trace, call.app, call.via) {
-        Ok(activities) => Answer::json(&activities),
+        Ok(activities) => Response::json(&activities),
         Err(failed) => Err(Failure::Elsewhere(failed)),
     }
 }
 
-fn search(call: &Call<'_>) -> Result<Answer, Failure> {
+fn search(call: &RequestContext<'_>) -> Result<Response, Failure> {
     let term = form_urlencoded::parse(call.query.as_bytes()).find(|(key, _)| key == "term");
     let term = term.map_or(Cow::Borrowed(""), |(_, term)| term);
-    Answer::json(&search_activities::run(call.trace, call.app, &term)?)
+    Response::json(&search_activities::run(call.trace, call.app, &term)?)
 }
 
-fn show(call: &Call<'_>) -> Result<Answer, Failure> {
+fn show(call: &RequestContext<'_>) -> Result<Response, Failure> {
     match show_activity::run(call.trace, call.app, &call.parameter) {
-        Some(activity) => Answer::json(&[activity]),
-        None => Err(Failure::refused(404, "there is no activity with this uuid; it may have expired")),
+        Some(activity) => Response::json(&[activity]),
+        None => Err(Failure::rejected(404, "there is no activity with this uuid; it may have expired")),
     }
 }
 
-fn create(call: &Call<'_>) -> Result<Answer, Failure> {
+fn create(call: &RequestContext<'_>) -> Result<Response, Failure> {
     let [message, ttl] = fields(call, ["message", "ttl"])?;
-    Answer::json(&create_activity::run(call.trace, call.app, &message, ME, &ttl)?)
+    Response::json(&create_activity::run(call.trace, call.app, &message, ME, &ttl)?)
 }
 
-fn reply(call: &Call<'_>) -> Result<Answer, Failure> {
+fn reply(call: &RequestContext<'_>) -> Result<Response, Failure> {
     let [message] = fields(call, ["message"])?;
-    Answer::json(&create_reply::run(call.trace, call.app, &message, ME, &call.parameter)?)
+    Response::json(&create_reply::run(call.trace, call.app, &message, ME, &call.parameter)?)
 }
 
-fn message(call: &Call<'_>) -> Result<Answer, Failure> {
+fn message(call: &RequestContext<'_>) -> Result<Response, Failure> {
     let [receiver, message] = fields(call, ["user_receiver_handle", "message"])?;
-    Answer::json(&create_message::run(call.trace, call.app, &message, ME, &receiver)?)
+    Response::json(&create_message::run(call.trace, call.app, &message, ME, &receiver)?)
 }
 
 /// A failure to look at: what a panic or, with `?how=error`, an error looks like in a trace.
-fn fail(call: &Call<'_>) -> Result<Answer, Failure> {
+fn fail(call: &RequestContext<'_>) -> Result<Response, Failure> {
     let _span = call.trace.span(Scope::named("fail"), "fail-on-purpose");
     if call.query == "how=error" {
         let _: u8 = "not a number".parse()?;
@@ -205,10 +209,10 @@ mod tests {
 
     fn name(method: &str, path: &str) -> String {
         match find(method, path) {
-            Found::Route(route, parameter) => format!("{} [{parameter}]", route.name),
-            Found::Options(route) => format!("options {}", route.allow()),
-            Found::WrongMethod(route) => format!("wrong, {}", route.allow()),
-            Found::Nothing => "nothing".to_owned(),
+            RouteMatch::Route(route, parameter) => format!("{} [{parameter}]", route.name),
+            RouteMatch::Options(route) => format!("options {}", route.allow()),
+            RouteMatch::WrongMethod(route) => format!("wrong, {}", route.allow()),
+            RouteMatch::Nothing => "nothing".to_owned(),
         }
     }
 

@@ -1,26 +1,23 @@
-//! The SERVER span in the words of OpenTelemetry's stable HTTP conventions. The CLIENT span is [`client`](super::client)'s.
+//! The SERVER span in the words of OpenTelemetry's stable HTTP conventions. The CLIENT span is [`client`](crate::client)'s.
 //!
 //! Specification: <https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server-span>.
 
 use std::borrow::Cow;
 
 use super::head::Head;
-use super::routes::{Found, Route};
-use crate::trace::{RequestTrace, Scope};
-
-/// The scope of SERVER and CLIENT spans.
-pub const SCOPE: Scope = Scope { name: "cruddur.http", version: Some(env!("CARGO_PKG_VERSION")), schema_url: None };
+use super::routes::{Route, RouteMatch};
+use crate::trace::RequestTrace;
 
 /// `{method} {route}`; without a route only the method, never the path: there are as many paths as clients like.
 #[must_use]
-pub fn span_name(method: &str, known: bool, found: &Found<'_>) -> Cow<'static, str> {
+pub fn span_name(method: &str, known: bool, found: &RouteMatch<'_>) -> Cow<'static, str> {
     let method = if known { method } else { "HTTP" };
     match found {
-        Found::Route(route, _) if method == route.method => Cow::Borrowed(route.name),
-        Found::Route(route, _) | Found::Options(route) | Found::WrongMethod(route) => {
+        RouteMatch::Route(route, _) if method == route.method => Cow::Borrowed(route.name),
+        RouteMatch::Route(route, _) | RouteMatch::Options(route) | RouteMatch::WrongMethod(route) => {
             Cow::Owned(format!("{method} {}", route.pattern))
         }
-        Found::Nothing => Cow::Owned(method.to_owned()),
+        RouteMatch::Nothing => Cow::Owned(method.to_owned()),
     }
 }
 

@@ -18,13 +18,13 @@ use std::time::{Duration, Instant};
 
 use tiny_http::{Request, Response};
 
-use super::handover::spawn_with;
+use super::spawn::spawn_with_request;
 use crate::sync::lock;
 
 /// Sends answers.
 #[derive(Default)]
 pub struct Sender {
-    shared: Arc<Shared>,
+    shared: Arc<Outboxes>,
 }
 
 /// The client has left, or does not read what it asked for.
@@ -32,14 +32,14 @@ pub struct Sender {
 pub struct ClientGone;
 
 #[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
+struct Outboxes {
+    state: Mutex<Connections>,
     /// How many connections `state` knows: with none, the loop need not look.
     known: AtomicUsize,
 }
 
 #[derive(Default)]
-struct State {
+struct Connections {
     outboxes: HashMap<SocketAddr, Outbox>,
     /// Connections that got half an answer and must not get another byte, and when they last asked for one. They end by
     /// themselves: a connection that asks for nothing is closed after the receive time-out.
@@ -61,29 +61,29 @@ enum Connection {
     /// Closed, or never to ask for anything again.
     Over,
     /// Open, but with half an answer on it.
-    Spoilt,
+    HalfWritten,
 }
 
 enum Job {
-    Answer(Box<dyn Write + Send>, Vec<u8>),
+    Response(Box<dyn Write + Send>, Vec<u8>),
     Refusal(Request, Vec<u8>),
 }
 
 /// What fits into the socket's buffer, unless the client lets answers pile up.
 const SMALL: usize = 64 * 1024;
-const MOST_OUTBOXES: usize = 128;
+const MAX_OUTBOXES: usize = 128;
 /// What may wait in one outbox; a client that lets more pile up is given up.
-const MOST_WAITING: usize = 4 * 1024 * 1024;
+const MAX_WAITING: usize = 4 * 1024 * 1024;
 /// How long one answer may take to leave.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 const BEFORE_THE_NEXT_TRY: Duration = Duration::from_millis(10);
 /// How long, and how far, a refused body is read away.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
-const LONGEST_DRAIN: usize = 16 * 1024 * 1024;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_DRAIN: usize = 16 * 1024 * 1024;
 /// Longer than a silent connection lives.
 const FORGET_AFTER: Duration = Duration::from_secs(6);
 /// Connections that are remembered as given up.
-const MOST_GIVEN_UP: usize = 1024;
+const MAX_GIVEN_UP: usize = 1024;
 
 impl Sender {
     /// Sends the bytes of an answer. The request's body must have been read.
@@ -103,16 +103,16 @@ impl Sender {
                 return Err(ClientGone);
             }
             if state.outboxes.contains_key(&peer) {
-                return state.put(peer, Job::Answer(request.into_writer(), bytes.to_vec()));
+                return state.put(peer, Job::Response(request.into_writer(), bytes.to_vec()));
             }
         }
         let mut writer = request.into_writer();
         if bytes.len() > SMALL {
-            return self.open_outbox(peer, Job::Answer(writer, bytes.to_vec()));
+            return self.open_outbox(peer, Job::Response(writer, bytes.to_vec()));
         }
         match write_some(&mut writer, bytes) {
             Ok(None) => Ok(()),
-            Ok(Some(written)) => self.open_outbox(peer, Job::Answer(writer, bytes[written..].to_vec())),
+            Ok(Some(written)) => self.open_outbox(peer, Job::Response(writer, bytes[written..].to_vec())),
             Err(_) => Err(ClientGone),
         }
     }
@@ -124,13 +124,13 @@ impl Sender {
     /// The client has left, or there is no thread to do it.
     pub fn refuse(&self, request: Request, bytes: &[u8]) -> Result<(), ClientGone> {
         let Some(peer) = request.remote_addr().copied() else {
-            keep_for_ever(request);
+            leak(request);
             return Err(ClientGone);
         };
         let job = Job::Refusal(request, bytes.to_vec());
         let mut state = lock(&self.shared.state);
         if state.is_given_up(peer) {
-            job.let_go();
+            job.discard();
             return Err(ClientGone);
         }
         if state.outboxes.contains_key(&peer) {
@@ -148,7 +148,7 @@ impl Sender {
 
     fn open_outbox(&self, peer: SocketAddr, job: Job) -> Result<(), ClientGone> {
         let mut state = lock(&self.shared.state);
-        if state.outboxes.len() == MOST_OUTBOXES {
+        if state.outboxes.len() == MAX_OUTBOXES {
             return self.shared.give_up(&mut state, peer, job);
         }
         state.outboxes.entry(peer).or_default();
@@ -157,7 +157,7 @@ impl Sender {
         let shared = Arc::clone(&self.shared);
         let not_done = match job {
             Job::Refusal(request, bytes) => {
-                spawn_with("outbox", request, move |request| shared.work(peer, Job::Refusal(request, bytes)))
+                spawn_with_request("outbox", request, move |request| shared.work(peer, Job::Refusal(request, bytes)))
                     .map(|request| Job::Refusal(request, Vec::new()))
             }
             // If there is no thread, the writer is gone with the closure, and the connection has to go too.
@@ -165,7 +165,7 @@ impl Sender {
                 .name("outbox".to_owned())
                 .spawn(move || shared.work(peer, answer))
                 .err()
-                .map(|_| Job::Answer(Box::new(io::sink()), Vec::new())),
+                .map(|_| Job::Response(Box::new(io::sink()), Vec::new())),
         };
         let Some(job) = not_done else { return Ok(()) };
         let mut state = lock(&self.shared.state);
@@ -174,7 +174,7 @@ impl Sender {
     }
 }
 
-impl Shared {
+impl Outboxes {
     /// An outbox's thread: writes until nothing waits any more.
     fn work(&self, peer: SocketAddr, first: Job) {
         let mut job = first;
@@ -194,10 +194,10 @@ impl Shared {
                     return self.recount(&state);
                 }
                 (bad, next) => {
-                    next.into_iter().for_each(Job::let_go);
+                    next.into_iter().for_each(Job::discard);
                     let waiting = state.outboxes.remove(&peer).map(|outbox| outbox.jobs).unwrap_or_default();
-                    waiting.into_iter().for_each(Job::let_go);
-                    if bad == Connection::Spoilt {
+                    waiting.into_iter().for_each(Job::discard);
+                    if bad == Connection::HalfWritten {
                         state.give_up(peer);
                     }
                     return self.recount(&state);
@@ -206,26 +206,26 @@ impl Shared {
         }
     }
 
-    fn give_up(&self, state: &mut State, peer: SocketAddr, job: Job) -> Result<(), ClientGone> {
-        job.let_go();
+    fn give_up(&self, state: &mut Connections, peer: SocketAddr, job: Job) -> Result<(), ClientGone> {
+        job.discard();
         state.give_up(peer);
         self.recount(state);
         Err(ClientGone)
     }
 
-    fn recount(&self, state: &State) {
+    fn recount(&self, state: &Connections) {
         self.known.store(state.outboxes.len() + state.given_up.len(), Ordering::Release);
     }
 }
 
-impl State {
+impl Connections {
     fn put(&mut self, peer: SocketAddr, job: Job) -> Result<(), ClientGone> {
         let Some(outbox) = self.outboxes.get_mut(&peer) else {
-            job.let_go();
+            job.discard();
             return Err(ClientGone);
         };
-        if outbox.bytes + job.size() > MOST_WAITING {
-            job.let_go();
+        if outbox.bytes + job.size() > MAX_WAITING {
+            job.discard();
             self.give_up(peer);
             return Err(ClientGone);
         }
@@ -235,7 +235,7 @@ impl State {
     }
 
     fn give_up(&mut self, peer: SocketAddr) {
-        if self.given_up.len() == MOST_GIVEN_UP {
+        if self.given_up.len() == MAX_GIVEN_UP {
             let oldest = self.given_up.iter().min_by_key(|(_, asked)| **asked).map(|(peer, _)| *peer);
             oldest.map(|peer| self.given_up.remove(&peer));
         }
@@ -254,22 +254,22 @@ impl Job {
     /// Does it.
     fn run(self) -> Connection {
         match self {
-            Self::Answer(mut writer, bytes) => write_patiently(&mut *writer, &bytes),
+            Self::Response(mut writer, bytes) => write_blocking(&mut *writer, &bytes),
             Self::Refusal(request, bytes) => refuse(request, &bytes),
         }
     }
 
     fn size(&self) -> usize {
         match self {
-            Self::Answer(_, bytes) | Self::Refusal(_, bytes) => bytes.len(),
+            Self::Response(_, bytes) | Self::Refusal(_, bytes) => bytes.len(),
         }
     }
 
     /// Ends it without an answer.
-    fn let_go(self) {
+    fn discard(self) {
         match self {
-            Self::Answer(writer, _) => drop(writer),
-            Self::Refusal(request, _) => keep_for_ever(request),
+            Self::Response(writer, _) => drop(writer),
+            Self::Refusal(request, _) => leak(request),
         }
     }
 }
@@ -295,8 +295,8 @@ fn write_some(writer: &mut Box<dyn Write + Send>, bytes: &[u8]) -> io::Result<Op
 }
 
 /// Writes all of it, even if the client takes its time.
-fn write_patiently(writer: &mut (impl Write + ?Sized), bytes: &[u8]) -> Connection {
-    let deadline = Instant::now() + PATIENCE;
+fn write_blocking(writer: &mut (impl Write + ?Sized), bytes: &[u8]) -> Connection {
+    let deadline = Instant::now() + TIMEOUT;
     let mut written = 0;
     loop {
         let result = if written < bytes.len() { writer.write(&bytes[written..]) } else { writer.flush().map(|()| 0) };
@@ -304,7 +304,7 @@ fn write_patiently(writer: &mut (impl Write + ?Sized), bytes: &[u8]) -> Connecti
             Ok(0) if written == bytes.len() => return Connection::Good,
             Ok(count) if count > 0 => written += count,
             Err(error) if is_full(&error) && Instant::now() < deadline => thread::sleep(BEFORE_THE_NEXT_TRY),
-            Err(error) if is_full(&error) => return Connection::Spoilt,
+            Err(error) if is_full(&error) => return Connection::HalfWritten,
             Ok(_) | Err(_) => return Connection::Over,
         }
     }
@@ -319,9 +319,9 @@ fn is_full(error: &io::Error) -> bool {
 fn refuse(request: Request, bytes: &[u8]) -> Connection {
     let length = request.body_length();
     let mut stream = request.upgrade("none", Response::empty(100));
-    let deadline = Instant::now() + DRAIN_PATIENCE;
-    let mut connection = write_patiently(&mut *stream, bytes);
-    if length.is_some_and(|length| length > LONGEST_DRAIN) {
+    let deadline = Instant::now() + DRAIN_TIMEOUT;
+    let mut connection = write_blocking(&mut *stream, bytes);
+    if length.is_some_and(|length| length > MAX_DRAIN) {
         // Dropping the reader, which also happens at the end of what it reads, would make tiny_http allocate all that the
         // client said it would send, and end the process.
         std::mem::forget(stream);
@@ -329,8 +329,7 @@ fn refuse(request: Request, bytes: &[u8]) -> Connection {
     }
     let mut buffer = [0; 8 * 1024];
     let mut total = 0;
-    while connection == Connection::Good && length != Some(total) && total < LONGEST_DRAIN && Instant::now() < deadline
-    {
+    while connection == Connection::Good && length != Some(total) && total < MAX_DRAIN && Instant::now() < deadline {
         match stream.read(&mut buffer) {
             // A chunked body ends here; one with a length was broken off.
             Ok(0) if length.is_none() => return Connection::Good,
@@ -349,6 +348,6 @@ fn refuse(request: Request, bytes: &[u8]) -> Connection {
 }
 
 /// Keeps a request with its thread and its connection: to drop it could end the process.
-fn keep_for_ever(request: Request) {
+fn leak(request: Request) {
     std::mem::forget(request);
 }

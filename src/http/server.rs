@@ -11,36 +11,55 @@ use chrono::{DateTime, Utc};
 use log::Level;
 use tiny_http::{Request, StatusCode};
 
-use super::answer::{Answer, Failure};
-use super::body::{Arrived, Bodies, Refused};
+use super::body::{BodyReader, ReceivedRequest, RejectedRequest};
 use super::cors::Cors;
 use super::head::Head;
 use super::listener::{Listener, Next};
-use super::routes::{Call, Found, find};
-use super::semantics::{SCOPE, describe_answer, describe_request, span_name};
+use super::response::{Failure, Response};
+use super::routes::{RequestContext, RouteMatch, find};
+use super::semantics::{describe_answer, describe_request, span_name};
 use super::send::{ClientGone, Sender};
 use crate::activities::App;
-use crate::logging;
+use crate::client::HTTP_SCOPE;
+use crate::delivery::Pipeline;
+use crate::logging::Capture;
 use crate::page::Page;
 use crate::trace::id::TraceId;
 use crate::trace::{Incoming, RequestTrace, Tracer};
 
-/// Everything that the loop works with.
+/// The one loop and all that it works with.
 pub struct Server {
     listener: Listener,
-    app: App,
-    tracer: Tracer,
-    page: Page,
-    cors: Cors,
-    known_methods: Vec<String>,
+    service: Service,
+    telemetry: Telemetry,
     sender: Sender,
     buffers: RefCell<Buffers>,
     on_wake: OnWake,
 }
 
-/// What is done between two requests when somebody has woken the loop: it may change how requests are traced, and to whom
-/// that is told. It must not wait for anything.
-pub type OnWake = Box<dyn FnMut(&mut Tracer, &mut Page)>;
+/// What is served, and to which pages.
+pub struct Service {
+    /// The application.
+    pub app: App,
+    /// Which pages may call it.
+    pub cors: Cors,
+    /// The methods that spans are named after; any other is `_OTHER`.
+    pub known_methods: Vec<String>,
+}
+
+/// What becomes of a request beside its response: its spans, the backends that get them, and the page that shows them.
+pub struct Telemetry {
+    /// Begins the trace of each request.
+    pub tracer: Tracer,
+    /// Delivers finished traces.
+    pub pipeline: Pipeline,
+    /// Shows them.
+    pub page: Page,
+}
+
+/// Called between two requests when another thread wakes the loop. It may change the tracer, the backends and the page. It must
+/// not wait for anything.
+pub type OnWake = Box<dyn FnMut(&mut Telemetry)>;
 
 /// Memory that is used again for every answer.
 #[derive(Default)]
@@ -62,19 +81,11 @@ struct CachedText {
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 impl Server {
-    /// A server of `app` that answers on `listener`.
+    /// A server of `service` that answers on `listener`.
     #[must_use]
-    pub fn new(
-        listener: Listener,
-        app: App,
-        tracer: Tracer,
-        page: Page,
-        cors: Cors,
-        known_methods: Vec<String>,
-        on_wake: OnWake,
-    ) -> Self {
+    pub fn new(listener: Listener, service: Service, telemetry: Telemetry, on_wake: OnWake) -> Self {
         let (sender, buffers) = (Sender::default(), RefCell::default());
-        Self { listener, app, tracer, page, cors, known_methods, sender, buffers, on_wake }
+        Self { listener, service, telemetry, sender, buffers, on_wake }
     }
 
     /// Answers requests until the program is told to stop, and what is left then. Answers when that was.
@@ -83,7 +94,7 @@ impl Server {
     ///
     /// No connection can be accepted any more.
     pub fn run(&mut self) -> (Instant, io::Result<()>) {
-        let mut bodies = Bodies::new(self.listener.server());
+        let mut bodies = BodyReader::new(self.listener.server());
         let result = loop {
             match self.listener.next() {
                 Next::Request(request) => {
@@ -91,7 +102,7 @@ impl Server {
                         self.answer(arrived);
                     }
                 }
-                Next::Wake => (self.on_wake)(&mut self.tracer, &mut self.page),
+                Next::Wake => (self.on_wake)(&mut self.telemetry),
                 Next::Stop => break Ok(()),
                 Next::Failed(error) => break Err(error),
             }
@@ -104,13 +115,13 @@ impl Server {
         (stopped, result)
     }
 
-    /// What the program knows about itself, when the loop has ended.
+    /// What is left to deliver when the loop has ended.
     #[must_use]
-    pub fn into_page(self) -> Page {
-        self.page
+    pub fn into_pipeline(self) -> Pipeline {
+        self.telemetry.pipeline
     }
 
-    fn answer_the_last(&self, bodies: &mut Bodies, deadline: Instant) {
+    fn answer_the_last(&self, bodies: &mut BodyReader, deadline: Instant) {
         while Instant::now() < deadline
             && let Some(request) = self.listener.next_waiting()
         {
@@ -126,16 +137,16 @@ impl Server {
         }
     }
 
-    fn answer(&self, Arrived { request, at, body }: Arrived) {
+    fn answer(&self, ReceivedRequest { request, at, body }: ReceivedRequest) {
         let head = Head::read(&request);
         let found = find(head.method, head.path);
         let route = match &found {
-            Found::Route(route, _) | Found::Options(route) | Found::WrongMethod(route) => Some(*route),
-            Found::Nothing => None,
+            RouteMatch::Route(route, _) | RouteMatch::Options(route) | RouteMatch::WrongMethod(route) => Some(*route),
+            RouteMatch::Nothing => None,
         };
         let traced = route.is_none_or(|route| route.traced);
         if !traced {
-            let trace = self.tracer.untraced(at);
+            let trace = self.telemetry.tracer.untraced(at);
             let (answer, unread) = self.answer_to(&head, &found, &trace, body, None);
             let is_logged = log::log_enabled!(target: "access", Level::Debug);
             if is_logged {
@@ -148,10 +159,12 @@ impl Server {
             }
             return;
         }
-        self.page.begun();
-        let known = self.known_methods.iter().any(|method| method == head.method);
+        let Telemetry { tracer, pipeline, page } = &self.telemetry;
+        page.count_request();
+        let capture = page.is_on().then(Capture::start);
+        let known = self.service.known_methods.iter().any(|method| method == head.method);
         let incoming = Incoming { at, headers: &head.trace, host: head.host, method: head.method, path: head.path };
-        let trace = self.tracer.begin(&incoming, SCOPE, span_name(head.method, known, &found));
+        let trace = tracer.begin(&incoming, HTTP_SCOPE, span_name(head.method, known, &found));
         describe_request(&trace, &head, known, route);
         let (answer, unread) = self.answer_to(&head, &found, &trace, body, Some(trace.trace_id()));
         describe_answer(&trace, answer.status, answer.body.len());
@@ -167,28 +180,30 @@ impl Server {
         };
         log::log!(target: "access", level, "{}", self.buffers.borrow().access_line);
         if let Some(trace) = trace.finish() {
-            self.page.finished(Arc::new(trace), logging::take_kept_lines());
+            let trace = Arc::new(trace);
+            pipeline.submit(&trace);
+            page.observe(trace, capture.map(Capture::finish).unwrap_or_default());
         }
     }
 
     fn answer_to(
         &self,
         head: &Head<'_>,
-        found: &Found<'_>,
+        found: &RouteMatch<'_>,
         trace: &RequestTrace<'_>,
-        body: Result<Vec<u8>, Refused>,
+        body: Result<Vec<u8>, RejectedRequest>,
         trace_id: Option<TraceId>,
-    ) -> (Answer, bool) {
+    ) -> (Response, bool) {
         let (result, unread) = match body {
             Ok(body) => (self.result(head, found, trace, &body), false),
-            Err(Refused { failure, unread }) => (Err(failure), unread),
+            Err(RejectedRequest { failure, unread }) => (Err(failure), unread),
         };
         let answer = result.unwrap_or_else(|failure| {
             if let Failure::Internal(exception) = &failure {
                 log::error!("{} at {}", exception.message, exception.place);
                 trace.record_exception(exception);
             }
-            Answer::of(&failure, trace_id)
+            Response::of(&failure, trace_id)
         });
         (answer, unread)
     }
@@ -196,26 +211,27 @@ impl Server {
     fn result(
         &self,
         head: &Head<'_>,
-        found: &Found<'_>,
+        found: &RouteMatch<'_>,
         trace: &RequestTrace<'_>,
         body: &[u8],
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Response, Failure> {
         let (route, parameter) = match found {
-            Found::Route(route, parameter) => (route, parameter),
-            Found::Options(route) => return Ok(Answer::empty(route.allow())),
-            Found::WrongMethod(route) => {
+            RouteMatch::Route(route, parameter) => (route, parameter),
+            RouteMatch::Options(route) => return Ok(Response::empty(route.allow())),
+            RouteMatch::WrongMethod(route) => {
                 let message = format!("{} is not possible here; this path has {}", head.method, route.allow());
-                return Err(Failure::Refused { status: 405, message, allow: Some(route.allow()) });
+                return Err(Failure::Rejected { status: 405, message, allow: Some(route.allow()) });
             }
-            Found::Nothing => {
+            RouteMatch::Nothing => {
                 let message = "there is nothing here; open / in a browser, or try /api/activities/home";
-                return Err(Failure::refused(404, message));
+                return Err(Failure::rejected(404, message));
             }
         };
-        let call = Call {
+        let call = RequestContext {
             trace,
-            app: &self.app,
-            page: &self.page,
+            app: &self.service.app,
+            page: &self.telemetry.page,
+            pipeline: &self.telemetry.pipeline,
             parameter: parameter.clone(),
             query: head.query.unwrap_or_default(),
             body,
@@ -252,7 +268,7 @@ impl Server {
     }
 
     /// Writes the answer's bytes into the buffer. A client whose body is unread is asked to go away afterwards.
-    fn render(&self, head: &Head<'_>, answer: &Answer, unread: bool, trace: Option<&RequestTrace<'_>>) {
+    fn render(&self, head: &Head<'_>, answer: &Response, unread: bool, trace: Option<&RequestTrace<'_>>) {
         let mut buffers = self.buffers.borrow_mut();
         let Buffers { answer: out, date, .. } = &mut *buffers;
         out.clear();
@@ -282,7 +298,7 @@ impl Server {
     fn headers(
         &self,
         head: &Head<'_>,
-        answer: &Answer,
+        answer: &Response,
         trace: Option<&RequestTrace<'_>>,
         put: &mut dyn FnMut(&str, &str),
     ) {
@@ -295,7 +311,7 @@ impl Server {
         if let Some(allow) = answer.allow {
             put("Allow", allow);
         }
-        self.cors.headers(head.path, head.origin, head.method == "OPTIONS", put);
+        self.service.cors.headers(head.path, head.origin, head.method == "OPTIONS", put);
         if let Some(trace) = trace {
             put("traceparent", &trace.traceparent());
             if !trace.trace_state().is_empty() {
@@ -318,11 +334,11 @@ impl CachedText {
 }
 
 /// How much of a path, and of a query, a line shows.
-const LONGEST_IN_LINE: usize = 2048;
+const MAX_IN_LINE: usize = 2048;
 
 /// What a client sends must not begin a new line in the log, or move the cursor of who reads it.
 fn push_printable(line: &mut String, text: &str) {
-    for c in text.chars().take(LONGEST_IN_LINE) {
+    for c in text.chars().take(MAX_IN_LINE) {
         if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
     }
 }

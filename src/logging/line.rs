@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use log::kv::{Error, Key, Value, VisitSource};
 use log::{Level, Record};
 
+use crate::text::cut_bytes;
 use crate::trace::current::{self, Current};
 
 /// One log line, with the span it was written in.
@@ -36,7 +37,7 @@ impl LogLine {
             time: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
             level: record.level(),
             target: record.target().to_owned(),
-            message: cut(record.args().to_string(), LONGEST_MESSAGE),
+            message: cut_bytes(record.args().to_string(), MAX_MESSAGE),
             key_values: pairs.0,
             span: current::span(),
         }
@@ -51,23 +52,14 @@ impl LogLine {
 }
 
 /// What a line may hold: lines wait in queues, and what they carry has to be bounded.
-const LONGEST_MESSAGE: usize = 32 * 1024;
-const LONGEST_VALUE: usize = 1024;
-
-fn cut(mut text: String, most: usize) -> String {
-    if text.len() > most {
-        let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        text.truncate(end);
-        text.push_str(" [cut]");
-    }
-    text
-}
+const MAX_MESSAGE: usize = 32 * 1024;
+const MAX_VALUE: usize = 1024;
 
 struct Pairs(Vec<(String, String)>);
 
 impl<'kvs> VisitSource<'kvs> for Pairs {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
-        self.0.push((key.as_str().to_owned(), cut(value.to_string(), LONGEST_VALUE)));
+        self.0.push((key.as_str().to_owned(), cut_bytes(value.to_string(), MAX_VALUE)));
         Ok(())
     }
 }

@@ -22,7 +22,6 @@ use env_logger::Target;
 use log::{LevelFilter, Log, Metadata, Record};
 
 use self::pipe::Pipe;
-use crate::delivery::LineTaker;
 use crate::trace::current;
 
 pub use line::LogLine;
@@ -33,13 +32,22 @@ static LOGGER: OnceLock<Logger> = OnceLock::new();
 struct Logger {
     stderr: env_logger::Logger,
     pipe: Pipe,
-    takers: OnceLock<Takers>,
+    sinks: OnceLock<Sinks>,
 }
 
-struct Takers {
-    takers: Vec<LineTaker>,
-    /// The names of the backends: lines about them are not for them.
-    backends: Vec<&'static str>,
+struct Sinks {
+    sinks: Vec<Box<dyn LogSink>>,
+    /// Lines with these targets go to no sink.
+    excluded_targets: Vec<&'static str>,
+}
+
+/// Receives log lines beside standard error, for instance for the queue of a backend.
+pub trait LogSink: Send + Sync {
+    /// The least important level that the sink takes at the moment.
+    fn level(&self) -> LevelFilter;
+
+    /// Takes a line of that level or above.
+    fn send(&self, line: &Arc<LogLine>);
 }
 
 /// Log lines go to standard error from here on. `RUST_LOG` says which; without it, `info` and above.
@@ -65,23 +73,24 @@ pub fn init() -> io::Result<()> {
         })
         .build();
     let level = stderr.filter();
-    let logger = LOGGER.get_or_init(|| Logger { stderr, pipe, takers: OnceLock::new() });
+    let logger = LOGGER.get_or_init(|| Logger { stderr, pipe, sinks: OnceLock::new() });
     log::set_logger(logger).map_err(io::Error::other)?;
     log::set_max_level(level);
     Ok(())
 }
 
-/// Log lines go to these backends too, from here on. `backends` are the names of all there are.
-pub fn send_lines_to(takers: Vec<LineTaker>, backends: Vec<&'static str>) {
+/// Sends log lines to these sinks too, from here on, except those whose target is one of
+/// `excluded_targets`: what a backend logs about itself would make more work for backends.
+pub fn set_sinks(sinks: Vec<Box<dyn LogSink>>, excluded_targets: Vec<&'static str>) {
     let Some(logger) = LOGGER.get() else { return };
-    let _ = logger.takers.set(Takers { takers, backends });
+    let _ = logger.sinks.set(Sinks { sinks, excluded_targets });
     levels_have_changed();
 }
 
-/// To be called when backends take other lines than before.
+/// To be called when the level of a sink has changed.
 pub fn levels_have_changed() {
     let Some(logger) = LOGGER.get() else { return };
-    let levels = logger.takers.get().into_iter().flat_map(|takers| takers.takers.iter().map(LineTaker::level));
+    let levels = logger.sinks.get().into_iter().flat_map(|sinks| sinks.sinks.iter().map(|sink| sink.level()));
     log::set_max_level(levels.fold(logger.stderr.filter(), Ord::max));
 }
 
@@ -90,50 +99,63 @@ pub fn keep_to_stderr() {
     KEEP_TO_STDERR.set(true);
 }
 
-/// The lines that this thread logs are kept from here on, beside being written.
-pub fn keep_lines() {
-    KEPT.set(Some(Vec::new()));
+/// Collects the lines that this thread logs, beside their being written, until it is dropped.
+pub struct Capture(());
+
+impl Capture {
+    /// Begins to collect.
+    #[must_use]
+    pub fn start() -> Self {
+        CAPTURED.set(Some(Vec::new()));
+        Self(())
+    }
+
+    /// The lines so far, at most [`MAX_CAPTURED`].
+    #[must_use]
+    pub fn finish(self) -> Vec<Arc<LogLine>> {
+        CAPTURED.take().unwrap_or_default()
+    }
 }
 
-/// The lines that were kept since [`keep_lines`]; no more are.
-#[must_use]
-pub fn take_kept_lines() -> Vec<Arc<LogLine>> {
-    KEPT.take().unwrap_or_default()
+impl Drop for Capture {
+    fn drop(&mut self) {
+        CAPTURED.set(None);
+    }
 }
 
 thread_local! {
     static KEEP_TO_STDERR: Cell<bool> = const { Cell::new(false) };
-    static KEPT: RefCell<Option<Vec<Arc<LogLine>>>> = const { RefCell::new(None) };
+    static CAPTURED: RefCell<Option<Vec<Arc<LogLine>>>> = const { RefCell::new(None) };
 }
 
 /// Lines of one request that are kept.
-const MOST_KEPT: usize = 64;
+const MAX_CAPTURED: usize = 64;
 
-fn are_kept() -> bool {
-    KEPT.with_borrow(|kept| kept.as_ref().is_some_and(|kept| kept.len() < MOST_KEPT))
+fn is_capturing() -> bool {
+    CAPTURED.with_borrow(|lines| lines.as_ref().is_some_and(|lines| lines.len() < MAX_CAPTURED))
 }
 
-fn keep(line: &Arc<LogLine>) {
-    KEPT.with_borrow_mut(|kept| kept.iter_mut().for_each(|kept| kept.push(Arc::clone(line))));
+fn capture(line: &Arc<LogLine>) {
+    CAPTURED.with_borrow_mut(|lines| lines.iter_mut().for_each(|lines| lines.push(Arc::clone(line))));
 }
 
 impl Logger {
-    fn takers_of(&self, metadata: &Metadata<'_>) -> Option<&Takers> {
-        let takers = self.takers.get()?;
-        if !takers.takers.iter().any(|taker| taker.wants(metadata.level())) {
+    fn sinks_for(&self, metadata: &Metadata<'_>) -> Option<&Sinks> {
+        let sinks = self.sinks.get()?;
+        if !sinks.sinks.iter().any(|sink| metadata.level() <= sink.level()) {
             return None;
         }
         let target = metadata.target();
         let module = target.split("::").next().unwrap_or(target);
-        let is_ours =
-            takers.backends.contains(&target) || ["ureq", "ureq_proto", "rustls", "tiny_http"].contains(&module);
-        (!is_ours && !KEEP_TO_STDERR.get()).then_some(takers)
+        let is_excluded =
+            sinks.excluded_targets.contains(&target) || ["ureq", "ureq_proto", "rustls", "tiny_http"].contains(&module);
+        (!is_excluded && !KEEP_TO_STDERR.get()).then_some(sinks)
     }
 }
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.stderr.enabled(metadata) || self.takers_of(metadata).is_some()
+        self.stderr.enabled(metadata) || self.sinks_for(metadata).is_some()
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -142,13 +164,14 @@ impl Log for Logger {
             return;
         }
         self.stderr.log(record);
-        let takers = self.takers_of(record.metadata());
-        let is_kept = are_kept() && self.stderr.matches(record);
-        if takers.is_some() || is_kept {
+        let sinks = self.sinks_for(record.metadata());
+        let is_captured = is_capturing() && self.stderr.matches(record);
+        if sinks.is_some() || is_captured {
             let line = Arc::new(LogLine::of(record));
-            takers.iter().flat_map(|takers| &takers.takers).for_each(|taker| taker.take(&line));
-            if is_kept {
-                keep(&line);
+            let wants = |sink: &&Box<dyn LogSink>| record.level() <= sink.level();
+            sinks.iter().flat_map(|sinks| &sinks.sinks).filter(wants).for_each(|sink| sink.send(&line));
+            if is_captured {
+                capture(&line);
             }
         }
     }
@@ -165,9 +188,9 @@ pub fn say(text: &str) {
     };
 }
 
-/// Waits until all lines are written, but not longer than `patience`: perhaps nobody reads them.
-pub fn flush(patience: Duration) {
+/// Waits until all lines are written, but not longer than `timeout`: perhaps nobody reads them.
+pub fn flush(timeout: Duration) {
     if let Some(logger) = LOGGER.get() {
-        logger.pipe.flush_within(patience);
+        logger.pipe.flush_within(timeout);
     }
 }

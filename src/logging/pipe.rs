@@ -11,19 +11,19 @@ use crate::sync::lock;
 /// The writing end; clones write to the same place.
 #[derive(Clone)]
 pub(super) struct Pipe {
-    shared: Arc<Shared>,
+    shared: Arc<PipeShared>,
 }
 
 #[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
+struct PipeShared {
+    state: Mutex<PipeBuffer>,
     wake: Condvar,
     /// The thread has written everything.
     idle: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct PipeBuffer {
     waiting: Vec<u8>,
     /// Lines that found no room.
     lost: u64,
@@ -33,22 +33,22 @@ struct State {
 }
 
 /// What may wait to be written.
-const MOST_WAITING: usize = 256 * 1024;
+const MAX_WAITING: usize = 256 * 1024;
 /// While lines keep coming, they are looked for this often, so that none of them has to wake the thread.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 impl Pipe {
     /// Starts the thread.
     pub(super) fn start() -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(PipeShared::default());
         let for_thread = Arc::clone(&shared);
         thread::Builder::new().name("log".to_owned()).spawn(move || for_thread.work())?;
         Ok(Self { shared })
     }
 
-    /// Waits until everything is written, but not longer than `patience`.
-    pub(super) fn flush_within(&self, patience: Duration) {
-        let deadline = Instant::now() + patience;
+    /// Waits until everything is written, but not longer than `timeout`.
+    pub(super) fn flush_within(&self, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
         self.shared.wake.notify_one();
         let mut state = lock(&self.shared.state);
         while (!state.waiting.is_empty() || state.writing) && Instant::now() < deadline {
@@ -62,7 +62,7 @@ impl Write for Pipe {
     /// Takes a whole line, or counts it as lost. It never fails: there is nobody to tell.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut state = lock(&self.shared.state);
-        if state.waiting.len() + line.len() > MOST_WAITING {
+        if state.waiting.len() + line.len() > MAX_WAITING {
             state.lost += 1;
             return Ok(line.len());
         }
@@ -80,7 +80,7 @@ impl Write for Pipe {
     }
 }
 
-impl Shared {
+impl PipeShared {
     fn work(&self) {
         let mut taken = Vec::new();
         let mut looked_in_vain = true;
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn what_finds_no_room_is_counted_and_nobody_waits() {
         // No thread empties this one.
-        let mut pipe = Pipe { shared: Arc::new(Shared::default()) };
+        let mut pipe = Pipe { shared: Arc::new(PipeShared::default()) };
         let line = [b'x'; 1024];
         for _ in 0..300 {
             assert_eq!(pipe.write(&line).unwrap(), line.len());
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_flush_gives_up_in_time() {
-        let mut pipe = Pipe { shared: Arc::new(Shared::default()) };
+        let mut pipe = Pipe { shared: Arc::new(PipeShared::default()) };
         pipe.write_all(b"line\n").unwrap();
         let began = Instant::now();
         pipe.flush_within(Duration::from_millis(20));

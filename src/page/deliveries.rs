@@ -7,20 +7,20 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
 
 use super::rfc3339;
-use crate::delivery::{Delivery, Lane, Pipeline};
+use crate::delivery::{BatchProcessor, Delivery, Pipeline};
 use crate::trace::id::TraceId;
-use crate::wire::exchange::{Answered, Exchange};
+use crate::wire::recorded::{RecordedCall, RecordedResponse};
 use crate::wire::sigv4::sha256;
 
 /// `{"deliveries":{"honeycomb":[...],...}}`, the newest first.
 #[derive(Serialize)]
-pub(super) struct List {
-    deliveries: BTreeMap<&'static str, Vec<Summary>>,
+pub(super) struct DeliveryList {
+    deliveries: BTreeMap<&'static str, Vec<DeliverySummary>>,
 }
 
 /// A payload in a line.
 #[derive(Serialize)]
-pub(super) struct Summary {
+pub(super) struct DeliverySummary {
     /// `honeycomb-12`
     id: String,
     number: u64,
@@ -40,14 +40,14 @@ pub(super) struct Summary {
 
 /// A payload and the calls that carried it.
 #[derive(Serialize)]
-pub(super) struct Whole {
+pub(super) struct DeliveryDetail {
     #[serde(flatten)]
-    summary: Summary,
+    summary: DeliverySummary,
     backend: &'static str,
     traces: Vec<TraceId>,
     trimmed: Option<String>,
     payload: Bytes,
-    exchanges: Vec<ExchangeJson>,
+    exchanges: Vec<CallJson>,
 }
 
 /// Text if it is UTF-8, base64 if it is not.
@@ -62,7 +62,7 @@ struct Bytes {
 }
 
 #[derive(Serialize)]
-struct ExchangeJson {
+struct CallJson {
     to: String,
     head: String,
     /// Null: the payload.
@@ -83,19 +83,22 @@ struct AnswerJson {
     whole_size: usize,
 }
 
-impl List {
+impl DeliveryList {
     pub(super) fn of(pipeline: &Pipeline) -> Self {
-        let of_lane = |lane: &Lane| {
-            (lane.name, lane.ledger.deliveries.newest_first(|delivery| Some(Summary::of(lane, delivery))))
+        let of_processor = |processor: &BatchProcessor| {
+            (
+                processor.name,
+                processor.stats.deliveries.newest_first(|delivery| Some(DeliverySummary::of(processor, delivery))),
+            )
         };
-        Self { deliveries: pipeline.lanes().iter().map(of_lane).collect() }
+        Self { deliveries: pipeline.processors().iter().map(of_processor).collect() }
     }
 }
 
-impl Summary {
-    fn of(lane: &Lane, delivery: &Delivery) -> Self {
+impl DeliverySummary {
+    fn of(processor: &BatchProcessor, delivery: &Delivery) -> Self {
         Self {
-            id: format!("{}-{}", lane.name, delivery.number),
+            id: format!("{}-{}", processor.name, delivery.number),
             number: delivery.number,
             at: rfc3339(delivery.began),
             took_ms: delivery.took.as_secs_f64() * 1000.0,
@@ -107,34 +110,37 @@ impl Summary {
                 Some(Ok(answer)) => Some(answer.status),
                 _ => None,
             }),
-            said: delivery.said.clone(),
+            said: delivery.message.as_ref().map(ToString::to_string),
         }
     }
 }
 
 /// The payloads that carry a trace, or its lines.
-pub(super) fn of_trace(pipeline: &Pipeline, trace: TraceId) -> Vec<Summary> {
-    let lanes = pipeline.lanes().iter();
+pub(super) fn of_trace(pipeline: &Pipeline, trace: TraceId) -> Vec<DeliverySummary> {
+    let processors = pipeline.processors().iter();
     let carries = |delivery: &Delivery| delivery.payload.traces.contains(&trace);
-    let of_lane = |lane: &Lane| {
-        lane.ledger.deliveries.newest_first(|delivery| carries(delivery).then(|| Summary::of(lane, delivery)))
+    let of_processor = |processor: &BatchProcessor| {
+        processor
+            .stats
+            .deliveries
+            .newest_first(|delivery| carries(delivery).then(|| DeliverySummary::of(processor, delivery)))
     };
-    lanes.flat_map(of_lane).collect()
+    processors.flat_map(of_processor).collect()
 }
 
-impl Whole {
+impl DeliveryDetail {
     /// The delivery of that id, if it is still kept.
     pub(super) fn of(pipeline: &Pipeline, id: &str) -> Option<Self> {
         let (backend, number) = id.rsplit_once('-')?;
-        let lane = pipeline.lanes().iter().find(|lane| lane.name == backend)?;
-        let delivery = lane.ledger.deliveries.numbered(number.parse().ok()?)?;
+        let processor = pipeline.processors().iter().find(|processor| processor.name == backend)?;
+        let delivery = processor.stats.deliveries.numbered(number.parse().ok()?)?;
         Some(Self {
-            summary: Summary::of(lane, &delivery),
-            backend: lane.name,
+            summary: DeliverySummary::of(processor, &delivery),
+            backend: processor.name,
             traces: delivery.payload.traces.clone(),
-            trimmed: delivery.payload.trimmed.as_ref().map(|problem| problem.text.clone()),
+            trimmed: delivery.payload.trimmed.as_ref().map(|problem| problem.message.to_string()),
             payload: Bytes::of(&delivery.payload.bytes),
-            exchanges: delivery.exchanges.into_iter().map(ExchangeJson::of).collect(),
+            exchanges: delivery.exchanges.into_iter().map(CallJson::of).collect(),
         })
     }
 }
@@ -147,8 +153,8 @@ impl Bytes {
     }
 }
 
-impl ExchangeJson {
-    fn of(exchange: Exchange) -> Self {
+impl CallJson {
+    fn of(exchange: RecordedCall) -> Self {
         let (canonical_request, string_to_sign) = match exchange.signing {
             Some(signing) => (Some(signing.canonical_request), Some(signing.string_to_sign)),
             None => (None, None),
@@ -164,8 +170,8 @@ impl ExchangeJson {
 }
 
 impl AnswerJson {
-    fn of(answer: Answered) -> Self {
-        let Answered { status, head, body, body_size, .. } = answer;
+    fn of(answer: RecordedResponse) -> Self {
+        let RecordedResponse { status, head, body, body_size, .. } = answer;
         Self { status, head, body: Bytes::of(&body), whole_size: body_size }
     }
 }

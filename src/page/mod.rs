@@ -1,7 +1,8 @@
-//! What the program knows about itself: a page for people, `GET /`, and the JSON that it is made of, `GET /telemetry/...`.
+//! What the program knows about itself, for the page `GET /` and for the JSON that it is made of, `GET /telemetry/...`.
 //!
 //! Every trace viewer stands at the receiving end and shows what arrived. This one stands at the sending end, and knows
-//! also what did not leave, and why. Nothing it is asked is traced.
+//! also what did not leave, and why. It only looks: [`crate::http`] shows it every finished trace, and makes responses of what
+//! it returns.
 
 mod deliveries;
 pub mod files;
@@ -13,20 +14,15 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde::Serialize;
 
 use self::recent::Recent;
 use crate::delivery::Pipeline;
-use crate::http::answer::{Answer, Failure};
-use crate::http::routes::Call;
-use crate::logging::{self, LogLine};
+use crate::logging::LogLine;
 use crate::settings::{Finding, Settings, Severity};
 use crate::trace::FinishedTrace;
 
 /// What is shown, and to whom.
 pub struct Page {
-    /// Where traces go.
-    pub pipeline: Pipeline,
     recent: RefCell<Recent>,
     requests: Cell<u64>,
     started_at: DateTime<Utc>,
@@ -34,24 +30,32 @@ pub struct Page {
     /// The sampler of OpenTelemetry, by its name.
     sampler: String,
     enabled: bool,
-    for_all: bool,
+    allow_remote: bool,
     /// What is remarkable about the settings that belong to no backend.
     findings: Vec<Finding>,
 }
 
+/// Who may not look.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Denied {
+    /// Nobody may: the page is off.
+    Off,
+    /// Only this machine may.
+    Remote,
+}
+
 impl Page {
-    /// A page about `pipeline`.
+    /// A page that has seen nothing yet.
     #[must_use]
-    pub fn new(pipeline: Pipeline, settings: &Settings, findings: Vec<Finding>) -> Self {
+    pub fn new(settings: &Settings, findings: Vec<Finding>) -> Self {
         let mut page = Self {
-            pipeline,
             recent: RefCell::default(),
             requests: Cell::new(0),
             started_at: Utc::now(),
             service_name: String::new(),
             sampler: String::new(),
             enabled: false,
-            for_all: false,
+            allow_remote: false,
             findings: Vec::new(),
         };
         page.settings_changed(settings, findings);
@@ -62,7 +66,7 @@ impl Page {
     pub fn settings_changed(&mut self, settings: &Settings, findings: Vec<Finding>) {
         self.service_name.clone_from(&settings.service_name.value);
         self.sampler = settings.sampler.to_string();
-        (self.enabled, self.for_all) = (settings.page.value, settings.page_for_all.value);
+        (self.enabled, self.allow_remote) = (settings.page.value, settings.page_for_all.value);
         self.findings = findings;
     }
 
@@ -78,108 +82,96 @@ impl Page {
         self.findings.insert(0, finding);
     }
 
-    /// A request to the application came in; those about its health or its telemetry do not count. Its log lines are
-    /// kept from here on, for [`Self::finished`].
-    pub fn begun(&self) {
+    /// Counts a request to the application; those about its health or its telemetry do not count.
+    pub fn count_request(&self) {
         self.requests.set(self.requests.get() + 1);
-        if self.enabled {
-            logging::keep_lines();
-        }
     }
 
-    /// A trace is complete: it is remembered here, and goes to every backend that wants it.
-    pub fn finished(&self, trace: Arc<FinishedTrace>, lines: Vec<Arc<LogLine>>) {
-        let size = trace.size();
-        self.pipeline.submit(&trace, size);
+    /// True if the page is on: then it wants to see what happens.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.enabled
+    }
+
+    /// Remembers a finished trace and the lines that were logged meanwhile, if the page is on.
+    pub fn observe(&self, trace: Arc<FinishedTrace>, lines: Vec<Arc<LogLine>>) {
         if self.enabled {
-            self.recent.borrow_mut().push(trace, size, lines);
+            self.recent.borrow_mut().push(trace, lines);
         }
     }
 
     /// Traces hold what clients sent, so they are shown to this machine only, unless the settings say otherwise.
-    fn admit(&self, call: &Call<'_>) -> Result<(), Failure> {
-        if !self.enabled {
-            return Err(Failure::refused(404, "the page is off; set enabled = true under [page] in telemetry.toml"));
+    ///
+    /// # Errors
+    ///
+    /// This client may not look.
+    pub fn admit(&self, is_local: bool) -> Result<(), Denied> {
+        match (self.enabled, is_local || self.allow_remote) {
+            (false, _) => Err(Denied::Off),
+            (true, false) => Err(Denied::Remote),
+            (true, true) => Ok(()),
         }
-        if !call.is_local && !self.for_all {
-            let message = "only this machine may look, as localhost, in HTTP/1.1 and through no proxy; set allow_remote = true under [page] in telemetry.toml, or CRUDDUR_PAGE_ALLOW_REMOTE=true";
-            return Err(Failure::refused(403, message));
-        }
-        Ok(())
+    }
+
+    /// The JSON of `GET /telemetry/status`.
+    ///
+    /// # Errors
+    ///
+    /// A value cannot be written as JSON; this and all below.
+    pub fn status(&self, pipeline: &Pipeline) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(&status::StatusView::of(self, pipeline))
+    }
+
+    /// The JSON of `GET /telemetry/traces`: the requests after the one of the number `since`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::status`].
+    pub fn traces(&self, since: u64) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(&traces::RequestList::of(&self.recent.borrow(), since))
+    }
+
+    /// The JSON of `GET /telemetry/traces/{id}`, where `id` is in either spelling; `None` if it is not known any more.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::status`].
+    pub fn trace(&self, pipeline: &Pipeline, id: &str) -> serde_json::Result<Option<Vec<u8>>> {
+        traces::TraceView::of(&self.recent.borrow(), pipeline, id).map(|trace| serde_json::to_vec(&trace)).transpose()
     }
 }
 
-/// `GET /telemetry/status`
+/// The JSON of `GET /telemetry/deliveries`: the last payloads of every backend.
 ///
 /// # Errors
 ///
-/// Not for this client.
-pub fn status(call: &Call<'_>) -> Result<Answer, Failure> {
-    call.page.admit(call)?;
-    json(&status::Status::of(call.page))
+/// As [`Page::status`].
+pub fn deliveries(pipeline: &Pipeline) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(&deliveries::DeliveryList::of(pipeline))
 }
 
-/// `GET /telemetry/traces`, with `?since=N` only what came after the request of that number.
+/// The JSON of `GET /telemetry/deliveries/{id}`, where `id` is `honeycomb-12`; `None` if it is not known any more.
 ///
 /// # Errors
 ///
-/// Not for this client, or `since` is no number.
-pub fn traces(call: &Call<'_>) -> Result<Answer, Failure> {
-    call.page.admit(call)?;
-    let since = form_urlencoded::parse(call.query.as_bytes()).find(|(key, _)| key == "since");
-    let since = match since.map(|(_, text)| text.parse()) {
-        None => 0,
-        Some(Ok(number)) => number,
-        Some(Err(_)) => {
-            return Err(Failure::refused(400, "since must be the number of a request, for instance ?since=7"));
-        }
-    };
-    json(&traces::List::of(&call.page.recent.borrow(), since))
+/// As [`Page::status`].
+pub fn delivery(pipeline: &Pipeline, id: &str) -> serde_json::Result<Option<Vec<u8>>> {
+    deliveries::DeliveryDetail::of(pipeline, id).map(|delivery| serde_json::to_vec(&delivery)).transpose()
 }
 
-/// `GET /telemetry/traces/{id}`
-///
-/// # Errors
-///
-/// Not for this client, or no such trace.
-pub fn trace(call: &Call<'_>) -> Result<Answer, Failure> {
-    call.page.admit(call)?;
-    match traces::Trace::of(&call.page.recent.borrow(), &call.page.pipeline, &call.parameter) {
-        Some(trace) => json(&trace),
-        None => Err(Failure::refused(404, "no such trace among the last 200; look at GET /telemetry/traces")),
-    }
-}
-
-/// `GET /telemetry/deliveries`
-///
-/// # Errors
-///
-/// Not for this client.
-pub fn deliveries(call: &Call<'_>) -> Result<Answer, Failure> {
-    call.page.admit(call)?;
-    json(&deliveries::List::of(&call.page.pipeline))
-}
-
-/// `GET /telemetry/deliveries/{id}`, where an id is `honeycomb-12`.
-///
-/// # Errors
-///
-/// Not for this client, or no such delivery.
-pub fn delivery(call: &Call<'_>) -> Result<Answer, Failure> {
-    call.page.admit(call)?;
-    match deliveries::Whole::of(&call.page.pipeline, &call.parameter) {
-        Some(delivery) => json(&delivery),
-        None => {
-            let message = "no such delivery among the last 50 of a backend; look at GET /telemetry/deliveries";
-            Err(Failure::refused(404, message))
+impl Denied {
+    /// The HTTP status, and what to do about it.
+    #[must_use]
+    pub fn explain(self) -> (u16, &'static str) {
+        match self {
+            Self::Off => (404, "the page is off; set enabled = true under [page] in telemetry.toml"),
+            Self::Remote => (
+                403,
+                "only this machine may look, as localhost, in HTTP/1.1 and through no proxy; set allow_remote = true under \
+                 [page] in telemetry.toml, or CRUDDUR_PAGE_ALLOW_REMOTE=true",
+            ),
         }
     }
-}
-
-/// What is said about clients and their requests is for no cache, and for no other page.
-fn json(value: &impl Serialize) -> Result<Answer, Failure> {
-    let headers = &[("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")];
-    Ok(Answer { headers, ..Answer::json(value)? })
 }
 
 fn rfc3339(time: DateTime<Utc>) -> String {

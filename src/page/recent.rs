@@ -9,13 +9,13 @@ use crate::trace::FinishedTrace;
 /// A bounded list of requests: so many, and so many bytes. The oldest makes room.
 #[derive(Default)]
 pub(super) struct Recent {
-    kept: VecDeque<Request>,
+    kept: VecDeque<RecentRequest>,
     bytes: usize,
     finished: u64,
 }
 
 /// A request that was answered.
-pub(super) struct Request {
+pub(super) struct RecentRequest {
     /// Counted from 1 since the start.
     pub(super) number: u64,
     pub(super) trace: Arc<FinishedTrace>,
@@ -24,17 +24,16 @@ pub(super) struct Request {
     size: usize,
 }
 
-const MOST: usize = 200;
-const MOST_BYTES: usize = 8 * 1024 * 1024;
+const MAX_REQUESTS: usize = 200;
+const MAX_BYTES: usize = 8 * 1024 * 1024;
 
 impl Recent {
-    /// `size` is the trace's own, without the lines.
-    pub(super) fn push(&mut self, trace: Arc<FinishedTrace>, size: usize, lines: Vec<Arc<LogLine>>) {
+    pub(super) fn push(&mut self, trace: Arc<FinishedTrace>, lines: Vec<Arc<LogLine>>) {
         self.finished += 1;
-        let size = size + lines.iter().map(|line| line.size()).sum::<usize>();
+        let size = trace.size() + lines.iter().map(|line| line.size()).sum::<usize>();
         self.bytes += size;
-        self.kept.push_back(Request { number: self.finished, trace, lines, size });
-        while self.kept.len() > 1 && (self.kept.len() > MOST || self.bytes > MOST_BYTES) {
+        self.kept.push_back(RecentRequest { number: self.finished, trace, lines, size });
+        while self.kept.len() > 1 && (self.kept.len() > MAX_REQUESTS || self.bytes > MAX_BYTES) {
             self.bytes -= self.kept.pop_front().map_or(0, |gone| gone.size);
         }
     }
@@ -44,7 +43,7 @@ impl Recent {
         self.finished
     }
 
-    pub(super) fn newest_first(&self) -> impl Iterator<Item = &Request> {
+    pub(super) fn newest_first(&self) -> impl Iterator<Item = &RecentRequest> {
         self.kept.iter().rev()
     }
 }
@@ -58,20 +57,20 @@ mod tests {
     #[test]
     fn only_so_many_and_so_many_bytes_are_kept() {
         let mut recent = Recent::default();
-        for _ in 0..=MOST {
+        for _ in 0..=MAX_REQUESTS {
             let trace = sample::trace();
-            recent.push(Arc::new(trace.clone()), trace.size(), Vec::new());
+            recent.push(Arc::new(trace.clone()), Vec::new());
         }
         let numbers: Vec<_> = recent.newest_first().map(|request| request.number).collect();
-        assert_eq!((numbers[0], numbers.len(), recent.last_number()), (201, MOST, 201));
+        assert_eq!((numbers[0], numbers.len(), recent.last_number()), (201, MAX_REQUESTS, 201));
         let mut large = sample::trace();
         large.spans[0].attributes.push(Attribute { key: "large".into(), value: "x".repeat(1024 * 1024).into() });
         let large = Arc::new(large);
         for _ in 0..20 {
-            recent.push(Arc::clone(&large), large.size(), Vec::new());
+            recent.push(Arc::clone(&large), Vec::new());
         }
         assert_eq!(recent.newest_first().count(), 7);
-        assert!(recent.bytes <= MOST_BYTES);
+        assert!(recent.bytes <= MAX_BYTES);
         assert_eq!(recent.bytes, recent.kept.iter().map(|request| request.size).sum::<usize>());
     }
 }

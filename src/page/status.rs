@@ -6,7 +6,7 @@ use chrono::Utc;
 use serde::Serialize;
 
 use super::{Page, rfc3339};
-use crate::delivery::Lane;
+use crate::delivery::{BatchProcessor, Pipeline};
 use crate::settings::Finding;
 
 /// ```text
@@ -15,7 +15,7 @@ use crate::settings::Finding;
 ///    "queued":0,"queue_capacity":2048,"batch":512,"next_flush_ms":null,"deliveries":2,"in_flight":0,"delivered":6,"refused":0,"dropped":0,"sampled_out":0,"not_sent":0,"last_error":null}}}
 /// ```
 #[derive(Serialize)]
-pub(super) struct Status<'p> {
+pub(super) struct StatusView<'p> {
     service_name: &'p str,
     version: &'static str,
     started_at: String,
@@ -66,9 +66,9 @@ struct LastErrorJson {
     at: String,
 }
 
-impl<'p> Status<'p> {
-    pub(super) fn of(page: &'p Page) -> Self {
-        let lanes = page.pipeline.lanes().iter();
+impl<'p> StatusView<'p> {
+    pub(super) fn of(page: &'p Page, pipeline: &'p Pipeline) -> Self {
+        let processors = pipeline.processors().iter();
         Self {
             service_name: &page.service_name,
             version: env!("CARGO_PKG_VERSION"),
@@ -76,27 +76,29 @@ impl<'p> Status<'p> {
             requests: page.requests.get(),
             last_request: page.recent.borrow().last_number(),
             findings: &page.findings,
-            backends: lanes.map(|lane| (lane.name, BackendStatus::of(lane, &page.sampler))).collect(),
+            backends: processors
+                .map(|processor| (processor.name, BackendStatus::of(processor, &page.sampler)))
+                .collect(),
         }
     }
 }
 
 impl<'p> BackendStatus<'p> {
-    fn of(lane: &'p Lane, sampler: &str) -> Self {
+    fn of(processor: &'p BatchProcessor, sampler: &str) -> Self {
         let now = u64::try_from(Utc::now().timestamp()).unwrap_or_default();
-        let totals = lane.ledger.totals();
+        let totals = processor.stats.totals();
         Self {
-            state: lane.state,
-            reason: &lane.reason,
-            findings: &lane.findings,
-            endpoint: &lane.destination,
-            unit: lane.ledger.unit(),
-            queued: lane.queued(),
-            queue_capacity: lane.limits.queue,
-            batch: lane.limits.batch,
-            next_flush_ms: lane.due_in().map(|due| u64::try_from(due.as_millis()).unwrap_or(u64::MAX)),
-            deliveries: lane.ledger.deliveries.begun(),
-            deliveries_changed: lane.ledger.deliveries.changes(),
+            state: processor.state.as_str(),
+            reason: &processor.reason,
+            findings: &processor.findings,
+            endpoint: &processor.destination,
+            unit: processor.stats.unit(),
+            queued: processor.queued(),
+            queue_capacity: processor.limits.queue,
+            batch: processor.limits.batch,
+            next_flush_ms: processor.due_in().map(|due| u64::try_from(due.as_millis()).unwrap_or(u64::MAX)),
+            deliveries: processor.stats.deliveries.begun(),
+            deliveries_changed: processor.stats.deliveries.changes(),
             in_flight: totals.in_flight,
             delivered: totals.delivered,
             refused: totals.refused,
@@ -104,9 +106,12 @@ impl<'p> BackendStatus<'p> {
             sampled_out: totals.sampled_out,
             not_sent: totals.not_sent,
             trimmed: totals.trimmed,
-            sampling: lane.sampler.as_ref().map_or_else(|| sampler.to_owned(), |own| own.state(now)),
-            failing_since: lane.ledger.failing_since().map(rfc3339),
-            last_error: lane.ledger.last_error().map(|error| LastErrorJson { text: error.text, at: rfc3339(error.at) }),
+            sampling: processor.sampler.as_ref().map_or_else(|| sampler.to_owned(), |own| own.state(now)),
+            failing_since: processor.stats.failing_since().map(rfc3339),
+            last_error: processor
+                .stats
+                .last_error()
+                .map(|error| LastErrorJson { text: error.message.to_string(), at: rfc3339(error.at) }),
         }
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::deliveries;
-use super::recent::{Recent, Request};
-use crate::delivery::{Lane, Pipeline};
+use super::recent::{Recent, RecentRequest};
+use crate::delivery::{BatchProcessor, Pipeline};
 use crate::logging::LogLine;
 use crate::plain_json::{Fields, time};
 use crate::trace::Value;
@@ -15,14 +15,14 @@ use crate::trace::span::{Event, SpanData, SpanKind, Status};
 
 /// `{"last_request":7,"traces":[...]}`, the newest first.
 #[derive(Serialize)]
-pub(super) struct List<'a> {
+pub(super) struct RequestList<'a> {
     last_request: u64,
-    traces: Vec<Summary<'a>>,
+    traces: Vec<RequestSummary<'a>>,
 }
 
 /// One request in a line, and what the sampler said.
 #[derive(Serialize)]
-struct Summary<'a> {
+struct RequestSummary<'a> {
     /// Counted from 1 since the start.
     number: u64,
     trace_id: String,
@@ -50,24 +50,24 @@ struct BackendJson<'a> {
 
 /// All requests of one trace: a page that calls twice makes two.
 #[derive(Serialize)]
-pub(super) struct Trace<'a> {
+pub(super) struct TraceView<'a> {
     trace_id: String,
     xray_trace_id: String,
     requests: Vec<RequestJson<'a>>,
     /// How many earlier requests of the trace are not shown.
     earlier: usize,
     /// The payloads that carry it, or its lines.
-    deliveries: Vec<deliveries::Summary>,
+    deliveries: Vec<deliveries::DeliverySummary>,
 }
 
 #[derive(Serialize)]
 struct RequestJson<'a> {
     #[serde(flatten)]
-    summary: Summary<'a>,
+    summary: RequestSummary<'a>,
     /// Since the first request of the trace arrived.
     offset_ms: f64,
     trace_state: &'a str,
-    spans: Vec<SpanJson<'a>>,
+    spans: Vec<SpanView<'a>>,
     lines: Vec<LineJson<'a>>,
     /// What each backend makes, or would make, of this request: its payloads as text.
     dialects: BTreeMap<&'static str, Vec<String>>,
@@ -84,7 +84,7 @@ struct LineJson<'a> {
 }
 
 #[derive(Serialize)]
-struct SpanJson<'a> {
+struct SpanView<'a> {
     span_id: String,
     parent_span_id: Option<String>,
     scope: &'a str,
@@ -98,12 +98,12 @@ struct SpanJson<'a> {
     status_message: &'a str,
     attributes: Fields<'a>,
     dropped_attributes: u32,
-    events: Vec<EventJson<'a>>,
+    events: Vec<EventView<'a>>,
     metadata: Fields<'a>,
 }
 
 #[derive(Serialize)]
-struct EventJson<'a> {
+struct EventView<'a> {
     name: &'a str,
     at: String,
     /// Since the request arrived.
@@ -111,15 +111,15 @@ struct EventJson<'a> {
     attributes: Fields<'a>,
 }
 
-impl<'a> List<'a> {
+impl<'a> RequestList<'a> {
     pub(super) fn of(recent: &'a Recent, since: u64) -> Self {
         let newer = recent.newest_first().take_while(|request| request.number > since);
-        Self { last_request: recent.last_number(), traces: newer.map(Summary::of).collect() }
+        Self { last_request: recent.last_number(), traces: newer.map(RequestSummary::of).collect() }
     }
 }
 
-impl<'a> Summary<'a> {
-    fn of(request: &'a Request) -> Self {
+impl<'a> RequestSummary<'a> {
+    fn of(request: &'a RecentRequest) -> Self {
         let trace = &request.trace;
         let root = &trace.spans[0];
         let text = |key| match root.attribute(key) {
@@ -157,17 +157,17 @@ impl<'a> BackendJson<'a> {
 }
 
 /// Requests of one trace that are shown: a program that sends the same `traceparent` for ever has all of them in one.
-const MOST_REQUESTS: usize = 20;
+const MAX_REQUESTS: usize = 20;
 
-impl<'a> Trace<'a> {
+impl<'a> TraceView<'a> {
     /// The trace of that id, in either spelling.
     pub(super) fn of(recent: &'a Recent, pipeline: &Pipeline, id: &str) -> Option<Self> {
-        let belongs = |request: &&Request| {
+        let belongs = |request: &&RecentRequest| {
             let trace_id = request.trace.trace_id;
             trace_id.hex().as_str() == id || trace_id.xray() == id
         };
         let count = recent.newest_first().filter(belongs).count();
-        let mut requests: Vec<_> = recent.newest_first().filter(belongs).take(MOST_REQUESTS).collect();
+        let mut requests: Vec<_> = recent.newest_first().filter(belongs).take(MAX_REQUESTS).collect();
         let earlier = count - requests.len();
         requests.sort_by_key(|request| request.trace.spans[0].start);
         let first = &requests.first()?.trace;
@@ -183,21 +183,21 @@ impl<'a> Trace<'a> {
 }
 
 impl<'a> RequestJson<'a> {
-    fn of(request: &'a Request, began: u64, pipeline: &Pipeline) -> Self {
+    fn of(request: &'a RecentRequest, began: u64, pipeline: &Pipeline) -> Self {
         let (trace, lines) = (&request.trace, &request.lines);
         let arrived = trace.spans[0].start;
-        let dialect = |lane: &Lane| {
-            let payloads = lane.dialect.as_ref()?(trace, lines).into_iter();
+        let dialect = |processor: &BatchProcessor| {
+            let payloads = processor.encoding.of_request(trace, lines).into_iter();
             let texts = payloads.map(|payload| String::from_utf8_lossy(&payload.bytes).into_owned());
-            Some((lane.name, texts.collect()))
+            (processor.name, texts.collect())
         };
         Self {
-            summary: Summary::of(request),
+            summary: RequestSummary::of(request),
             offset_ms: millis(arrived.saturating_sub(began)),
             trace_state: &trace.trace_state,
-            spans: trace.spans.iter().map(|span| SpanJson::of(span, arrived)).collect(),
+            spans: trace.spans.iter().map(|span| SpanView::of(span, arrived)).collect(),
             lines: lines.iter().map(|line| LineJson::of(line, arrived)).collect(),
-            dialects: pipeline.lanes().iter().filter_map(dialect).collect(),
+            dialects: pipeline.processors().iter().filter(|processor| processor.is_remote).map(dialect).collect(),
         }
     }
 }
@@ -214,7 +214,7 @@ impl<'a> LineJson<'a> {
     }
 }
 
-impl<'a> SpanJson<'a> {
+impl<'a> SpanView<'a> {
     fn of(span: &'a SpanData, arrived: u64) -> Self {
         let (status, status_message) = match &span.status {
             Status::Unset => ("unset", ""),
@@ -237,13 +237,13 @@ impl<'a> SpanJson<'a> {
             status_message,
             attributes: Fields(&span.attributes, &[]),
             dropped_attributes: span.dropped_attributes,
-            events: span.events.iter().map(|event| EventJson::of(event, arrived)).collect(),
+            events: span.events.iter().map(|event| EventView::of(event, arrived)).collect(),
             metadata: Fields(&[], &span.metadata),
         }
     }
 }
 
-impl<'a> EventJson<'a> {
+impl<'a> EventView<'a> {
     fn of(event: &'a Event, arrived: u64) -> Self {
         Self {
             name: &event.name,

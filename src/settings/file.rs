@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::SettingsError;
+use crate::text::Message;
 
-pub(super) struct File {
+pub(super) struct TomlFile {
     pub(super) path: PathBuf,
     pub(super) text: String,
     pub(super) root: Vec<Entry>,
@@ -19,11 +19,11 @@ pub(super) struct File {
 pub(super) struct Entry {
     pub(super) key: String,
     pub(super) key_at: usize,
-    pub(super) value: Node,
+    pub(super) value: TomlValue,
     pub(super) value_at: usize,
 }
 
-pub(super) enum Node {
+pub(super) enum TomlValue {
     Text(String),
     Whole(Option<i64>),
     Float(f64),
@@ -34,7 +34,7 @@ pub(super) enum Node {
 }
 
 /// A settings file that is longer is none.
-const LONGEST: usize = 1 << 20;
+const MAX_FILE: usize = 1 << 20;
 
 /// What is in the file; no more than it takes to see that it is too long.
 ///
@@ -49,23 +49,23 @@ pub fn content(path: &Path) -> io::Result<Vec<u8>> {
         ));
     }
     let mut content = Vec::new();
-    fs::File::open(path)?.take(LONGEST as u64 + 1).read_to_end(&mut content)?;
+    fs::File::open(path)?.take(MAX_FILE as u64 + 1).read_to_end(&mut content)?;
     Ok(content)
 }
 
-impl File {
-    pub(super) fn read(path: PathBuf) -> Result<Self, SettingsError> {
+impl TomlFile {
+    pub(super) fn read(path: PathBuf) -> Result<Self, Message> {
         match content(&path) {
-            Ok(content) => Self::of_content(path, content),
-            Err(error) => Err(SettingsError(format!(
+            Ok(content) => Self::from_content(path, content),
+            Err(error) => Err(Message::new(format!(
                 "{}: {error}; name another file with --config, or write one with `cruddur init`",
                 path.display()
             ))),
         }
     }
 
-    pub(super) fn of_content(path: PathBuf, content: Vec<u8>) -> Result<Self, SettingsError> {
-        let too_long = content.len() > LONGEST;
+    pub(super) fn from_content(path: PathBuf, content: Vec<u8>) -> Result<Self, Message> {
+        let too_long = content.len() > MAX_FILE;
         let (text, not_text_at) = match String::from_utf8(content) {
             Ok(text) => (text, None),
             Err(error) => {
@@ -92,16 +92,36 @@ impl File {
         }
     }
 
-    pub(super) fn error(&self, offset: usize, problem: &str) -> SettingsError {
+    pub(super) fn error(&self, offset: usize, problem: &str) -> Message {
         let (line, column) = self.position(offset);
-        SettingsError(format!("{}:{line}:{column}: {problem}", self.path.display()))
+        Message::new(format!("{}:{line}:{column}: {problem}", self.path.display()))
+    }
+
+    /// `telemetry.toml:12`
+    pub(super) fn line_of(&self, offset: usize) -> String {
+        format!("{}:{}", self.path.display(), self.position(offset).0)
     }
 
     /// Line and column, both from 1, the column in characters.
-    pub(super) fn position(&self, offset: usize) -> (usize, usize) {
+    fn position(&self, offset: usize) -> (usize, usize) {
         let before = self.text.get(..offset).unwrap_or(&self.text);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    }
+}
+
+impl TomlValue {
+    /// What it is, for an error.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Text(_) => "text",
+            Self::Whole(Some(_)) => "a whole number",
+            Self::Whole(None) => "a number that large",
+            Self::Float(_) => "a number with a point",
+            Self::Flag(_) => "true or false",
+            Self::Table(_) => "a table",
+            Self::Other(kind) => kind,
+        }
     }
 }
 
@@ -120,14 +140,14 @@ fn entries(table: &DeTable<'_>) -> Vec<Entry> {
     entries
 }
 
-fn node(value: &DeValue<'_>) -> Node {
+fn node(value: &DeValue<'_>) -> TomlValue {
     match value {
-        DeValue::String(text) => Node::Text(text.to_string()),
-        DeValue::Integer(number) => Node::Whole(i64::from_str_radix(number.as_str(), number.radix()).ok()),
-        DeValue::Float(number) => Node::Float(number.as_str().parse().unwrap_or(f64::NAN)),
-        DeValue::Boolean(value) => Node::Flag(*value),
-        DeValue::Datetime(_) => Node::Other("a date"),
-        DeValue::Array(_) => Node::Other("a list"),
-        DeValue::Table(table) => Node::Table(entries(table)),
+        DeValue::String(text) => TomlValue::Text(text.to_string()),
+        DeValue::Integer(number) => TomlValue::Whole(i64::from_str_radix(number.as_str(), number.radix()).ok()),
+        DeValue::Float(number) => TomlValue::Float(number.as_str().parse().unwrap_or(f64::NAN)),
+        DeValue::Boolean(value) => TomlValue::Flag(*value),
+        DeValue::Datetime(_) => TomlValue::Other("a date"),
+        DeValue::Array(_) => TomlValue::Other("a list"),
+        DeValue::Table(table) => TomlValue::Table(entries(table)),
     }
 }

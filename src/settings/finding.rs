@@ -5,15 +5,38 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::wire::http;
+use crate::text::{Message, url};
 
 /// One thing that was found.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
-    /// What, where, what next, in one line.
-    pub text: String,
+    /// What, where, what next.
+    #[serde(rename = "text")]
+    pub message: Message,
+}
+
+/// What was found so far.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Findings(Vec<Finding>);
+
+impl Findings {
+    /// Something that is as it is, and worth knowing.
+    pub fn note(&mut self, message: impl Into<Message>) {
+        self.0.push(Finding { severity: Severity::Note, message: message.into() });
+    }
+
+    /// Something that is probably not what was meant, but not wrong enough to stop for.
+    pub fn warn(&mut self, message: impl Into<Message>) {
+        self.0.push(Finding { severity: Severity::Warning, message: message.into() });
+    }
+
+    /// All of them, in the order in which they were found.
+    #[must_use]
+    pub fn into_vec(self) -> Vec<Finding> {
+        self.0
+    }
 }
 
 /// How bad a finding is.
@@ -35,7 +58,7 @@ impl fmt::Display for Finding {
             Severity::Warning => "warning",
             Severity::Error => "error",
         };
-        write!(f, "{severity}: {}", self.text)
+        write!(f, "{severity}: {}", self.message)
     }
 }
 
@@ -51,7 +74,7 @@ pub fn described_secret(secret: &str) -> String {
 #[must_use]
 pub fn described_address(text: &str) -> String {
     let is_address = text.contains("://") || (text.contains(['.', ':']) && !text.contains('='));
-    if is_address || text == "localhost" { http::shown(text) } else { format!("(text {})", described_secret(text)) }
+    if is_address || text == "localhost" { url::redacted(text) } else { format!("(text {})", described_secret(text)) }
 }
 
 #[cfg(test)]

@@ -5,28 +5,30 @@
 //! a mistake in a variable is noticed, and the next source counts. Whatever can be seen to be odd without asking anybody
 //! is a [`Finding`].
 
+mod batch;
 mod file;
 mod finding;
-mod notifications;
 mod resource;
+pub mod section;
 mod sources;
-mod table;
+mod values;
 mod watch;
 
 use std::net::IpAddr;
-use std::time::Duration;
 
-use crate::delivery::BatchLimits;
+use self::section::{flag, optional_text, section, text};
+use crate::text::{Message, Url};
 use crate::trace::context::Propagator;
 use crate::trace::sampler::Sampler;
 use crate::trace::span::{Attribute, Limits};
 
+pub use batch::{BatchLimits, warn_of_seconds};
 pub use file::content;
-pub use finding::{Finding, Severity, described_address, described_secret};
-pub use notifications::notifications;
-pub use sources::{DEFAULT_FILE, Env, Origin, Reading, Setting, SettingsError, Sources, settings_path};
-pub use table::Table;
-pub use watch::{Content, Occasion, Watch};
+pub use finding::{Finding, Findings, Severity, described_address, described_secret};
+pub use section::Section;
+pub use sources::{DEFAULT_FILE, Env, Origin, Setting, Sources, settings_path};
+pub use values::{ResolvedValue, Scalar, Values};
+pub use watch::{FileContent, FileEvent, Watch};
 
 /// What all of the program shares; each backend reads its own table.
 pub struct Settings {
@@ -57,140 +59,133 @@ pub struct Settings {
 /// Where to listen when nobody says.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:4567";
 
-/// The part of `telemetry.toml` that belongs to no backend.
-pub const TOML: &str = r#"# Cruddur's telemetry: who hears about its requests. `cruddur init` writes this file.
-# Environment variables win over what is written here, except over `enabled`.
-# No secret belongs in this file: keys come from the environment.
-# Save it, and the running program goes over to it. `cruddur check` tries it out.
+section! {
+    /// Cruddur's telemetry: who hears about its requests. `cruddur init` writes this file.
+    /// Environment variables win over what is written here, except over `enabled`.
+    /// No secret belongs in this file: keys come from the environment.
+    /// Save it, and the running program goes over to it. `cruddur check` tries it out.
+    struct TopLevel("") {
+        /// The name under which Honeycomb and X-Ray file the traces.
+        service_name: String = text("backend-flask").from(&["OTEL_SERVICE_NAME"]),
+        /// Which traces OpenTelemetry backends get.
+        traces_sampler: Option<String> = optional_text("parentbased_always_on").from(&["OTEL_TRACES_SAMPLER"]),
+        /// The share of traces that a sampler with "traceidratio" in its name takes.
+        traces_sampler_arg: Option<String> = optional_text("1.0").from(&["OTEL_TRACES_SAMPLER_ARG"]),
+        /// Which headers bring the caller's trace (the first valid one wins) and are sent to those we call.
+        propagators: Option<String> = optional_text("tracecontext,baggage,xray").from(&["OTEL_PROPAGATORS"]),
+    }
+}
 
-# The name under which Honeycomb and X-Ray file the traces. OTEL_SERVICE_NAME
-service_name = "backend-flask"
+section! {
+    /// The page, GET /, and the JSON it is made of, GET /telemetry/...: requests, traces, and every byte that left.
+    struct PageTable("page") {
+        enabled: bool = flag(true),
+        /// Answer other machines too, not only this one; a container takes every browser for one.
+        allow_remote: bool = flag(false).from(&["CRUDDUR_PAGE_ALLOW_REMOTE"]),
+    }
+}
 
-# Which traces OpenTelemetry backends get. OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG
-# traces_sampler = "parentbased_always_on"
-# traces_sampler_arg = "1.0"
+/// The part of telemetry.toml that belongs to no backend.
+#[must_use]
+pub fn toml() -> String {
+    [TopLevel::SECTION.toml(), resource::TOML.to_owned(), PageTable::SECTION.toml()].join("\n")
+}
 
-# Which headers bring the caller's trace (the first valid one wins) and are sent to those we call. OTEL_PROPAGATORS
-# propagators = "tracecontext,baggage,xray"
-
-# Facts about this deployment, sent with every batch. OTEL_RESOURCE_ATTRIBUTES
-[resource]
-# "deployment.environment.name" = "development"
-
-# The page, GET /, and the JSON it is made of, GET /telemetry/...: requests, traces, and every byte that left.
-[page]
-enabled = true
-# Answer other machines too, not only this one; a container takes every browser for one. CRUDDUR_PAGE_ALLOW_REMOTE
-allow_remote = false
-"#;
+/// The keys and tables of [`toml`].
+#[must_use]
+pub fn known_tables() -> Vec<&'static str> {
+    let keys = TopLevel::SECTION.keys.iter().map(|key| key.name);
+    keys.chain([resource::TABLE, PageTable::SECTION.name]).collect()
+}
 
 impl Settings {
     /// Reads all but the backends' tables. `listen` is what the command line says, `instance` the id of this process: it
-    /// outlives the settings.
+    /// outlives the settings. The values are those of the file that belong to no backend.
     ///
     /// # Errors
     ///
     /// The file has a value of the wrong type.
-    pub fn read(sources: &Sources, listen: Option<&str>, instance: &str) -> Result<Self, SettingsError> {
-        let top = sources.top();
+    pub fn read(
+        sources: &Sources,
+        listen: Option<&str>,
+        instance: &str,
+        findings: &mut Findings,
+    ) -> Result<(Self, Values), Message> {
         let listen = match listen {
             Some(listen) => Setting { value: listen.to_owned(), origin: Origin::Environment("--listen") },
-            None => from_env(sources, "CRUDDUR_LISTEN").unwrap_or_else(|| default(DEFAULT_LISTEN.to_owned())),
+            None => sources
+                .variable(&["CRUDDUR_LISTEN"], |text| Some(text.to_owned()), "text", findings)
+                .unwrap_or_else(|| Setting { value: DEFAULT_LISTEN.to_owned(), origin: Origin::Default }),
         };
-        let in_file = top.text("service_name", &[])?;
-        let (service_name, resource) = resource::read(sources, in_file, instance)?;
-        let propagators = propagators(sources, top.text("propagators", &["OTEL_PROPAGATORS"])?);
-        let sampler = sampler(
-            sources,
-            top.text("traces_sampler", &["OTEL_TRACES_SAMPLER"])?,
-            top.text("traces_sampler_arg", &["OTEL_TRACES_SAMPLER_ARG"])?,
-        );
-        let page = sources.table("page")?;
+        let (top, mut values) = TopLevel::read(sources, findings)?;
+        let (service_name, resource) = resource::read(sources, top.service_name, instance, findings)?;
+        values.extend(resource::values(sources)?);
+        let propagators = propagators(top.propagators, findings);
+        let sampler = sampler(top.traces_sampler, top.traces_sampler_arg, findings);
+        let limits = limits(sources, findings);
+        let recording = !boolean(sources, "OTEL_SDK_DISABLED", findings);
+        let origins = origins(sources, findings);
+        let (page, page_values) = PageTable::read(sources, findings)?;
+        values.extend(page_values);
         let settings = Self {
             listen,
             service_name,
             resource,
-            recording: !boolean(sources, "OTEL_SDK_DISABLED"),
+            recording,
             propagators,
             sampler,
-            limits: limits(sources),
+            limits,
             known_methods: known_methods(sources),
-            origins: origins(sources),
-            page: page.flag("enabled", true)?,
-            page_for_all: page_for_all(sources, page.flag("allow_remote", false)?),
+            origins,
+            page: page.enabled,
+            page_for_all: page.allow_remote,
         };
-        page.finish()?;
-        settings.tell_of_an_open_page(sources);
+        settings.warn_of_an_open_page(findings);
         if settings.service_name.value.starts_with("unknown_service") {
             let Setting { value, origin } = &settings.service_name;
-            sources.warn(format!(
-                "{}: traces of every program without a name end up under this one; next: choose another",
-                origin.says("service_name", value)
-            ));
+            let what = origin.says("service_name", value);
+            findings.warn(
+                Message::new(format!("{what}: traces of every program without a name end up under this one"))
+                    .next("choose another"),
+            );
         }
-        sources.tell_of_variables_without_effect();
-        Ok(settings)
+        note_variables_without_effect(sources, findings);
+        Ok((settings, values))
+    }
+
+    /// Adds what every backend depends on to its values.
+    pub fn add_to(&self, values: &mut Values) {
+        let Setting { value, origin } = &self.service_name;
+        values.add("service_name", Scalar::Text(value.clone()), value, origin.clone());
+        values.add("[resource]", Scalar::Text(format!("{:?}", self.resource)), "", Origin::Default);
     }
 }
 
 impl Settings {
     /// Traces hold what clients sent.
-    fn tell_of_an_open_page(&self, sources: &Sources) {
+    fn warn_of_an_open_page(&self, findings: &mut Findings) {
         let Self { listen, page, page_for_all, .. } = self;
         let host = listen.value.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']);
         let is_local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
         if page.value && page_for_all.value && !is_local {
-            sources.warn(format!(
+            let what = format!(
                 "{}: [page] allow_remote = true while listening on {} ({}): whoever reaches this port can read all traces, with what \
-                 clients sent; next: set it to false, listen on 127.0.0.1, or, in a container, publish the port to 127.0.0.1 alone",
+                 clients sent",
                 page_for_all.origin, listen.value, listen.origin
-            ));
+            );
+            findings.warn(
+                Message::new(what).next(
+                    "set it to false, listen on 127.0.0.1, or, in a container, publish the port to 127.0.0.1 alone",
+                ),
+            );
         }
     }
 }
 
-/// The batch limits that every queue has, from a backend's table under OpenTelemetry's names.
-///
-/// # Errors
-///
-/// The file has a value of the wrong type.
-pub fn batch_limits(
-    table: &Table<'_>,
-    variables: [&'static str; 3],
-    defaults: BatchLimits,
-) -> Result<BatchLimits, SettingsError> {
-    let [delay, queue, batch] = variables.map(|name| if name.is_empty() { Vec::new() } else { vec![name] });
-    let millis = u64::try_from(defaults.delay.as_millis()).unwrap_or(u64::MAX);
-    let delay = table.whole("schedule_delay", &delay, 1..=3_600_000, millis)?;
-    let queue = table.whole("max_queue_size", &queue, 1..=1_000_000, defaults.queue as u64)?;
-    let batch = table.whole("max_export_batch_size", &batch, 1..=1_000_000, defaults.batch as u64)?;
-    warn_of_seconds(table.sources(), "schedule_delay", &delay);
-    Ok(BatchLimits {
-        delay: Duration::from_millis(delay.value),
-        queue: queue.value as usize,
-        batch: batch.value.min(queue.value) as usize,
-    })
-}
-
-/// Says so if somebody has set milliseconds to so small a number that seconds were probably meant.
-pub fn warn_of_seconds(sources: &Sources, name: &str, setting: &Setting<u64>) {
-    let Setting { value, origin } = setting;
-    if (1..50).contains(value) && *origin != Origin::Default {
-        sources.warn(format!(
-            "{origin}: {name} = {value} is in milliseconds; write {} if seconds were meant",
-            value * 1000
-        ));
-    }
-}
-
-impl Sources {
-    /// Says of each variable that users of other SDKs set, and that does nothing here, what to do instead.
-    fn tell_of_variables_without_effect(&self) {
-        for (name, instead) in WITHOUT_EFFECT {
-            if self.env.get(name).is_some() {
-                self.note(format!("{name} has no effect here: {instead}"));
-            }
-        }
+/// Notes each variable that users of other SDKs set, and that does nothing here, with what to do instead.
+fn note_variables_without_effect(sources: &Sources, findings: &mut Findings) {
+    for (name, instead) in WITHOUT_EFFECT.iter().filter(|(name, _)| sources.env.get(name).is_some()) {
+        findings.note(format!("{name} has no effect here: {instead}"));
     }
 }
 
@@ -202,17 +197,17 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN", "exceptions are span events"),
 ];
 
-fn propagators(sources: &Sources, setting: Option<Setting<String>>) -> Vec<Propagator> {
-    let Some(setting) = setting else { return Propagator::ALL.to_vec() };
+fn propagators(setting: Setting<Option<String>>, findings: &mut Findings) -> Vec<Propagator> {
+    let Some(names) = setting.value else { return Propagator::ALL.to_vec() };
     let mut propagators = Vec::new();
-    for name in setting.value.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+    for name in names.split(',').map(str::trim).filter(|name| !name.is_empty()) {
         let propagator = match name.to_ascii_lowercase().as_str() {
             "none" => continue,
             "tracecontext" => Propagator::TraceContext,
             "baggage" => Propagator::Baggage,
             "xray" => Propagator::XRay,
             _ => {
-                sources.warn(format!(
+                findings.warn(format!(
                     "{}: the propagator {name:?} is not spoken here, only tracecontext, baggage and xray",
                     setting.origin
                 ));
@@ -226,24 +221,22 @@ fn propagators(sources: &Sources, setting: Option<Setting<String>>) -> Vec<Propa
     propagators
 }
 
-fn sampler(sources: &Sources, name: Option<Setting<String>>, ratio: Option<Setting<String>>) -> Sampler {
+fn sampler(name: Setting<Option<String>>, ratio: Setting<Option<String>>, findings: &mut Findings) -> Sampler {
     let fallback = || Sampler::named("parentbased_always_on", 1.0).expect("a name of Sampler::NAMES");
-    let Some(name) = name else { return fallback() };
-    let ratio = match ratio {
+    let (Some(wanted), origin) = (name.value, name.origin) else { return fallback() };
+    let ratio = match &ratio.value {
         None => 1.0,
-        Some(text) => match text.value.trim().parse::<f64>() {
+        Some(text) => match text.trim().parse::<f64>() {
             Ok(ratio) if (0.0..=1.0).contains(&ratio) => ratio,
             _ => {
-                sources.warn(format!("{}: {:?} is no number from 0 to 1; using 1", text.origin, text.value));
+                findings.warn(format!("{}: {text:?} is no number from 0 to 1; using 1", ratio.origin));
                 1.0
             }
         },
     };
-    Sampler::named(&name.value.trim().to_ascii_lowercase(), ratio).unwrap_or_else(|| {
-        sources.warn(format!(
-            "{}: there is no sampler {:?} here, only {}; using parentbased_always_on",
-            name.origin,
-            name.value,
+    Sampler::named(&wanted.trim().to_ascii_lowercase(), ratio).unwrap_or_else(|| {
+        findings.warn(format!(
+            "{origin}: there is no sampler {wanted:?} here, only {}; using parentbased_always_on",
             Sampler::NAMES.join(", ")
         ));
         fallback()
@@ -251,10 +244,11 @@ fn sampler(sources: &Sources, name: Option<Setting<String>>, ratio: Option<Setti
 }
 
 /// These have no key in the file: they are for those who bring OpenTelemetry's variables with them.
-fn limits(sources: &Sources) -> Limits {
+fn limits(sources: &Sources, findings: &mut Findings) -> Limits {
     let defaults = Limits::default();
-    let count = |names: &[&'static str]| {
-        sources.variable(names, |text| text.parse().ok(), "a whole number").map(|setting: Setting<usize>| setting.value)
+    let mut count = |names: &[&'static str]| {
+        let count = sources.variable(names, |text| text.parse().ok(), "a whole number", findings);
+        count.map(|setting: Setting<usize>| setting.value)
     };
     let attributes = count(&["OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"]);
     let event_attributes = count(&["OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"]);
@@ -274,25 +268,23 @@ fn known_methods(sources: &Sources) -> Vec<String> {
 }
 
 /// What a browser sends as `Origin` has no path and no trailing slash, whatever the variable says.
-fn origins(sources: &Sources) -> Vec<String> {
+fn origins(sources: &Sources, findings: &mut Findings) -> Vec<String> {
     const FRONT_END: &str = "FRONTEND_URL";
     let mut origins = Vec::new();
     let mut has_front_end = false;
     for name in [FRONT_END, "BACKEND_URL"] {
         let Some(url) = sources.env.get(name).map(str::trim) else { continue };
         if is_unexpanded(url) {
-            sources.warn(format!(
-                "{name}={url}: a variable in it was never replaced; it is passed over; next: write the address out"
-            ));
+            let what = format!("{name}={url}: a variable in it was never replaced; it is passed over");
+            findings.warn(Message::new(what).next("write the address out"));
             continue;
         }
-        let Some((scheme, rest)) = url.split_once("://").filter(|(_, rest)| !rest.is_empty()) else {
-            sources.warn(format!("{name}={url} is no URL: write http://localhost:3000 or the like; it is passed over"));
+        let Some(origin) = Url::parse(url).map(|url| url.origin()) else {
+            findings
+                .warn(format!("{name}={url} is no URL: write http://localhost:3000 or the like; it is passed over"));
             continue;
         };
         has_front_end |= name == FRONT_END;
-        let host = rest.split('/').next().unwrap_or(rest);
-        let origin = format!("{scheme}://{host}");
         if !origins.contains(&origin) {
             origins.push(origin);
         }
@@ -301,7 +293,7 @@ fn origins(sources: &Sources) -> Vec<String> {
         origins.insert(0, "http://localhost:3000".to_owned());
     }
     if sources.env.get(FRONT_END).is_none() {
-        sources.note("FRONTEND_URL is not set: pages of http://localhost:3000 may call the API".to_owned());
+        findings.note("FRONTEND_URL is not set: pages of http://localhost:3000 may call the API".to_owned());
     }
     origins
 }
@@ -314,22 +306,9 @@ pub fn is_unexpanded(text: &str) -> bool {
 }
 
 /// Only `true` is true, in any case; anything else is false, and said if it is not `false`.
-fn boolean(sources: &Sources, name: &'static str) -> bool {
+fn boolean(sources: &Sources, name: &'static str, findings: &mut Findings) -> bool {
     let parse = |text: &str| text.to_ascii_lowercase().parse().ok();
-    sources.variable(&[name], parse, "true or false").is_some_and(|setting| setting.value)
-}
-
-fn page_for_all(sources: &Sources, in_file: Setting<bool>) -> Setting<bool> {
-    let parse = |text: &str| text.to_ascii_lowercase().parse().ok();
-    sources.variable(&["CRUDDUR_PAGE_ALLOW_REMOTE"], parse, "true or false").unwrap_or(in_file)
-}
-
-fn from_env(sources: &Sources, name: &'static str) -> Option<Setting<String>> {
-    sources.variable(&[name], |text| Some(text.to_owned()), "text")
-}
-
-fn default<T>(value: T) -> Setting<T> {
-    Setting { value, origin: Origin::Default }
+    sources.variable(&[name], parse, "true or false", findings).is_some_and(|setting| setting.value)
 }
 
 #[cfg(test)]

@@ -4,34 +4,41 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-use super::{Origin, Setting, SettingsError, Sources, from_env};
+use super::file::{Entry, TomlValue};
+use super::{Findings, Origin, Scalar, Setting, Sources, Values};
+use crate::text::Message;
 use crate::trace::Value;
 use crate::trace::span::Attribute;
 
+/// The table as telemetry.toml shows it. It takes any key.
+pub(super) const TOML: &str = "\
+# Facts about this deployment, sent with every batch. OTEL_RESOURCE_ATTRIBUTES
+[resource]
+# \"deployment.environment.name\" = \"development\"
+";
+pub(super) const TABLE: &str = "resource";
+const VARIABLE: &str = "OTEL_RESOURCE_ATTRIBUTES";
+
 /// The service's name and all attributes, in the order they are sent: our own, then those of `[resource]`, then those
-/// of `OTEL_RESOURCE_ATTRIBUTES`; a later one of the same key replaces the earlier one in its place.
+/// of `OTEL_RESOURCE_ATTRIBUTES`; a later one of the same key replaces the earlier one in its place. `service_name` is what
+/// the file and `OTEL_SERVICE_NAME` say, `instance` the id of this process.
 pub(super) fn read(
     sources: &Sources,
-    name_in_file: Option<Setting<String>>,
+    service_name: Setting<String>,
     instance: &str,
-) -> Result<(Setting<String>, Vec<Attribute>), SettingsError> {
-    let from_variable = variable(sources);
-    let table = sources.table("resource")?;
-    let from_file = table.pairs()?;
-
+    findings: &mut Findings,
+) -> Result<(Setting<String>, Vec<Attribute>), Message> {
+    let from_variable = variable(sources, findings);
+    let from_file =
+        sources.entries_of(TABLE)?.iter().map(|entry| pair(sources, entry)).collect::<Result<Vec<_>, _>>()?;
     if from_file.iter().any(|(key, _)| key == "service.name") {
-        sources.warn(
-            "[resource] service.name is passed over: service_name, above the first table, is the name".to_owned(),
-        );
+        findings.warn("[resource] service.name is passed over: service_name, above the first table, is the name");
     }
-    let service_name = from_env(sources, "OTEL_SERVICE_NAME")
-        .or_else(|| {
-            let (_, name) = from_variable.iter().find(|(key, _)| key == "service.name")?;
-            Some(Setting { value: name.clone(), origin: Origin::Environment("OTEL_RESOURCE_ATTRIBUTES") })
-        })
-        .or(name_in_file)
-        .unwrap_or_else(|| super::default("backend-flask".to_owned()));
-
+    let in_attributes = from_variable.iter().find(|(key, _)| key == "service.name");
+    let service_name = match (in_attributes, &service_name.origin) {
+        (_, Origin::Environment(_)) | (None, _) => service_name,
+        (Some((_, name)), _) => Setting { value: name.clone(), origin: Origin::Environment(VARIABLE) },
+    };
     let mut resource = vec![
         attribute("service.name", service_name.value.clone()),
         attribute("service.version", env!("CARGO_PKG_VERSION")),
@@ -52,14 +59,45 @@ pub(super) fn read(
     Ok((service_name, resource))
 }
 
+/// The keys of `[resource]`, to be listed and compared.
+pub(super) fn values(sources: &Sources) -> Result<Values, Message> {
+    let mut values = Values::default();
+    for entry in sources.entries_of(TABLE)? {
+        let (key, value) = pair(sources, entry)?;
+        let scalar = Scalar::Text(format!("{value:?}"));
+        values.add(format!("[{TABLE}] {key}"), scalar, "", sources.origin_of(entry));
+    }
+    Ok(values)
+}
+
+/// A key of `[resource]` and its value: text, a number, true or false.
+fn pair(sources: &Sources, entry: &Entry) -> Result<(String, Value), Message> {
+    let key = &entry.key;
+    let value = match &entry.value {
+        TomlValue::Text(text) => text.clone().into(),
+        TomlValue::Whole(Some(number)) => (*number).into(),
+        TomlValue::Float(number) => (*number).into(),
+        TomlValue::Flag(value) => (*value).into(),
+        TomlValue::Table(_) => {
+            let problem =
+                format!("[{TABLE}] {key} has dots in it; put the whole key in quotes: \"{key}.name\" = \"value\"");
+            return Err(sources.error(entry.key_at, &problem));
+        }
+        other => {
+            let problem = format!("[{TABLE}] {key} must be text, a number, true or false, not {}", other.kind());
+            return Err(sources.error(entry.value_at, &problem));
+        }
+    };
+    Ok((key.clone(), value))
+}
+
 fn attribute(key: &'static str, value: impl Into<Value>) -> Attribute {
     Attribute { key: Cow::Borrowed(key), value: value.into() }
 }
 
 /// `key=value,key2=value2`, both percent-encoded. One mistake discards the whole variable, as OpenTelemetry wants it.
-fn variable(sources: &Sources) -> Vec<(String, String)> {
-    const NAME: &str = "OTEL_RESOURCE_ATTRIBUTES";
-    let Some(text) = sources.env.get(NAME) else { return Vec::new() };
+fn variable(sources: &Sources, findings: &mut Findings) -> Vec<(String, String)> {
+    let Some(text) = sources.env.get(VARIABLE) else { return Vec::new() };
     let mut pairs = Vec::new();
     for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
         let decoded = pair.split_once('=').and_then(|(key, value)| {
@@ -69,7 +107,7 @@ fn variable(sources: &Sources) -> Vec<(String, String)> {
         match decoded {
             Some(pair) => pairs.push(pair),
             None => {
-                sources.warn(format!("{NAME} is ignored: {pair:?} is not of the form key=value"));
+                findings.warn(format!("{VARIABLE} is ignored: {pair:?} is not of the form key=value"));
                 return Vec::new();
             }
         }

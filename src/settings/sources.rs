@@ -1,16 +1,14 @@
 //! Where a value can come from: the environment, a line of the file, a default. First one wins, and each value
 //! remembers which it was.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::path::{Path, PathBuf};
 
-use super::file::{Entry, File, Node, content};
-use super::finding::{Finding, Severity};
-use super::table::Table;
-use super::watch::Content;
+use super::file::{Entry, TomlFile, TomlValue};
+use super::finding::Findings;
+use super::watch::FileContent;
+use crate::text::Message;
 
 /// A value and where it came from.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,10 +30,6 @@ pub enum Origin {
     File(String),
 }
 
-/// A mistake in the file, or a file that cannot be read: what, where, what next, in one line.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct SettingsError(pub String);
-
 /// The environment as it was at start. An empty variable is an unset one.
 #[derive(Clone, Debug, Default)]
 pub struct Env(HashMap<String, String>);
@@ -44,37 +38,7 @@ pub struct Env(HashMap<String, String>);
 pub struct Sources {
     /// The environment.
     pub env: Env,
-    pub(super) file: Option<File>,
-    findings: RefCell<Vec<Finding>>,
-    readings: RefCell<Vec<Reading>>,
-    pub(super) known: RefCell<Vec<&'static str>>,
-}
-
-/// A value that somebody asked for.
-#[derive(Clone, Debug)]
-pub struct Reading {
-    /// Its table and its name: `[honeycomb] endpoint`.
-    pub key: String,
-    /// The value as it may be shown: no secret, no password.
-    pub shown: String,
-    /// Where it came from.
-    pub origin: Origin,
-    /// Of the value itself. Whoever was made from equal values need not be made again.
-    pub digest: u64,
-}
-
-impl Reading {
-    /// The keys whose values differ.
-    #[must_use]
-    pub fn changed(before: &[Self], now: &[Self]) -> Vec<String> {
-        let is_among =
-            |one: &Self, others: &[Self]| others.iter().any(|other| other.key == one.key && other.digest == one.digest);
-        let new = now.iter().filter(|one| !is_among(one, before));
-        let gone = before.iter().filter(|one| now.iter().all(|other| other.key != one.key));
-        let mut keys: Vec<String> = new.chain(gone).map(|one| one.key.clone()).collect();
-        keys.dedup();
-        keys
-    }
+    file: Option<TomlFile>,
 }
 
 /// The file that is read when nobody names another, if it is there.
@@ -97,13 +61,13 @@ impl Sources {
     /// # Errors
     ///
     /// The file cannot be read, or is not TOML.
-    pub fn read(path: Option<&Path>, env: Env) -> Result<Self, SettingsError> {
+    pub fn read(path: Option<&Path>, env: Env) -> Result<Self, Message> {
         let (path, named) = settings_path(path, &env);
         // One of which it cannot be known whether it is there is no reason to go on without: reading it says why.
         if !named && path.try_exists().is_ok_and(|exists| !exists) {
-            return Ok(Self::of(None, env));
+            return Ok(Self { env, file: None });
         }
-        Ok(Self::of(Some(File::read(path)?), env))
+        Ok(Self { env, file: Some(TomlFile::read(path)?) })
     }
 
     /// The file at `path`, when its content is known already.
@@ -111,8 +75,8 @@ impl Sources {
     /// # Errors
     ///
     /// The content is not TOML.
-    pub fn of_content(path: &Path, content: Vec<u8>, env: Env) -> Result<Self, SettingsError> {
-        Ok(Self::of(Some(File::of_content(path.to_owned(), content)?), env))
+    pub fn from_content(path: &Path, content: Vec<u8>, env: Env) -> Result<Self, Message> {
+        Ok(Self { env, file: Some(TomlFile::from_content(path.to_owned(), content)?) })
     }
 
     /// A file that was never written to disk, for tests.
@@ -120,13 +84,8 @@ impl Sources {
     /// # Errors
     ///
     /// The text is not TOML.
-    pub fn from_text(text: &str, env: Env) -> Result<Self, SettingsError> {
-        Self::of_content(Path::new(DEFAULT_FILE), text.as_bytes().to_vec(), env)
-    }
-
-    fn of(file: Option<File>, env: Env) -> Self {
-        let (findings, readings, known) = Default::default();
-        Self { env, file, findings, readings, known }
+    pub fn from_text(text: &str, env: Env) -> Result<Self, Message> {
+        Self::from_content(Path::new(DEFAULT_FILE), text.as_bytes().to_vec(), env)
     }
 
     /// The file in use, if there is one.
@@ -137,111 +96,55 @@ impl Sources {
 
     /// What is in the file.
     #[must_use]
-    pub fn content(&self) -> Content {
-        self.file.as_ref().map_or(Content::Absent, |file| Content::of(Ok(file.text.clone().into_bytes())))
+    pub fn content(&self) -> FileContent {
+        self.file
+            .as_ref()
+            .map_or(FileContent::Absent, |file| FileContent::from_read(Ok(file.text.clone().into_bytes())))
     }
 
-    /// The keys above the first table.
-    #[must_use]
-    pub fn top(&self) -> Table<'_> {
-        Table::new(self, "", self.root())
-    }
-
-    /// The table `[name]`; an absent one has no keys.
-    ///
-    /// # Errors
-    ///
-    /// `name` is there, but is no table.
-    pub fn table(&self, name: &'static str) -> Result<Table<'_>, SettingsError> {
-        self.known.borrow_mut().push(name);
-        let entries = match self.root().iter().find(|entry| entry.key == name) {
-            None => &[][..],
-            Some(Entry { value: Node::Table(entries), .. }) => entries,
-            Some(entry) => return Err(self.error(entry.key_at, &format!("[{name}] must be a table"))),
-        };
-        Ok(Table::new(self, name, entries))
-    }
-
-    /// Refuses top-level keys and tables that nobody asked for. To be called when everything was read.
-    ///
-    /// # Errors
-    ///
-    /// There is one: the message names the nearest key that exists.
-    pub fn finish(&self) -> Result<(), SettingsError> {
-        self.refuse_unknown("", self.root(), &self.known.borrow())
-    }
-
-    /// The value of the first of these variables that has one. A value that cannot be `wanted` is noticed, and the next
+    /// The value of the first of these variables that has one. A value that cannot be `wanted` is a finding, and the next
     /// source counts.
     pub fn variable<T>(
         &self,
         names: &[&'static str],
         parse: impl Fn(&str) -> Option<T>,
         wanted: &str,
+        findings: &mut Findings,
     ) -> Option<Setting<T>> {
         names.iter().find_map(|name| {
             let text = self.env.get(name)?.trim();
             let value = parse(text);
             if value.is_none() {
-                self.warn(format!("{name}={text} is not {wanted}; it is passed over"));
+                findings.warn(format!("{name}={text} is not {wanted}; it is passed over"));
             }
             value.map(|value| Setting { value, origin: Origin::Environment(name) })
         })
     }
 
-    /// Something that is as it is, and worth knowing.
-    pub fn note(&self, text: String) {
-        self.findings.borrow_mut().push(Finding { severity: Severity::Note, text });
-    }
-
-    /// Something that is probably not what was meant, but not wrong enough to stop for.
-    pub fn warn(&self, text: String) {
-        self.findings.borrow_mut().push(Finding { severity: Severity::Warning, text });
-    }
-
-    /// The findings since this was last called.
-    #[must_use]
-    pub fn take_findings(&self) -> Vec<Finding> {
-        self.findings.take()
-    }
-
-    /// The values that were asked for since this was last called.
-    #[must_use]
-    pub fn take_readings(&self) -> Vec<Reading> {
-        self.readings.take()
-    }
-
-    /// The text of another file that a setting names. It counts as part of the value.
+    /// Refuses top-level keys and tables that the program does not know.
     ///
     /// # Errors
     ///
-    /// It cannot be read.
-    pub fn content_of(&self, path: &str) -> std::io::Result<Vec<u8>> {
-        let content = content(Path::new(path));
-        let key = format!("content of {path}");
-        match &content {
-            Ok(content) => self.record(key, content, format!("{} bytes", content.len()), Origin::Default),
-            Err(error) => self.record(key, b"", error.to_string(), Origin::Default),
+    /// There is one: the message names the nearest one that exists.
+    pub fn refuse_unknown_tables(&self, known: &[&str]) -> Result<(), Message> {
+        self.refuse_unknown("", known)
+    }
+
+    /// The entries of the table `name`, or of the top level if it is empty; an absent table has none.
+    pub(super) fn entries_of(&self, name: &str) -> Result<&[Entry], Message> {
+        let root = self.file.as_ref().map_or(&[][..], |file| &file.root);
+        if name.is_empty() {
+            return Ok(root);
         }
-        content
+        match root.iter().find(|entry| entry.key == name) {
+            None => Ok(&[]),
+            Some(Entry { value: TomlValue::Table(entries), .. }) => Ok(entries),
+            Some(entry) => Err(self.error(entry.key_at, &format!("[{name}] must be a table"))),
+        }
     }
 
-    /// Remembers a value that was found by other ways than a [`Table`].
-    pub fn record(&self, key: String, value: &[u8], shown: String, origin: Origin) {
-        let digest = BuildHasherDefault::<DefaultHasher>::default().hash_one(value);
-        self.readings.borrow_mut().push(Reading { key, shown, origin, digest });
-    }
-
-    pub(super) fn root(&self) -> &[Entry] {
-        self.file.as_ref().map_or(&[], |file| &file.root)
-    }
-
-    pub(super) fn refuse_unknown(
-        &self,
-        table: &str,
-        entries: &[Entry],
-        known: &[&'static str],
-    ) -> Result<(), SettingsError> {
+    pub(super) fn refuse_unknown(&self, table: &str, known: &[&str]) -> Result<(), Message> {
+        let entries = self.entries_of(table)?;
         let Some(unknown) = entries.iter().find(|entry| !known.contains(&entry.key.as_str())) else { return Ok(()) };
         let nearest = known
             .iter()
@@ -255,17 +158,19 @@ impl Sources {
         let place = if table.is_empty() { String::new() } else { format!(" in [{table}]") };
         // What looks like no key may be a secret in the wrong place.
         let is_name = |c: char| c.is_ascii_lowercase() || "_-. ".contains(c);
-        let shown = unknown.key.len() <= 40 && unknown.key.chars().all(is_name);
-        let key = if shown { format!(" \"{}\"", unknown.key) } else { String::new() };
+        let may_be_shown = unknown.key.len() <= 40 && unknown.key.chars().all(is_name);
+        let key = if may_be_shown { format!(" \"{}\"", unknown.key) } else { String::new() };
         Err(self.error(unknown.key_at, &format!("unknown key{key}{place}; {next}")))
     }
 
+    /// The line of the file where a value stands.
+    pub(super) fn origin_of(&self, entry: &Entry) -> Origin {
+        self.file.as_ref().map_or(Origin::Default, |file| Origin::File(file.line_of(entry.value_at)))
+    }
+
     /// `telemetry.toml:12:3: problem`.
-    pub(super) fn error(&self, offset: usize, problem: &str) -> SettingsError {
-        match &self.file {
-            Some(file) => file.error(offset, problem),
-            None => SettingsError(problem.to_owned()),
-        }
+    pub(super) fn error(&self, offset: usize, problem: &str) -> Message {
+        self.file.as_ref().map_or_else(|| Message::new(problem), |file| file.error(offset, problem))
     }
 }
 
@@ -277,7 +182,7 @@ impl Env {
 
     /// The environment of this process.
     #[must_use]
-    pub fn of_process() -> Self {
+    pub fn from_process() -> Self {
         let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
         Self(std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))).collect())
     }
@@ -322,11 +227,3 @@ impl fmt::Display for Origin {
         }
     }
 }
-
-impl fmt::Display for SettingsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for SettingsError {}

@@ -1,18 +1,19 @@
 use super::*;
 
-fn sources(text: &str, env: Env) -> Sources {
-    Sources::from_text(text, env).unwrap()
+fn read(text: &str, env: Env) -> Result<Settings, Message> {
+    read_with_findings(text, env).map(|(settings, _)| settings)
 }
 
-fn read(text: &str, env: Env) -> Result<Settings, SettingsError> {
-    let sources = sources(text, env);
-    let settings = Settings::read(&sources, None, "an-instance")?;
-    sources.finish()?;
-    Ok(settings)
+fn read_with_findings(text: &str, env: Env) -> Result<(Settings, Vec<String>), Message> {
+    let sources = Sources::from_text(text, env)?;
+    let mut findings = Findings::default();
+    let (settings, _) = Settings::read(&sources, None, "an-instance", &mut findings)?;
+    sources.refuse_unknown_tables(&known_tables())?;
+    Ok((settings, texts(findings)))
 }
 
-fn texts(sources: &Sources) -> Vec<String> {
-    sources.take_findings().into_iter().map(|finding| finding.text).collect()
+fn texts(findings: Findings) -> Vec<String> {
+    findings.into_vec().into_iter().map(|finding| finding.message.to_string()).collect()
 }
 
 fn resource<'s>(settings: &'s Settings, key: &str) -> Option<&'s crate::trace::Value> {
@@ -80,15 +81,15 @@ fn resource_attributes_come_from_both_and_the_environment_wins() {
 
 #[test]
 fn one_mistake_discards_all_of_otel_resource_attributes_and_says_so() {
-    let sources = sources("", Env::from([("OTEL_RESOURCE_ATTRIBUTES", "a=1,b")]));
-    let settings = Settings::read(&sources, None, "an-instance").unwrap();
+    let env = Env::from([("OTEL_RESOURCE_ATTRIBUTES", "a=1,b")]);
+    let (settings, notices) = read_with_findings("", env).unwrap();
     assert_eq!(resource(&settings, "a"), None);
-    assert_eq!(texts(&sources)[..1], ["OTEL_RESOURCE_ATTRIBUTES is ignored: \"b\" is not of the form key=value"]);
+    assert_eq!(notices[..1], ["OTEL_RESOURCE_ATTRIBUTES is ignored: \"b\" is not of the form key=value"]);
 }
 
 #[test]
 fn a_variable_that_makes_no_sense_is_noticed_and_the_next_source_counts() {
-    let sources = sources(
+    let read = read_with_findings(
         "traces_sampler = \"always_off\"",
         Env::from([
             ("OTEL_SPAN_EVENT_COUNT_LIMIT", "many"),
@@ -98,12 +99,12 @@ fn a_variable_that_makes_no_sense_is_noticed_and_the_next_source_counts() {
             ("FRONTEND_URL", "localhost"),
         ]),
     );
-    let settings = Settings::read(&sources, None, "an-instance").unwrap();
+    let (settings, notices) = read.unwrap();
     assert_eq!(settings.limits.events, 128);
     assert_eq!(settings.propagators, [Propagator::XRay]);
     assert!(settings.recording);
     assert_eq!(settings.sampler.to_string(), "always_off");
-    let notices = texts(&sources).join("\n");
+    let notices = notices.join("\n");
     for name in [
         "OTEL_SPAN_EVENT_COUNT_LIMIT=many",
         "\"b3\"",
@@ -117,11 +118,16 @@ fn a_variable_that_makes_no_sense_is_noticed_and_the_next_source_counts() {
 
 #[test]
 fn a_special_variable_that_makes_no_sense_does_not_hide_the_general_one() {
-    let sources = sources("", Env::from([("SPECIAL", "x"), ("GENERAL", "7")]));
-    let top = sources.top();
-    let setting = top.whole("key", &["SPECIAL", "GENERAL"], 0..=9, 1).unwrap();
-    assert_eq!(setting, Setting { value: 7, origin: Origin::Environment("GENERAL") });
-    assert_eq!(texts(&sources), ["SPECIAL=x is not a whole number between 0 and 9; it is passed over"]);
+    section::section! {
+        struct Table("table") {
+            key: u64 = section::whole(1, 0..=9).from(&["SPECIAL", "GENERAL"]),
+        }
+    }
+    let sources = Sources::from_text("", Env::from([("SPECIAL", "x"), ("GENERAL", "7")])).unwrap();
+    let mut findings = Findings::default();
+    let (table, _) = Table::read(&sources, &mut findings).unwrap();
+    assert_eq!(table.key, Setting { value: 7, origin: Origin::Environment("GENERAL") });
+    assert_eq!(texts(findings), ["SPECIAL=x is not a whole number between 0 and 9; it is passed over"]);
 }
 
 #[test]

@@ -15,14 +15,14 @@ use super::file::content;
 pub struct Watch {
     path: PathBuf,
     /// What was told last.
-    known: Content,
+    known: FileContent,
     /// What was seen last, if that is something else.
-    seen: Option<Content>,
+    seen: Option<FileContent>,
 }
 
 /// What is in a file.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Content {
+pub enum FileContent {
     /// This.
     Bytes(Vec<u8>),
     /// Nothing, or blanks only: somebody is about to write it, or has lost it.
@@ -35,11 +35,11 @@ pub enum Content {
 
 /// Why somebody should look at the settings again.
 #[derive(Debug, Eq, PartialEq)]
-pub enum Occasion {
+pub enum FileEvent {
     /// The content has changed, to this.
-    Changed(Content),
+    Changed(FileContent),
     /// Somebody asked for it; this is the content, as before.
-    Asked(Content),
+    Asked(FileContent),
 }
 
 /// Two looks, and the new settings, fit into a second.
@@ -48,19 +48,19 @@ const LOOK: Duration = Duration::from_millis(200);
 impl Watch {
     /// Watches the file at `path`, in which this was.
     #[must_use]
-    pub fn new(path: PathBuf, known: Content) -> Self {
+    pub fn new(path: PathBuf, known: FileContent) -> Self {
         Self { path, known, seen: None }
     }
 
     /// Waits for the next occasion; each message of `requests` is one. `None` when nobody can send a message any more.
-    pub fn next(&mut self, requests: &Receiver<()>) -> Option<Occasion> {
+    pub fn next(&mut self, requests: &Receiver<()>) -> Option<FileEvent> {
         loop {
             match requests.recv_timeout(LOOK) {
-                Ok(()) => return Some(self.asked(Content::of(content(&self.path)))),
+                Ok(()) => return Some(self.asked(FileContent::from_read(content(&self.path)))),
                 Err(RecvTimeoutError::Timeout) => {
-                    let content = Content::of(content(&self.path));
+                    let content = FileContent::from_read(content(&self.path));
                     if self.has_changed(content) {
-                        return Some(Occasion::Changed(self.known.clone()));
+                        return Some(FileEvent::Changed(self.known.clone()));
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => return None,
@@ -69,17 +69,17 @@ impl Watch {
     }
 
     /// Who asks means this content, seen twice or not.
-    fn asked(&mut self, content: Content) -> Occasion {
+    fn asked(&mut self, content: FileContent) -> FileEvent {
         self.seen = None;
         if content == self.known {
-            return Occasion::Asked(content);
+            return FileEvent::Asked(content);
         }
         self.known = content.clone();
-        Occasion::Changed(content)
+        FileEvent::Changed(content)
     }
 
     /// Whether this content is new, and not for the first time.
-    fn has_changed(&mut self, content: Content) -> bool {
+    fn has_changed(&mut self, content: FileContent) -> bool {
         if content == self.known {
             self.seen = None;
             return false;
@@ -94,10 +94,10 @@ impl Watch {
     }
 }
 
-impl Content {
+impl FileContent {
     /// What reading a file gave.
     #[must_use]
-    pub fn of(read: io::Result<Vec<u8>>) -> Self {
+    pub fn from_read(read: io::Result<Vec<u8>>) -> Self {
         match read {
             Ok(bytes) if bytes.iter().all(u8::is_ascii_whitespace) => Self::Nothing,
             Ok(bytes) => Self::Bytes(bytes),
@@ -111,8 +111,8 @@ impl Content {
 mod tests {
     use super::*;
 
-    fn bytes(text: &str) -> Content {
-        Content::of(Ok(text.as_bytes().to_vec()))
+    fn bytes(text: &str) -> FileContent {
+        FileContent::from_read(Ok(text.as_bytes().to_vec()))
     }
 
     #[test]
@@ -133,8 +133,8 @@ mod tests {
             (bytes("half"), false),
             (bytes("c"), false),
             (bytes("c"), true),
-            (Content::Absent, false),
-            (Content::Absent, true),
+            (FileContent::Absent, false),
+            (FileContent::Absent, true),
         ] {
             assert_eq!(watch.has_changed(content.clone()), changed, "{content:?}");
         }
@@ -143,15 +143,15 @@ mod tests {
     #[test]
     fn who_asks_is_told_at_once_whether_it_is_new() {
         let mut watch = Watch::new(PathBuf::new(), bytes("a"));
-        assert_eq!(watch.asked(bytes("a")), Occasion::Asked(bytes("a")));
-        assert_eq!(watch.asked(Content::Absent), Occasion::Changed(Content::Absent));
-        assert_eq!(watch.asked(Content::Absent), Occasion::Asked(Content::Absent));
+        assert_eq!(watch.asked(bytes("a")), FileEvent::Asked(bytes("a")));
+        assert_eq!(watch.asked(FileContent::Absent), FileEvent::Changed(FileContent::Absent));
+        assert_eq!(watch.asked(FileContent::Absent), FileEvent::Asked(FileContent::Absent));
     }
 
     #[test]
     fn blanks_are_nothing() {
-        assert_eq!(bytes(" \r\n\t"), Content::Nothing);
-        assert_eq!(Content::of(Err(ErrorKind::NotFound.into())), Content::Absent);
-        assert!(matches!(Content::of(Err(ErrorKind::PermissionDenied.into())), Content::Unreadable(_)));
+        assert_eq!(bytes(" \r\n\t"), FileContent::Nothing);
+        assert_eq!(FileContent::from_read(Err(ErrorKind::NotFound.into())), FileContent::Absent);
+        assert!(matches!(FileContent::from_read(Err(ErrorKind::PermissionDenied.into())), FileContent::Unreadable(_)));
     }
 }

@@ -5,8 +5,7 @@
 
 use std::cell::RefCell;
 use std::error::Error;
-use std::panic::{self, Location, PanicHookInfo};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::panic::{Location, PanicHookInfo};
 
 use super::current;
 use super::id::SpanId;
@@ -36,6 +35,19 @@ impl Exception {
             span: current::span().map(|current| current.span_id),
         }
     }
+
+    /// The exception that a panic is, in the span that is current.
+    #[must_use]
+    pub fn from_panic(info: &PanicHookInfo<'_>) -> Self {
+        let payload = info.payload();
+        let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref().map(String::as_str));
+        Self {
+            kind: "panic".to_owned(),
+            message: text.unwrap_or("a panic without a text").to_owned(),
+            place: info.location().map(ToString::to_string).unwrap_or_default(),
+            span: current::span().map(|current| current.span_id),
+        }
+    }
 }
 
 /// The panic that this thread is unwinding from, or unwound from last; taking it forgets it.
@@ -43,49 +55,9 @@ pub(super) fn take_panic() -> Option<Exception> {
     LAST_PANIC.take()
 }
 
-/// Keeps every panic for the trace it happened in, and logs it as one line with the ids of its span.
-pub fn install_panic_hook() {
-    panic::set_hook(Box::new(|info| {
-        let exception = exception_of_panic(info);
-        // tiny_http's connection threads panic when a client hangs up at the wrong moment. Nothing is lost by it.
-        if exception.place.contains("/tiny_http-") {
-            // Here it is the thread that accepts: there was no descriptor or no thread left.
-            if ["refined_tcp_stream", "task_pool"].iter().any(|file| exception.place.contains(file)) {
-                ACCEPT_PANICKED.store(true, Ordering::Release);
-            }
-            CONNECTION_PANICS.fetch_add(1, Ordering::Relaxed);
-            return log::debug!(target: "panic", "in a connection thread of tiny_http: {}", exception.message);
-        }
-        log::error!(target: "panic", "{} at {}", exception.message, exception.place);
-        LAST_PANIC.set(Some(exception));
-    }));
-}
-
-/// How many connection threads have panicked so far. Each may have left others without a thread.
-#[must_use]
-pub fn connection_panics() -> u64 {
-    CONNECTION_PANICS.load(Ordering::Relaxed)
-}
-
-/// Whether the thread that accepts connections has panicked, and none will be accepted any more.
-#[must_use]
-pub fn accept_panicked() -> bool {
-    ACCEPT_PANICKED.load(Ordering::Acquire)
-}
-
-static ACCEPT_PANICKED: AtomicBool = AtomicBool::new(false);
-static CONNECTION_PANICS: AtomicU64 = AtomicU64::new(0);
-
-fn exception_of_panic(info: &PanicHookInfo<'_>) -> Exception {
-    let payload = info.payload();
-    let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref().map(String::as_str));
-    let message = text.unwrap_or("a panic without a text");
-    Exception {
-        kind: "panic".to_owned(),
-        message: message.to_owned(),
-        place: info.location().map(ToString::to_string).unwrap_or_default(),
-        span: current::span().map(|current| current.span_id),
-    }
+/// Keeps a panic for the trace that it happened in. The panic hook calls this.
+pub fn keep_panic(panic: Exception) {
+    LAST_PANIC.set(Some(panic));
 }
 
 thread_local! {

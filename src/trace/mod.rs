@@ -16,5 +16,4 @@ pub mod span;
 pub use request_trace::{FinishedTrace, Incoming, RequestTrace, Span, Tracer};
 pub use span::{Scope, Value};
 
-#[cfg(test)]
 pub(crate) mod sample;

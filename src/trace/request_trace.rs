@@ -27,8 +27,8 @@ use super::context::{baggage, extract, traceparent, xray_header_of};
 use super::current::{self, Current};
 use super::exception::{Exception, take_panic};
 use super::id::{IdSource, SpanId, TraceId};
-use super::sampler::{Arrival, BackendDecision, BackendSampler, Decision, Reason, Sampler};
-use super::span::{Event, Limits, Metadata, Moment, Scope, SpanData, SpanKind, Status, Value};
+use super::sampler::{BackendDecision, BackendSampler, Decision, Reason, Sampler, SamplingInput};
+use super::span::{Event, Limits, Metadata, Scope, SpanData, SpanKind, Status, Timestamp, Value};
 
 /// Begins traces. One for the whole program, owned by the request loop.
 pub struct Tracer {
@@ -49,7 +49,7 @@ pub struct Tracer {
 /// What a trace begins with: the request before anything was done about it.
 pub struct Incoming<'a> {
     /// When it arrived.
-    pub at: Moment,
+    pub at: Timestamp,
     /// Its trace headers.
     pub headers: &'a TraceHeaders<'a>,
     /// `Host`, with its port.
@@ -64,7 +64,7 @@ pub struct Incoming<'a> {
 pub struct RequestTrace<'t> {
     tracer: &'t Tracer,
     recording: bool,
-    arrived: Moment,
+    arrived: Timestamp,
     trace_id: TraceId,
     root_id: SpanId,
     flags: TraceFlags,
@@ -162,7 +162,7 @@ impl Tracer {
 
     fn ask_backends(&self, incoming: &Incoming<'_>, header: Option<bool>) -> Vec<BackendDecision> {
         let ask = |(backend, sampler): &(&'static str, Arc<dyn BackendSampler>)| {
-            let arrival = Arrival {
+            let arrival = SamplingInput {
                 host: incoming.host,
                 method: incoming.method,
                 path: incoming.path,
@@ -178,7 +178,7 @@ impl Tracer {
 
     /// A trace that is neither kept nor told to anybody: for health checks and for requests about telemetry itself.
     #[must_use]
-    pub fn untraced(&self, arrived: Moment) -> RequestTrace<'_> {
+    pub fn untraced(&self, arrived: Timestamp) -> RequestTrace<'_> {
         RequestTrace {
             tracer: self,
             recording: false,
@@ -431,7 +431,7 @@ impl Span<'_> {
         self.edit(|span, limits| span.record_exception(exception, now, limits));
     }
 
-    /// Notes that something happened, now.
+    /// FieldNotes that something happened, now.
     pub fn add_event(&mut self, name: &'static str) {
         let time = self.trace.arrived.present();
         let event = Event { time, name: Cow::Borrowed(name), attributes: Vec::new(), dropped_attributes: 0 };

@@ -1,41 +1,36 @@
-//! One trace that uses everything a trace can hold, for the golden tests of all backends.
+//! A request with fixed ids and times, as this program traces it: what `cruddur explain` shows.
+
+#[cfg(test)]
+mod full;
 
 use std::borrow::Cow;
 
-use super::context::TraceFlags;
-use super::id::{SpanId, TraceId};
-use super::sampler::{Decision, Reason};
-use super::span::{Attribute, Event, Link, SpanData, SpanKind, Status};
-use super::{FinishedTrace, Scope, Value};
+use crate::trace::context::TraceFlags;
+use crate::trace::id::{SpanId, TraceId};
+use crate::trace::sampler::{Decision, Reason};
+use crate::trace::span::{Attribute, Scope, SpanData, SpanKind};
+use crate::trace::{FinishedTrace, Value};
 
-pub(crate) use crate::explain::sample::resource;
+#[cfg(test)]
+pub(crate) use full::trace;
 
-/// A request of a traced caller, and one span in it that failed.
-pub(crate) fn trace() -> FinishedTrace {
-    FinishedTrace {
-        trace_id: TraceId::from_hex("5b8efff798038103d269b633813fc60c").unwrap(),
-        trace_state: "congo=t61rcWkgMzE".to_owned(),
-        flags: TraceFlags::new(true, false),
-        remote_parent: true,
-        decision: Decision { sampled: true, reason: Reason::Parent },
-        backend_decisions: vec![],
-        spans: vec![server_span(), inner_span()],
-    }
+/// What the process knows about itself.
+pub(crate) fn resource() -> Vec<Attribute> {
+    vec![
+        attribute("service.name", "backend-flask"),
+        attribute("service.version", env!("CARGO_PKG_VERSION")),
+        attribute("service.instance.id", "627cc493-f310-47de-96bd-71410b7dec09"),
+        attribute("telemetry.sdk.language", "rust"),
+        attribute("telemetry.sdk.name", "cruddur-otlp"),
+        attribute("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
+        attribute("process.pid", 4242_i64),
+    ]
 }
 
-fn server_span() -> SpanData {
-    SpanData {
-        id: SpanId::from_hex("eee19b7ec3c1b174").unwrap(),
-        parent: SpanId::from_hex("00f067aa0ba902b7"),
-        scope: Scope {
-            name: "cruddur.http",
-            version: Some("0.1.0"),
-            schema_url: Some("https://opentelemetry.io/schemas/1.44.0"),
-        },
-        name: Cow::Borrowed("GET /api/activities/home"),
-        kind: SpanKind::Server,
-        start: 1_676_851_200_000_000_000,
-        end: 1_676_851_200_004_250_000,
+/// `GET /api/activities/home` of a traced caller, half past two in the morning of 20 February 2023, as this program traces it.
+pub(crate) fn request() -> FinishedTrace {
+    let http = Scope { name: "cruddur.http", version: Some(env!("CARGO_PKG_VERSION")), schema_url: None };
+    let server = SpanData {
         attributes: vec![
             attribute("http.request.method", "GET"),
             attribute("url.path", "/api/activities/home"),
@@ -43,53 +38,49 @@ fn server_span() -> SpanData {
             attribute("http.route", "/api/activities/home"),
             attribute("server.address", "localhost"),
             attribute("server.port", 4567_i64),
+            attribute("client.address", "127.0.0.1"),
+            attribute("network.peer.address", "127.0.0.1"),
+            attribute("network.peer.port", 50_123_i64),
             attribute("network.protocol.version", "1.1"),
+            attribute("user_agent.original", "curl/8.5.0"),
             attribute("http.response.status_code", 200_i64),
+            attribute("http.response.body.size", 1240_i64),
         ],
-        dropped_attributes: 0,
-        events: vec![],
-        dropped_events: 0,
-        links: vec![],
-        status: Status::Unset,
-        metadata: vec![],
+        ..span("53995c3f42cd8ad8", "00f067aa0ba902b7", http, "GET /api/activities/home", 0, 4250)
+    };
+    let home = SpanData {
+        kind: SpanKind::Internal,
+        attributes: vec![
+            attribute("app.now", "2023-02-20T02:30:00.001000+00:00"),
+            attribute("app.result_length", 3_i64),
+        ],
+        ..span(
+            "70de5b6f19ff9a0a",
+            "53995c3f42cd8ad8",
+            Scope::named("home.activities"),
+            "home-activities-mock-data",
+            1000,
+            3000,
+        )
+    };
+    FinishedTrace {
+        trace_id: TraceId::from_hex("63f2db281e8720b39541901950019ee5").expect("these are 32 hex digits"),
+        trace_state: String::new(),
+        flags: TraceFlags::new(true, true),
+        remote_parent: true,
+        decision: Decision { sampled: true, reason: Reason::Parent },
+        backend_decisions: vec![],
+        spans: vec![server, home],
     }
 }
 
-fn inner_span() -> SpanData {
-    SpanData {
-        id: SpanId::from_hex("051581bf3cb55c13").unwrap(),
-        parent: SpanId::from_hex("eee19b7ec3c1b174"),
-        scope: Scope::named("home.activities"),
-        name: Cow::Borrowed("home-activites-mock-data"),
-        kind: SpanKind::Internal,
-        start: 1_676_851_200_001_000_000,
-        end: 1_676_851_200_003_000_000,
-        attributes: vec![
-            attribute("app.now", "2023-02-20T00:00:00+00:00"),
-            attribute("app.result_length", 3_i64),
-            attribute("app.ratio", 0.5),
-            attribute("app.cached", false),
-            Attribute { key: "app.handles".into(), value: Value::Array(vec!["Andrew Brown".into(), 7_i64.into()]) },
-            Attribute { key: "app.blob".into(), value: Value::Bytes(vec![1, 2, 3, 4]) },
-            Attribute { key: "app.map".into(), value: Value::Map(vec![attribute("k", "v")]) },
-            attribute("app.unicode", "ⓤ \" \\ \n \u{1} é"),
-        ],
-        dropped_attributes: 0,
-        events: vec![Event {
-            time: 1_676_851_200_002_000_000,
-            name: Cow::Borrowed("exception"),
-            attributes: vec![attribute("exception.type", "std::io::Error"), attribute("exception.message", "boom")],
-            dropped_attributes: 0,
-        }],
-        dropped_events: 0,
-        links: vec![Link {
-            trace_id: TraceId::from_hex("0af7651916cd43dd8448eb211c80319c").unwrap(),
-            span_id: SpanId::from_hex("b7ad6b7169203331").unwrap(),
-            attributes: vec![attribute("l", i64::MIN)],
-        }],
-        status: Status::Error("boom".to_owned()),
-        metadata: vec![],
-    }
+/// A span without attributes; begin and end in microseconds after the request came.
+fn span(id: &str, parent: &str, scope: Scope, name: &'static str, begin: u64, end: u64) -> SpanData {
+    const ARRIVED: u64 = 1_676_860_200_000_000_000;
+    let id = SpanId::from_hex(id).expect("these are 16 hex digits");
+    let (parent, begin) = (SpanId::from_hex(parent), ARRIVED + begin * 1000);
+    let begun = SpanData::begun(id, parent, scope, Cow::Borrowed(name), SpanKind::Server, begin);
+    SpanData { end: ARRIVED + end * 1000, ..begun }
 }
 
 fn attribute(key: &'static str, value: impl Into<Value>) -> Attribute {

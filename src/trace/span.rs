@@ -158,7 +158,7 @@ pub struct Limits {
 
 /// A point in time on both clocks: the wall clock says when, the monotonic one how long.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment {
+pub struct Timestamp {
     wall: u64,
     instant: Instant,
 }
@@ -171,7 +171,7 @@ impl Scope {
     }
 }
 
-impl Moment {
+impl Timestamp {
     /// Now.
     #[must_use]
     pub fn now() -> Self {

@@ -27,8 +27,8 @@
 //! Not done, and named when met: single sign-on, assuming a role, web identity, starting another program.
 //! Specification: <https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html>.
 
+mod endpoint;
 mod files;
-mod place;
 mod profile;
 mod regions;
 mod remote;
@@ -41,9 +41,10 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use crate::settings::Env;
+use crate::text::Message;
 
-pub use place::{logs_endpoint, region};
-pub use regions::doubts;
+pub use endpoint::{logs_endpoint, region};
+pub use regions::region_warnings;
 use remote::Remote;
 
 /// Keys to sign with.
@@ -66,24 +67,20 @@ pub struct CredentialChain {
     env: Env,
     remote: Remote,
     cached: Option<Credentials>,
-    problem: Option<CredentialError>,
+    problem: Option<Message>,
     /// No attempt sooner than this, unless it is urgent.
     next_attempt: Option<SystemTime>,
 }
 
-/// Why there are no credentials: what, where, what next, in one line and without any secret.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct CredentialError(pub String);
-
 /// What a place has to say, unless it is wrong.
-enum Answer {
+enum Lookup {
     Found(Credentials),
     /// It is not in use here; the text says by which sign.
     Nothing(String),
 }
 
 /// Asks one place.
-type Ask<'a> = &'a dyn Fn() -> Result<Answer, CredentialError>;
+type Ask<'a> = &'a dyn Fn() -> Result<Lookup, Message>;
 
 /// From here on new credentials are welcome.
 const ADVISORY: Duration = Duration::from_secs(15 * 60);
@@ -105,7 +102,7 @@ impl CredentialChain {
     /// # Errors
     ///
     /// No place has any, or one has half of them. The search is made anew at the next call: wait before it.
-    pub fn resolve(&mut self, now: SystemTime) -> Result<&Credentials, CredentialError> {
+    pub fn resolve(&mut self, now: SystemTime) -> Result<&Credentials, Message> {
         if let Some(kept) = self.cached.take_if(|cached| !is_due(cached, self.next_attempt, now)) {
             return Ok(self.cached.insert(kept));
         }
@@ -133,11 +130,11 @@ impl CredentialChain {
 
     /// Why the last attempt failed, even if older credentials are still in use; `None` if it did not.
     #[must_use]
-    pub fn problem(&self) -> Option<&CredentialError> {
+    pub fn problem(&self) -> Option<&Message> {
         self.problem.as_ref()
     }
 
-    fn look_up(&self, now: SystemTime) -> Result<Credentials, CredentialError> {
+    fn look_up(&self, now: SystemTime) -> Result<Credentials, Message> {
         let env = &self.env;
         let mut nothing = Vec::new();
         let places: [(&str, Ask<'_>); 5] = [
@@ -150,14 +147,14 @@ impl CredentialChain {
         ];
         for (name, ask) in places {
             match ask()? {
-                Answer::Found(found) => return Ok(found),
-                Answer::Nothing(why) if !name.is_empty() => nothing.push(format!("{name}: {why}")),
-                Answer::Nothing(_) => {}
+                Lookup::Found(found) => return Ok(found),
+                Lookup::Nothing(why) if !name.is_empty() => nothing.push(format!("{name}: {why}")),
+                Lookup::Nothing(_) => {}
             }
         }
         let nothing = nothing.join("; ");
         let next = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run `aws configure`";
-        Err(CredentialError(format!("no AWS credentials ({nothing}); {next}")))
+        Err(Message::new(format!("no AWS credentials ({nothing}); {next}")))
     }
 }
 
@@ -175,21 +172,21 @@ fn left(credentials: &Credentials, now: SystemTime) -> Option<Duration> {
     credentials.expires.map(|expires| expires.duration_since(now).unwrap_or_default())
 }
 
-fn of_environment(env: &Env) -> Result<Answer, CredentialError> {
+fn of_environment(env: &Env) -> Result<Lookup, Message> {
     let names = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
     let keys = names.map(|name| env.get(name).map(str::trim));
     let found = checked_keys(keys, names, "environment", "set it, or unset the others")?;
     Ok(match found {
-        Some((id, secret, token)) => Answer::Found(Credentials::new(id, secret, token, None, "environment".to_owned())),
-        None => Answer::Nothing("AWS_ACCESS_KEY_ID is not set".to_owned()),
+        Some((id, secret, token)) => Lookup::Found(Credentials::new(id, secret, token, None, "environment".to_owned())),
+        None => Lookup::Nothing("AWS_ACCESS_KEY_ID is not set".to_owned()),
     })
 }
 
 /// Kubernetes' way to lend a role. To look further would be to find the keys of the machine below instead.
-fn refuse_web_identity(env: &Env) -> Result<Answer, CredentialError> {
+fn refuse_web_identity(env: &Env) -> Result<Lookup, Message> {
     match env.get("AWS_WEB_IDENTITY_TOKEN_FILE") {
-        None => Ok(Answer::Nothing(String::new())),
-        Some(_) => Err(CredentialError(
+        None => Ok(Lookup::Nothing(String::new())),
+        Some(_) => Err(Message::new(
             "AWS_WEB_IDENTITY_TOKEN_FILE is set: web identity is not supported; use EKS Pod Identity instead, \
              or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
                 .to_owned(),
@@ -205,7 +202,7 @@ fn checked_keys<'a>(
     names: [&str; 3],
     place: &str,
     next: &str,
-) -> Result<Option<Keys<'a>>, CredentialError> {
+) -> Result<Option<Keys<'a>>, Message> {
     let [id, secret, token] = keys;
     let (id, secret) = match (id, secret) {
         (Some(id), Some(secret)) => (id, secret),
@@ -217,7 +214,7 @@ fn checked_keys<'a>(
             };
             let there = name(&[id.is_some(), secret.is_some(), token.is_some()]);
             let missing = name(&[id.is_none(), secret.is_none()]);
-            return Err(CredentialError(format!("{place} has {there}, but no {missing}; {next}")));
+            return Err(Message::new(format!("{place} has {there}, but no {missing}; {next}")));
         }
     };
     for (value, name) in [(Some(id), names[0]), (Some(secret), names[1]), (token, names[2])] {
@@ -225,7 +222,7 @@ fn checked_keys<'a>(
         let fits = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\'';
         if value.is_some_and(|value| !value.bytes().all(fits)) {
             let problem = "holds a space, a quote or another character that no key has";
-            return Err(CredentialError(format!("{place}: {name} {problem}; copy it again, without quotes")));
+            return Err(Message::new(format!("{place}: {name} {problem}; copy it again, without quotes")));
         }
     }
     Ok(Some((id, secret, token)))
@@ -260,11 +257,3 @@ impl fmt::Debug for CredentialChain {
             .finish_non_exhaustive()
     }
 }
-
-impl fmt::Display for CredentialError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for CredentialError {}

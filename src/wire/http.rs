@@ -1,10 +1,9 @@
 //! HTTP calls. Those that carry telemetry begin here and are never traced; those made for a request come through
-//! [`http::client`](crate::http::client), which traces them. None follows a redirect (the key would go along) or outlasts
-//! the patience it is given.
+//! [`http::client`](crate::client), which traces them. None follows a redirect (the key would go along) or outlasts
+//! the timeout it is given.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
-use std::net::IpAddr;
 use std::sync::Mutex;
 use std::sync::mpsc::sync_channel;
 use std::thread;
@@ -18,6 +17,7 @@ use ureq::{Agent, Body, Proxy, RequestBuilder};
 
 use super::retry::parse_retry_after;
 use crate::sync::lock;
+use crate::text::Url;
 
 /// A client that keeps its connection between calls, for one thread at a time.
 pub struct HttpClient {
@@ -28,13 +28,13 @@ pub struct HttpClient {
 /// One request.
 pub struct Call<'a> {
     /// Where to.
-    pub url: &'a str,
+    pub url: &'a Url,
     /// All headers besides `host` and `content-length`.
     pub headers: &'a [(String, String)],
     /// The body, as it leaves.
     pub body: &'a [u8],
     /// How long it may take from the first look-up to the last byte; `None`: for ever.
-    pub patience: Option<Duration>,
+    pub timeout: Option<Duration>,
 }
 
 /// What came back.
@@ -52,7 +52,7 @@ pub struct Reply {
     pub date: Option<SystemTime>,
     /// `x-amzn-errortype`: what AWS calls this error.
     pub error_type: Option<String>,
-    /// The body, up to [`LONGEST_ANSWER`].
+    /// The body, up to [`MAX_ANSWER`].
     pub body: Vec<u8>,
     /// There was more.
     pub too_long: bool,
@@ -64,10 +64,10 @@ pub struct Reply {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum CallError {
     /// Nobody accepts connections there.
-    Refused,
+    ConnectionRefused,
     /// The host name has no address.
     UnknownHost,
-    /// The patience ended.
+    /// The timeout ended.
     Timeout,
     /// The connection ended before an answer came.
     Closed,
@@ -89,7 +89,7 @@ pub struct Certificates {
 }
 
 /// The longest answer that is read.
-pub const LONGEST_ANSWER: u64 = 4 << 20;
+pub const MAX_ANSWER: u64 = 4 << 20;
 
 impl HttpClient {
     /// A client for `url` with these certificates. A proxy that the environment names is used for other machines, never
@@ -98,9 +98,9 @@ impl HttpClient {
     /// # Errors
     ///
     /// A PEM text holds no certificate or no key.
-    pub fn new(url: &str, certificates: &Certificates) -> Result<Self, String> {
+    pub fn new(url: &Url, certificates: &Certificates) -> Result<Self, String> {
         let goes_through =
-            |proxy: &Proxy| !is_this_machine(url) && !url.parse().is_ok_and(|uri| proxy.is_no_proxy(&uri));
+            |proxy: &Proxy| !url.is_loopback() && !url.as_str().parse().is_ok_and(|uri| proxy.is_no_proxy(&uri));
         let proxy = Proxy::try_from_env().filter(goes_through);
         let agent = agent(tls(certificates)?, proxy.clone());
         let proxy = proxy.map(|proxy| format!("{}:{}", proxy.host(), proxy.port()));
@@ -125,7 +125,7 @@ impl HttpClient {
     ///
     /// No answer came, for the reason given.
     pub fn post(&self, call: &Call<'_>) -> Result<Reply, CallError> {
-        self.send(self.agent().post(call.url), call)
+        self.send(self.agent().post(call.url.as_str()), call)
     }
 
     /// Puts the body.
@@ -134,7 +134,7 @@ impl HttpClient {
     ///
     /// No answer came, for the reason given.
     pub fn put(&self, call: &Call<'_>) -> Result<Reply, CallError> {
-        self.send(self.agent().put(call.url), call)
+        self.send(self.agent().put(call.url.as_str()), call)
     }
 
     /// Gets what is there; a GET has no body, so the call's does not leave.
@@ -143,8 +143,8 @@ impl HttpClient {
     ///
     /// No answer came, for the reason given.
     pub fn get(&self, call: &Call<'_>) -> Result<Reply, CallError> {
-        let request = prepared(self.agent().get(call.url), call);
-        if self.proxy.is_some() { self.in_time(call.patience, || reply(request.call())) } else { reply(request.call()) }
+        let request = prepared(self.agent().get(call.url.as_str()), call);
+        if self.proxy.is_some() { self.in_time(call.timeout, || reply(request.call())) } else { reply(request.call()) }
     }
 
     fn send(&self, request: RequestBuilder<WithBody>, call: &Call<'_>) -> Result<Reply, CallError> {
@@ -153,23 +153,23 @@ impl HttpClient {
             return reply(request.send(call.body));
         }
         let body = call.body.to_vec();
-        self.in_time(call.patience, move || reply(request.send(&body)))
+        self.in_time(call.timeout, move || reply(request.send(&body)))
     }
 
     /// ureq gives every piece of a proxy's answer to CONNECT the time that the whole call has. So a call through a proxy is
-    /// made on a thread of its own; when its patience is over all connections are closed, and the thread ends with them.
+    /// made on a thread of its own; when its timeout is over all connections are closed, and the thread ends with them.
     fn in_time(
         &self,
-        patience: Option<Duration>,
+        timeout: Option<Duration>,
         call: impl FnOnce() -> Result<Reply, CallError> + Send + 'static,
     ) -> Result<Reply, CallError> {
-        let Some(patience) = patience else { return call() };
+        let Some(timeout) = timeout else { return call() };
         let (done, answer) = sync_channel(1);
         thread::Builder::new()
             .name("proxied-call".to_owned())
             .spawn(move || drop(done.send(call())))
             .map_err(|error| CallError::Other(format!("no thread for the call: {error}")))?;
-        answer.recv_timeout(patience + LAST_WORD).unwrap_or_else(|_| {
+        answer.recv_timeout(timeout + LAST_WORD).unwrap_or_else(|_| {
             let mut agent = lock(&self.agent);
             let next = agent.config().clone().new_agent();
             std::mem::replace(&mut *agent, next).shutdown();
@@ -211,38 +211,11 @@ fn agent(tls: TlsConfig, proxy: Option<Proxy>) -> Agent {
         .new_agent()
 }
 
-/// A URL as it may be shown: without user, password and query.
-#[must_use]
-pub fn shown(url: &str) -> String {
-    let (url, _) = url.split_once(['?', '#']).unwrap_or((url, ""));
-    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    // Whatever stands before an @, even in what is no URL, may be a password.
-    let rest = rest.rsplit('@').next().unwrap_or(rest);
-    if scheme.is_empty() { rest.to_owned() } else { format!("{scheme}://{rest}") }
-}
-
-/// The host of a URL, in lower case and without brackets; empty if there is none.
-#[must_use]
-pub fn host(url: &str) -> String {
-    let host = url.parse::<ureq::http::Uri>().ok().and_then(|uri| uri.host().map(str::to_ascii_lowercase));
-    host.map_or_else(String::new, |host| host.trim_matches(['[', ']']).to_owned())
-}
-
-/// What the `host` header says: the port only where it is not the usual one.
-#[must_use]
-pub fn host_header(url: &str) -> String {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
-    let host = authority.rsplit('@').next().unwrap_or(authority);
-    let usual = if url.starts_with("https://") { ":443" } else { ":80" };
-    host.strip_suffix(usual).unwrap_or(host).to_owned()
-}
-
 fn prepared<B>(mut request: RequestBuilder<B>, call: &Call<'_>) -> RequestBuilder<B> {
     for (name, value) in call.headers {
         request = request.header(name, value);
     }
-    request.config().timeout_global(call.patience).timeout_connect(call.patience).build()
+    request.config().timeout_global(call.timeout).timeout_connect(call.timeout).build()
 }
 
 fn reply(response: Result<Response<Body>, ureq::Error>) -> Result<Reply, CallError> {
@@ -259,11 +232,11 @@ fn reply(response: Result<Response<Body>, ureq::Error>) -> Result<Reply, CallErr
     let reader = response.body_mut().as_reader();
     // An answer that breaks off is as good as its beginning to those who asked for the status: that has come.
     let broken = reader
-        .take(LONGEST_ANSWER + 1)
+        .take(MAX_ANSWER + 1)
         .read_to_end(&mut body)
         .err()
         .map(|error| CallError::from(&ureq::Error::from(error)));
-    let too_long = body.len() as u64 > LONGEST_ANSWER;
+    let too_long = body.len() as u64 > MAX_ANSWER;
     Ok(Reply { status, head, retry_after, location, date, error_type, body, too_long, broken })
 }
 
@@ -273,13 +246,6 @@ fn head(response: &Response<Body>) -> String {
         head.push_str(&format!("{name}: {}\r\n", String::from_utf8_lossy(value.as_bytes())));
     }
     head + "\r\n"
-}
-
-/// Whether a URL names this machine, as far as that can be read from it.
-#[must_use]
-pub fn is_this_machine(url: &str) -> bool {
-    let host = host(url);
-    host == "localhost" || host.ends_with(".localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn parse_certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, String> {
@@ -292,10 +258,27 @@ fn parse_certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, String> {
     if certificates.is_empty() { Err("no PEM certificate in it".to_owned()) } else { Ok(certificates) }
 }
 
+impl CallError {
+    /// One word for what happened, by which repeated failures are recognised.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::ConnectionRefused => "refused",
+            Self::UnknownHost => "host",
+            Self::Timeout => "timeout",
+            Self::Closed => "closed",
+            Self::Tls(_) => "tls",
+            Self::NotHttp(_) => "http",
+            Self::Other(_) => "other",
+        }
+    }
+}
+
+/// What happened, in words; the caller adds where and what to do next.
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused => f.write_str("nobody listens there"),
+            Self::ConnectionRefused => f.write_str("nobody listens there"),
             Self::UnknownHost => f.write_str("the host name has no address"),
             Self::Timeout => f.write_str("no answer in time"),
             Self::Closed => f.write_str("the connection ended before an answer came"),
@@ -312,7 +295,7 @@ impl From<&ureq::Error> for CallError {
             ureq::Error::Io(io) => of_io(io),
             ureq::Error::Timeout(_) => Self::Timeout,
             ureq::Error::HostNotFound => Self::UnknownHost,
-            ureq::Error::ConnectionFailed => Self::Refused,
+            ureq::Error::ConnectionFailed => Self::ConnectionRefused,
             ureq::Error::Tls(text) => Self::Tls((*text).to_owned()),
             ureq::Error::Rustls(error) => Self::Tls(error.to_string()),
             ureq::Error::Protocol(error) => Self::NotHttp(error.to_string()),
@@ -323,7 +306,7 @@ impl From<&ureq::Error> for CallError {
 
 fn of_io(error: &io::Error) -> CallError {
     match error.kind() {
-        ErrorKind::ConnectionRefused => CallError::Refused,
+        ErrorKind::ConnectionRefused => CallError::ConnectionRefused,
         ErrorKind::TimedOut | ErrorKind::WouldBlock => CallError::Timeout,
         ErrorKind::UnexpectedEof
         | ErrorKind::ConnectionReset
@@ -343,27 +326,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shown_url_has_no_secret_in_it() {
-        assert_eq!(shown("https://me:secret@host:1/v1/traces?sig=abc#x"), "https://host:1/v1/traces");
-        assert_eq!(shown("http://host"), "http://host");
-        assert_eq!(shown("nonsense?x"), "nonsense");
-        assert_eq!(shown("user:secret@host:4318"), "host:4318");
-        assert_eq!(shown("http:/user:secret@x"), "x");
-    }
-
-    #[test]
-    fn only_this_machine_is_this_machine() {
-        for url in ["http://localhost:1/x", "http://127.1.2.3", "https://[::1]:4318", "http://a.localhost"] {
-            assert!(is_this_machine(url), "{url}");
-        }
-        for url in ["http://localhost.test", "http://10.0.0.1", "http://collector:4318", "nonsense"] {
-            assert!(!is_this_machine(url), "{url}");
-        }
-    }
-
-    #[test]
     fn a_pem_without_a_certificate_is_refused() {
         let certificates = Certificates { authorities: Some(b"hello".to_vec()), ours: None };
-        assert_eq!(HttpClient::new("https://c", &certificates).err().unwrap(), "no PEM certificate in it");
+        let url = Url::parse("https://c").unwrap();
+        assert_eq!(HttpClient::new(&url, &certificates).err().unwrap(), "no PEM certificate in it");
     }
 }

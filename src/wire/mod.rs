@@ -1,9 +1,9 @@
 //! Stage 5: bytes leave the process. No other folder does I/O for telemetry.
 
 pub mod aws_credentials;
-pub mod exchange;
-pub mod hidden;
 pub mod http;
+pub mod recorded;
+pub mod redact;
 pub mod retry;
 pub mod sigv4;
 pub mod stdout;

@@ -26,9 +26,9 @@ pub struct Retry {
 
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest that one `Retry-After` is believed.
-const LONGEST_HOLD: Duration = Duration::from_secs(300);
+const MAX_HOLD: Duration = Duration::from_secs(300);
 /// The longest that a destination may keep one payload waiting by `Retry-After`, in all.
-const LONGEST_HOLDS: Duration = Duration::from_secs(3600);
+const MAX_HOLDS: Duration = Duration::from_secs(3600);
 
 impl Retry {
     /// All tries have to end within `budget`, none means no limit; no wait is longer than `longest_wait`, unless the
@@ -47,9 +47,9 @@ impl Retry {
         let wait = self.next_wait.mul_f64(0.8 + 0.4 * random.clamp(0.0, 1.0));
         self.next_wait = self.next_wait.saturating_mul(2).min(self.longest_wait);
         if let Some(asked) = asked {
-            let wait = wait.max(asked.min(LONGEST_HOLD));
+            let wait = wait.max(asked.min(MAX_HOLD));
             self.held = self.held.saturating_add(wait);
-            return (self.held <= LONGEST_HOLDS).then_some(wait);
+            return (self.held <= MAX_HOLDS).then_some(wait);
         }
         match self.left() {
             Some(left) if wait >= left => None,
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(retry.wait(Some(60 * SECOND), 0.5), Some(60 * SECOND));
         assert!(retry.left().unwrap() > 60 * SECOND);
         let waits: Vec<_> = std::iter::from_fn(|| retry.wait(Some(Duration::MAX), 0.5)).collect();
-        assert_eq!(waits, [LONGEST_HOLD; 11]);
+        assert_eq!(waits, [MAX_HOLD; 11]);
     }
 
     #[test]

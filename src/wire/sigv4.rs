@@ -58,6 +58,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ring::digest::{self, SHA256};
 use ring::hmac::{self, HMAC_SHA256};
 
+use crate::text::hex;
+
 /// Signs requests to one service in one region.
 pub struct Signer {
     region: String,
@@ -77,7 +79,7 @@ pub struct Secrets<'a> {
 }
 
 /// What is signed: the request as it will leave.
-pub struct Request<'a> {
+pub struct SigningInput<'a> {
     /// In capitals.
     pub method: &'a str,
     /// The value of the `host` header: with a port only if it is not the one of the scheme.
@@ -115,7 +117,7 @@ pub struct Signed {
 /// Headers that are no part of the signature.
 ///
 /// The first five belong to the connection: a proxy may change them on the way. The others are the signer's own: `host`
-/// has its field in [`Request`], and [`Signed::headers`] has the rest.
+/// has its field in [`SigningInput`], and [`Signed::headers`] has the rest.
 pub const NEVER_SIGNED: [&str; 9] = [
     "connection",
     "expect",
@@ -149,7 +151,7 @@ impl Signer {
     ///
     /// Each try of a request is signed anew: AWS believes a signature for some minutes only. If the local clock is
     /// wrong, add the difference to `now`.
-    pub fn sign(&mut self, request: &Request<'_>, secrets: &Secrets<'_>, now: SystemTime) -> Signed {
+    pub fn sign(&mut self, request: &SigningInput<'_>, secrets: &Secrets<'_>, now: SystemTime) -> Signed {
         // The one look at the clock. With a second one for the date, a request at midnight could have two of them.
         let x_amz_date = DateTime::<Utc>::from(now).format("%Y%m%dT%H%M%SZ").to_string();
         // All ASCII, and a year has four digits at least: there are eight characters to take.
@@ -209,9 +211,9 @@ impl fmt::Debug for Secrets<'_> {
 }
 
 /// Neither headers nor body: either may hold what is not for a log.
-impl fmt::Debug for Request<'_> {
+impl fmt::Debug for SigningInput<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Request({} {} {}, {} bytes)", self.method, self.host, self.path, self.body.len())
+        write!(f, "SigningInput({} {} {}, {} bytes)", self.method, self.host, self.path, self.body.len())
     }
 }
 
@@ -249,7 +251,7 @@ fn hmac_key(tag: hmac::Tag) -> hmac::Key {
 }
 
 /// The canonical request, and the names of its headers.
-fn canonical_request(request: &Request<'_>, x_amz_date: &str, session_token: Option<&str>) -> (String, String) {
+fn canonical_request(request: &SigningInput<'_>, x_amz_date: &str, session_token: Option<&str>) -> (String, String) {
     let uri = canonical_uri(request.path, request.normalize_path);
     let query = canonical_query(request.query);
     let headers = canonical_headers(request, x_amz_date, session_token);
@@ -290,7 +292,11 @@ fn canonical_query(query: &[(&str, &str)]) -> String {
 
 /// Lower-case names in order, each once: the values of a name that comes twice are joined with a comma, in the order in
 /// which they are sent.
-fn canonical_headers(request: &Request<'_>, x_amz_date: &str, session_token: Option<&str>) -> BTreeMap<String, String> {
+fn canonical_headers(
+    request: &SigningInput<'_>,
+    x_amz_date: &str,
+    session_token: Option<&str>,
+) -> BTreeMap<String, String> {
     let own = [("host", request.host), (X_AMZ_DATE, x_amz_date)];
     let mut headers: BTreeMap<_, _> = own
         .into_iter()
@@ -326,11 +332,6 @@ fn without_token(canonical_request: &str) -> String {
 /// SHA-256 as lower-case hex digits.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex(digest::digest(&SHA256, bytes).as_ref())
-}
-
-/// Bytes as lower-case digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -377,9 +378,9 @@ ba5f59a882e32373e847e735a646cf66bc218649f0cd9e15236cd27164b83e57";
         Signer::new("us-east-1", "logs")
     }
 
-    fn example_request(headers: &[(String, String)]) -> Request<'_> {
+    fn example_request(headers: &[(String, String)]) -> SigningInput<'_> {
         let (host, body) = ("logs.us-east-1.amazonaws.com", EXAMPLE_BODY.as_bytes());
-        Request { method: "POST", host, path: "/", normalize_path: true, query: &[], headers, body }
+        SigningInput { method: "POST", host, path: "/", normalize_path: true, query: &[], headers, body }
     }
 
     /// Signs the example of the module head, at another time or with other secrets.
@@ -573,7 +574,7 @@ ba5f59a882e32373e847e735a646cf66bc218649f0cd9e15236cd27164b83e57";
         if context["sign_body"] == true {
             headers.push(("X-Amz-Content-Sha256", &body_hash));
         }
-        let request = Request {
+        let request = SigningInput {
             method,
             host,
             path: &decode(path),

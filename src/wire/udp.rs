@@ -35,7 +35,7 @@ pub struct DatagramSender {
 
 /// What became of a datagram.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Sent {
+pub enum SendOutcome {
     /// It left, and nobody has complained so far.
     Yes,
     /// It left; the complaint was about an earlier one.
@@ -48,7 +48,7 @@ pub enum SendError {
     /// The host name has no address.
     UnknownHost(String),
     /// Nobody listens at this address.
-    Refused(SocketAddr),
+    ConnectionRefused(SocketAddr),
     /// It is larger than a datagram can be.
     TooBig,
     /// Anything else.
@@ -96,14 +96,14 @@ impl DatagramSender {
     /// # Errors
     ///
     /// It did not leave, or was refused.
-    pub fn send(&mut self, bytes: &[u8]) -> Result<Sent, SendError> {
+    pub fn send(&mut self, bytes: &[u8]) -> Result<SendOutcome, SendError> {
         self.pace();
         let (socket, address) = self.socket()?;
         let outcome = match socket.send(bytes) {
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-                socket.send(bytes).map(|_| Sent::AfterRefusal)
+                socket.send(bytes).map(|_| SendOutcome::AfterRefusal)
             }
-            other => other.map(|_| Sent::Yes),
+            other => other.map(|_| SendOutcome::Yes),
         };
         let outcome = match (outcome, socket.take_error()) {
             (Ok(_), Ok(Some(error))) => Err(error),
@@ -114,7 +114,7 @@ impl DatagramSender {
             self.socket = None;
             self.refusals += 1;
             match error.kind() {
-                ErrorKind::ConnectionRefused => SendError::Refused(address),
+                ErrorKind::ConnectionRefused => SendError::ConnectionRefused(address),
                 _ if error.raw_os_error() == Some(MESSAGE_TOO_LONG) => SendError::TooBig,
                 _ => SendError::Other(format!("{address}: {error}")),
             }
@@ -198,11 +198,12 @@ mod tests {
         let port = receiver.local_addr().unwrap().port();
         let mut sender = DatagramSender::new(HostPort { host: "localhost".to_owned(), port });
         let mut sender_v4 = DatagramSender::new(HostPort { host: "127.0.0.1".to_owned(), port });
-        assert_eq!(sender_v4.send(b"hello"), Ok(Sent::Yes));
+        assert_eq!(sender_v4.send(b"hello"), Ok(SendOutcome::Yes));
         let mut buffer = [0; 16];
         assert_eq!(receiver.recv(&mut buffer).unwrap(), 5);
         drop(receiver);
-        let refusals = (0..4).filter(|_| matches!(sender_v4.send(b"hello"), Err(SendError::Refused(_)))).count();
+        let refusals =
+            (0..4).filter(|_| matches!(sender_v4.send(b"hello"), Err(SendError::ConnectionRefused(_)))).count();
         assert!(refusals >= 2, "{refusals}");
         assert!(sender.send(&[0; 70_000]).is_err());
     }

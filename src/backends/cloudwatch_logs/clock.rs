@@ -12,7 +12,7 @@ pub(super) struct Clock {
 /// A difference that no signature survives for long, in milliseconds; the service allows five minutes.
 const TOLERANCE: u64 = 4 * 60 * 1000;
 /// An answer that took longer says nothing about the time.
-const LONGEST_ROUND_TRIP: Duration = Duration::from_secs(15 * 60);
+const MAX_ROUND_TRIP: Duration = Duration::from_secs(15 * 60);
 
 impl Clock {
     /// What to sign with when our clock shows `now`.
@@ -22,17 +22,17 @@ impl Clock {
         shifted.unwrap_or(now)
     }
 
-    /// A time of ours in milliseconds since 1970, as the service's clock would have shown it.
-    pub(super) fn theirs(&self, ours: u64) -> u64 {
-        // Small differences are nobody's fault, and lines keep their distances.
-        if self.ahead.unsigned_abs() > TOLERANCE { ours.saturating_add_signed(self.ahead) } else { ours }
+    /// What the service's clock shows more than ours, in milliseconds; 0 for a small difference: that is no mistake of
+    /// either, and lines keep their distances.
+    pub(super) fn offset(&self) -> i64 {
+        if self.ahead.unsigned_abs() > TOLERANCE { self.ahead } else { 0 }
     }
 
     /// Learns from the `Date` of an answer, taken to be written half-way between the two moments. True if what was signed
     /// with before was so far off that another try makes sense.
     pub(super) fn learn(&mut self, date: Option<SystemTime>, sent: SystemTime, received: SystemTime) -> bool {
         let round_trip = received.duration_since(sent).unwrap_or(Duration::MAX);
-        let Some(date) = date.filter(|_| round_trip <= LONGEST_ROUND_TRIP) else { return false };
+        let Some(date) = date.filter(|_| round_trip <= MAX_ROUND_TRIP) else { return false };
         let ahead = millis(date) - (millis(sent) + millis(received)) / 2;
         let moved = ahead.abs_diff(self.ahead) > TOLERANCE;
         self.ahead = ahead;

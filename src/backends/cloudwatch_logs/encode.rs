@@ -14,32 +14,37 @@ use chrono::{DateTime, SecondsFormat};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-use super::clock::Clock;
-use crate::backends::{self, Payload};
+use crate::delivery::{Encoder, Payload};
 use crate::logging::LogLine;
+use crate::text::cut_bytes;
 use crate::trace::id::TraceId;
 
-/// How lines are written.
+/// Makes PutLogEvents requests of log lines.
 #[derive(Clone, Debug)]
-pub(super) struct Events {
+pub(super) struct LogEvents {
     /// The log group.
     pub(super) group: String,
     /// The log stream.
     pub(super) stream: String,
-    /// One flat JSON object a line, which Logs Insights takes apart by itself; else text.
-    pub(super) json: bool,
-    /// Send the body compressed. The service takes it, though no document says so.
-    pub(super) gzip: bool,
+    /// How a line is written.
+    pub(super) format: LineFormat,
 }
 
-const MOST_EVENTS: usize = 10_000;
-const MOST_BYTES: usize = 1_048_576;
+/// How a line is written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum LineFormat {
+    /// One flat JSON object, which Logs Insights takes apart by itself.
+    Json,
+    /// Text.
+    Text,
+}
+
+const MAX_EVENTS: usize = 10_000;
+const MAX_BYTES: usize = 1_048_576;
 const BYTES_AN_EVENT: usize = 26;
-const MOST_MILLIS: u64 = 24 * 60 * 60 * 1000;
+const MAX_MILLIS: u64 = 24 * 60 * 60 * 1000;
 /// The largest event of the partitions that still have the old limit.
-const LARGEST_MESSAGE: usize = 256 * 1024 - BYTES_AN_EVENT;
-/// What stands at the end of a message that was cut.
-const CUT: &str = " [cut]";
+const MAX_MESSAGE: usize = 256 * 1024 - BYTES_AN_EVENT;
 
 /// `{"logGroupName":"cruddur","logStreamName":"host","logEvents":[{"timestamp":1768480496123,"message":"..."}]}`
 #[derive(Serialize)]
@@ -58,50 +63,66 @@ struct LogEvent {
     trace: Option<TraceId>,
 }
 
-/// The payloads of a batch of lines: every line in one of them, each of them valid.
-pub(super) fn encode(events: &Events, batch: &[Arc<LogLine>], clock: &Clock) -> Vec<Payload> {
-    let mut log_events: Vec<LogEvent> = batch
-        .iter()
-        .map(|line| LogEvent {
-            timestamp: clock.theirs(line.time),
-            message: cut(message(events, line), LARGEST_MESSAGE),
+impl Encoder<LogLine> for LogEvents {
+    /// Every line is in one of the payloads, and each of them is valid. Times are given as the service's clock would have
+    /// shown them.
+    fn encode(&self, batch: &[Arc<LogLine>], clock_offset: i64) -> Vec<Payload> {
+        let event = |line: &Arc<LogLine>| LogEvent {
+            timestamp: line.time.saturating_add_signed(clock_offset),
+            message: not_empty(cut_bytes(self.message(line), MAX_MESSAGE)),
             trace: line.span.map(|span| span.trace_id),
-        })
-        .collect();
-    // Lines of several threads may have changed places; equal times keep their order.
-    log_events.sort_by_key(|event| event.timestamp);
-    let mut payloads = Vec::new();
-    let mut rest = &log_events[..];
-    while !rest.is_empty() {
-        let (first, others) = rest.split_at(fitting(rest));
-        payloads.push(payload(events, first));
-        rest = others;
+        };
+        let mut log_events: Vec<LogEvent> = batch.iter().map(event).collect();
+        // Lines of several threads may have changed places; equal times keep their order.
+        log_events.sort_by_key(|event| event.timestamp);
+        let mut payloads = Vec::new();
+        let mut rest = &log_events[..];
+        while !rest.is_empty() {
+            let (first, others) = rest.split_at(fitting(rest));
+            payloads.push(self.payload(first));
+            rest = others;
+        }
+        payloads
     }
-    payloads
+}
+
+impl LogEvents {
+    fn payload(&self, log_events: &[LogEvent]) -> Payload {
+        let request = PutLogEvents { log_group_name: &self.group, log_stream_name: &self.stream, log_events };
+        let mut bytes = Vec::with_capacity(log_events.len() * 256);
+        serde_json::to_writer(&mut bytes, &request)
+            .expect("writing to memory cannot fail, and no Serialize here returns an error of its own");
+        // The lines of a request stand together, mostly.
+        let mut traces: Vec<TraceId> = log_events.iter().filter_map(|event| event.trace).collect();
+        traces.dedup();
+        Payload { bytes, items: log_events.len(), traces, trimmed: None }
+    }
+
+    fn message(&self, line: &LogLine) -> String {
+        if self.format == LineFormat::Json {
+            // Every part of it is text.
+            return serde_json::to_string(&JsonLine(line)).unwrap_or_default();
+        }
+        let mut text = format!("{} {:<5} {}: {}", time(line.time), line.level, line.target, line.message);
+        for (key, value) in &line.key_values {
+            text.push_str(&format!(" {key}={value}"));
+        }
+        if let Some(span) = &line.span {
+            let xray = span.trace_id.xray();
+            text.push_str(&format!(" trace_id={} xray_trace_id={xray} span_id={}", span.trace_id, span.span_id));
+        }
+        text
+    }
 }
 
 /// How many of these events go into one request; at least one.
 fn fitting(events: &[LogEvent]) -> usize {
     let mut bytes = 0;
-    let fit = events.iter().take(MOST_EVENTS).take_while(|event| {
+    let fit = events.iter().take(MAX_EVENTS).take_while(|event| {
         bytes += event.message.len() + BYTES_AN_EVENT;
-        bytes <= MOST_BYTES && event.timestamp - events[0].timestamp < MOST_MILLIS
+        bytes <= MAX_BYTES && event.timestamp - events[0].timestamp < MAX_MILLIS
     });
     fit.count().max(1)
-}
-
-fn payload(events: &Events, log_events: &[LogEvent]) -> Payload {
-    let request = PutLogEvents { log_group_name: &events.group, log_stream_name: &events.stream, log_events };
-    let mut bytes = Vec::with_capacity(log_events.len() * 256);
-    serde_json::to_writer(&mut bytes, &request)
-        .expect("writing to memory cannot fail, and no Serialize here returns an error of its own");
-    if events.gzip {
-        bytes = backends::gzip(&bytes);
-    }
-    // The lines of a request stand together, mostly.
-    let mut traces: Vec<TraceId> = log_events.iter().filter_map(|event| event.trace).collect();
-    traces.dedup();
-    Payload { bytes, items: log_events.len(), traces, trimmed: None }
 }
 
 /// `{"time":"2026-11-22T23:57:13.123Z","level":"INFO","target":"access","message":"[2026-Nov-22 23:57] 127.0.0.1 ...",
@@ -130,46 +151,18 @@ impl Serialize for JsonLine<'_> {
 
 const OUR_KEYS: [&str; 7] = ["time", "level", "target", "message", "trace_id", "xray_trace_id", "span_id"];
 
-fn message(events: &Events, line: &LogLine) -> String {
-    if events.json {
-        // Every part of it is text.
-        return serde_json::to_string(&JsonLine(line)).unwrap_or_default();
-    }
-    let mut text = format!("{} {:<5} {}: {}", time(line.time), line.level, line.target, line.message);
-    for (key, value) in &line.key_values {
-        text.push_str(&format!(" {key}={value}"));
-    }
-    if let Some(span) = &line.span {
-        let xray = span.trace_id.xray();
-        text.push_str(&format!(" trace_id={} xray_trace_id={xray} span_id={}", span.trace_id, span.span_id));
-    }
-    text
-}
-
 fn time(millis: u64) -> String {
     let time = i64::try_from(millis).ok().and_then(DateTime::from_timestamp_millis).unwrap_or_default();
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-/// Cut at a character, and marked. A JSON object that was cut is none any more, but still says what it began to say.
-fn cut(mut text: String, most: usize) -> String {
-    if text.is_empty() {
-        text.push(' ');
-    }
-    if text.len() > most {
-        let room = most - CUT.len();
-        let end = (0..=room).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        text.truncate(end);
-        text.push_str(CUT);
-    }
-    text
+/// A message has one byte at least.
+fn not_empty(text: String) -> String {
+    if text.is_empty() { " ".to_owned() } else { text }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
-
-    use flate2::read::GzDecoder;
     use log::Level;
     use serde_json::Value as Json;
 
@@ -179,8 +172,8 @@ mod tests {
     use crate::trace::current::Current;
     use crate::trace::id::{IdSource, SpanId, TraceId};
 
-    fn events(json: bool) -> Events {
-        Events { group: "cruddur".to_owned(), stream: "host".to_owned(), json, gzip: false }
+    fn encoder(format: LineFormat) -> LogEvents {
+        LogEvents { group: "cruddur".to_owned(), stream: "host".to_owned(), format }
     }
 
     fn line(time: u64, message: impl Into<String>) -> Arc<LogLine> {
@@ -201,8 +194,8 @@ mod tests {
     #[test]
     fn a_line_carries_its_ids_in_both_spellings() {
         let message = "[2026-Nov-22 23:57] 127.0.0.1 GET http /api/activities/home 200 OK ✓";
-        for (json, name) in [(true, "cloudwatch_json.txt"), (false, "cloudwatch_text.txt")] {
-            let payloads = encode(&events(json), &[line(1_768_480_496_123, message)], &Clock::default());
+        for (format, name) in [(LineFormat::Json, "cloudwatch_json.txt"), (LineFormat::Text, "cloudwatch_text.txt")] {
+            let payloads = encoder(format).encode(&[line(1_768_480_496_123, message)], 0);
             assert_eq!((payloads.len(), payloads[0].items), (1, 1));
             golden::check(name, &payloads[0].bytes);
         }
@@ -210,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_flat_object_is_what_a_line_is() {
-        let payload = encode(&events(true), &[line(0, "say \"hi\"\n")], &Clock::default()).remove(0);
+        let payload = encoder(LineFormat::Json).encode(&[line(0, "say \"hi\"\n")], 0).remove(0);
         let request: Json = serde_json::from_slice(&payload.bytes).unwrap();
         let message: Json = serde_json::from_str(request["logEvents"][0]["message"].as_str().unwrap()).unwrap();
         assert_eq!(message["message"], "say \"hi\"\n");
@@ -220,12 +213,10 @@ mod tests {
     }
 
     #[test]
-    fn gzip_unpacks_to_the_same_request() {
-        let plain = encode(&events(true), &[line(1, "x")], &Clock::default()).remove(0).bytes;
-        let gzip = encode(&Events { gzip: true, ..events(true) }, &[line(1, "x")], &Clock::default()).remove(0).bytes;
-        let mut unpacked = Vec::new();
-        GzDecoder::new(&gzip[..]).read_to_end(&mut unpacked).unwrap();
-        assert_eq!(unpacked, plain);
+    fn a_line_has_the_time_that_the_services_clock_would_have_shown() {
+        let payload = encoder(LineFormat::Json).encode(&[line(1000, "x")], -600).remove(0);
+        let request: Json = serde_json::from_slice(&payload.bytes).unwrap();
+        assert_eq!(request["logEvents"][0]["timestamp"], 400);
     }
 
     /// Any lines at any times: only valid requests, and every line in one of them.
@@ -243,7 +234,8 @@ mod tests {
                     line(time, format!("{n} {}", text.repeat(if long { random(400_000) as usize } else { 3 })))
                 })
                 .collect();
-            let payloads = encode(&events(random(2) == 0), &batch, &Clock::default());
+            let format = if random(2) == 0 { LineFormat::Json } else { LineFormat::Text };
+            let payloads = encoder(format).encode(&batch, 0);
             assert_eq!(payloads.iter().map(|payload| payload.items).sum::<usize>(), batch.len());
             for payload in &payloads {
                 check(payload);
@@ -265,9 +257,9 @@ mod tests {
 
     #[test]
     fn a_message_that_is_too_long_is_cut_at_a_character_and_marked() {
-        let long = cut("🦀".repeat(100), 50);
-        assert!(long.len() <= 50 && long.ends_with(CUT) && long.starts_with('🦀'));
-        assert_eq!(cut(String::new(), 50), " ");
-        assert_eq!(cut("x".repeat(50), 50).len(), 50);
+        let long = cut_bytes("🦀".repeat(100), 50);
+        assert!(long.len() <= 50 && long.ends_with(" [cut]") && long.starts_with('🦀'));
+        assert_eq!(not_empty(String::new()), " ");
+        assert_eq!(cut_bytes("x".repeat(50), 50).len(), 50);
     }
 }

@@ -5,15 +5,17 @@ use std::time::{Duration, SystemTime};
 
 use log::Level;
 
-use super::clock::Clock;
-use super::encode::{Events, encode};
+use super::encode::{LineFormat, LogEvents};
 use super::{PUT_LOG_EVENTS, Unsigned};
-use crate::explain::{Notes, sample, spread, with_remarks};
+use crate::delivery::Encoder;
 use crate::logging::LogLine;
+use crate::text::pretty::{FieldNotes, pretty_print, two_columns};
+use crate::text::{Url, hex};
 use crate::trace::current::Current;
-use crate::wire::exchange::post_head;
+use crate::trace::sample;
 use crate::wire::http::Call;
-use crate::wire::sigv4::{Secrets, Signed, Signer, hex, key_chain};
+use crate::wire::recorded::post_head;
+use crate::wire::sigv4::{Secrets, Signed, Signer, key_chain};
 
 const REGION: &str = "us-east-1";
 const HOST: &str = "logs.us-east-1.amazonaws.com";
@@ -27,19 +29,20 @@ const SECRETS: Secrets<'_> = Secrets {
 pub(super) fn explain() -> String {
     let body = body();
     let (headers, signed) = signed(&body);
-    let call = Call { url: &format!("https://{HOST}/"), headers: &headers, body: body.as_bytes(), patience: None };
+    let url = Url::parse(&format!("https://{HOST}/")).expect("this is a URL");
+    let call = Call { url: &url, headers: &headers, body: body.as_bytes(), timeout: None };
     format!(
         "PutLogEvents: one POST for a batch of log lines, signed; this batch is the access line of the request. The line:\n\n\
-         {}\nThe body, spread out; the line is text in it:\n\n{}\n\
+         {}\nThe body, pretty_print out; the line is text in it:\n\n{}\n\
          Step 1, the canonical request: what both sides write down in the same way.\n\n{}\n\
          Step 2, the string to sign: when, for what, and the hash of step 1.\n\n{}\n\
          Step 3, the signing key. The secret never leaves; a key for one day, one region and one service grows out of it.\n\n{}\n\
          Step 4, the signature: HMAC-SHA256 of step 2 under the key of step 3.\n\n{}\n\n\
          As it leaves, for https://{HOST}/; the body has {} bytes:\n\n{}{body}\n",
-        spread(&message(&body), LINE),
-        spread(&body, BODY),
-        with_remarks(canonical_request(&signed)),
-        with_remarks(signed.string_to_sign.lines().zip(STRING_TO_SIGN)),
+        pretty_print(&message(&body), LINE),
+        pretty_print(&body, BODY),
+        two_columns(canonical_request(&signed)),
+        two_columns(signed.string_to_sign.lines().zip(STRING_TO_SIGN)),
         keys(),
         signed.signature,
         body.len(),
@@ -59,8 +62,8 @@ fn body() -> String {
         key_values: vec![],
         span: Some(Current { trace_id: trace.trace_id, span_id: root.id, flags: trace.flags }),
     };
-    let events = Events { group: "cruddur".to_owned(), stream: "backend-flask".to_owned(), json: true, gzip: false };
-    let payloads = encode(&events, &[Arc::new(line)], &Clock::default());
+    let (group, stream) = ("cruddur".to_owned(), "backend-flask".to_owned());
+    let payloads = LogEvents { group, stream, format: LineFormat::Json }.encode(&[Arc::new(line)], 0);
     payloads.into_iter().map(|payload| String::from_utf8_lossy(&payload.bytes).into_owned()).collect()
 }
 
@@ -115,10 +118,10 @@ fn keys() -> String {
         "of logs under that",
         "of aws4_request under that: the signing key",
     ];
-    with_remarks(keys.iter().map(String::as_str).zip(remarks))
+    two_columns(keys.iter().map(String::as_str).zip(remarks))
 }
 
-const LINE: Notes = &[
+const LINE: FieldNotes = &[
     ("time", "when it was logged"),
     ("level", "ERROR, WARN, INFO or DEBUG; by status: 5xx are errors"),
     ("target", "which part of the program"),
@@ -128,7 +131,7 @@ const LINE: Notes = &[
     ("span_id", "the span that the line was written in"),
 ];
 
-const BODY: Notes = &[
+const BODY: FieldNotes = &[
     ("logGroupName", "the group; made with the first line, with a retention"),
     ("logStreamName", "one stream for each machine"),
     ("logEvents", "in the order of their times, within 24 hours, 10,000 at most"),
@@ -139,7 +142,7 @@ const BODY: Notes = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::explain::{without_field, without_note};
+    use crate::text::pretty::{without_field, without_note};
 
     #[test]
     fn every_field_and_every_line_that_is_signed_has_a_line() {

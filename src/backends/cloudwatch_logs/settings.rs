@@ -1,136 +1,135 @@
-//! `[cloudwatch]` and AWS's variables become a sender.
+//! `[cloudwatch]` and AWS's variables become a client.
 
 use std::fs;
-use std::time::Duration;
+use std::sync::Arc;
 
 use log::LevelFilter;
 
-use super::encode::Events;
-use super::{CloudWatchLogs, NAME, dialect};
-use crate::backends::{Plan, Sink, Switch};
-use crate::delivery::BatchLimits;
-use crate::settings::{Origin, Settings, SettingsError, Sources, Table, batch_limits};
-use crate::wire::aws_credentials::{CredentialChain, doubts, logs_endpoint, region};
+use super::clock::Clock;
+use super::encode::{LineFormat, LogEvents};
+use super::{CloudWatchLogs, NAME, Retention};
+use crate::backends::PlanContext;
+use crate::delivery::{Encoding, Plan};
+use crate::settings::section::{choice, flag, section, text, whole};
+use crate::settings::{BatchLimits, Findings, Origin, Scalar, Sources, Values};
+use crate::text::Message;
+use crate::wire::aws_credentials::{CredentialChain, logs_endpoint, region, region_warnings};
 use crate::wire::http::{Certificates, HttpClient};
 use crate::wire::sigv4::Signer;
 
-pub(super) const TOML: &str = r#"
-# Amazon CloudWatch Logs: log lines, each with the trace id of its request. It costs money by the byte, so it is off.
-# Region and credentials come from AWS's own variables and files: AWS_REGION, AWS_ACCESS_KEY_ID, AWS_PROFILE and so on.
-[cloudwatch]
-enabled = false
-log_group = "cruddur"
-# {hostname}, {service} and {pid} are filled in. One stream for each machine, not one for each process.
-log_stream = "{hostname}"
-# How many days lines are kept, applied when the group is made.
-retention_days = 7
-# Lines of this level and above: error, warn, info, debug.
-level = "info"
-# "json": a flat object a line, which Logs Insights takes apart by itself; or "text".
-format = "json"
-compression = "none"
-# Lines leave after at most this many milliseconds, or when so many wait.
-schedule_delay = 5000
-max_export_batch_size = 10000
-max_queue_size = 20000
-"#;
+section! {
+    /// Amazon CloudWatch Logs: log lines, each with the trace id of its request. It costs money by the byte, so it is off.
+    /// Region and credentials come from AWS's own variables and files: AWS_REGION, AWS_ACCESS_KEY_ID, AWS_PROFILE and so on.
+    pub(super) struct CloudWatch("cloudwatch") {
+        enabled: bool = flag(false),
+        log_group: String = text("cruddur"),
+        /// {hostname}, {service} and {pid} are filled in. One stream for each machine, not one for each process.
+        log_stream: String = text("{hostname}"),
+        /// How many days lines are kept, applied when the group is made.
+        retention_days: u64 = whole(7, 1..=3653),
+        /// Lines of this level and above: error, warn, info, debug.
+        level: &'static str = choice("info", &["error", "warn", "info", "debug"]),
+        /// "json": a flat object a line, which Logs Insights takes apart by itself; or "text".
+        format: &'static str = choice("json", &["json", "text"]),
+        compression: &'static str = choice("none", &["none", "gzip"]),
+        /// Lines leave after at most this many milliseconds, or when so many wait.
+        schedule_delay: u64 = whole(5000, 1..=3_600_000),
+        max_export_batch_size: u64 = whole(10_000, 1..=1_000_000),
+        max_queue_size: u64 = whole(20_000, 1..=1_000_000),
+    }
+}
 
-const LIMITS: BatchLimits = BatchLimits { delay: Duration::from_secs(5), queue: 20_000, batch: 10_000 };
 const RETENTION_DAYS: [u64; 22] =
     [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];
 
-pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) -> Result<Plan, SettingsError> {
-    let enabled = table.flag("enabled", false)?;
-    let group = table.text("log_group", &[])?;
-    let group_origin = group.as_ref().map_or(Origin::Default, |group| group.origin.clone());
-    let group = group.map_or_else(|| "cruddur".to_owned(), |group| group.value);
-    let stream = table.text("log_stream", &[])?.map_or_else(|| "{hostname}".to_owned(), |stream| stream.value);
-    let retention = table.whole("retention_days", &[], 1..=3653, 7)?;
-    let level = table.choice("level", &[], &["error", "warn", "info", "debug"], "info")?;
-    let format = table.choice("format", &[], &["json", "text"], "json")?;
-    let compression = table.choice("compression", &[], &["none", "gzip"], "none")?;
-    let limits = batch_limits(table, ["", "", ""], LIMITS)?;
-
-    if stream.contains("{pid}") && enabled.value {
-        sources.warn(format!(
-            "[cloudwatch] log_stream = {stream:?}: every start makes a new stream; {{hostname}} makes one for each machine"
+pub(super) fn plan(context: &mut PlanContext<'_>) -> Result<Plan, Message> {
+    let PlanContext { sources, shared, findings } = context;
+    let (table, mut values) = CloudWatch::read(sources, findings)?;
+    shared.add_to(&mut values);
+    let limits = BatchLimits::new(&table.schedule_delay, &table.max_queue_size, &table.max_export_batch_size, findings);
+    let template = &table.log_stream.value;
+    if template.contains("{pid}") && table.enabled.value {
+        findings.warn(format!(
+            "[cloudwatch] log_stream = {template:?}: every start makes a new stream; {{hostname}} makes one for each machine"
         ));
     }
-    let stream = stream_name(&stream, &settings.service_name.value);
-    let events = Events {
-        group: group.clone(),
-        stream: stream.clone(),
-        json: format.value == "json",
-        gzip: compression.value == "gzip",
-    };
-    let mut plan = Plan::off(NAME, &enabled, limits);
-    plan.destination = format!("log group {group}");
-    plan.takes_lines = true;
-    plan.dialect = Some(dialect(events.clone()));
-    if !enabled.value {
-        return Ok(plan);
+    let format = if table.format.value == "json" { LineFormat::Json } else { LineFormat::Text };
+    let stream = stream_name(template, &shared.service_name.value);
+    let events = LogEvents { group: table.log_group.value.clone(), stream, format };
+    let mut plan = Plan::new(NAME, Encoding::Lines(Arc::new(events.clone())), limits, values);
+    plan.destination = format!("log group {}", events.group);
+    plan.level = table.level.value.parse().unwrap_or(LevelFilter::Info);
+    if !table.enabled.value {
+        return Ok(plan.off(&table.enabled));
     }
-    let wrong = |origin: &Origin, what: &str| Err(SettingsError(format!("{origin}: [cloudwatch] {what}")));
-    let allowed = |c: char| c.is_ascii_alphanumeric() || ".-_/#".contains(c);
-    if group.is_empty() || group.len() > 512 || !group.chars().all(allowed) || group.starts_with("aws/") {
-        return wrong(
-            &group_origin,
-            "log_group may have letters, digits and .-_/# only, 512 at most, and not begin with aws/",
-        );
+    refuse_invalid(&table)?;
+    Ok(match client(&table, events, sources, &mut plan.values, findings) {
+        Err(missing) => plan.waiting(&missing),
+        Ok((client, reason)) => {
+            plan.destination = format!("{} group {} stream {}", client.url, client.group, client.stream);
+            let delay = limits.delay.as_millis();
+            plan.on(
+                client,
+                format!("{reason}; kept {} days; a batch leaves after {delay} ms", table.retention_days.value),
+            )
+        }
+    })
+}
+
+/// What the service would refuse for certain.
+fn refuse_invalid(table: &CloudWatch) -> Result<(), Message> {
+    let wrong = |origin: &Origin, what: &str| Err(Message::new(format!("{origin}: [cloudwatch] {what}")));
+    let group = &table.log_group.value;
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || ".-_/#".contains(c);
+    if group.len() > 512 || !group.chars().all(is_allowed) || group.starts_with("aws/") {
+        let rule = "log_group may have letters, digits and .-_/# only, 512 at most, and not begin with aws/";
+        return wrong(&table.log_group.origin, rule);
     }
-    if !RETENTION_DAYS.contains(&retention.value) {
+    if !RETENTION_DAYS.contains(&table.retention_days.value) {
         let days = RETENTION_DAYS.map(|days| days.to_string()).join(", ");
-        return wrong(&retention.origin, &format!("retention_days must be one of {days}"));
+        return wrong(&table.retention_days.origin, &format!("retention_days must be one of {days}"));
     }
-    plan.switch = Switch::Waiting;
-    let (region, region_origin) = match region(&sources.env) {
-        Ok(found) => found,
-        Err(problem) => {
-            plan.reason = problem.to_string();
-            return Ok(plan);
-        }
+    Ok(())
+}
+
+/// The client for this log stream, and what it was made from, in words.
+fn client(
+    table: &CloudWatch,
+    events: LogEvents,
+    sources: &Sources,
+    values: &mut Values,
+    findings: &mut Findings,
+) -> Result<(CloudWatchLogs, String), Message> {
+    let (region, region_origin) = region(&sources.env)?;
+    let (url, url_origin) = logs_endpoint(&sources.env, &region)?;
+    let client = HttpClient::new(&url, &Certificates { authorities: authorities(sources, values)?, ours: None })?;
+    region_warnings(&sources.env, &region, &region_origin).into_iter().for_each(|warning| findings.warn(warning));
+    // The shared files of AWS may have changed while telemetry.toml did not.
+    values.add("region", Scalar::Text(region.clone()), &region, Origin::Default);
+    values.add("address", Scalar::Text(url.as_str().to_owned()), url.redacted(), Origin::Default);
+    let reason =
+        format!("enabled at {}; region {region} from {region_origin}; address from {url_origin}", table.enabled.origin);
+    let client = CloudWatchLogs {
+        group: events.group,
+        stream: events.stream,
+        retention_days: table.retention_days.value,
+        gzip: table.compression.value == "gzip",
+        client,
+        url,
+        signer: Signer::new(&region, "logs"),
+        credentials: CredentialChain::new(&sources.env),
+        clock: Clock::default(),
+        retention: Retention::default(),
+        calls: Vec::new(),
     };
-    let (url, url_origin) = match logs_endpoint(&sources.env, &region) {
-        Ok(found) => found,
-        Err(problem) => {
-            plan.reason = problem.to_string();
-            return Ok(plan);
-        }
-    };
-    let client = match authorities(sources)
-        .and_then(|authorities| HttpClient::new(&url, &Certificates { authorities, ours: None }))
-    {
-        Ok(client) => client,
-        Err(problem) => {
-            plan.reason = problem;
-            return Ok(plan);
-        }
-    };
-    plan.destination = format!("{} group {group} stream {stream}", crate::wire::http::shown(&url));
-    plan.reason = format!(
-        "enabled at {}; region {region} from {region_origin}; address from {url_origin}; kept {} days; a batch leaves after {} ms",
-        enabled.origin,
-        retention.value,
-        limits.delay.as_millis()
-    );
-    for doubt in doubts(&sources.env, &region, &region_origin) {
-        sources.warn(doubt);
-    }
-    // The shared files of AWS may have changed without a word of ours.
-    sources.record("region".to_owned(), region.as_bytes(), region.clone(), Origin::Default);
-    sources.record("address".to_owned(), url.as_bytes(), crate::wire::http::shown(&url), Origin::Default);
-    let credentials = CredentialChain::new(&sources.env);
-    let level = level.value.parse().unwrap_or(LevelFilter::Info);
-    let backend = CloudWatchLogs::new(events, retention.value, client, url, Signer::new(&region, "logs"), credentials);
-    plan.switch = Switch::On(Sink::Lines(level, Box::new(backend)));
-    Ok(plan)
+    Ok((client, reason))
 }
 
 /// The group that lines go to, if they do: X-Ray's console links a trace to it.
-pub(in crate::backends) fn log_group_if_on(sources: &Sources) -> Result<Option<String>, SettingsError> {
-    let table = sources.table(NAME)?;
-    let group = table.text("log_group", &[])?.map_or_else(|| "cruddur".to_owned(), |group| group.value);
-    Ok(table.flag("enabled", false)?.value.then_some(group))
+pub(in crate::backends) fn log_group_if_on(sources: &Sources) -> Result<Option<String>, Message> {
+    // What is remarkable about these settings is reported with the backend itself.
+    let (table, _) = CloudWatch::read(sources, &mut Findings::default())?;
+    Ok(table.enabled.value.then_some(table.log_group.value))
 }
 
 /// A name that the service takes: no `:` and no `*`.
@@ -145,7 +144,7 @@ fn stream_name(template: &str, service: &str) -> String {
     name.chars().take(512).collect()
 }
 
-fn authorities(sources: &Sources) -> Result<Option<Vec<u8>>, String> {
+fn authorities(sources: &Sources, values: &mut Values) -> Result<Option<Vec<u8>>, Message> {
     let Some(path) = sources.env.get("AWS_CA_BUNDLE") else { return Ok(None) };
-    sources.content_of(path).map(Some).map_err(|error| format!("AWS_CA_BUNDLE={path}: {error}"))
+    values.read_file(path).map(Some).map_err(|error| Message::new(format!("AWS_CA_BUNDLE={path}: {error}")))
 }

@@ -31,7 +31,7 @@ pub(super) fn write(out: &mut Vec<u8>, trace: &FinishedTrace, resource: &[Attrib
             events: span
                 .events
                 .iter()
-                .map(|event| EventJson {
+                .map(|event| ConsoleEvent {
                     name: &event.name,
                     timestamp: time(event.time),
                     attributes: Fields(&event.attributes, &[]),
@@ -65,9 +65,9 @@ struct SpanLine<'a> {
     parent_id: Option<String>,
     start_time: String,
     end_time: String,
-    status: StatusJson<'a>,
+    status: ConsoleStatus<'a>,
     attributes: Fields<'a>,
-    events: Vec<EventJson<'a>>,
+    events: Vec<ConsoleEvent<'a>>,
     links: Vec<LinkJson<'a>>,
     resource: ResourceJson<'a>,
 }
@@ -80,14 +80,14 @@ struct ContextJson<'a> {
 }
 
 #[derive(serde::Serialize)]
-struct StatusJson<'a> {
+struct ConsoleStatus<'a> {
     status_code: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<&'a str>,
 }
 
 #[derive(serde::Serialize)]
-struct EventJson<'a> {
+struct ConsoleEvent<'a> {
     name: &'a str,
     timestamp: String,
     attributes: Fields<'a>,
@@ -105,11 +105,11 @@ struct ResourceJson<'a> {
     schema_url: &'a str,
 }
 
-fn status(span: &SpanData) -> StatusJson<'_> {
+fn status(span: &SpanData) -> ConsoleStatus<'_> {
     match &span.status {
-        Status::Unset => StatusJson { status_code: "UNSET", description: None },
+        Status::Unset => ConsoleStatus { status_code: "UNSET", description: None },
         Status::Error(message) => {
-            StatusJson { status_code: "ERROR", description: Some(message.as_str()).filter(|text| !text.is_empty()) }
+            ConsoleStatus { status_code: "ERROR", description: Some(message.as_str()).filter(|text| !text.is_empty()) }
         }
     }
 }

@@ -38,7 +38,7 @@ fn children(trace: &FinishedTrace, parent: SpanId, index: usize) -> impl Iterato
 fn write_line(out: &mut Vec<u8>, span: &SpanData, root_of: Option<&FinishedTrace>, depth: usize) {
     let millis = span.duration() as f64 / 1_000_000.0;
     let mark = if span.failed() { "! " } else { "" };
-    put(out, format_args!("{:indent$}{mark}{}  {millis:.2} ms ", "", Plain(&span.name), indent = 2 * depth));
+    put(out, format_args!("{:indent$}{mark}{}  {millis:.2} ms ", "", Escaped(&span.name), indent = 2 * depth));
     if let Some(trace) = root_of {
         put(out, format_args!(" trace={}", trace.trace_id));
     }
@@ -59,7 +59,7 @@ fn write_line(out: &mut Vec<u8>, span: &SpanData, root_of: Option<&FinishedTrace
         && !message.is_empty()
         && span.events.is_empty()
     {
-        put(out, format_args!(" error={}", Plain(message)));
+        put(out, format_args!(" error={}", Escaped(message)));
     }
     out.push(b'\n');
 }
@@ -69,11 +69,11 @@ fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
 }
 
 /// Text as it is if it is one plain word, else in quotes and escaped: what a client sent must not move the cursor.
-struct Plain<'a>(&'a str);
+struct Escaped<'a>(&'a str);
 
 struct Shown<'a>(&'a Value);
 
-impl std::fmt::Display for Plain<'_> {
+impl std::fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.0.chars().any(char::is_control) { write!(f, "{:?}", self.0) } else { f.write_str(self.0) }
     }

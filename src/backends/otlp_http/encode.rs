@@ -6,33 +6,50 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
-use crate::backends::{self, Payload};
+use crate::delivery::{Encoder, Payload};
 use crate::trace::FinishedTrace;
 use crate::trace::Value;
 use crate::trace::id::{SpanId, TraceId};
 use crate::trace::span::{Attribute, Event, Link, Scope, SpanData, SpanKind, Status};
 
-/// Encodes a batch; one that gets larger than `largest` is halved until its parts are not, or are single traces.
-pub(super) fn encode(
-    resource: &[Attribute],
-    batch: &[Arc<FinishedTrace>],
-    largest: usize,
-    gzip: bool,
-    payloads: &mut Vec<Payload>,
-) {
-    let mut bytes = Vec::with_capacity(batch.len() * EXPECTED_BYTES_PER_TRACE);
-    let request = ExportTraceServiceRequest { resource_spans: [ResourceSpans::new(resource, batch)] };
-    serde_json::to_writer(&mut bytes, &request)
-        .expect("writing to memory cannot fail, and no Serialize below returns an error of its own");
-    if bytes.len() > largest && batch.len() > 1 {
-        let (first, second) = batch.split_at(batch.len() / 2);
-        encode(resource, first, largest, gzip, payloads);
-        encode(resource, second, largest, gzip, payloads);
-        return;
+/// Makes OTLP JSON of finished traces.
+pub(super) struct OtlpJson {
+    /// The attributes of the resource, which every payload carries.
+    pub(super) resource: Vec<Attribute>,
+    /// A payload that gets larger is halved until its parts are not, or are single traces.
+    pub(super) max_body: usize,
+}
+
+/// Payloads are cut at this size before compression. Receivers differ in what they take; all take this.
+const MAX_BODY: usize = 1 << 20;
+
+impl OtlpJson {
+    pub(super) fn new(resource: Vec<Attribute>) -> Self {
+        Self { resource, max_body: MAX_BODY }
     }
-    let items = batch.iter().map(|trace| trace.spans.len()).sum();
-    let traces = batch.iter().map(|trace| trace.trace_id).collect();
-    payloads.push(Payload { bytes: if gzip { backends::gzip(&bytes) } else { bytes }, items, traces, trimmed: None });
+
+    fn append(&self, batch: &[Arc<FinishedTrace>], payloads: &mut Vec<Payload>) {
+        let mut bytes = Vec::with_capacity(batch.len() * EXPECTED_BYTES_PER_TRACE);
+        let request = ExportTraceServiceRequest { resource_spans: [ResourceSpans::new(&self.resource, batch)] };
+        serde_json::to_writer(&mut bytes, &request)
+            .expect("writing to memory cannot fail, and no Serialize below returns an error of its own");
+        if bytes.len() > self.max_body && batch.len() > 1 {
+            let (first, second) = batch.split_at(batch.len() / 2);
+            self.append(first, payloads);
+            return self.append(second, payloads);
+        }
+        let items = batch.iter().map(|trace| trace.spans.len()).sum();
+        let traces = batch.iter().map(|trace| trace.trace_id).collect();
+        payloads.push(Payload { bytes, items, traces, trimmed: None });
+    }
+}
+
+impl Encoder<FinishedTrace> for OtlpJson {
+    fn encode(&self, batch: &[Arc<FinishedTrace>], _: i64) -> Vec<Payload> {
+        let mut payloads = Vec::new();
+        self.append(batch, &mut payloads);
+        payloads
+    }
 }
 
 const EXPECTED_BYTES_PER_TRACE: usize = 1200;
@@ -60,14 +77,14 @@ struct Resource<'a> {
 #[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ScopeSpans<'a> {
-    scope: ScopeJson<'a>,
+    scope: OtlpScope<'a>,
     spans: SpansOfScope<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     schema_url: Option<&'a str>,
 }
 
 #[derive(serde::Serialize)]
-struct ScopeJson<'a> {
+struct OtlpScope<'a> {
     name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<&'a str>,
@@ -85,7 +102,7 @@ impl<'a> ResourceSpans<'a> {
         let scope_spans = scopes
             .into_iter()
             .map(|scope| ScopeSpans {
-                scope: ScopeJson { name: scope.name, version: scope.version },
+                scope: OtlpScope { name: scope.name, version: scope.version },
                 spans: SpansOfScope { batch, scope },
                 schema_url: scope.schema_url,
             })
@@ -104,7 +121,7 @@ impl Serialize for SpansOfScope<'_> {
         let mut list = serializer.serialize_seq(None)?;
         for trace in self.batch {
             for (index, span) in trace.spans.iter().enumerate().filter(|(_, span)| span.scope == self.scope) {
-                list.serialize_element(&SpanJson::new(trace, index == 0, span))?;
+                list.serialize_element(&OtlpSpan::new(trace, index == 0, span))?;
             }
         }
         list.end()
@@ -121,7 +138,7 @@ impl Serialize for SpansOfScope<'_> {
 /// stands there only.
 #[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]
-struct SpanJson<'a> {
+struct OtlpSpan<'a> {
     trace_id: TraceId,
     span_id: SpanId,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -143,10 +160,10 @@ struct SpanJson<'a> {
     dropped_events_count: u32,
     #[serde(skip_serializing_if = "Links::is_empty")]
     links: Links<'a>,
-    status: StatusJson<'a>,
+    status: OtlpStatus<'a>,
 }
 
-impl<'a> SpanJson<'a> {
+impl<'a> OtlpSpan<'a> {
     fn new(trace: &'a FinishedTrace, first: bool, span: &'a SpanData) -> Self {
         let parent_is_remote = first && trace.remote_parent;
         Self {
@@ -169,8 +186,8 @@ impl<'a> SpanJson<'a> {
             dropped_events_count: span.dropped_events,
             links: Links(&span.links),
             status: match &span.status {
-                Status::Unset => StatusJson { message: "", code: 0 },
-                Status::Error(message) => StatusJson { message, code: 2 },
+                Status::Unset => OtlpStatus { message: "", code: 0 },
+                Status::Error(message) => OtlpStatus { message, code: 2 },
             },
         }
     }
@@ -182,7 +199,7 @@ const IS_REMOTE: u32 = 0x200;
 
 /// `{}`, or `{"message":"boom","code":2}`. An unset status is written all the same: some receivers stumble without it.
 #[derive(serde::Serialize)]
-struct StatusJson<'a> {
+struct OtlpStatus<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     message: &'a str,
     #[serde(skip_serializing_if = "is_zero")]
@@ -275,7 +292,7 @@ struct Events<'a>(&'a [Event]);
 /// `{"timeUnixNano":"1676851200002000000","name":"exception","attributes":[...]}`
 #[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]
-struct EventJson<'a> {
+struct OtlpEvent<'a> {
     time_unix_nano: Decimal<u64>,
     name: &'a str,
     #[serde(skip_serializing_if = "Attributes::is_empty")]
@@ -292,7 +309,7 @@ impl Events<'_> {
 
 impl Serialize for Events<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(|event| EventJson {
+        serializer.collect_seq(self.0.iter().map(|event| OtlpEvent {
             time_unix_nano: Decimal(event.time),
             name: &event.name,
             attributes: Attributes(&event.attributes, &[]),

@@ -2,37 +2,41 @@
 
 use std::sync::Arc;
 
-use super::encode::encode;
-use super::{LARGEST_BODY, settings};
-use crate::explain::{Notes, sample, spread};
-use crate::settings::{Env, Origin, Setting, Sources};
-use crate::wire::exchange::post_head;
+use super::encode::OtlpJson;
+use super::settings::{self, Honeycomb};
+use crate::delivery::Encoder;
+use crate::settings::{Env, Findings, Sources};
+use crate::text::pretty::{FieldNotes, pretty_print};
+use crate::trace::sample;
 use crate::wire::http::Call;
+use crate::wire::recorded::post_head;
 
 pub(super) fn explain() -> String {
     let body = body();
-    // Nothing is set, so there is nothing to complain about.
-    let sources = Sources::from_text("", Env::default()).expect("an empty text is valid TOML");
-    let url = settings::traces_url(&sources, None, None).map(|(url, _)| url).unwrap_or_default();
-    let key = Setting { value: "EXAMPLE-KEY-0123456789".to_owned(), origin: Origin::Default };
-    let headers = settings::headers(&sources, Some(&key), None, false);
-    let call = Call { url: &url, headers: &headers, body: body.as_bytes(), patience: None };
+    let env = Env::from([("HONEYCOMB_API_KEY", "EXAMPLE-KEY-0123456789")]);
+    let sources = Sources::from_text("", env).expect("an empty text is valid TOML");
+    // Nothing else is set, so there is nothing to complain about.
+    let mut findings = Findings::default();
+    let (table, _) = Honeycomb::read(&sources, &mut findings).expect("an empty file has no mistake in it");
+    let to = settings::traces_url(&table, &mut findings).expect("the default is a URL");
+    let headers = settings::headers(&table, &sources, &mut findings);
+    let call = Call { url: &to.url, headers: &headers, body: body.as_bytes(), timeout: None };
     let head = post_head(&call, |name| settings::NO_SECRET.contains(&name)).replace("\r\n", "\n");
     format!(
         "OTLP over HTTP, in JSON: one POST for a batch of traces; this batch is one trace. The body, spread out:\n\n{}\n\
-         As it leaves, for {url}; the body has {} bytes, and gzip would make it smaller:\n\n{head}{body}\n",
-        spread(&body, NOTES),
+         As it leaves, for {}; the body has {} bytes, and gzip would make it smaller:\n\n{head}{body}\n",
+        pretty_print(&body, NOTES),
+        to.url,
         body.len()
     )
 }
 
 fn body() -> String {
-    let mut payloads = Vec::new();
-    encode(&sample::resource(), &[Arc::new(sample::request())], LARGEST_BODY, false, &mut payloads);
+    let payloads = OtlpJson::new(sample::resource()).encode(&[Arc::new(sample::request())], 0);
     payloads.into_iter().map(|payload| String::from_utf8_lossy(&payload.bytes).into_owned()).collect()
 }
 
-const NOTES: Notes = &[
+const NOTES: FieldNotes = &[
     ("resourceSpans", "who sends: one entry for each process"),
     ("resource", "the facts that all spans of this process share"),
     ("resource.attributes", "a list, not an object: keys may come in any order, values have types"),
@@ -78,7 +82,7 @@ const NOTES: Notes = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::explain::{without_field, without_note};
+    use crate::text::pretty::{without_field, without_note};
 
     #[test]
     fn every_field_has_a_line_and_every_line_a_field() {

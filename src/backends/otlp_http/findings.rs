@@ -3,84 +3,85 @@
 use std::fs;
 use std::path::Path;
 
-use super::settings::{DATASET, TEAM};
-use crate::settings::{Origin, Setting, Sources, described_secret};
-use crate::wire::http::host;
+use super::settings::{DATASET, TEAM, TracesUrl};
+use crate::settings::{Findings, Origin, Setting, Sources, described_secret};
+use crate::text::{Message, Url};
 
-/// An address that will probably not do what was meant. `given`: who gives it; `whole`: nothing is appended to it.
-pub(super) fn of_address(sources: &Sources, url: &str, given: &str, whole: bool) {
-    let warn = |problem: &str| sources.warn(format!("{given}: {problem}"));
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
-    let honeycomb = is_honeycomb(url);
-    if authority.ends_with(":4317") {
+/// An address that will probably not do what was meant.
+pub(super) fn of_address(to: &TracesUrl, findings: &mut Findings) {
+    let TracesUrl { url, origin, key, is_whole } = to;
+    let given = origin.says(key, &url.redacted());
+    let mut warn = |problem: &str| findings.warn(format!("{given}: {problem}"));
+    if url.explicit_port() == Some(4317) {
         warn("port 4317 usually speaks gRPC, OTLP over HTTP has port 4318");
     }
-    if whole && path.is_empty() {
+    if *is_whole && url.path() == "/" {
         warn("this address is used as it is, without /v1/traces; append that, or use OTEL_EXPORTER_OTLP_ENDPOINT");
-    } else if honeycomb && path != "v1/traces" {
+    } else if is_honeycomb(url) && url.path() != "/v1/traces" {
         warn("Honeycomb takes traces at /v1/traces only; write https://api.honeycomb.io");
     }
-    if honeycomb && url.starts_with("http://") {
+    if is_honeycomb(url) && !url.is_https() {
         warn("without TLS everybody on the way can read the key; write https://");
     }
 }
 
 /// A key of the old kind needs a dataset; a dataset needs a key of the old kind.
-pub(super) fn of_key(sources: &Sources, headers: &[(String, String)], origin: &str, service: &str) {
+pub(super) fn of_key(headers: &[(String, String)], origin: &str, service: &str, findings: &mut Findings) {
     let value = |name: &str| headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str());
     let Some(key) = value(TEAM) else { return };
     if key.starts_with(['"', '\'']) {
-        sources.warn(format!(
-            "{origin}: the key is in quotes, which are sent with it; next: write it without (env files keep quotes)"
-        ));
+        let what = format!("{origin}: the key is in quotes, which are sent with it");
+        findings.warn(Message::new(what).next("write it without (env files keep quotes)"));
     }
     match (is_classic(key), value(DATASET)) {
-        (true, None) => sources.warn(format!(
-            "{origin}: the key {} is a Classic key, which needs a dataset; next: set HONEYCOMB_DATASET, or dataset in [honeycomb]",
-            described_secret(key)
-        )),
-        (false, Some(dataset)) => sources.note(format!(
+        (true, None) => {
+            let key = described_secret(key);
+            let what = format!("{origin}: the key {key} is a Classic key, which needs a dataset");
+            findings.warn(Message::new(what).next("set HONEYCOMB_DATASET, or dataset in [honeycomb]"));
+        }
+        (false, Some(dataset)) => findings.note(format!(
             "the dataset {dataset:?} has no effect: only Classic keys need one; with this key it is the service name, {service:?}"
         )),
         _ => {}
     }
 }
 
-/// A key in a file is a key that is soon given away.
-pub(super) fn of_key_in_file(sources: &Sources, key: &Setting<String>) {
+/// A key in a file is a key that is soon given away, whether it is used or not.
+pub(super) fn of_key_in_file(key: &Setting<Option<String>>, sources: &Sources, findings: &mut Findings) {
     use std::os::unix::fs::PermissionsExt;
-    let (Origin::File(place), Some(path)) = (&key.origin, sources.path()) else { return };
-    let described = described_secret(&key.value);
+    let (Some(secret), Origin::File(place), Some(path)) = (&key.value, &key.origin, sources.path()) else { return };
+    let described = described_secret(secret);
     if fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o044 != 0) {
-        sources.warn(format!(
-            "{place}: api_key, {described}, can be read by other users; next: chmod 600 if nobody else has to read it, or HONEYCOMB_API_KEY instead"
-        ));
+        let what = format!("{place}: api_key, {described}, can be read by other users");
+        findings.warn(Message::new(what).next("chmod 600 if nobody else has to read it, or HONEYCOMB_API_KEY instead"));
     }
     if is_tracked_by_git(path) {
-        sources.warn(format!(
-            "{place}: api_key, {described}, is in a file that git tracks, so the next push gives it away; next: remove it, use \
-             HONEYCOMB_API_KEY instead, and have a new key made if it was ever committed"
-        ));
+        let what =
+            format!("{place}: api_key, {described}, is in a file that git tracks, so the next push gives it away");
+        findings.warn(
+            Message::new(what)
+                .next("remove it, use HONEYCOMB_API_KEY instead, and have a new key made if it was ever committed"),
+        );
     }
 }
 
 /// Why no key is sent.
-pub(super) fn of_missing_key(sources: &Sources, key: Option<&Setting<String>>) -> String {
+pub(super) fn missing_key(sources: &Sources, key: &Setting<Option<String>>) -> Message {
     const NAME: &str = "HONEYCOMB_API_KEY";
-    let hint = match key {
-        Some(key) => format!("{} is set, but to nothing that can be a key", key.origin),
+    let hint = match &key.value {
+        Some(_) => format!("{} is set, but to nothing that can be a key", key.origin),
         None if sources.env.is_set(NAME) => format!("{NAME} is set, but empty"),
         None => match sources.env.names().filter(|name| is_slip_of(name, NAME)).min() {
             Some(slip) => format!("{NAME} is not set in this process, but {slip} is: a slip?"),
             None => format!("{NAME} is not set in this process"),
         },
     };
-    format!("no API key: {hint}; next: export {NAME}=... and start again (nothing is sent without one)")
+    Message::new(format!("no API key: {hint}"))
+        .next(format!("export {NAME}=... and start again (nothing is sent without one)"))
 }
 
-pub(super) fn is_honeycomb(url: &str) -> bool {
-    let host = host(url);
+pub(super) fn is_honeycomb(url: &Url) -> bool {
+    let host = url.host();
     host == "honeycomb.io" || host.ends_with(".honeycomb.io")
 }
 

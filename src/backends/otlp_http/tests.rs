@@ -1,19 +1,16 @@
-use std::io::Read;
-
-use flate2::read::GzDecoder;
+use std::sync::Arc;
 
 use super::*;
-use crate::backends::{Plan, Switch};
-use crate::settings::{Env, Settings, Sources};
-use crate::trace::sample;
-use crate::trace::span::Metadata;
+use crate::backends::PlanContext;
+use crate::delivery::{Encoder, Plan, PlannedState};
+use crate::settings::{Env, Findings, Settings, Sources};
+use crate::trace::span::{Attribute, Metadata};
+use crate::trace::{FinishedTrace, sample};
 
 const GOLDEN: &str = include_str!("../../../tests/data/otlp/trace.json");
 
-fn encoded(batch: &[Arc<FinishedTrace>], largest: usize, gzip: bool) -> Vec<Payload> {
-    let mut payloads = Vec::new();
-    encode(&sample::resource(), batch, largest, gzip, &mut payloads);
-    payloads
+fn encoded(batch: &[Arc<FinishedTrace>], max_body: usize) -> Vec<Payload> {
+    OtlpJson { resource: sample::resource(), max_body }.encode(batch, 0)
 }
 
 fn text(payload: &Payload) -> &str {
@@ -22,25 +19,25 @@ fn text(payload: &Payload) -> &str {
 
 fn plan(toml: &str, env: Env) -> (Plan, Vec<String>) {
     let sources = Sources::from_text(toml, env).unwrap();
-    let settings = Settings::read(&sources, None, "an-instance").unwrap();
-    let plan = settings::plan(&sources.table("honeycomb").unwrap(), &sources, &settings).unwrap();
-    (plan, sources.take_findings().into_iter().map(|finding| finding.text).collect())
+    let (shared, _) = Settings::read(&sources, None, "an-instance", &mut Findings::default()).unwrap();
+    let mut context = PlanContext { sources: &sources, shared: &shared, findings: Findings::default() };
+    let plan = settings::plan(&mut context).unwrap();
+    (plan, context.findings.into_vec().iter().map(|finding| finding.message.to_string()).collect())
 }
 
 const ON: &str = "[honeycomb]\nenabled = true\n";
 
 fn client(headers: &[(&str, &str)]) -> OtlpHttp {
-    let url = "https://user:hunter2@api.honeycomb.io/v1/traces".to_owned();
+    let url = Url::parse("https://user:hunter2@api.honeycomb.io/v1/traces").unwrap();
     let headers: Vec<_> = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     OtlpHttp {
-        client: HttpClient::new("https://c", &Default::default()).unwrap(),
-        hidden: hidden(&url, &headers),
+        client: HttpClient::new(&url, &Default::default()).unwrap(),
+        redactor: redactor(&url, &headers),
         url,
         url_origin: "OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(),
         headers,
-        resource: sample::resource(),
         gzip: false,
-        budget: None,
+        max_elapsed_time: None,
     }
 }
 
@@ -50,13 +47,13 @@ fn reply(status: u16, body: &str) -> Reply {
 
 #[test]
 fn the_bytes_are_those_that_the_collector_would_print() {
-    assert_eq!(text(&encoded(&[Arc::new(sample::trace())], usize::MAX, false)[0]), GOLDEN);
+    assert_eq!(text(&encoded(&[Arc::new(sample::trace())], usize::MAX)[0]), GOLDEN);
 }
 
 #[test]
 fn spans_of_a_batch_are_grouped_by_scope() {
     let trace = Arc::new(sample::trace());
-    let payload = encoded(&[Arc::clone(&trace), trace], usize::MAX, false).remove(0);
+    let payload = encoded(&[Arc::clone(&trace), trace], usize::MAX).remove(0);
     assert_eq!(payload.items, 4);
     let json: Json = serde_json::from_slice(&payload.bytes).unwrap();
     let scopes = json["resourceSpans"][0]["scopeSpans"].as_array().unwrap();
@@ -67,11 +64,11 @@ fn spans_of_a_batch_are_grouped_by_scope() {
 #[test]
 fn a_batch_that_is_too_large_is_cut_between_traces_and_nothing_is_lost() {
     let batch: Vec<_> = (0..100).map(|_| Arc::new(sample::trace())).collect();
-    let payloads = encoded(&batch, 10_000, false);
+    let payloads = encoded(&batch, 10_000);
     assert!(payloads.len() > 10);
     assert!(payloads.iter().all(|payload| payload.bytes.len() <= 10_000));
     assert_eq!(payloads.iter().map(|payload| payload.items).sum::<usize>(), 200);
-    assert_eq!(encoded(&batch[..1], 1, false).len(), 1);
+    assert_eq!(encoded(&batch[..1], 1).len(), 1);
 }
 
 #[test]
@@ -80,7 +77,7 @@ fn numbers_that_json_has_no_word_for_are_never_null() {
     for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
         trace.spans[0].attributes.push(Attribute { key: "n".into(), value: number.into() });
     }
-    let payload = encoded(&[Arc::new(trace)], usize::MAX, false).remove(0);
+    let payload = encoded(&[Arc::new(trace)], usize::MAX).remove(0);
     for number in ["NaN", "Infinity", "-Infinity"] {
         assert!(text(&payload).contains(&format!("{{\"doubleValue\":\"{number}\"}}")), "{number}");
     }
@@ -91,17 +88,8 @@ fn numbers_that_json_has_no_word_for_are_never_null() {
 fn metadata_is_an_attribute_of_both_its_names() {
     let mut trace = sample::trace();
     trace.spans[0].metadata.push(Metadata { namespace: "namespace", key: "key", value: 1_i64.into() });
-    let payload = encoded(&[Arc::new(trace)], usize::MAX, false).remove(0);
+    let payload = encoded(&[Arc::new(trace)], usize::MAX).remove(0);
     assert!(text(&payload).contains(r#"{"key":"namespace.key","value":{"intValue":"1"}}"#));
-}
-
-#[test]
-fn gzip_unpacks_to_the_same_bytes() {
-    let payload = encoded(&[Arc::new(sample::trace())], usize::MAX, true).remove(0);
-    let mut unpacked = String::new();
-    GzDecoder::new(&payload.bytes[..]).read_to_string(&mut unpacked).unwrap();
-    assert_eq!(unpacked, GOLDEN);
-    assert!(payload.bytes.len() < GOLDEN.len() / 2);
 }
 
 #[test]
@@ -113,14 +101,12 @@ fn every_answer_has_its_outcome() {
     }
     for rejected in ["2", "\"2\""] {
         let body = format!(r#"{{"partialSuccess":{{"rejectedSpans":{rejected},"errorMessage":"too old"}}}}"#);
-        let Outcome::Partly { rejected, said } = outcome(200, &body) else { panic!("{body}") };
+        let Outcome::Partly { rejected, problem } = outcome(200, &body) else { panic!("{body}") };
         assert_eq!(rejected, 2);
-        assert!(said.text.contains("rejected 2 spans: too old"), "{}", said.text);
+        assert!(problem.message.to_string().contains("rejected 2 spans: too old"), "{}", problem.message);
     }
-    let Outcome::Partly { rejected, .. } = outcome(200, r#"{"partialSuccess":{"errorMessage":"slow down"}}"#) else {
-        panic!("a message without a number is a warning")
-    };
-    assert_eq!(rejected, 0);
+    let warning = outcome(200, r#"{"partialSuccess":{"errorMessage":"slow down"}}"#);
+    assert!(matches!(warning, Outcome::Warned(_)), "a message without a number is a warning");
     for status in [429, 502, 503, 504] {
         assert!(matches!(outcome(status, ""), Outcome::Later { .. }), "{status}");
     }
@@ -146,23 +132,26 @@ fn a_refusal_says_what_the_server_said_and_what_to_do() {
         (500, "\u{1b}[31mred", ["( [31mred)", "counted as refused"]),
     ] {
         let Outcome::Refused(problem) = client.answered(&reply(status, body), 100) else { panic!("{status}") };
+        let text = problem.message.to_string();
         for part in parts {
-            assert!(problem.text.contains(part), "{part} in {}", problem.text);
+            assert!(text.contains(part), "{part} in {text}");
         }
-        assert!(!problem.text.contains("hunter2") && !problem.text.contains("abcdef"), "{}", problem.text);
-        assert!(problem.text.starts_with("https://api.honeycomb.io/v1/traces answered"), "{}", problem.text);
+        assert!(!text.contains("hunter2") && !text.contains("abcdef"), "{text}");
+        assert!(text.starts_with("https://api.honeycomb.io/v1/traces answered"), "{text}");
     }
     let straddling = format!("{}abcdefghijklmnop1234", "x".repeat(190));
     let Outcome::Refused(problem) = client.answered(&reply(400, &straddling), 1) else { panic!() };
-    assert!(!problem.text.contains("abcd"), "{}", problem.text);
+    assert!(!problem.message.to_string().contains("abcd"), "{}", problem.message);
     let long = client.answered(&reply(400, &"é".repeat(10_000)), 100);
-    assert!(matches!(long, Outcome::Refused(problem) if problem.text.len() < 1000));
+    assert!(matches!(long, Outcome::Refused(problem) if problem.message.to_string().len() < 1000));
 }
 
 #[test]
 fn a_call_that_fails_is_tried_again_unless_nothing_would_change() {
     let client = client(&[]);
-    for error in [CallError::Refused, CallError::UnknownHost, CallError::Timeout, CallError::Other("x".to_owned())] {
+    for error in
+        [CallError::ConnectionRefused, CallError::UnknownHost, CallError::Timeout, CallError::Other("x".to_owned())]
+    {
         assert!(matches!(client.unanswered(&error), Outcome::Later { after: None, .. }), "{error:?}");
     }
     assert!(matches!(client.unanswered(&CallError::Closed), Outcome::Closed(_)));
@@ -174,7 +163,7 @@ fn a_call_that_fails_is_tried_again_unless_nothing_would_change() {
 #[test]
 fn without_a_word_in_the_file_honeycomb_is_off_and_says_how_to_turn_it_on() {
     let (plan, _) = plan("", Env::default());
-    assert_eq!(plan.switch.state(), "off");
+    assert_eq!(plan.state.state().as_str(), "off");
     assert!(plan.reason.contains("enabled = true under [honeycomb]"), "{}", plan.reason);
 }
 
@@ -186,11 +175,11 @@ fn without_a_key_honeycomb_waits_and_names_the_variable() {
         Env::from([("OTEL_EXPORTER_OTLP_HEADERS", "x-honeycomb-team=")]),
     ] {
         let (plan, _) = plan(ON, env);
-        assert_eq!(plan.switch.state(), "waiting");
+        assert_eq!(plan.state.state().as_str(), "waiting");
         assert!(plan.reason.contains("HONEYCOMB_API_KEY"), "{}", plan.reason);
     }
     let (own, _) = plan(ON, Env::from([("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318")]));
-    assert_eq!(own.switch.state(), "on", "{}", own.reason);
+    assert_eq!(own.state.state().as_str(), "on", "{}", own.reason);
 }
 
 #[test]
@@ -205,7 +194,12 @@ fn addresses_are_resolved_as_the_specification_says() {
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://u:p@c/x?k=v", "http://c/x"),
     ] {
         let (plan, _) = plan(ON, Env::from([(name, value)]));
-        assert_eq!((plan.destination.as_str(), plan.switch.state()), (url, "on"), "{name}={value}: {}", plan.reason);
+        assert_eq!(
+            (plan.destination.as_str(), plan.state.state().as_str()),
+            (url, "on"),
+            "{name}={value}: {}",
+            plan.reason
+        );
     }
 }
 
@@ -213,7 +207,7 @@ fn addresses_are_resolved_as_the_specification_says() {
 fn an_address_that_is_none_makes_it_wait_and_say_so() {
     for value in ["api.honeycomb.io:443", "ftp://c", "http://", "https://${HOST}", "http:// c", "http://c?k=v"] {
         let (plan, _) = plan(ON, Env::from([("OTEL_EXPORTER_OTLP_ENDPOINT", value), ("HONEYCOMB_API_KEY", "k")]));
-        assert_eq!(plan.switch.state(), "waiting", "{value}");
+        assert_eq!(plan.state.state().as_str(), "waiting", "{value}");
         assert!(plan.reason.starts_with("OTEL_EXPORTER_OTLP_ENDPOINT="), "{}", plan.reason);
     }
 }
@@ -264,7 +258,7 @@ fn a_certificate_that_cannot_be_read_makes_it_wait() {
     {
         let env = Env::from([(name, "no/such.pem"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c")]);
         let (plan, _) = plan(ON, env);
-        assert!(matches!(plan.switch, Switch::Waiting));
+        assert!(matches!(plan.state, PlannedState::Waiting));
         assert!(plan.reason.contains(part), "{}", plan.reason);
     }
 }

@@ -2,7 +2,8 @@
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::encode::{MAX_ANNOTATION_VALUE, MAX_STRING, cut};
+use super::encode::{MAX_ANNOTATION_VALUE, MAX_STRING};
+use crate::text::first_chars;
 use crate::trace::Value;
 use crate::trace::span::{Event, SpanData, SpanKind};
 
@@ -57,8 +58,8 @@ pub(super) fn exceptions(span: &SpanData, trim: bool) -> Vec<ExceptionJson<'_>> 
         .enumerate()
         .map(|(number, event)| ExceptionJson {
             id: exception_id(span, number),
-            r#type: cut(event_text(event, "exception.type"), MAX_STRING),
-            message: cut(event_text(event, "exception.message"), longest),
+            r#type: first_chars(event_text(event, "exception.type"), MAX_STRING),
+            message: first_chars(event_text(event, "exception.message"), longest),
             remote: span.kind == SpanKind::Client,
             stack: frame(event_text(event, "exception.stacktrace"), &span.name).map(|frame| [frame]),
         })
@@ -77,7 +78,11 @@ pub(super) fn exception_id(span: &SpanData, number: usize) -> String {
 fn frame<'a>(stacktrace: &'a str, label: &'a str) -> Option<StackFrame<'a>> {
     let mut parts = stacktrace.strip_prefix("at ")?.rsplitn(3, ':');
     let (_column, line, path) = (parts.next()?, parts.next()?, parts.next()?);
-    Some(StackFrame { path: cut(path, MAX_STRING), line: line.parse().ok()?, label: cut(label, MAX_STRING) })
+    Some(StackFrame {
+        path: first_chars(path, MAX_STRING),
+        line: line.parse().ok()?,
+        label: first_chars(label, MAX_STRING),
+    })
 }
 
 fn event_text<'a>(event: &'a Event, key: &str) -> &'a str {

@@ -2,20 +2,22 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::NAME;
 use super::cause::{Cause, exception_id, exceptions, has_exception};
-use crate::backends::Payload;
-use crate::delivery::Problem;
+use super::sampler::sanitised_name;
+
+use crate::delivery::{Encoder, Payload, Problem};
 use crate::plain_json::Plain;
+use crate::text::first_chars;
 use crate::trace::sampler::Reason;
-use crate::trace::sampler::xray::sanitised_name;
 use crate::trace::span::{Attribute, Metadata, SpanData, SpanKind};
 use crate::trace::{FinishedTrace, Value};
 
-/// What all documents have in common.
+/// Makes X-Ray documents of finished traces.
 #[derive(Clone)]
 pub(super) struct Documents {
     /// The name for traces that no sampler has named.
@@ -27,7 +29,7 @@ pub(super) struct Documents {
 /// The header of every datagram.
 const HEADER: &[u8] = b"{\"format\":\"json\",\"version\":1}\n";
 /// The limit is "64 kB"; this is below either reading of it, and below what a datagram holds.
-const LARGEST: usize = 64_000;
+const MAX_DOCUMENT: usize = 64_000;
 /// Strings of the http block.
 pub(super) const MAX_STRING: usize = 250;
 pub(super) const MAX_ANNOTATION_VALUE: usize = 1000;
@@ -55,14 +57,20 @@ const IN_HTTP_BLOCK: [&str; 14] = [
     "error.type",
 ];
 
-/// Appends the datagrams of one trace: one, or more if it is too large for one.
-pub(super) fn encode(documents: &Documents, trace: &FinishedTrace, payloads: &mut Vec<Payload>) {
-    let tree = Tree::of(documents, trace);
-    // The segment, and spans whose parent is nowhere in the trace: they hang on nothing, and are sent by themselves.
-    for index in 0..trace.spans.len() {
-        if index == 0 || tree.nodes[index].parent.is_none() {
-            tree.encode(index, payloads);
+impl Encoder<FinishedTrace> for Documents {
+    /// One datagram per trace, or more if it is too large for one.
+    fn encode(&self, batch: &[Arc<FinishedTrace>], _: i64) -> Vec<Payload> {
+        let mut payloads = Vec::with_capacity(batch.len());
+        for trace in batch {
+            let tree = Tree::new(self, trace);
+            // The segment, and spans whose parent is nowhere in the trace: they hang on nothing, and are sent by themselves.
+            for index in 0..trace.spans.len() {
+                if index == 0 || tree.nodes[index].parent.is_none() {
+                    tree.encode(index, &mut payloads);
+                }
+            }
         }
+        payloads
     }
 }
 
@@ -70,11 +78,11 @@ pub(super) fn encode(documents: &Documents, trace: &FinishedTrace, payloads: &mu
 struct Tree<'a> {
     documents: &'a Documents,
     trace: &'a FinishedTrace,
-    nodes: Vec<Node<'a>>,
+    nodes: Vec<SpanNode<'a>>,
 }
 
 /// A span's place in the tree.
-struct Node<'a> {
+struct SpanNode<'a> {
     parent: Option<usize>,
     children: Vec<usize>,
     /// How many spans there are in it and below it.
@@ -98,20 +106,20 @@ struct Trim {
 }
 
 impl<'a> Tree<'a> {
-    fn of(documents: &'a Documents, trace: &'a FinishedTrace) -> Self {
+    fn new(documents: &'a Documents, trace: &'a FinishedTrace) -> Self {
         let mut left = MAX_ANNOTATIONS;
         let mut places = HashMap::with_capacity(trace.spans.len());
-        let mut nodes: Vec<Node<'a>> = Vec::with_capacity(trace.spans.len());
+        let mut nodes: Vec<SpanNode<'a>> = Vec::with_capacity(trace.spans.len());
         for (index, span) in trace.spans.iter().enumerate() {
             let (annotations, others) = divide(span, left);
             left -= annotations.len();
             // Spans begin after their parents, so a parent stands before its children; anything else is no tree.
             let parent = span.parent.and_then(|parent| places.get(&parent).copied());
             places.insert(span.id, index);
-            nodes.push(Node { parent, children: Vec::new(), size: 1, depth: 1, annotations, others });
+            nodes.push(SpanNode { parent, children: Vec::new(), size: 1, depth: 1, annotations, others });
         }
         for index in (1..nodes.len()).rev() {
-            let Node { parent, size, depth, .. } = nodes[index];
+            let SpanNode { parent, size, depth, .. } = nodes[index];
             if let Some(parent) = parent {
                 let parent = &mut nodes[parent];
                 parent.children.insert(0, index);
@@ -160,10 +168,10 @@ impl<'a> Tree<'a> {
             bytes = self.datagram(index, trim);
         }
         let trimmed = (!left_out.is_empty()).then(|| {
-            let (name, what) = (cut(&self.trace.spans[index].name, MAX_STRING), left_out.join(" and "));
-            let text =
-                format!("a document of more than {LARGEST} bytes went without its {what}; it is that of {name:?}");
-            Problem { kind: "trimmed".to_owned(), text }
+            let (name, what) = (first_chars(&self.trace.spans[index].name, MAX_STRING), left_out.join(" and "));
+            let what =
+                format!("a document of more than {MAX_DOCUMENT} bytes went without its {what}; it is that of {name:?}");
+            Problem::new("trimmed", what)
         });
         self.payload(bytes, 1, trimmed)
     }
@@ -326,10 +334,10 @@ impl<'a> Http<'a> {
         let (client, peer) = (text(span, "client.address"), text(span, "network.peer.address"));
         Some(Self {
             request: HttpRequest {
-                method: Some(cut(method, MAX_STRING)),
-                url: url(span).map(|url| cut(&url, MAX_STRING).to_owned()),
-                user_agent: text(span, "user_agent.original").map(|agent| cut(agent, MAX_STRING)),
-                client_ip: client.map(|ip| cut(ip, MAX_STRING)),
+                method: Some(first_chars(method, MAX_STRING)),
+                url: url(span).map(|url| first_chars(&url, MAX_STRING).to_owned()),
+                user_agent: text(span, "user_agent.original").map(|agent| first_chars(agent, MAX_STRING)),
+                client_ip: client.map(|ip| first_chars(ip, MAX_STRING)),
                 x_forwarded_for: client.is_some() && client != peer,
             },
             response: HttpResponse {
@@ -425,7 +433,7 @@ impl Serialize for Annotations<'_> {
         let mut object = serializer.serialize_map(Some(self.0.len()))?;
         for (key, value) in self.0 {
             match value {
-                Value::String(text) => object.serialize_entry(key, cut(text, MAX_ANNOTATION_VALUE))?,
+                Value::String(text) => object.serialize_entry(key, first_chars(text, MAX_ANNOTATION_VALUE))?,
                 other => object.serialize_entry(key, &Plain(other))?,
             }
         }
@@ -510,13 +518,8 @@ fn int(span: &SpanData, key: &str) -> Option<i64> {
     }
 }
 
-/// The first `characters` of `text`.
-pub(super) fn cut(text: &str, characters: usize) -> &str {
-    text.char_indices().nth(characters).map_or(text, |(end, _)| &text[..end])
-}
-
 fn fits(datagram: &[u8]) -> bool {
-    datagram.len() <= HEADER.len() + LARGEST
+    datagram.len() <= HEADER.len() + MAX_DOCUMENT
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]

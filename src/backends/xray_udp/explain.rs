@@ -1,35 +1,38 @@
 //! `cruddur explain xray`.
 
+use std::sync::Arc;
+
 use super::NAME;
-use super::encode::{Documents, encode};
-use crate::explain::{Notes, sample, spread, with_remarks};
-use crate::trace::sampler::{BackendDecision, By, Decision, Reason, RuleSource};
+use super::encode::Documents;
+use crate::delivery::Encoder;
+use crate::text::pretty::{FieldNotes, pretty_print, two_columns};
+use crate::trace::sample;
+use crate::trace::sampler::{BackendDecision, Decision, Reason, RuleDecision, RuleSource};
 
 pub(super) fn explain() -> String {
     let datagram = datagram();
     let (header, document) = datagram.split_once('\n').unwrap_or((&datagram, ""));
     format!(
         "One datagram for each trace, to the daemon on UDP port 2000. A header, a line end, the document:\n\n{}\n\
-         The document, spread out:\n\n{}\nAs it leaves, {} bytes; nobody answers:\n\n{datagram}\n",
-        with_remarks([(header, "tells it from what the daemon does not understand")]),
-        spread(document, NOTES),
+         The document, pretty_print out:\n\n{}\nAs it leaves, {} bytes; nobody answers:\n\n{datagram}\n",
+        two_columns([(header, "tells it from what the daemon does not understand")]),
+        pretty_print(document, NOTES),
         datagram.len(),
     )
 }
 
 fn datagram() -> String {
     let mut trace = sample::request();
-    let by = By::Reservoir { taken: 1, size: 5 };
+    let by = RuleDecision::Reservoir { taken: 1, size: 5 };
     let reason = Reason::Rule { name: "Cruddur".into(), source: RuleSource::Central, by };
     let decision = Decision { sampled: true, reason };
     trace.backend_decisions.push(BackendDecision { backend: NAME, decision, service_name: "backend-flask".into() });
     let documents = Documents { service_name: "backend-flask".to_owned(), log_group: Some("cruddur".to_owned()) };
-    let mut payloads = Vec::new();
-    encode(&documents, &trace, &mut payloads);
+    let payloads = documents.encode(&[Arc::new(trace)], 0);
     payloads.into_iter().map(|payload| String::from_utf8_lossy(&payload.bytes).into_owned()).collect()
 }
 
-const NOTES: Notes = &[
+const NOTES: FieldNotes = &[
     ("id", "of the SERVER span; it stands first, so that the daemon can name a document that X-Ray refused"),
     ("trace_id", "the trace id of OTLP with dashes; its first 8 digits are a time, and X-Ray refuses old ones"),
     ("parent_id", "the caller's span"),
@@ -70,7 +73,7 @@ const NOTES: Notes = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::explain::{without_field, without_note};
+    use crate::text::pretty::{without_field, without_note};
 
     #[test]
     fn every_field_has_a_line_and_every_line_a_field() {

@@ -19,14 +19,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use log::Level;
 use serde_json::{Value as Json, json};
 
-use crate::backends::Companion;
-use crate::delivery::Stop;
+use super::sampler::{Rule, Target, XRaySampler};
+use super::wildcard::matches;
+use crate::text::{Message, Url};
+
+use crate::delivery::{BackgroundTask, Stop};
 use crate::settings::{Finding, Severity};
 use crate::trace::sampler::BackendSampler;
-use crate::trace::sampler::wildcard::matches;
-use crate::trace::sampler::xray::{Rule, Target, XRaySampler};
 use crate::wire::http::{Call, CallError, HttpClient};
 use crate::wire::udp::HostPort;
 
@@ -35,20 +37,22 @@ pub(super) struct Rules {
     pub(super) sampler: Arc<XRaySampler>,
     pub(super) client: HttpClient,
     pub(super) daemon: HostPort,
+    /// The daemon's TCP port.
+    pub(super) url: Url,
     /// 24 hex digits that tell this process from others.
     pub(super) client_id: String,
     pub(super) rules_interval: Duration,
     pub(super) targets_interval: Duration,
     /// The region that the environment names, and the variable: the daemon should be in the same.
     pub(super) region: Option<(String, &'static str)>,
-    pub(super) state: State,
+    pub(super) state: PollerState,
 }
 
 /// What is known about the daemon's TCP port.
 #[derive(Default)]
-pub(super) struct State {
-    /// What was last said about rules, and about targets: the same is not said again.
-    told: HashMap<&'static str, String>,
+pub(super) struct PollerState {
+    /// What was last reported about rules, and about targets: the same is not reported again.
+    reported: HashMap<&'static str, Message>,
     /// When X-Ray's rules last changed, by its own clock.
     modified: f64,
     /// The daemon's region, as its rules tell.
@@ -59,15 +63,15 @@ pub(super) struct State {
     due: HashMap<String, Instant>,
 }
 
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 /// How soon a daemon that did not answer is asked again.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
 /// Reports that one call may carry.
 const REPORTS_A_CALL: usize = 25;
-const MOST_PAGES: usize = 20;
+const MAX_PAGES: usize = 20;
 
 /// A rule as the daemon hands it out.
-struct Found {
+struct FetchedRule {
     name: String,
     service: String,
     /// The daemon's: it is part of the rule's ARN, `arn:aws:xray:us-east-1:123456789012:sampling-rule/Default`.
@@ -76,8 +80,8 @@ struct Found {
     rule: Option<Rule>,
 }
 
-impl Found {
-    fn of(rule: Json) -> Self {
+impl FetchedRule {
+    fn from_json(rule: Json) -> Self {
         let text = |key: &str| rule.get(key).and_then(Json::as_str).unwrap_or_default().to_owned();
         let (name, service, arn) = (text("RuleName"), text("ServiceName"), text("RuleARN"));
         let region = arn.split(':').nth(3).filter(|region| !region.is_empty()).map(str::to_owned);
@@ -85,33 +89,32 @@ impl Found {
     }
 }
 
-impl Companion for Rules {
+impl BackgroundTask for Rules {
     fn check(&mut self) -> Vec<Finding> {
-        let finding = |severity, text| Finding { severity, text };
+        let finding = |severity, message| Finding { severity, message };
         let fetched = self.fetch_rules();
-        let told = self.state.told.get("rules").cloned().unwrap_or_default();
+        let reported = self.state.reported.get("rules").cloned().unwrap_or_default();
         if !fetched {
-            return vec![finding(Severity::Error, told)];
+            return vec![finding(Severity::Error, reported)];
         }
-        let mut findings = vec![finding(Severity::Note, told)];
+        let mut findings = vec![finding(Severity::Note, reported)];
         let service = self.sampler.service_name(None);
         let is_ours = |(name, pattern): &(String, String)| name != "Default" && matches(pattern, &service);
         if !self.state.services.iter().any(is_ours) {
             let others: Vec<_> = self.state.services.iter().filter(|(name, _)| name != "Default").collect();
             let others = others.iter().map(|(name, service)| format!("{name} is for {service:?}")).collect::<Vec<_>>();
             let others = if others.is_empty() { String::new() } else { format!(" ({})", others.join(", ")) };
-            let text = format!(
-                "no sampling rule of this account is for the service {service:?}{others}, so Default decides: next: make the \
-                 names the same, or `aws xray create-sampling-rule --cli-input-json file://aws/json/xray.json`"
-            );
-            findings.push(finding(Severity::Warning, text));
+            let what =
+                format!("no sampling rule of this account is for the service {service:?}{others}, so Default decides");
+            let next = "make the names the same, or `aws xray create-sampling-rule --cli-input-json file://aws/json/xray.json`";
+            findings.push(finding(Severity::Warning, Message::new(what).next(next)));
         }
         findings.extend(self.other_region().map(|problem| finding(Severity::Warning, problem)));
         if let Some(region) = &self.state.region {
-            let text = format!(
+            let what = format!(
                 "the daemon sends to {region}; traces are shown at https://console.aws.amazon.com/xray/home?region={region}#/traces"
             );
-            findings.push(finding(Severity::Note, text));
+            findings.push(finding(Severity::Note, what.into()));
         }
         findings
     }
@@ -148,39 +151,37 @@ impl Rules {
                 self.state.region = found.iter().find_map(|rule| rule.region.clone());
                 self.state.services = found.iter().map(|rule| (rule.name.clone(), rule.service.clone())).collect();
                 self.sampler.set_rules(found.into_iter().filter_map(|rule| rule.rule).collect(), unix_now());
-                let state = self.sampler.state(unix_now());
-                self.tell("rules", state.clone(), || log::info!(target: "xray", "{state}"));
+                self.report_once("rules", Level::Info, self.sampler.state(unix_now()).into());
                 if let Some(problem) = self.other_region() {
-                    self.sampler.set_remark(problem.clone());
-                    self.tell("region", problem.clone(), || log::warn!(target: "xray", "{problem}"));
+                    self.sampler.set_remark(problem.to_string());
+                    self.report_once("region", Level::Warn, problem);
                 }
                 true
             }
             Err(problem) => {
-                self.sampler.set_remark(problem.clone());
-                self.tell("rules", problem.clone(), || log::warn!(target: "xray", "{problem}"));
+                self.sampler.set_remark(problem.to_string());
+                self.report_once("rules", Level::Warn, problem);
                 false
             }
         }
     }
 
-    fn all_rules(&mut self) -> Result<Vec<Found>, String> {
+    fn all_rules(&mut self) -> Result<Vec<FetchedRule>, Message> {
         let mut rules = Vec::new();
         let mut token = Json::Null;
-        for _ in 0..MOST_PAGES {
+        for _ in 0..MAX_PAGES {
             let question = if token.is_null() { json!({}) } else { json!({ "NextToken": token }) };
             let answer = self.ask("GetSamplingRules", &question)?;
             let Some(records) = answer.get("SamplingRuleRecords").and_then(Json::as_array).cloned() else {
-                return Err(format!(
-                    "http://{}/GetSamplingRules: the answer has no SamplingRuleRecords; {}",
-                    self.daemon,
-                    self.what_rules()
-                ));
+                let what = format!("http://{}/GetSamplingRules: the answer has no SamplingRuleRecords", self.daemon);
+                return Err(Message::new(format!("{what}; {}", self.what_rules())));
             };
             let modified = records.iter().filter_map(|record| record.get("ModifiedAt")?.as_f64());
             self.state.modified = modified.fold(self.state.modified, f64::max);
             rules.extend(
-                records.into_iter().filter_map(|mut record| Some(Found::of(record.get_mut("SamplingRule")?.take()))),
+                records
+                    .into_iter()
+                    .filter_map(|mut record| Some(FetchedRule::from_json(record.get_mut("SamplingRule")?.take()))),
             );
             token = answer.get("NextToken").cloned().unwrap_or_default();
             if token.is_null() {
@@ -191,14 +192,14 @@ impl Rules {
     }
 
     /// Segments go where the daemon sends them, whatever our environment says.
-    fn other_region(&self) -> Option<String> {
+    fn other_region(&self) -> Option<Message> {
         let (daemons, (ours, variable)) = (self.state.region.as_ref()?, self.region.as_ref()?);
         (daemons != ours).then(|| {
-            format!(
-                "the daemon at {} sends to the region {daemons}, {variable}={ours}: traces land in {daemons}; next: look for them \
-                 there, or start the daemon with the other region",
-                self.daemon
-            )
+            let daemon = &self.daemon;
+            let what = format!(
+                "the daemon at {daemon} sends to the region {daemons}, {variable}={ours}: traces land in {daemons}"
+            );
+            Message::new(what).next("look for them there, or start the daemon with the other region")
         })
     }
 
@@ -227,7 +228,7 @@ impl Rules {
             let answer = match self.ask("SamplingTargets", &question) {
                 Ok(answer) => answer,
                 Err(problem) => {
-                    self.tell("targets", problem.clone(), || log::warn!(target: "xray", "{problem}"));
+                    self.report_once("targets", Level::Warn, problem);
                     return changed;
                 }
             };
@@ -241,7 +242,7 @@ impl Rules {
                     self.state.due.insert(target.rule_name.clone(), now + pace - self.targets_interval / 2);
                 }
             }
-            self.state.told.remove("targets");
+            self.state.reported.remove("targets");
             self.sampler.set_targets(&targets);
             let modified = answer.get("LastRuleModification").and_then(Json::as_f64).unwrap_or_default();
             changed |= modified > self.state.modified;
@@ -250,28 +251,27 @@ impl Rules {
         changed
     }
 
-    fn ask(&self, operation: &str, question: &Json) -> Result<Json, String> {
-        let url = format!("http://{}/{operation}", self.daemon);
-        let body = question.to_string();
+    fn ask(&self, operation: &str, question: &Json) -> Result<Json, Message> {
+        let (rules, body) = (self.what_rules(), question.to_string());
+        let path = format!("/{operation}");
+        let url = self.url.join(&path).ok_or_else(|| Message::new(format!("{}{path} is no URL", self.url)))?;
+        let failed = |what: String, next: &str| Message::new(format!("{url}{what}; {rules}")).next(next);
         let headers = [("content-type".to_owned(), "application/json".to_owned())];
-        let call = Call { url: &url, headers: &headers, body: body.as_bytes(), patience: Some(PATIENCE) };
-        let rules = self.what_rules();
-        match self.client.post(&call) {
-            Ok(reply) if reply.status == 200 => serde_json::from_slice(&reply.body).map_err(|error| {
-                format!("{url}: the answer is no JSON ({error}); {rules}; next: check the daemon's address")
-            }),
-            Ok(reply) => Err(format!(
-                "{url} answered {}; {rules}; next: look at the daemon's log for credentials and region",
-                reply.status
-            )),
-            Err(CallError::Refused) => Err(format!(
-                "{url}: nobody listens on this TCP port; {rules}; next: start the daemon, and publish 2000/tcp beside 2000/udp"
-            )),
-            Err(CallError::UnknownHost) => {
-                Err(format!("{url}: this host name has no address; {rules}; next: check the daemon's address"))
-            }
-            Err(error) => Err(format!("{url}: {error}; {rules}; next: check that this port is the daemon's")),
+        let call = Call { url: &url, headers: &headers, body: body.as_bytes(), timeout: Some(TIMEOUT) };
+        let reply = self.client.post(&call).map_err(|error| {
+            let next = match &error {
+                CallError::ConnectionRefused => "start the daemon, and publish 2000/tcp beside 2000/udp",
+                CallError::UnknownHost => "check the daemon's address",
+                _ => "check that this port is the daemon's",
+            };
+            failed(format!(" (TCP): {error}"), next)
+        })?;
+        if reply.status != 200 {
+            let next = "look at the daemon's log for credentials and region";
+            return Err(failed(format!(" answered {}", reply.status), next));
         }
+        serde_json::from_slice(&reply.body)
+            .map_err(|error| failed(format!(": the answer is no JSON ({error})"), "check the daemon's address"))
     }
 
     fn what_rules(&self) -> &'static str {
@@ -282,11 +282,11 @@ impl Rules {
         }
     }
 
-    /// Says it unless it was the last thing that was said.
-    fn tell(&mut self, about: &'static str, text: String, say: impl FnOnce()) {
-        if self.state.told.get(about) != Some(&text) {
-            say();
-            self.state.told.insert(about, text);
+    /// Logs a message, unless it was the last one about the same.
+    fn report_once(&mut self, about: &'static str, level: Level, message: Message) {
+        if self.state.reported.get(about) != Some(&message) {
+            log::log!(target: "xray", level, "{message}");
+            self.state.reported.insert(about, message);
         }
     }
 }

@@ -6,137 +6,138 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::encode::Documents;
-use super::rules::{Rules, State};
-use super::{NAME, XRayUdp, dialect};
+use super::rules::{PollerState, Rules};
+use super::sampler::{Rule, ServiceNames, XRaySampler, sanitised_name};
+use super::wildcard::matches;
+use super::{NAME, XRayUdp};
+use crate::backends::PlanContext;
 use crate::backends::cloudwatch_logs::log_group_if_on;
-use crate::backends::{Plan, Sink, Switch};
-use crate::delivery::BatchLimits;
-use crate::settings::{Origin, Setting, Settings, SettingsError, Sources, Table, batch_limits};
+use crate::delivery::{Encoding, Plan};
+use crate::settings::section::{flag, optional_text, section, text, whole};
+use crate::settings::{BatchLimits, Findings, Origin, Scalar, Setting, Sources, Values};
+use crate::text::{Message, Url};
 use crate::trace::id::IdSource;
-use crate::trace::sampler::wildcard::matches;
-use crate::trace::sampler::xray::{Rule, ServiceNames, XRaySampler, sanitised_name};
-use crate::wire::aws_credentials::doubts;
+use crate::wire::aws_credentials::region_warnings;
 use crate::wire::http::{Certificates, HttpClient};
 use crate::wire::udp::{DatagramSender, HostPort};
 
-pub(super) const TOML: &str = r#"
-# AWS X-Ray, through its daemon.
-[xray]
-enabled = false
-# "host:port" for both, or "tcp:host:port udp:host:port". AWS_XRAY_DAEMON_ADDRESS
-daemon_address = "127.0.0.1:2000"
-# The name of the service in X-Ray, if it is not service_name. AWS_XRAY_TRACING_NAME
-# tracing_name = "backend-flask"
-# Requests to hosts like this are filed under the host's name; rules for the service then miss them. AWS_XRAY_URL
-# host_pattern = "*4567-*.gitpod.io*"
-# The rule that counts as long as X-Ray has not sent its own; the file that `aws xray create-sampling-rule` takes.
-sampling_rule = "aws/json/xray.json"
-# How often rules are fetched, and what happened under them is reported, in milliseconds.
-rules_interval = 300000
-targets_interval = 10000
-# Segments leave after at most this many milliseconds.
-schedule_delay = 500
-max_export_batch_size = 256
-max_queue_size = 8192
-"#;
+section! {
+    /// AWS X-Ray, through its daemon.
+    pub(super) struct XRay("xray") {
+        enabled: bool = flag(false),
+        /// "host:port" for both, or "tcp:host:port udp:host:port".
+        daemon_address: String = text("127.0.0.1:2000").from(&["AWS_XRAY_DAEMON_ADDRESS"]),
+        /// The name of the service in X-Ray, if it is not service_name.
+        tracing_name: Option<String> = optional_text("backend-flask").from(&["AWS_XRAY_TRACING_NAME"]),
+        /// Requests to hosts like this are filed under the host's name; rules for the service then miss them.
+        host_pattern: Option<String> = optional_text("*4567-*.gitpod.io*").from(&["AWS_XRAY_URL"]),
+        /// The rule that counts as long as X-Ray has not sent its own; the file that `aws xray create-sampling-rule` takes.
+        sampling_rule: String = text(RULE_FILE),
+        /// How often rules are fetched, and what happened under them is reported, in milliseconds.
+        rules_interval: u64 = whole(300_000, 100..=86_400_000),
+        targets_interval: u64 = whole(10_000, 100..=3_600_000),
+        /// Segments leave after at most this many milliseconds.
+        schedule_delay: u64 = whole(500, 1..=3_600_000),
+        max_export_batch_size: u64 = whole(256, 1..=1_000_000),
+        max_queue_size: u64 = whole(8192, 1..=1_000_000),
+    }
+}
 
 /// The course's rule, for a binary that is far from its repository.
 const BUILT_IN_RULE: &str = include_str!("../../../aws/json/xray.json");
 const RULE_FILE: &str = "aws/json/xray.json";
-const LIMITS: BatchLimits = BatchLimits { delay: Duration::from_millis(500), queue: 8192, batch: 256 };
 
-pub(super) fn plan(table: &Table<'_>, sources: &Sources, settings: &Settings) -> Result<Plan, SettingsError> {
-    let enabled = table.flag("enabled", false)?;
-    let address = table.text("daemon_address", &["AWS_XRAY_DAEMON_ADDRESS"])?;
-    let tracing_name = table.text("tracing_name", &["AWS_XRAY_TRACING_NAME"])?;
-    let host_pattern = table.text("host_pattern", &["AWS_XRAY_URL"])?;
-    let rule_file = table.text("sampling_rule", &[])?;
-    let rules_interval = table.whole("rules_interval", &[], 100..=86_400_000, 300_000)?;
-    let targets_interval = table.whole("targets_interval", &[], 100..=3_600_000, 10_000)?;
-    let limits = batch_limits(table, ["", "", ""], LIMITS)?;
-    let name = tracing_name.unwrap_or_else(|| settings.service_name.clone());
-    let service: Arc<str> = sanitised_name(&name.value).into();
-    let documents = Documents { service_name: service.to_string(), log_group: log_group_if_on(sources)? };
-    let mut plan = Plan::off(NAME, &enabled, limits);
-    plan.dialect = Some(dialect(documents.clone()));
-    if !enabled.value {
-        plan.destination = address.map_or_else(|| "127.0.0.1:2000".to_owned(), |address| address.value);
-        return Ok(plan);
+pub(super) fn plan(context: &mut PlanContext<'_>) -> Result<Plan, Message> {
+    let PlanContext { sources, shared, findings } = context;
+    let (table, mut values) = XRay::read(sources, findings)?;
+    shared.add_to(&mut values);
+    let limits = BatchLimits::new(&table.schedule_delay, &table.max_queue_size, &table.max_export_batch_size, findings);
+    let given = match &table.tracing_name {
+        Setting { value: Some(name), origin } => Setting { value: name.clone(), origin: origin.clone() },
+        _ => shared.service_name.clone(),
+    };
+    let service: Arc<str> = sanitised_name(&given.value).into();
+    let log_group = log_group_if_on(sources)?;
+    let shown = log_group.clone().unwrap_or_default();
+    values.add("[cloudwatch] log_group", Scalar::Text(shown.clone()), shown, Origin::Default);
+    let documents = Documents { service_name: service.to_string(), log_group };
+    let mut plan = Plan::new(NAME, Encoding::Traces(Arc::new(documents)), limits, values);
+    let Setting { value: address, origin } = &table.daemon_address;
+    if !table.enabled.value {
+        return Ok(Plan { destination: address.clone(), ..plan.off(&table.enabled) });
     }
-
-    let address = address.unwrap_or_else(|| default("127.0.0.1:2000"));
-    let (udp, tcp) = daemon_address(&address.value).map_err(|problem| {
-        SettingsError(format!("{}: {problem}", address.origin.says("[xray] daemon_address", &address.value)))
-    })?;
+    let (udp, tcp) = daemon_address(address)
+        .map_err(|problem| Message::new(format!("{}: {problem}", origin.says("[xray] daemon_address", address))))?;
     plan.destination = if udp == tcp { format!("udp+tcp {udp}") } else { format!("udp {udp}, tcp {tcp}") };
-    if switched_off(sources) {
+    if is_switched_off(sources, findings) {
         plan.reason = "AWS_XRAY_SDK_ENABLED=false switches it off".to_owned();
         return Ok(plan);
     }
-    warn_of_context_missing(sources);
+    note_context_missing(sources, findings);
+    if *service != *given.value {
+        let Setting { value, origin } = &given;
+        findings.warn(format!("{origin}: X-Ray does not take {value:?} as a name; traces are filed under {service:?}"));
+    }
+    let (names, local) = sampling(&table, service, &mut plan.values, findings);
+    let dynamic = names.dynamic.as_ref().map_or_else(String::new, |host| format!(", hosts like {host} by themselves"));
+    let reason =
+        format!("enabled at {}; address from {origin}; named {}{dynamic}", table.enabled.origin, names.service);
+    let rules = match rules(&table, tcp, XRaySampler::new(names, Some(local)), sources, findings) {
+        Ok(rules) => rules,
+        Err(missing) => return Ok(plan.waiting(&missing)),
+    };
+    plan.sampler = Some(Arc::clone(&rules.sampler) as _);
+    plan.task = Some(Box::new(rules));
+    let daemon_origin = match origin {
+        Origin::Default => "daemon_address in [xray]".to_owned(),
+        origin => origin.to_string(),
+    };
+    let sender = DatagramSender::new(udp.clone());
+    Ok(plan.on(XRayUdp { sender, daemon: udp, daemon_origin, last_items: 0, refused: None, loss: None }, reason))
+}
 
+/// What the sampler goes by: the names that requests are filed under, and the rule until X-Ray has sent its own.
+fn sampling(table: &XRay, service: Arc<str>, values: &mut Values, findings: &mut Findings) -> (ServiceNames, Rule) {
+    let local = local_rule(&table.sampling_rule.value, values, findings);
+    let dynamic = dynamic_name(&table.host_pattern, &service, &local, findings);
+    if !matches(&local.service_name, &service) {
+        let (rule, pattern) = (&local.name, &local.service_name);
+        let what = format!(
+            "the local sampling rule {rule} is for the service {pattern:?}, ours is {service:?}: it never applies, and one \
+             request a second and 5 % are taken"
+        );
+        findings.warn(Message::new(what).next("make the two the same"));
+    }
+    (ServiceNames { service, dynamic }, local)
+}
+
+/// The poller of the account's rules, at the daemon's TCP port.
+fn rules(
+    table: &XRay,
+    daemon: HostPort,
+    sampler: XRaySampler,
+    sources: &Sources,
+    findings: &mut Findings,
+) -> Result<Rules, Message> {
+    let url = Url::parse(&format!("http://{daemon}")).ok_or_else(|| format!("http://{daemon} is no URL"))?;
     // It is the daemon that needs a region; but what is meant is mostly in its variables, and they are here too.
     let region = ["AWS_REGION", "AWS_DEFAULT_REGION"]
         .into_iter()
         .find_map(|variable| Some((sources.env.get(variable)?.trim().to_owned(), variable)));
     if let Some((region, variable)) = &region {
-        doubts(&sources.env, region, variable).into_iter().for_each(|doubt| sources.warn(doubt));
+        region_warnings(&sources.env, region, variable).into_iter().for_each(|warning| findings.warn(warning));
     }
-
-    if *service != *name.value {
-        let (origin, given) = (&name.origin, &name.value);
-        sources.warn(format!("{origin}: X-Ray does not take {given:?} as a name; traces are filed under {service:?}"));
-    }
-    let local = local_rule(sources, rule_file);
-    let dynamic = host_pattern.and_then(|pattern| dynamic_name(sources, pattern, &service, &local));
-    if !matches(&local.service_name, &service) {
-        let (rule, pattern) = (&local.name, &local.service_name);
-        sources.warn(format!(
-            "the local sampling rule {rule} is for the service {pattern:?}, ours is {service:?}: it never applies, and one \
-             request a second and 5 % are taken; next: make the two the same"
-        ));
-    }
-    plan.reason = format!(
-        "enabled at {}; address from {}; named {service}{}",
-        enabled.origin,
-        address.origin,
-        dynamic.as_ref().map_or_else(String::new, |pattern| format!(", hosts like {pattern} by themselves"))
-    );
-
-    let client = match HttpClient::new(&format!("http://{tcp}"), &Certificates::default()) {
-        Ok(client) => client,
-        Err(problem) => {
-            plan.switch = Switch::Waiting;
-            plan.reason = problem;
-            return Ok(plan);
-        }
-    };
-    let names = ServiceNames { service: Arc::clone(&service), dynamic };
-    let sampler = Arc::new(XRaySampler::new(names, Some(local)));
-    plan.companion = Some(Box::new(Rules {
-        sampler: Arc::clone(&sampler),
-        client,
-        daemon: tcp,
+    Ok(Rules {
+        sampler: Arc::new(sampler),
+        client: HttpClient::new(&url, &Certificates::default())?,
+        daemon,
+        url,
         client_id: IdSource::new().trace_id(0).hex().as_str()[8..].to_owned(),
-        rules_interval: Duration::from_millis(rules_interval.value),
-        targets_interval: Duration::from_millis(targets_interval.value),
+        rules_interval: Duration::from_millis(table.rules_interval.value),
+        targets_interval: Duration::from_millis(table.targets_interval.value),
         region,
-        state: State::default(),
-    }));
-    plan.sampler = Some(sampler);
-    plan.switch = Switch::On(Sink::Traces(Box::new(XRayUdp {
-        documents,
-        sender: DatagramSender::new(udp.clone()),
-        to: format!("udp {udp}"),
-        daemon: udp,
-        daemon_origin: match address.origin {
-            Origin::Default => "daemon_address in [xray]".to_owned(),
-            origin => origin.to_string(),
-        },
-        last_items: 0,
-        refused: None,
-    })));
-    Ok(plan)
+        state: PollerState::default(),
+    })
 }
 
 /// UDP and TCP address: `host:port` for both, or one of each with its name in front, in either order.
@@ -164,26 +165,26 @@ pub(super) fn daemon_address(text: &str) -> Result<(HostPort, HostPort), String>
 }
 
 /// The variable of the SDKs, with all that they take for yes and no.
-fn switched_off(sources: &Sources) -> bool {
+fn is_switched_off(sources: &Sources, findings: &mut Findings) -> bool {
     const VARIABLE: &str = "AWS_XRAY_SDK_ENABLED";
     let Some(text) = sources.env.get(VARIABLE) else { return false };
     match text.trim().to_ascii_lowercase().as_str() {
         "y" | "yes" | "t" | "true" | "on" | "1" => false,
         "n" | "no" | "f" | "false" | "off" | "0" => true,
         _ => {
-            sources.warn(format!("{VARIABLE}={text} is neither true nor false; taken as true"));
+            findings.warn(format!("{VARIABLE}={text} is neither true nor false; taken as true"));
             false
         }
     }
 }
 
 /// Here a subsegment cannot be opened outside of a request, so there is nothing to do about it.
-fn warn_of_context_missing(sources: &Sources) {
+fn note_context_missing(sources: &Sources, findings: &mut Findings) {
     const VARIABLE: &str = "AWS_XRAY_CONTEXT_MISSING";
     if let Some(text) = sources.env.get(VARIABLE)
         && !["LOG_ERROR", "RUNTIME_ERROR", "IGNORE_ERROR"].contains(&text)
     {
-        sources.note(format!(
+        findings.note(format!(
             "{VARIABLE}={text} is none of LOG_ERROR, RUNTIME_ERROR, IGNORE_ERROR; it never matters here, no span can be opened \
              outside of a request"
         ));
@@ -191,48 +192,51 @@ fn warn_of_context_missing(sources: &Sources) {
 }
 
 /// A pattern that was not filled in matches nothing, and nobody notices; so it is refused.
-fn dynamic_name(sources: &Sources, pattern: Setting<String>, service: &str, local: &Rule) -> Option<String> {
-    let Setting { value: pattern, origin } = pattern;
-    let given = origin.says("[xray] host_pattern", &pattern);
+fn dynamic_name(
+    pattern: &Setting<Option<String>>,
+    service: &str,
+    local: &Rule,
+    findings: &mut Findings,
+) -> Option<String> {
+    let origin = &pattern.origin;
+    let pattern = pattern.value.as_deref()?;
+    let given = origin.says("[xray] host_pattern", pattern);
     if pattern.contains(['{', '}', '$']) {
-        sources.warn(format!(
-            "{given} is refused: a variable in it was never replaced; all traces are filed under {service:?}; next: \
-             write the host out, with * at both ends"
-        ));
+        let what =
+            format!("{given} is refused: a variable in it was never replaced; all traces are filed under {service:?}");
+        findings.warn(Message::new(what).next("write the host out, with * at both ends"));
         return None;
     }
     let example = pattern.replace('*', "").replace('?', "x");
     let with_port = format!("{example}:443");
-    let filed = |host: &str| if matches(&pattern, host) { host.to_owned() } else { service.to_owned() };
+    let filed = |host: &str| if matches(pattern, host) { host.to_owned() } else { service.to_owned() };
     let missed = if matches(&local.service_name, &filed(&example)) {
         String::new()
     } else {
         format!(" the local rule {} is for {:?} and misses it, and so", local.name, local.service_name)
     };
-    sources.note(format!(
+    findings.note(format!(
         "{given}: a request to {example:?} is filed under {:?}, one to {with_port:?} under {:?};{missed} do rules and \
          groups of your account that name {service:?} miss what is filed under its host",
         filed(&example),
         filed(&with_port),
     ));
-    Some(pattern)
+    Some(pattern.to_owned())
 }
 
 /// The rule of the file that is named, of `aws/json/xray.json` if it is here, or the copy in this program.
-fn local_rule(sources: &Sources, named: Option<Setting<String>>) -> Rule {
+fn local_rule(path: &str, values: &mut Values, findings: &mut Findings) -> Rule {
     let built_in = || parse_rule(BUILT_IN_RULE.as_bytes()).expect("a test reads the file that is built in");
-    let path = named.map_or_else(|| RULE_FILE.to_owned(), |named| named.value);
-    match sources.content_of(&path) {
-        Ok(text) => parse_rule(&text).unwrap_or_else(|problem| {
-            sources.warn(format!("{path}: {problem}; using the rule that is built in"));
-            built_in()
-        }),
-        Err(_) if path == RULE_FILE => built_in(),
-        Err(error) => {
-            sources.warn(format!("{path}: {error}; using the rule that is built in"));
-            built_in()
-        }
-    }
+    let problem = match values.read_file(path) {
+        Ok(text) => match parse_rule(&text) {
+            Ok(rule) => return rule,
+            Err(problem) => problem,
+        },
+        Err(_) if path == RULE_FILE => return built_in(),
+        Err(error) => error.to_string(),
+    };
+    findings.warn(format!("{path}: {problem}; using the rule that is built in"));
+    built_in()
 }
 
 fn parse_rule(text: &[u8]) -> Result<Rule, String> {
@@ -245,8 +249,4 @@ fn parse_rule(text: &[u8]) -> Result<Rule, String> {
         serde_json::from_slice::<CreateSamplingRule>(text).map_err(|error| format!("not a sampling rule: {error}"))?;
     let rule = rule.sampling_rule;
     if (0.0..=1.0).contains(&rule.fixed_rate) { Ok(rule) } else { Err("FixedRate must be from 0 to 1".to_owned()) }
-}
-
-fn default(value: &str) -> Setting<String> {
-    Setting { value: value.to_owned(), origin: Origin::Default }
 }

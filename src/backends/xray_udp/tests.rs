@@ -1,28 +1,29 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 
+use super::encode::Documents;
 use super::*;
-use crate::backends::Plan;
+use crate::backends::PlanContext;
+use crate::delivery::{Encoder, Plan};
 use crate::golden;
-use crate::settings::{Env, Settings, SettingsError, Sources};
+use crate::settings::{Env, Findings, Settings, Sources};
 use crate::trace::context::TraceFlags;
 use crate::trace::id::{IdSource, SpanId, TraceId};
-use crate::trace::sampler::{BackendDecision, By, Decision, Reason, RuleSource};
+use crate::trace::sampler::{BackendDecision, Decision, Reason, RuleDecision, RuleSource};
 use crate::trace::span::{Attribute, Event, Metadata, Scope, SpanData, SpanKind, Status};
-use crate::trace::{Value, sample};
+use crate::trace::{FinishedTrace, Value, sample};
 
-const LARGEST_DATAGRAM: usize = 65_507;
+const MAX_DATAGRAM: usize = 65_507;
 
 fn documents() -> Documents {
     Documents { service_name: "backend-flask".to_owned(), log_group: Some("cruddur".to_owned()) }
 }
 
 fn payloads(trace: &FinishedTrace) -> Vec<Payload> {
-    let mut payloads = Vec::new();
-    encode(&documents(), trace, &mut payloads);
-    payloads
+    documents().encode(&[Arc::new(trace.clone())], 0)
 }
 
 fn document(payload: &Payload) -> Json {
@@ -54,7 +55,7 @@ fn span(id: &str, parent: Option<&str>, name: &'static str, kind: SpanKind, star
 }
 
 fn trace(id: &str, spans: Vec<SpanData>) -> FinishedTrace {
-    let by = By::Reservoir { taken: 1, size: 5 };
+    let by = RuleDecision::Reservoir { taken: 1, size: 5 };
     let reason = Reason::Rule { name: "Cruddur".into(), source: RuleSource::Local, by };
     FinishedTrace {
         trace_id: TraceId::from_xray(id).unwrap(),
@@ -282,7 +283,8 @@ fn a_span_that_is_too_large_by_itself_goes_without_its_metadata_and_says_so() {
     let payloads = payloads(&trace);
     let trimmed: Vec<_> = payloads.iter().filter_map(|payload| payload.trimmed.as_ref()).collect();
     assert_eq!(trimmed.len(), 1);
-    assert!(trimmed[0].text.contains("metadata") && trimmed[0].text.contains("mock-data"), "{}", trimmed[0].text);
+    let text = trimmed[0].message.to_string();
+    assert!(text.contains("metadata") && text.contains("mock-data"), "{text}");
     assert_eq!(payloads.iter().map(|payload| payload.items).sum::<usize>(), 3);
 }
 
@@ -318,7 +320,9 @@ fn exceptions_that_are_too_long_are_cut_until_the_document_fits() {
     let payloads = payloads(&trace);
     assert!(payloads.iter().all(|payload| payload.bytes.len() <= 64_030));
     assert!(
-        payloads.iter().any(|payload| payload.trimmed.as_ref().is_some_and(|said| said.text.contains("exceptions")))
+        payloads
+            .iter()
+            .any(|payload| payload.trimmed.as_ref().is_some_and(|it| it.message.what.contains("exceptions")))
     );
 }
 
@@ -376,7 +380,7 @@ fn any_trace_gives_valid_documents_within_the_limits() {
         let mut ids = Vec::new();
         let mut indexed = 0;
         for payload in &payloads {
-            assert!(payload.bytes.len() <= LARGEST_DATAGRAM, "{}", payload.bytes.len());
+            assert!(payload.bytes.len() <= MAX_DATAGRAM, "{}", payload.bytes.len());
             let document = document(payload);
             assert_eq!(document["trace_id"], "1-581cf771-a006649127e371903a2de979");
             let before = ids.len();
@@ -413,11 +417,12 @@ fn check_segment(segment: &Json, ids: &mut Vec<String>, indexed: &mut usize) {
     }
 }
 
-fn plan(toml: &str, env: Env) -> Result<(Plan, Vec<String>), SettingsError> {
+fn plan(toml: &str, env: Env) -> Result<(Plan, Vec<String>), Message> {
     let sources = Sources::from_text(toml, env)?;
-    let settings = Settings::read(&sources, None, "an-instance")?;
-    let plan = settings::plan(&sources.table("xray")?, &sources, &settings)?;
-    Ok((plan, sources.take_findings().into_iter().map(|finding| finding.text).collect()))
+    let (shared, _) = Settings::read(&sources, None, "an-instance", &mut Findings::default())?;
+    let mut context = PlanContext { sources: &sources, shared: &shared, findings: Findings::default() };
+    let plan = settings::plan(&mut context)?;
+    Ok((plan, context.findings.into_vec().iter().map(|finding| finding.message.to_string()).collect()))
 }
 
 const ON: &str = "[xray]\nenabled = true\n";
@@ -431,7 +436,7 @@ fn the_daemons_address_is_one_for_both_or_one_of_each() {
         ("udp:[::1]:2 tcp:a:1", "udp [::1]:2, tcp a:1"),
     ] {
         let (plan, _) = plan(ON, Env::from([("AWS_XRAY_DAEMON_ADDRESS", text)])).unwrap();
-        assert_eq!((plan.destination.as_str(), plan.switch.state()), (destination, "on"));
+        assert_eq!((plan.destination.as_str(), plan.state.state().as_str()), (destination, "on"));
     }
     for text in [
         "daemon",
@@ -455,10 +460,10 @@ fn the_daemons_address_is_one_for_both_or_one_of_each() {
 #[test]
 fn the_variables_of_the_sdks_are_honoured() {
     let (off, _) = plan(ON, Env::from([("AWS_XRAY_SDK_ENABLED", "False")])).unwrap();
-    assert_eq!((off.switch.state(), off.sampler.is_none()), ("off", true));
+    assert_eq!((off.state.state().as_str(), off.sampler.is_none()), ("off", true));
     let (odd, notices) =
         plan(ON, Env::from([("AWS_XRAY_SDK_ENABLED", "maybe"), ("AWS_XRAY_CONTEXT_MISSING", "PANIC")])).unwrap();
-    assert_eq!(odd.switch.state(), "on");
+    assert_eq!(odd.state.state().as_str(), "on");
     assert!(notices.iter().any(|notice| notice.contains("AWS_XRAY_SDK_ENABLED=maybe")), "{notices:?}");
     assert!(notices.iter().any(|notice| notice.contains("AWS_XRAY_CONTEXT_MISSING=PANIC")), "{notices:?}");
     let (named, _) = plan(ON, Env::from([("AWS_XRAY_TRACING_NAME", "shop")])).unwrap();

@@ -7,20 +7,20 @@ use std::time::{Duration, SystemTime};
 
 use log::Level;
 
-use super::report::{Sent, Verdict};
-use crate::backends::{Backend, Outcome, Payload, Plan};
+use super::report::{SentItems, Verdict};
+use crate::delivery::{Encoder, Encoding, Outcome, Payload, Plan, Problem, Transport, payloads};
 use crate::logging::LogLine;
-use crate::printable::printable;
 use crate::settings::{Finding, Severity};
+use crate::text::{Message, printable};
 use crate::trace::context::{Propagator, TraceHeaders};
 use crate::trace::id::{IdSource, TraceId};
 use crate::trace::sampler::{Decision, Reason, Sampler};
-use crate::trace::span::{Limits, Moment, Scope};
+use crate::trace::span::{Limits, Scope, Timestamp};
 use crate::trace::{FinishedTrace, Incoming, Tracer, current};
-use crate::wire::exchange::Exchange;
+use crate::wire::recorded::RecordedCall;
 
 /// What is sent: a trace that says what it is, and a log line from within it.
-pub(super) struct Specimen {
+pub(super) struct TestItems {
     pub(super) trace: Arc<FinishedTrace>,
     pub(super) line: Arc<LogLine>,
 }
@@ -42,14 +42,14 @@ pub(super) struct Size {
 
 const SCOPE: Scope = Scope::named("cruddur.check");
 const NAME: &str = "cruddur check";
-/// Longer than any answer that is worth waiting for.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a complaint takes that comes by itself.
-const COMPLAINTS_COME: Duration = Duration::from_millis(500);
-/// How far two clocks may differ before somebody should know.
-const MOST_SKEW: u64 = 60;
+/// How long an answer is waited for.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a refusal takes that comes by itself.
+const LATE_REFUSAL: Duration = Duration::from_millis(500);
+/// How many seconds two clocks may differ before it is worth a warning.
+const MAX_SKEW: u64 = 60;
 
-impl Specimen {
+impl TestItems {
     /// Made as the request loop makes a trace, except that everybody takes it.
     pub(super) fn new(limits: Limits, plans: &[Plan]) -> Self {
         let samplers = plans.iter().filter_map(|plan| Some((plan.name, Arc::clone(plan.sampler.as_ref()?))));
@@ -62,7 +62,7 @@ impl Specimen {
             limits,
         };
         let headers = TraceHeaders::default();
-        let incoming = Incoming { at: Moment::now(), headers: &headers, host: None, method: "GET", path: "/" };
+        let incoming = Incoming { at: Timestamp::now(), headers: &headers, host: None, method: "GET", path: "/" };
         let trace = tracer.begin(&incoming, SCOPE, Cow::Borrowed(NAME));
         let mut span = trace.span(SCOPE, "sent by cruddur check");
         span.set_attribute("cruddur.check", true);
@@ -88,101 +88,96 @@ impl Specimen {
 }
 
 impl Probe {
-    pub(super) fn send<T>(backend: &mut dyn Backend<T>, item: &Arc<T>) -> Self {
-        let (sent, answers, findings) = (None, Vec::new(), Vec::new());
-        let mut probe = Self { verdict: Verdict::Local, sent, answers, findings };
-        if !backend.is_remote() {
-            return probe;
-        }
-        probe.verdict = Verdict::Accepted;
-        let payloads = backend.encode(&[Arc::clone(item)]);
-        let items = payloads.iter().map(|payload| payload.items).sum();
-        probe.sent = Some(Size { items, bytes: payloads.iter().map(|payload| payload.bytes.len()).sum() });
-        for payload in &payloads {
-            probe.deliver(backend, payload);
-        }
+    /// Encodes and sends one item, as the worker of the backend would.
+    pub(super) fn send<T>(encoder: &dyn Encoder<T>, transport: &mut dyn Transport, item: &Arc<T>) -> Self {
+        let payloads = payloads(encoder, &[Arc::clone(item)], transport);
+        let size = Size {
+            items: payloads.iter().map(|payload| payload.items).sum(),
+            bytes: payloads.iter().map(|payload| payload.bytes.len()).sum(),
+        };
+        let (answers, findings) = (Vec::new(), Vec::new());
+        let mut probe = Self { verdict: Verdict::Accepted, sent: Some(size), answers, findings };
+        payloads.iter().for_each(|payload| probe.deliver(transport, payload));
         probe
     }
 
-    fn deliver<T>(&mut self, backend: &mut dyn Backend<T>, payload: &Payload) {
-        let mut seen = Vec::new();
-        let patience = Some(backend.budget().map_or(PATIENCE, |budget| budget.min(PATIENCE)));
-        let mut outcome = backend.deliver(payload, patience, &mut seen);
+    fn deliver(&mut self, transport: &mut dyn Transport, payload: &Payload) {
+        let mut calls = Vec::new();
+        let timeout = Some(transport.max_elapsed_time().map_or(TIMEOUT, |max| max.min(TIMEOUT)));
+        let mut outcome = transport.deliver(payload, timeout, &mut calls);
         if let Outcome::Closed(_) = outcome {
-            outcome = backend.deliver(payload, patience, &mut seen);
+            outcome = transport.deliver(payload, timeout, &mut calls);
         }
-        if seen.is_empty() {
+        if calls.is_empty() {
             self.sent = None;
         }
-        self.answers.extend(seen.iter().map(answer));
-        self.findings.extend(seen.iter().filter_map(clock_skew).next());
-        let one_way = seen.iter().all(|exchange| exchange.answer.is_none());
-        let web_page = seen.iter().find(|exchange| is_web_page(exchange));
-        let mut problem = |verdict, severity, text| {
-            self.verdict = verdict;
-            self.findings.push(Finding { severity, text });
-        };
+        self.answers.extend(calls.iter().map(answer));
+        self.findings.extend(calls.iter().filter_map(clock_skew).next());
+        let is_one_way = calls.iter().all(|call| call.answer.is_none());
         match outcome {
-            Outcome::Delivered if one_way => {
-                thread::sleep(COMPLAINTS_COME);
-                if let Some(complaint) = backend.complaint() {
-                    problem(Verdict::Failed, Severity::Error, complaint.text);
+            Outcome::Delivered if is_one_way => {
+                thread::sleep(LATE_REFUSAL);
+                if let Some(Problem { message, .. }) = transport.late_refusal() {
+                    self.report(Verdict::Failed, Severity::Error, message);
                 }
             }
             Outcome::Delivered => {
-                if let Some(exchange) = web_page {
-                    let text = format!(
-                        "{} took it and answered with a web page, which no receiver of telemetry does; next: check host, port and \
-                         path, and that no proxy stands between",
-                        exchange.to
+                if let Some(call) = calls.iter().find(|call| is_web_page(call)) {
+                    let what = format!(
+                        "{} took it and answered with a web page, which no receiver of telemetry does",
+                        call.to
                     );
-                    problem(Verdict::Refused, Severity::Error, text);
+                    let message =
+                        Message::new(what).next("check host, port and path, and that no proxy stands between");
+                    self.report(Verdict::Refused, Severity::Error, message);
                 }
             }
-            Outcome::Partly { rejected: 0, said } => problem(Verdict::Accepted, Severity::Warning, said.text),
-            Outcome::Partly { said, .. } | Outcome::Refused(said) => {
-                problem(Verdict::Refused, Severity::Error, said.text);
+            Outcome::Warned(problem) => self.report(Verdict::Accepted, Severity::Warning, problem.message),
+            Outcome::Partly { problem, .. } | Outcome::Refused(problem) => {
+                self.report(Verdict::Refused, Severity::Error, problem.message);
             }
-            Outcome::DeliveredAfterLoss { said, .. } | Outcome::Closed(said) | Outcome::Later { said, .. } => {
-                problem(Verdict::Failed, Severity::Error, for_check(said.text));
+            Outcome::Closed(problem) | Outcome::Later { problem, .. } => {
+                self.report(Verdict::Failed, Severity::Error, for_check(problem.message));
             }
         }
+    }
+
+    fn report(&mut self, verdict: Verdict, severity: Severity, message: Message) {
+        self.verdict = verdict;
+        self.findings.push(Finding { severity, message });
     }
 }
 
 impl Size {
-    pub(super) fn describe(&self, lines: bool, trace_id: TraceId) -> Sent {
-        let unit = match (lines, self.items) {
-            (true, 1) => "line",
-            (true, _) => "lines",
-            (false, _) => "spans",
+    pub(super) fn describe(&self, encoding: &Encoding, trace_id: TraceId) -> SentItems {
+        let unit = match (encoding, self.items) {
+            (Encoding::Lines(_), 1) => "line",
+            _ => encoding.unit(),
         };
-        Sent { items: self.items, unit, bytes: self.bytes, trace_id: trace_id.hex().as_str().to_owned() }
+        SentItems { items: self.items, unit, bytes: self.bytes, trace_id: trace_id.to_string() }
     }
 }
 
-/// A running server tries again by itself; whoever checks has to do it.
-fn for_check(text: String) -> String {
-    match text.split_once("; next: nothing") {
-        Some((problem, _)) => {
-            format!("{problem}; next: check again in a minute, and look at the other side if it stays so")
-        }
-        None => text,
+/// A running server tries again by itself; after a check a person has to do it.
+fn for_check(message: Message) -> Message {
+    if message.next.starts_with("nothing") {
+        return Message::new(message.what).next("check again in a minute, and look at the other side if it stays so");
     }
+    message
 }
 
 /// How much of an answer's body is repeated, in characters.
-const LONGEST_ANSWER: usize = 200;
+const MAX_ANSWER: usize = 200;
 
 /// What came back from one call, in a line.
-fn answer(exchange: &Exchange) -> String {
-    match &exchange.answer {
-        None => format!("{}: nothing, this wire has no answers", exchange.to),
-        Some(Err(why)) => format!("{}: {why}", exchange.to),
+fn answer(call: &RecordedCall) -> String {
+    match &call.answer {
+        None => format!("{}: nothing, this wire has no answers", call.to),
+        Some(Err(why)) => format!("{}: {why}", call.to),
         Some(Ok(answered)) => {
             let status = answered.head.lines().next().unwrap_or_default();
-            let body = printable(&String::from_utf8_lossy(&answered.body), LONGEST_ANSWER);
-            let operation = exchange.head.lines().find_map(|line| line.strip_prefix("x-amz-target: "));
+            let body = printable(&String::from_utf8_lossy(&answered.body), MAX_ANSWER);
+            let operation = call.head.lines().find_map(|line| line.strip_prefix("x-amz-target: "));
             let operation = operation.map_or_else(String::new, |operation| format!("{operation}: "));
             format!("{operation}{status} {body}").trim_end().to_owned()
         }
@@ -190,8 +185,8 @@ fn answer(exchange: &Exchange) -> String {
 }
 
 /// Whatever server is asked may answer 200, and a page that says hello, or asks to log in.
-fn is_web_page(exchange: &Exchange) -> bool {
-    let Some(Ok(answered)) = &exchange.answer else { return false };
+fn is_web_page(call: &RecordedCall) -> bool {
+    let Some(Ok(answered)) = &call.answer else { return false };
     let begins_with = |tag: &[u8]| {
         answered.body.trim_ascii_start().get(..tag.len()).is_some_and(|beginning| beginning.eq_ignore_ascii_case(tag))
     };
@@ -199,21 +194,18 @@ fn is_web_page(exchange: &Exchange) -> bool {
 }
 
 /// Whether the clock over there shows another time: traces are filed under ours, and signatures are void after five minutes.
-fn clock_skew(exchange: &Exchange) -> Option<Finding> {
-    let Some(Ok(answered)) = &exchange.answer else { return None };
+fn clock_skew(call: &RecordedCall) -> Option<Finding> {
+    let Some(Ok(answered)) = &call.answer else { return None };
     let theirs = answered.date?;
     let ours = SystemTime::now();
     let (by, direction) = match ours.duration_since(theirs) {
         Ok(ahead) => (ahead, "fast"),
         Err(behind) => (behind.duration(), "slow"),
     };
-    (by.as_secs() > MOST_SKEW).then(|| {
+    (by.as_secs() > MAX_SKEW).then(|| {
         let (minutes, seconds) = (by.as_secs() / 60, by.as_secs() % 60);
-        let text = format!(
-            "this machine's clock is {minutes} min {seconds} s {direction} of the one at {}; next: set it, or traces are looked for at \
-             the wrong time",
-            exchange.to
-        );
-        Finding { severity: Severity::Warning, text }
+        let what = format!("this machine's clock is {minutes} min {seconds} s {direction} of the one at {}", call.to);
+        let message = Message::new(what).next("set it, or traces are looked for at the wrong time");
+        Finding { severity: Severity::Warning, message }
     })
 }

@@ -4,57 +4,57 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::settings::{Finding, Settings, Severity};
+use crate::settings::{Finding, Severity};
 
 /// What a check found.
 #[derive(Debug, Serialize)]
-pub(in crate::run) struct Report {
+pub(super) struct Report {
     /// Whether all that is on has accepted what was sent.
-    pub(in crate::run) ok: bool,
+    pub(super) ok: bool,
     /// The settings file, if there is one.
-    settings: Option<String>,
-    service_name: String,
-    service_name_from: String,
+    pub(super) settings: Option<String>,
+    pub(super) service_name: String,
+    pub(super) service_name_from: String,
     /// What is remarkable about what belongs to no backend.
-    findings: Vec<Finding>,
-    values: Vec<Value>,
-    backends: Vec<BackendReport>,
+    pub(super) findings: Vec<Finding>,
+    pub(super) values: Vec<SettingValue>,
+    pub(super) backends: Vec<BackendReport>,
 }
 
 /// What a check found about one backend.
 #[derive(Debug, Serialize)]
-pub(in crate::run) struct BackendReport {
-    pub(in crate::run) name: &'static str,
-    pub(in crate::run) verdict: Verdict,
-    pub(in crate::run) destination: String,
-    pub(in crate::run) reason: String,
-    pub(in crate::run) values: Vec<Value>,
-    pub(in crate::run) sent: Option<Sent>,
-    pub(in crate::run) answers: Vec<String>,
-    pub(in crate::run) findings: Vec<Finding>,
+pub(super) struct BackendReport {
+    pub(super) name: &'static str,
+    pub(super) verdict: Verdict,
+    pub(super) destination: String,
+    pub(super) reason: String,
+    pub(super) values: Vec<SettingValue>,
+    pub(super) sent: Option<SentItems>,
+    pub(super) answers: Vec<String>,
+    pub(super) findings: Vec<Finding>,
 }
 
 /// A setting: `[honeycomb] timeout`, `10000`, `default`.
 #[derive(Debug, Serialize)]
-pub(in crate::run) struct Value {
-    pub(in crate::run) key: String,
-    pub(in crate::run) value: String,
-    pub(in crate::run) origin: String,
+pub(super) struct SettingValue {
+    pub(super) key: String,
+    pub(super) value: String,
+    pub(super) origin: String,
 }
 
 /// What left.
 #[derive(Debug, Serialize)]
-pub(in crate::run) struct Sent {
-    pub(in crate::run) items: usize,
-    pub(in crate::run) unit: &'static str,
-    pub(in crate::run) bytes: usize,
-    pub(in crate::run) trace_id: String,
+pub(super) struct SentItems {
+    pub(super) items: usize,
+    pub(super) unit: &'static str,
+    pub(super) bytes: usize,
+    pub(super) trace_id: String,
 }
 
 /// How a check of one backend ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(in crate::run) enum Verdict {
+pub(super) enum Verdict {
     /// What was sent was taken.
     Accepted,
     /// It was not, and sending it again would not help.
@@ -70,19 +70,6 @@ pub(in crate::run) enum Verdict {
 }
 
 impl Report {
-    pub(in crate::run) fn new(
-        settings: Option<String>,
-        shared: &Settings,
-        findings: Vec<Finding>,
-        values: Vec<Value>,
-        backends: Vec<BackendReport>,
-    ) -> Self {
-        let ok = backends.iter().all(|backend| backend.verdict.is_well());
-        let service_name = shared.service_name.value.clone();
-        let service_name_from = shared.service_name.origin.to_string();
-        Self { ok, settings, service_name, service_name_from, findings, values, backends }
-    }
-
     fn conclusion(&self) -> String {
         let is_remote = |backend: &&BackendReport| !matches!(backend.verdict, Verdict::Off | Verdict::Local);
         let on = self.backends.iter().filter(is_remote).count();
@@ -97,7 +84,7 @@ impl Report {
 }
 
 impl BackendReport {
-    pub(in crate::run) fn new(name: &'static str) -> Self {
+    pub(super) fn new(name: &'static str) -> Self {
         Self {
             name,
             verdict: Verdict::Off,
@@ -111,15 +98,15 @@ impl BackendReport {
     }
 
     /// What is to be said when checking it has panicked.
-    pub(in crate::run) fn of_a_bug(name: &'static str) -> Self {
-        let text = "a bug: the panic above came from checking it; please report it".to_owned();
-        let findings = vec![Finding { severity: Severity::Error, text }];
+    pub(super) fn of_a_bug(name: &'static str) -> Self {
+        let message = "a bug: the panic above came from checking it; please report it".into();
+        let findings = vec![Finding { severity: Severity::Error, message }];
         Self { verdict: Verdict::Failed, findings, ..Self::new(name) }
     }
 }
 
 impl Verdict {
-    fn is_well(self) -> bool {
+    pub(super) fn is_well(self) -> bool {
         matches!(self, Self::Accepted | Self::Off | Self::Local)
     }
 
@@ -151,10 +138,12 @@ impl fmt::Display for BackendReport {
         writeln!(f, "{name:<10} {:<13} {destination}", verdict.as_str())?;
         writeln!(f, "    {}{reason}", if *verdict == Verdict::Waiting { "error: " } else { "" })?;
         let is_tried = !matches!(verdict, Verdict::Off | Verdict::Local);
-        for Value { key, value, origin } in self.values.iter().filter(|value| is_tried && value.origin != "default") {
+        for SettingValue { key, value, origin } in
+            self.values.iter().filter(|value| is_tried && value.origin != "default")
+        {
             writeln!(f, "    set       {key} = {value} ({origin})")?;
         }
-        if let Some(Sent { items, unit, bytes, trace_id }) = sent {
+        if let Some(SentItems { items, unit, bytes, trace_id }) = sent {
             writeln!(f, "    sent      {items} {unit} in {bytes} bytes, trace {trace_id}")?;
         }
         self.answers.iter().try_for_each(|answer| writeln!(f, "    answered  {answer}"))?;

@@ -2,7 +2,7 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
-use crate::trace::exception::install_panic_hook;
+use crate::http::panics::install_panic_hook;
 
 const SCOPE: Scope = Scope::named("test");
 
@@ -18,7 +18,7 @@ fn tracer() -> Tracer {
 }
 
 fn begin<'t>(tracer: &'t Tracer, headers: &TraceHeaders<'_>) -> RequestTrace<'t> {
-    let incoming = Incoming { at: Moment::now(), headers, host: None, method: "GET", path: "/" };
+    let incoming = Incoming { at: Timestamp::now(), headers, host: None, method: "GET", path: "/" };
     tracer.begin(&incoming, SCOPE, Cow::Borrowed("GET /"))
 }
 
@@ -133,7 +133,7 @@ fn a_caller_that_asks_for_the_decision_is_told() {
 fn a_header_that_the_propagators_do_not_name_decides_nothing() {
     struct Echo;
     impl BackendSampler for Echo {
-        fn decide(&self, arrival: &Arrival<'_>) -> (Decision, Arc<str>) {
+        fn decide(&self, arrival: &SamplingInput<'_>) -> (Decision, Arc<str>) {
             (Decision { sampled: arrival.header.unwrap_or(true), reason: Reason::Always }, "echo".into())
         }
         fn state(&self, _: u64) -> String {

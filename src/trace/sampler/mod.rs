@@ -7,8 +7,6 @@
 //! ([`xray`]): its rules are the account's, and its header is its own.
 
 pub mod opentelemetry;
-pub mod wildcard;
-pub mod xray;
 
 use std::any::Any;
 use std::fmt;
@@ -48,7 +46,7 @@ pub enum Reason {
         /// Where the rule came from.
         source: RuleSource,
         /// How the rule decided.
-        by: By,
+        by: RuleDecision,
     },
 }
 
@@ -65,7 +63,7 @@ pub enum RuleSource {
 
 /// How a sampling rule decided.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum By {
+pub enum RuleDecision {
     /// This second's reservoir had room: the `taken`th of `size`.
     Reservoir {
         /// How many of this second were taken from it, this one included.
@@ -86,7 +84,7 @@ pub enum By {
 
 /// What a sampler may look at: the request before its first span.
 #[derive(Clone, Copy, Debug)]
-pub struct Arrival<'a> {
+pub struct SamplingInput<'a> {
     /// `Host`, with its port.
     pub host: Option<&'a str>,
     /// The method.
@@ -104,22 +102,22 @@ pub struct Arrival<'a> {
 /// A sampler that one backend brings along.
 pub trait BackendSampler: Send + Sync {
     /// Decides about one request, and under which service name its trace is filed.
-    fn decide(&self, arrival: &Arrival<'_>) -> (Decision, Arc<str>);
+    fn decide(&self, arrival: &SamplingInput<'_>) -> (Decision, Arc<str>);
 
     /// Which rules are in force at this second since 1970, in a sentence.
     fn state(&self, now: u64) -> String;
 
     /// What it has learned from others while it ran, for the one that takes its place. It forgets it.
-    fn give_away(&self) -> Option<Learned> {
+    fn give_away(&self) -> Option<SamplerState> {
         None
     }
 
     /// Takes over what the one before it had learned.
-    fn take_over(&self, _: Learned) {}
+    fn take_over(&self, _: SamplerState) {}
 }
 
 /// What a sampler has learned; only samplers of the same kind know what it is.
-pub type Learned = Box<dyn Any + Send>;
+pub type SamplerState = Box<dyn Any + Send>;
 
 /// What the sampler of one backend said about a trace.
 #[derive(Clone, Debug, PartialEq)]
@@ -155,7 +153,7 @@ impl fmt::Display for RuleSource {
     }
 }
 
-impl fmt::Display for By {
+impl fmt::Display for RuleDecision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reservoir { taken, size } => write!(f, "reservoir {taken} of {size} this second"),

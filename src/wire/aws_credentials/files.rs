@@ -16,8 +16,9 @@ use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
 use super::profile::{self, Kind, Profiles, Properties};
-use super::{Answer, CredentialError, Credentials, checked_keys};
+use super::{Credentials, Lookup, checked_keys};
 use crate::settings::Env;
+use crate::text::Message;
 
 /// Where one of the files is expected.
 #[derive(Debug, Eq, PartialEq)]
@@ -29,7 +30,7 @@ pub(super) struct Location {
 }
 
 /// The profile in use, out of both files.
-pub(super) struct Shared {
+pub(super) struct SharedProfile {
     /// Its name.
     pub(super) name: String,
     /// Its properties; `None` if neither file has such a profile.
@@ -43,7 +44,7 @@ pub(super) struct Shared {
 }
 
 /// The longest file that is read.
-const LONGEST_FILE: u64 = 1 << 20;
+const MAX_FILE: u64 = 1 << 20;
 /// What to do about a profile that only the AWS command line tool can use.
 const EXPORT: &str = "let the AWS command line tool make keys of it: \
     eval \"$(aws configure export-credentials --format env)\"";
@@ -53,12 +54,12 @@ const EXPORT: &str = "let the AWS command line tool make keys of it: \
 /// # Errors
 ///
 /// A file cannot be read, or has a mistake; the profile has half a key, or needs what this program does not do.
-pub(super) fn answer(env: &Env) -> Result<Answer, CredentialError> {
-    let shared = Shared::read(env)?;
+pub(super) fn answer(env: &Env) -> Result<Lookup, Message> {
+    let shared = SharedProfile::read(env)?;
     let (name, places) = (shared.name.escape_debug(), &shared.places);
-    let Some(properties) = shared.required()? else { return Ok(Answer::Nothing(shared.nothing())) };
+    let Some(properties) = shared.required()? else { return Ok(Lookup::Nothing(shared.nothing())) };
     let unsupported = |what: &str, key: &str| {
-        CredentialError(format!("profile {name} in {places} has {key}: {what} is not supported; {EXPORT}"))
+        Message::new(format!("profile {name} in {places} has {key}: {what} is not supported; {EXPORT}"))
     };
     // The keys beside a role_arn only open the door to the role: without it they are somebody else.
     if properties.contains_key("role_arn") {
@@ -70,7 +71,7 @@ pub(super) fn answer(env: &Env) -> Result<Answer, CredentialError> {
     let place = format!("profile {name} in {places}");
     if let Some((id, secret, token)) = checked_keys(keys, names, &place, "add it, or write both with `aws configure`")?
     {
-        return Ok(Answer::Found(Credentials::new(id, secret, token, None, place)));
+        return Ok(Lookup::Found(Credentials::new(id, secret, token, None, place)));
     }
     // Static keys that stand beside these were put there to be used instead.
     for key in properties.keys() {
@@ -82,7 +83,7 @@ pub(super) fn answer(env: &Env) -> Result<Answer, CredentialError> {
             _ => {}
         }
     }
-    Ok(Answer::Nothing(shared.nothing()))
+    Ok(Lookup::Nothing(shared.nothing()))
 }
 
 /// Where a file is; `None` if that depends on a home directory, and there is none.
@@ -127,15 +128,15 @@ pub(super) fn profile_name(env: &Env) -> &str {
     env.get("AWS_PROFILE").map_or("default", str::trim)
 }
 
-impl Shared {
+impl SharedProfile {
     /// Reads both files.
     ///
     /// # Errors
     ///
     /// One of them cannot be read, or has a mistake.
-    pub(super) fn read(env: &Env) -> Result<Self, CredentialError> {
+    pub(super) fn read(env: &Env) -> Result<Self, Message> {
         let (mut there, mut absent) = (Vec::new(), Vec::new());
-        let mut profiles = |kind| -> Result<Profiles, CredentialError> {
+        let mut profiles = |kind| -> Result<Profiles, Message> {
             let Some(location) = location(env, kind, cfg!(windows)) else {
                 absent.push("no home directory: HOME is not set".to_owned());
                 return Ok(Profiles::new());
@@ -144,7 +145,7 @@ impl Shared {
             match location.read() {
                 Ok(Some(text)) => {
                     let parsed = profile::parse(&text, kind).map_err(|mistake| {
-                        CredentialError(format!("{shown}:{}: {}; correct that line", mistake.line, mistake.what))
+                        Message::new(format!("{shown}:{}: {}; correct that line", mistake.line, mistake.what))
                     })?;
                     there.push(shown);
                     Ok(parsed)
@@ -155,7 +156,7 @@ impl Shared {
                 }
                 Err(error) => {
                     let by = location.by();
-                    Err(CredentialError(format!("{shown}{by} cannot be read: {error}; make it readable for this user")))
+                    Err(Message::new(format!("{shown}{by} cannot be read: {error}; make it readable for this user")))
                 }
             }
         };
@@ -178,12 +179,12 @@ impl Shared {
     /// # Errors
     ///
     /// It is not.
-    pub(super) fn required(&self) -> Result<Option<&Properties>, CredentialError> {
+    pub(super) fn required(&self) -> Result<Option<&Properties>, Message> {
         if self.properties.is_none() && self.asked_for {
             let name = self.name.escape_debug();
             let seen = if self.places.is_empty() { self.absent.join(", ") } else { format!("not in {}", self.places) };
             let next = format!("correct the name, or make it with `aws configure --profile {name}`");
-            return Err(CredentialError(format!("AWS_PROFILE={name}: no such profile ({seen}); {next}")));
+            return Err(Message::new(format!("AWS_PROFILE={name}: no such profile ({seen}); {next}")));
         }
         Ok(self.properties.as_ref())
     }
@@ -220,11 +221,11 @@ impl Location {
 ///
 /// # Errors
 ///
-/// It cannot be read, is longer than [`LONGEST_FILE`], or no UTF-8.
+/// It cannot be read, is longer than [`MAX_FILE`], or no UTF-8.
 pub(super) fn read_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    File::open(path)?.take(LONGEST_FILE + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > LONGEST_FILE {
+    File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE {
         return Err(io::Error::new(ErrorKind::InvalidData, "it is longer than 1 MiB"));
     }
     Ok(text)

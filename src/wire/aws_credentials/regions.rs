@@ -47,22 +47,22 @@ const KNOWN: [&str; 39] = [
 
 /// Doubts about `region`, which was found at `origin`, each in a sentence with the next step.
 #[must_use]
-pub fn doubts(env: &Env, region: &str, origin: &str) -> Vec<String> {
-    let mut doubts = Vec::new();
+pub fn region_warnings(env: &Env, region: &str, origin: &str) -> Vec<String> {
+    let mut region_warnings = Vec::new();
     if !KNOWN.contains(&region) && !region.contains("-iso") {
         let nearest = KNOWN.iter().min_by_key(|known| strsim::damerau_levenshtein(known, region));
         let nearest = nearest.map_or("us-east-1", |nearest| nearest);
-        doubts.push(format!("{origin}={region} is no region that is known here; did you mean {nearest}?"));
+        region_warnings.push(format!("{origin}={region} is no region that is known here; did you mean {nearest}?"));
     }
     if let [Some(first), Some(second)] = ["AWS_REGION", "AWS_DEFAULT_REGION"].map(|name| env.get(name).map(str::trim))
         && first != second
     {
-        doubts.push(format!(
+        region_warnings.push(format!(
             "AWS_REGION={first} wins over AWS_DEFAULT_REGION={second}; Python's SDK and the aws command go by the second, so \
              they look elsewhere; next: make the two the same"
         ));
     }
-    doubts
+    region_warnings
 }
 
 #[cfg(test)]
@@ -74,21 +74,21 @@ mod tests {
         for (region, nearest) in
             [("can-central-1", "ca-central-1"), ("us-est-1", "us-east-1"), ("eu-west-33", "eu-west-3")]
         {
-            let doubts = doubts(&Env::default(), region, "AWS_REGION");
-            assert_eq!(doubts.len(), 1);
-            assert!(doubts[0].starts_with(&format!("AWS_REGION={region} ")), "{doubts:?}");
-            assert!(doubts[0].ends_with(&format!("did you mean {nearest}?")), "{doubts:?}");
+            let region_warnings = region_warnings(&Env::default(), region, "AWS_REGION");
+            assert_eq!(region_warnings.len(), 1);
+            assert!(region_warnings[0].starts_with(&format!("AWS_REGION={region} ")), "{region_warnings:?}");
+            assert!(region_warnings[0].ends_with(&format!("did you mean {nearest}?")), "{region_warnings:?}");
         }
         for region in KNOWN.into_iter().chain(["us-isob-east-1"]) {
-            assert_eq!(doubts(&Env::default(), region, "AWS_REGION"), [""; 0]);
+            assert_eq!(region_warnings(&Env::default(), region, "AWS_REGION"), [""; 0]);
         }
     }
 
     #[test]
     fn two_regions_are_one_too_many() {
         let two = Env::from([("AWS_REGION", "us-east-1"), ("AWS_DEFAULT_REGION", "ca-central-1")]);
-        assert!(doubts(&two, "us-east-1", "AWS_REGION")[0].contains("AWS_REGION=us-east-1 wins"));
+        assert!(region_warnings(&two, "us-east-1", "AWS_REGION")[0].contains("AWS_REGION=us-east-1 wins"));
         let same = Env::from([("AWS_REGION", "us-east-1"), ("AWS_DEFAULT_REGION", "us-east-1")]);
-        assert_eq!(doubts(&same, "us-east-1", "AWS_REGION"), [""; 0]);
+        assert_eq!(region_warnings(&same, "us-east-1", "AWS_REGION"), [""; 0]);
     }
 }

@@ -30,20 +30,22 @@ use std::time::{Duration, SystemTime};
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::files::read_text;
-use super::{Answer, CredentialError, Credentials, checked_keys};
+use super::{Credentials, Lookup, checked_keys};
 use crate::settings::Env;
-use crate::wire::http::{Call, CallError, Certificates, HttpClient, Reply, host, shown};
+use crate::text::Message;
+use crate::text::url::{Url, redacted};
+use crate::wire::http::{Call, CallError, HttpClient, Reply};
 
 /// Where they are and how long they may take. Tests have their own.
 pub(super) struct Remote {
     /// Where relative URIs lead.
     pub(super) container: String,
     /// How long one try at the container endpoint may take.
-    pub(super) container_patience: Duration,
+    pub(super) container_timeout: Duration,
     /// Between two tries.
     pub(super) pause: Duration,
     /// How long one step of the metadata service may take.
-    pub(super) metadata_patience: Duration,
+    pub(super) metadata_timeout: Duration,
 }
 
 const RELATIVE: &str = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI";
@@ -75,9 +77,9 @@ impl Default for Remote {
     fn default() -> Self {
         Self {
             container: "http://169.254.170.2".to_owned(),
-            container_patience: Duration::from_secs(2),
+            container_timeout: Duration::from_secs(2),
             pause: Duration::from_secs(1),
-            metadata_patience: Duration::from_secs(1),
+            metadata_timeout: Duration::from_secs(1),
         }
     }
 }
@@ -88,26 +90,26 @@ impl Remote {
     /// # Errors
     ///
     /// There is one, and no credentials come of it.
-    pub(super) fn container(&self, env: &Env, now: SystemTime) -> Result<Answer, CredentialError> {
+    pub(super) fn container(&self, env: &Env, now: SystemTime) -> Result<Lookup, Message> {
         let Some((variable, url)) = self.container_url(env)? else {
-            return Ok(Answer::Nothing(format!("neither {RELATIVE} nor {FULL} is set")));
+            return Ok(Lookup::Nothing(format!("neither {RELATIVE} nor {FULL} is set")));
         };
         let mut headers = vec![("accept".to_owned(), "application/json".to_owned())];
         headers.extend(authorization(env)?.map(|token| ("authorization".to_owned(), token)));
-        let client = client()?;
-        let place = format!("container endpoint {} ({variable})", shown(&url).escape_debug());
+        let client = HttpClient::without_proxy();
+        let place = format!("container endpoint {} ({variable})", url.redacted().escape_debug());
         let mut tries = 1;
         loop {
-            let patience = Some(self.container_patience);
-            let answer = client.get(&Call { url: &url, headers: &headers, body: &[], patience });
+            let timeout = Some(self.container_timeout);
+            let answer = client.get(&Call { url: &url, headers: &headers, body: &[], timeout });
             // What it refuses now, it refuses in a second; anything else may be an agent that is just starting.
             let is_final = matches!(&answer, Ok(reply) if (400..500).contains(&reply.status) && reply.status != 429);
             let outcome = success(answer).and_then(|reply| credentials(&reply, &place, now));
             match outcome {
-                Ok(found) => return Ok(Answer::Found(found)),
+                Ok(found) => return Ok(Lookup::Found(found)),
                 Err(problem) if is_final || tries == TRIES => {
                     let next = "look at the task's role and at its agent";
-                    return Err(CredentialError(format!("{place}: {problem}; {next}")));
+                    return Err(Message::new(format!("{place}: {problem}; {next}")));
                 }
                 Err(_) => thread::sleep(self.pause),
             }
@@ -120,79 +122,83 @@ impl Remote {
     /// # Errors
     ///
     /// It is one, and no credentials come of it.
-    pub(super) fn metadata(&self, env: &Env, now: SystemTime) -> Result<Answer, CredentialError> {
+    pub(super) fn metadata(&self, env: &Env, now: SystemTime) -> Result<Lookup, Message> {
         if env.get(METADATA_DISABLED).is_some_and(|value| value.trim().eq_ignore_ascii_case("true")) {
-            return Ok(Answer::Nothing(format!("{METADATA_DISABLED} is true")));
+            return Ok(Lookup::Nothing(format!("{METADATA_DISABLED} is true")));
         }
         let base = env.get(METADATA).unwrap_or("http://169.254.169.254").trim().trim_end_matches('/');
-        if host(base).is_empty() || !(base.starts_with("http://") || base.starts_with("https://")) {
+        let shown = redacted(base).escape_debug().to_string();
+        let no_url = || {
             let next = "write it as in http://169.254.169.254, or unset it";
-            return Err(CredentialError(format!("{METADATA}: {} is no URL; {next}", shown(base).escape_debug())));
-        }
-        let place = format!("EC2 metadata at {}", shown(base).escape_debug());
-        let failed = |problem: String| CredentialError(format!("{place}: {problem}; look at the instance's role"));
-        let client = client()?;
+            Message::new(format!("{METADATA}: {shown} is no URL; {next}"))
+        };
+        let base = Url::parse(base).ok_or_else(no_url)?;
+        let at = |path: &str| base.join(path).ok_or_else(no_url);
+        let place = format!("EC2 metadata at {shown}");
+        let failed = |problem: String| Message::new(format!("{place}: {problem}; look at the instance's role"));
+        let client = HttpClient::without_proxy();
 
-        let url = format!("{base}/latest/api/token");
+        let url = at("/latest/api/token")?;
         let headers = [("x-aws-ec2-metadata-token-ttl-seconds".to_owned(), "21600".to_owned())];
-        let patience = Some(self.metadata_patience);
-        let token = match success(client.put(&Call { url: &url, headers: &headers, body: &[], patience })) {
+        let timeout = Some(self.metadata_timeout);
+        let token = match success(client.put(&Call { url: &url, headers: &headers, body: &[], timeout })) {
             Ok(reply) => line(&reply).ok_or_else(|| failed("its session token is none".to_owned()))?,
             // Nobody there, a service that is off, or some other server: then this is no such instance.
             Err(problem) => {
                 let hint = "on EC2, a container needs a hop limit of 2";
-                return Ok(Answer::Nothing(format!("{}: {problem} ({hint})", shown(base).escape_debug())));
+                return Ok(Lookup::Nothing(format!("{shown}: {problem} ({hint})")));
             }
         };
 
         let headers = [("x-aws-ec2-metadata-token".to_owned(), token)];
-        let get = |url: &str| success(client.get(&Call { url, headers: &headers, body: &[], patience }));
-        let roles = format!("{base}/latest/meta-data/iam/security-credentials/");
-        let reply = match client.get(&Call { url: &roles, headers: &headers, body: &[], patience }) {
-            Ok(reply) if reply.status == 404 => return Ok(Answer::Nothing("the instance has no role".to_owned())),
+        let get = |url: &Url| success(client.get(&Call { url, headers: &headers, body: &[], timeout }));
+        let roles = "/latest/meta-data/iam/security-credentials/";
+        let reply = match client.get(&Call { url: &at(roles)?, headers: &headers, body: &[], timeout }) {
+            Ok(reply) if reply.status == 404 => return Ok(Lookup::Nothing("the instance has no role".to_owned())),
             answer => success(answer).map_err(failed)?,
         };
         if reply.body.trim_ascii().is_empty() {
-            return Ok(Answer::Nothing("the instance has no role".to_owned()));
+            return Ok(Lookup::Nothing("the instance has no role".to_owned()));
         }
         let is_name = |c: char| c.is_ascii_alphanumeric() || "+=,.@_-".contains(c);
         let role = line(&reply).filter(|role| role.chars().all(is_name) && role.len() <= 64);
         let role = role.ok_or_else(|| failed("the name of its role is none".to_owned()))?;
         let place = format!("{place}, role {role}");
-        let reply = get(&format!("{roles}{role}")).map_err(failed)?;
-        credentials(&reply, &place, now).map(Answer::Found).map_err(failed)
+        let reply = get(&at(&format!("{roles}{role}"))?).map_err(failed)?;
+        credentials(&reply, &place, now).map(Lookup::Found).map_err(failed)
     }
 
     /// Where the agent is, and which variable said so.
-    fn container_url(&self, env: &Env) -> Result<Option<(&'static str, String)>, CredentialError> {
+    fn container_url(&self, env: &Env) -> Result<Option<(&'static str, Url)>, Message> {
+        let no_url = |variable: &str, text: &str| {
+            let next = "use https, this machine, 169.254.170.2, 169.254.170.23 or [fd00:ec2::23]";
+            let shown = redacted(text).escape_debug().to_string();
+            Message::new(format!("{variable}: {shown} is no place to ask for keys; {next}"))
+        };
         if let Some(path) = env.get(RELATIVE).map(str::trim) {
             if !path.starts_with('/') {
-                return Err(CredentialError(format!("{RELATIVE} does not begin with /; for a whole URL set {FULL}")));
+                return Err(Message::new(format!("{RELATIVE} does not begin with /; for a whole URL set {FULL}")));
             }
-            return Ok(Some((RELATIVE, format!("{}{path}", self.container))));
+            let url = Url::parse(&format!("{}{path}", self.container)).ok_or_else(|| no_url(RELATIVE, path))?;
+            return Ok(Some((RELATIVE, url)));
         }
-        let Some(url) = env.get(FULL).map(str::trim) else { return Ok(None) };
-        let host = host(url);
-        let near = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback() || AGENTS.contains(&ip));
-        let allowed = url.starts_with("https://") || (url.starts_with("http://") && near);
-        if host.is_empty() || !allowed {
-            let next = "use https, this machine, 169.254.170.2, 169.254.170.23 or [fd00:ec2::23]";
-            let shown = shown(url).escape_debug().to_string();
-            return Err(CredentialError(format!("{FULL}: {shown} is no place to ask for keys; {next}")));
-        }
-        Ok(Some((FULL, url.to_owned())))
+        let Some(text) = env.get(FULL).map(str::trim) else { return Ok(None) };
+        let is_near = |url: &Url| {
+            let host = url.host();
+            host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback() || AGENTS.contains(&ip))
+        };
+        let url = Url::parse(text).filter(|url| url.is_https() || is_near(url));
+        Ok(Some((FULL, url.ok_or_else(|| no_url(FULL, text))?)))
     }
 }
 
 /// The `authorization` header. The file is read each time: Kubernetes replaces the token in it every few hours.
-fn authorization(env: &Env) -> Result<Option<String>, CredentialError> {
+fn authorization(env: &Env) -> Result<Option<String>, Message> {
     let (name, token) = match (env.get(TOKEN_FILE), env.get(TOKEN)) {
         (Some(path), _) => {
             let error = |error| {
                 let shown = path.escape_debug();
-                CredentialError(format!(
-                    "{TOKEN_FILE}: {shown} cannot be read: {error}; mount it, or unset the variable"
-                ))
+                Message::new(format!("{TOKEN_FILE}: {shown} cannot be read: {error}; mount it, or unset the variable"))
             };
             (TOKEN_FILE, read_text(Path::new(path)).map_err(error)?)
         }
@@ -202,15 +208,9 @@ fn authorization(env: &Env) -> Result<Option<String>, CredentialError> {
     // A line end in it would begin another header.
     if token.is_empty() || !token.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
         let next = "write it without one, as printf does";
-        return Err(CredentialError(format!("{name}: the token is empty or holds a line end; {next}")));
+        return Err(Message::new(format!("{name}: the token is empty or holds a line end; {next}")));
     }
     Ok(Some(token))
-}
-
-/// A client without a proxy. There is none for this machine, and these services are as good as on it.
-pub(super) fn client() -> Result<HttpClient, CredentialError> {
-    let made = HttpClient::new("http://localhost", &Certificates::default());
-    made.map_err(|error| CredentialError(format!("no HTTP client: {error}; report this as a mistake of the program")))
 }
 
 /// The reply, if it is a 200 of bearable length.
@@ -220,7 +220,7 @@ fn success(answer: Result<Reply, CallError>) -> Result<Reply, String> {
         Ok(reply) if reply.status == 200 && !reply.too_long => return Ok(reply),
         Ok(reply) if reply.status == 200 => "the answer is too long",
         Ok(reply) => return Err(format!("it answered {}", reply.status)),
-        Err(CallError::Refused) => "nobody listens there",
+        Err(CallError::ConnectionRefused) => "nobody listens there",
         Err(CallError::UnknownHost) => "the host has no address",
         Err(CallError::Timeout) => "no answer in time",
         Err(CallError::Closed) => "the connection ended before an answer came",

@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::remote::Remote;
 use super::tests::{SECRET, TempFile, error_of, noon};
 use super::*;
+use crate::text::Url;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const RELATIVE: (&str, &str) = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/credentials/x");
@@ -62,9 +63,9 @@ fn chain<const N: usize>(url: &str, pairs: [(&str, &str); N]) -> CredentialChain
     let mut chain = CredentialChain::new(&Env::from(pairs));
     chain.remote = Remote {
         container: url.to_owned(),
-        container_patience: Duration::from_millis(300),
+        container_timeout: Duration::from_millis(300),
         pause: Duration::from_millis(10),
-        metadata_patience: Duration::from_millis(300),
+        metadata_timeout: Duration::from_millis(300),
     };
     chain
 }
@@ -111,9 +112,9 @@ fn the_container_endpoint_lends_keys_and_is_asked_again_in_time() {
     assert_eq!(id(170).unwrap(), "ASIA180");
     assert_eq!(heads.lock().unwrap().len(), 15);
     assert_eq!(id(179).unwrap(), "ASIA180");
-    let error = id(180).unwrap_err().0;
+    let error = id(180).unwrap_err().to_string();
     assert!(error.contains("it answered 500; "), "{error}");
-    assert_eq!(chain.problem().unwrap().0, error);
+    assert_eq!(chain.problem().unwrap().to_string(), error);
     assert!(heads.lock().unwrap().iter().all(|head| head.starts_with("GET /v2/credentials/x HTTP/1.1\r\n")));
 }
 
@@ -190,7 +191,7 @@ fn keys_are_asked_for_only_where_nobody_can_listen_in() {
     for url in ["http://169.254.170.2/", "http://169.254.170.23/v1", "http://[fd00:ec2::23]/v1", "https://127.0.0.1:1"]
     {
         let mut chain = chain("", [("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)]);
-        chain.remote.container_patience = Duration::from_millis(20);
+        chain.remote.container_timeout = Duration::from_millis(20);
         let error = error_of(&mut chain);
         assert!(error.starts_with(&format!("container endpoint {url}")), "{error}");
     }
@@ -302,9 +303,11 @@ fn a_metadata_service_that_breaks_off_ends_the_search() {
 #[test]
 fn no_proxy_hears_of_it() {
     if std::env::var_os("CRUDDUR_TEST_PROXY").is_some() {
-        let other = crate::wire::http::HttpClient::new("http://169.254.170.2", &Default::default()).unwrap();
+        let other =
+            crate::wire::http::HttpClient::new(&Url::parse("http://169.254.170.2").unwrap(), &Default::default())
+                .unwrap();
         assert_eq!(other.proxy(), Some("127.0.0.1:9"));
-        assert_eq!(remote::client().unwrap().proxy(), None);
+        assert_eq!(crate::wire::http::HttpClient::without_proxy().proxy(), None);
         return;
     }
     let name = thread::current().name().unwrap().to_owned();

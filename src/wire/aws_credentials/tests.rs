@@ -52,9 +52,10 @@ pub(super) fn error_of(chain: &mut CredentialChain) -> String {
     let error = chain.resolve(noon()).unwrap_err();
     assert_eq!(chain.problem(), Some(&error));
     assert!(!format!("{error:?} {chain:?}").contains(SECRET), "{error}");
-    assert!(!error.0.contains('\n'), "{error}");
-    assert!(error.0.contains("; "), "no next step: {error}");
-    error.0
+    let error = error.to_string();
+    assert!(!error.contains('\n'), "{error}");
+    assert!(error.contains("; "), "no next step: {error}");
+    error
 }
 
 /// The error of the chain with this as its credentials file.

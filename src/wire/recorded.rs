@@ -1,4 +1,4 @@
-//! One call and its answer as they may be shown. Secrets are gone before an [`Exchange`] exists, so nobody who keeps or
+//! One call and its answer as they may be shown. Secrets are gone before an [`RecordedCall`] exists, so nobody who keeps or
 //! prints one has to think of them.
 //!
 //! ```text
@@ -14,12 +14,12 @@
 
 use std::time::SystemTime;
 
-use super::hidden::{Hidden, basic_authorization};
-use super::http::{Call, CallError, Reply, host_header};
+use super::http::{Call, CallError, Reply};
+use super::redact::{Redactor, basic_authorization};
 
 /// What left, and what came back.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Exchange {
+pub struct RecordedCall {
     /// Where to, without secrets: a URL, `udp 127.0.0.1:2000`, `standard output`.
     pub to: String,
     /// Request line and headers as they left, the values of secret headers replaced; empty where the wire has none.
@@ -29,7 +29,7 @@ pub struct Exchange {
     /// How the call was signed, if it was.
     pub signing: Option<Signing>,
     /// What came back; `None` where the wire has no answers.
-    pub answer: Option<Result<Answered, String>>,
+    pub answer: Option<Result<RecordedResponse, String>>,
 }
 
 /// The two texts that a signature is made of, see [`super::sigv4`].
@@ -43,7 +43,7 @@ pub struct Signing {
 
 /// An answer over HTTP.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Answered {
+pub struct RecordedResponse {
     /// The status code.
     pub status: u16,
     /// Status line and headers.
@@ -57,9 +57,9 @@ pub struct Answered {
 }
 
 /// What is kept of an answer.
-const LONGEST_ANSWER: usize = 16 * 1024;
+const MAX_ANSWER: usize = 16 * 1024;
 
-impl Exchange {
+impl RecordedCall {
     /// An exchange on a wire without heads and answers.
     #[must_use]
     pub fn one_way(to: String) -> Self {
@@ -67,20 +67,20 @@ impl Exchange {
     }
 
     /// A POST. Values of headers that `may_be_shown` does not name are replaced, and what a URL has behind its question
-    /// mark; so is all that is `hidden` where the answer repeats it.
+    /// mark; so is every secret that the answer repeats.
     #[must_use]
     pub fn post(
         call: &Call<'_>,
         reply: Result<&Reply, &CallError>,
         may_be_shown: impl Fn(&str) -> bool,
-        hidden: &Hidden,
+        redactor: &Redactor,
     ) -> Self {
         let head = post_head(call, may_be_shown);
         let answer = match reply {
-            Ok(reply) => Ok(Answered::of(reply, hidden)),
-            Err(error) => Err(hidden.without(error.to_string())),
+            Ok(reply) => Ok(RecordedResponse::of(reply, redactor)),
+            Err(error) => Err(redactor.redact(error.to_string())),
         };
-        Self { to: super::http::shown(call.url), head, body: None, signing: None, answer: Some(answer) }
+        Self { to: call.url.redacted(), head, body: None, signing: None, answer: Some(answer) }
     }
 
     /// How many bytes it takes to keep it.
@@ -100,10 +100,9 @@ impl Exchange {
 /// not name are replaced, and so is what the URL has behind its question mark.
 #[must_use]
 pub fn post_head(call: &Call<'_>, may_be_shown: impl Fn(&str) -> bool) -> String {
-    let target = call.url.parse::<ureq::http::Uri>().unwrap_or_default();
-    let query = target.query().map_or_else(String::new, |query| format!("?{}", not_shown(query)));
-    let mut head = format!("POST {}{query} HTTP/1.1\r\ncontent-length: {}\r\n", target.path(), call.body.len());
-    head.push_str(&format!("host: {}\r\n", host_header(call.url)));
+    let query = call.url.query().map_or_else(String::new, |query| format!("?{}", not_shown(query)));
+    let mut head = format!("POST {}{query} HTTP/1.1\r\ncontent-length: {}\r\n", call.url.path(), call.body.len());
+    head.push_str(&format!("host: {}\r\n", call.url.host_header()));
     let has_authorization = call.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
     if let Some(made) = basic_authorization(call.url).filter(|_| !has_authorization) {
         head.push_str(&format!("authorization: {}\r\n", not_shown(&made)));
@@ -115,19 +114,19 @@ pub fn post_head(call: &Call<'_>, may_be_shown: impl Fn(&str) -> bool) -> String
     head + "\r\n"
 }
 
-impl Answered {
-    fn of(reply: &Reply, hidden: &Hidden) -> Self {
+impl RecordedResponse {
+    fn of(reply: &Reply, redactor: &Redactor) -> Self {
         // Cut only after secrets were looked for: half of one would not be found. And what is no text may hold one too.
         let mut body = match std::str::from_utf8(&reply.body) {
-            Err(_) if hidden.is_empty() => reply.body.clone(),
-            _ => hidden.without(String::from_utf8_lossy(&reply.body).into_owned()).into_bytes(),
+            Err(_) if redactor.is_empty() => reply.body.clone(),
+            _ => redactor.redact(String::from_utf8_lossy(&reply.body).into_owned()).into_bytes(),
         };
-        if body.len() > LONGEST_ANSWER {
+        if body.len() > MAX_ANSWER {
             let begins_letter = |at: &usize| body[*at] & 0xc0 != 0x80;
-            let end = (LONGEST_ANSWER - 3..=LONGEST_ANSWER).rev().find(begins_letter).unwrap_or(LONGEST_ANSWER);
+            let end = (MAX_ANSWER - 3..=MAX_ANSWER).rev().find(begins_letter).unwrap_or(MAX_ANSWER);
             body.truncate(end);
         }
-        let head = hidden.without(reply.head.clone());
+        let head = redactor.redact(reply.head.clone());
         Self { status: reply.status, head, date: reply.date, body, body_size: reply.body.len() }
     }
 }
@@ -139,14 +138,15 @@ fn not_shown(secret: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::Url;
 
-    fn exchange(reply: Result<&Reply, &CallError>) -> Exchange {
+    fn exchange(reply: Result<&Reply, &CallError>) -> RecordedCall {
         let headers = [("content-type", "application/json"), ("authorization", "Bearer s3cr3t-and-long")];
         let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let url = "https://me:password@host:4318/v1/traces?sig=signature";
-        let call = Call { url, headers: &headers, body: b"{}", patience: None };
-        let hidden = Hidden::of(url, ["Bearer s3cr3t-and-long"]).and("hidden-key");
-        Exchange::post(&call, reply, |name| name == "content-type", &hidden)
+        let url = Url::parse("https://me:password@host:4318/v1/traces?sig=signature").unwrap();
+        let call = Call { url: &url, headers: &headers, body: b"{}", timeout: None };
+        let redactor = Redactor::new(&url, ["Bearer s3cr3t-and-long"]).and("redactor-key");
+        RecordedCall::post(&call, reply, |name| name == "content-type", &redactor)
     }
 
     #[test]
@@ -163,21 +163,22 @@ mod tests {
 
     #[test]
     fn a_user_in_the_url_leaves_as_a_header_and_is_shown_as_one() {
-        let call = Call { url: "http://joe:passw0rd@host/x", headers: &[], body: b"", patience: None };
-        let exchange = Exchange::post(&call, Err(&CallError::Timeout), |_| true, &Hidden::default());
+        let call =
+            Call { url: &Url::parse("http://joe:passw0rd@host/x").unwrap(), headers: &[], body: b"", timeout: None };
+        let exchange = RecordedCall::post(&call, Err(&CallError::Timeout), |_| true, &Redactor::default());
         assert!(exchange.head.contains("\r\nhost: host\r\nauthorization: (22 characters, not shown)\r\n"));
     }
 
     #[test]
     fn an_answer_that_repeats_a_secret_is_shown_without_it() {
-        let body = b"the key s3cr3t-and-long of ?sig=signature and hidden-key is unknown".to_vec();
+        let body = b"the key s3cr3t-and-long of ?sig=signature and redactor-key is unknown".to_vec();
         let head = "HTTP/1.1 401 Unauthorized\r\nx-key: s3cr3t-and-long\r\n\r\n".to_owned();
         let reply = Reply { status: 401, head, body, ..Reply::default() };
         let shown = format!("{:?}", exchange(Ok(&reply)));
         assert!(
             !shown.contains("s3cr3t")
                 && !shown.contains("signature")
-                && !shown.contains("hidden")
+                && !shown.contains("redactor")
                 && !shown.contains("password"),
             "{shown}"
         );
@@ -185,13 +186,11 @@ mod tests {
         let Some(Ok(answer)) = exchange(Ok(&binary)).answer else { panic!("no answer") };
         assert!(!String::from_utf8_lossy(&answer.body).contains("s3cr3t"));
         assert!(answer.body.len() < answer.body_size);
-        let straddling = [vec![b'x'; LONGEST_ANSWER - 10], b"s3cr3t-and-long".to_vec()].concat();
+        let straddling = [vec![b'x'; MAX_ANSWER - 10], b"s3cr3t-and-long".to_vec()].concat();
         let Some(Ok(answer)) = exchange(Ok(&Reply { body: straddling, ..Reply::default() })).answer else { panic!() };
         assert!(answer.body.ends_with(b"x***"));
         let letters = Reply { body: "xé".repeat(20_000).into_bytes(), ..Reply::default() };
         let Some(Ok(answer)) = exchange(Ok(&letters)).answer else { panic!() };
-        assert!(
-            answer.body.len() > LONGEST_ANSWER - 4 && std::str::from_utf8(&answer.body).unwrap().starts_with("xéxé")
-        );
+        assert!(answer.body.len() > MAX_ANSWER - 4 && std::str::from_utf8(&answer.body).unwrap().starts_with("xéxé"));
     }
 }

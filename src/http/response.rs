@@ -4,14 +4,14 @@ use std::error::Error;
 
 use serde::Serialize;
 
-use super::client::CallFailed;
 use crate::activities::Invalid;
+use crate::client::CallFailure;
 use crate::trace::exception::Exception;
 use crate::trace::id::TraceId;
 
 /// An answer before it becomes bytes.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct Response {
     /// The status code.
     pub status: u16,
     /// `Allow`, where the method was wrong.
@@ -32,7 +32,7 @@ pub enum Failure {
     /// What was written breaks a rule of Cruddur: 422 with an array of one code, as the original answers.
     Invalid(Invalid),
     /// The request cannot be understood, or asks for something that is not there: a status and a sentence.
-    Refused {
+    Rejected {
         /// The status code, 400 to 431 mostly.
         status: u16,
         /// What is wrong and what would be right.
@@ -41,14 +41,14 @@ pub enum Failure {
         allow: Option<&'static str>,
     },
     /// Another service, which had to be asked, did not answer as it should: 502, with its sentence and the trace id.
-    Elsewhere(CallFailed),
+    Elsewhere(CallFailure),
     /// An error inside: 500, with the trace id to find it by.
     Internal(Exception),
     /// A panic inside: 500 as well. The panic hook and the trace have what there is to know about it.
     Panicked,
 }
 
-impl Answer {
+impl Response {
     /// 200 with `value` as JSON.
     ///
     /// # Errors
@@ -58,13 +58,18 @@ impl Answer {
         let mut body = Vec::with_capacity(2048);
         serde_json::to_writer(&mut body, value)?;
         body.push(b'\n');
-        Ok(Self { status: 200, allow: None, content_type: JSON, headers: &[], body })
+        Ok(Self { body, ..Self::empty_json() })
+    }
+
+    /// 200 with a body of JSON, which is still empty.
+    pub(super) fn empty_json() -> Self {
+        Self { status: 200, allow: None, content_type: JSON, headers: &[], body: Vec::new() }
     }
 
     /// 200 with nothing: what a preflight gets, whose answer is in the headers.
     #[must_use]
     pub fn empty(allow: &'static str) -> Self {
-        Self { status: 200, allow: Some(allow), content_type: JSON, headers: &[], body: Vec::new() }
+        Self { allow: Some(allow), ..Self::empty_json() }
     }
 
     /// What a failure looks like from outside.
@@ -72,7 +77,7 @@ impl Answer {
     pub fn of(failure: &Failure, trace_id: Option<TraceId>) -> Self {
         let (status, allow, body) = match failure {
             Failure::Invalid(Invalid(code)) => (422, None, format!("[\"{code}\"]")),
-            Failure::Refused { status, message, allow } => (*status, *allow, Self::message(message, None)),
+            Failure::Rejected { status, message, allow } => (*status, *allow, Self::message(message, None)),
             Failure::Elsewhere(failed) => (502, None, Self::message(&failed.to_string(), trace_id)),
             Failure::Internal(_) | Failure::Panicked => {
                 let message = "something failed inside; look for the trace id in the logs, or in GET /telemetry/traces";
@@ -94,8 +99,8 @@ impl Answer {
 impl Failure {
     /// A refusal with a sentence.
     #[must_use]
-    pub fn refused(status: u16, message: impl Into<String>) -> Self {
-        Self::Refused { status, message: message.into(), allow: None }
+    pub fn rejected(status: u16, message: impl Into<String>) -> Self {
+        Self::Rejected { status, message: message.into(), allow: None }
     }
 }
 

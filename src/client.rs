@@ -24,33 +24,29 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
-use tiny_http::StatusCode;
-use ureq::http::Uri;
+use ureq::http::StatusCode;
 
-use super::semantics::SCOPE;
-use crate::printable::printable;
+use crate::text::printable;
+use crate::text::url::{Url, redacted};
 use crate::trace::exception::Exception;
 use crate::trace::id::IdSource;
-use crate::trace::{RequestTrace, Span};
-use crate::wire::http::{
-    Call, CallError, Certificates, HttpClient, LONGEST_ANSWER, Reply, host, is_this_machine, shown,
-};
+use crate::trace::{RequestTrace, Scope, Span};
+use crate::wire::http::{Call, CallError, Certificates, HttpClient, MAX_ANSWER, Reply};
 
 /// A client of one address of another service.
 pub struct Client {
     http: HttpClient,
+    url: Url,
     /// The address as people may see it: no user, no password, nothing of the query but its keys.
     url_shown: String,
-    host: String,
-    port: u16,
-    target: Target,
+    target: Endpoint,
     /// What this instance calls itself in `Via`.
     pseudonym: String,
 }
 
 /// What is called, and what a failure says about it.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub struct Endpoint {
     /// The absolute URL.
     pub url: String,
     /// Where the URL was set: what people have to look at when it is wrong.
@@ -63,14 +59,14 @@ pub struct Target {
 
 /// A call that brought nothing: what was called, what happened, what to do next.
 #[derive(Clone, Debug)]
-pub struct CallFailed {
+pub struct CallFailure {
     /// The kind of failure, one of few: `timeout`, `connection_refused`, `503`. It is `error.type` of the span.
     pub kind: String,
     message: String,
 }
 
 /// What went wrong in one try.
-struct Problem {
+struct AttemptError {
     kind: String,
     /// What happened, and what to do next.
     text: String,
@@ -82,6 +78,10 @@ enum Method<'a> {
     Get,
     Post(&'a [u8]),
 }
+
+/// The scope of SERVER and CLIENT spans.
+pub const HTTP_SCOPE: Scope =
+    Scope { name: "cruddur.http", version: Some(env!("CARGO_PKG_VERSION")), schema_url: None };
 
 /// So many times a GET is sent again when its connection breaks.
 const MAX_RESENDS: u16 = 1;
@@ -95,31 +95,23 @@ impl Client {
     /// # Errors
     ///
     /// The URL is not one that can be called; the text says what would be.
-    pub fn new(target: Target, ids: &IdSource) -> Result<Self, String> {
-        let Target { url, origin, .. } = &target;
-        let wrong = || format!("{origin}: {:?} is no URL to call: write http://host:port", shown(url));
-        let uri: Uri = url.parse().map_err(|_| wrong())?;
-        let usual = match uri.scheme_str() {
-            Some("http") => 80,
-            Some("https") => 443,
-            _ => return Err(wrong()),
-        };
-        let host = host(url);
-        let authority = uri.authority().map_or("", |authority| authority.as_str());
-        let after_host = authority.rsplit('@').next().and_then(|rest| rest.strip_prefix(uri.host()?));
-        let has_port = after_host.is_none_or(|port| !port.is_empty());
-        if host.is_empty() || (has_port && uri.port_u16().is_none_or(|port| port == 0)) {
+    pub fn new(target: Endpoint, ids: &IdSource) -> Result<Self, String> {
+        let Endpoint { url, origin, .. } = &target;
+        let wrong = || format!("{origin}: {:?} is no URL to call: write http://host:port", redacted(url));
+        let url = Url::parse(url).ok_or_else(wrong)?;
+        // What stands behind the last colon must be a port, unless it is the end of an IPv6 address.
+        let has_port = url.authority().rsplit('@').next().is_some_and(|host| host.rfind(':') > host.rfind(']'));
+        if has_port && url.explicit_port().is_none_or(|port| port == 0) {
             return Err(wrong());
         }
-        let url_shown = match uri.query() {
-            Some(query) => format!("{}?{}", shown(url), keys_of(query)),
-            None => shown(url),
+        let url_shown = match url.query() {
+            Some(query) => format!("{url}?{}", keys_of(query)),
+            None => url.redacted(),
         };
         Ok(Self {
-            http: HttpClient::new(url, &Certificates::default())?,
+            http: HttpClient::new(&url, &Certificates::default())?,
+            url,
             url_shown,
-            port: uri.port_u16().unwrap_or(usual),
-            host,
             target,
             pseudonym: format!("{PSEUDONYM}{}", ids.span_id()),
         })
@@ -130,10 +122,11 @@ impl Client {
     #[must_use]
     pub fn leads_to(&self, listening: SocketAddr) -> bool {
         let ip = listening.ip().to_canonical();
-        let to = self.host.parse::<IpAddr>().ok().map(|to| to.to_canonical());
+        let to = self.url.host().parse::<IpAddr>().ok().map(|to| to.to_canonical());
         // Who connects to 0.0.0.0 gets to this machine.
-        let is_here = is_this_machine(&self.target.url) || to.is_some_and(|to| to.is_unspecified());
-        self.port == listening.port() && (to == Some(ip) || (is_here && (ip.is_loopback() || ip.is_unspecified())))
+        let is_here = self.url.is_loopback() || to.is_some_and(|to| to.is_unspecified());
+        self.url.port() == listening.port()
+            && (to == Some(ip) || (is_here && (ip.is_loopback() || ip.is_unspecified())))
     }
 
     /// Gets what is there, as JSON of a certain form. `via` are the `Via` headers of the request that this is done for.
@@ -143,12 +136,16 @@ impl Client {
     /// # Errors
     ///
     /// Nothing came, or something else. The spans and the log have it already.
-    pub fn get_json<T: DeserializeOwned>(&self, trace: &RequestTrace<'_>, via: &[&str]) -> Result<T, CallFailed> {
+    pub fn get_json<T: DeserializeOwned>(&self, trace: &RequestTrace<'_>, via: &[&str]) -> Result<T, CallFailure> {
         self.call(trace, via, &Method::Get, |body| {
             serde_json::from_slice(body).map_err(|error| {
-                let error = printable(&error.to_string(), LONGEST_TEXT);
+                let error = printable(&error.to_string(), MAX_TEXT);
                 let what = format!("it answered with something else than was expected ({error})");
-                Problem::new("unexpected_body", &what, "see what answers there, and whether it is of the same version")
+                AttemptError::new(
+                    "unexpected_body",
+                    &what,
+                    "see what answers there, and whether it is of the same version",
+                )
             })
         })
     }
@@ -158,7 +155,7 @@ impl Client {
     /// # Errors
     ///
     /// It was not answered with success. The span and the log have it already.
-    pub fn post_json(&self, trace: &RequestTrace<'_>, via: &[&str], json: &[u8]) -> Result<(), CallFailed> {
+    pub fn post_json(&self, trace: &RequestTrace<'_>, via: &[&str], json: &[u8]) -> Result<(), CallFailure> {
         self.call(trace, via, &Method::Post(json), |_| Ok(()))
     }
 
@@ -167,11 +164,11 @@ impl Client {
         trace: &RequestTrace<'_>,
         via: &[&str],
         method: &Method<'_>,
-        read: impl Fn(&[u8]) -> Result<T, Problem>,
-    ) -> Result<T, CallFailed> {
+        read: impl Fn(&[u8]) -> Result<T, AttemptError>,
+    ) -> Result<T, CallFailure> {
         let hops = hops(via);
         if hops.len() > MAX_HOPS || hops.contains(&self.pseudonym.as_str()) {
-            let failed = self.failed(method, Problem::circle());
+            let failed = self.failed(method, AttemptError::circle());
             // There is no call, so no span of one: the span that wanted it says why.
             trace.record_exception(&Exception::of(&failed));
             log::error!(target: "client", "{failed}");
@@ -181,7 +178,7 @@ impl Client {
         let deadline = Instant::now() + self.target.timeout;
         let mut resends = 0;
         loop {
-            let mut span = trace.client_span(SCOPE, method.name());
+            let mut span = trace.client_span(HTTP_SCOPE, method.name());
             self.describe_call(&mut span, method, resends);
             let reply = self.send(&span, method, &via, deadline);
             if let Ok(reply) = &reply {
@@ -211,7 +208,7 @@ impl Client {
         }
     }
 
-    fn send(&self, span: &Span<'_>, method: &Method<'_>, via: &str, deadline: Instant) -> Result<Reply, Problem> {
+    fn send(&self, span: &Span<'_>, method: &Method<'_>, via: &str, deadline: Instant) -> Result<Reply, AttemptError> {
         let own = [
             ("accept", "application/json"),
             ("user-agent", concat!("cruddur/", env!("CARGO_PKG_VERSION"))),
@@ -219,58 +216,60 @@ impl Client {
         ];
         let mut headers: Vec<_> = own.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         headers.extend(span.context_headers().into_iter().map(|(name, value)| (name.to_owned(), value)));
-        let patience = Some(deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
+        let timeout = Some(deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
         let reply = match method {
-            Method::Get => self.http.get(&Call { url: &self.target.url, headers: &headers, body: b"", patience }),
+            Method::Get => self.http.get(&Call { url: &self.url, headers: &headers, body: b"", timeout }),
             Method::Post(body) => {
                 headers.push(("content-type".to_owned(), "application/json".to_owned()));
-                self.http.post(&Call { url: &self.target.url, headers: &headers, body, patience })
+                self.http.post(&Call { url: &self.url, headers: &headers, body, timeout })
             }
         };
         reply.map_err(|error| self.problem_of(&error))
     }
 
     /// The body of a good answer, whole.
-    fn body(&self, reply: Reply) -> Result<Vec<u8>, Problem> {
+    fn body(&self, reply: Reply) -> Result<Vec<u8>, AttemptError> {
         let status = reply.status;
-        let what = format!("it answered {status} {}", StatusCode(status).default_reason_phrase());
+        let what = format!("it answered {status} {}", reason_phrase(status));
         match status {
             200..=299 => {}
             301..=303 | 307 | 308 => {
                 let to = reply
                     .location
-                    .map_or_else(String::new, |to| format!(" to {}", printable(&shown(&to), LONGEST_TEXT)));
+                    .map_or_else(String::new, |to| format!(" to {}", printable(&redacted(&to), MAX_TEXT)));
                 let what = format!("{what}, a redirect{to}, and none is followed");
-                return Err(Problem::new("redirect", &what, "give the address where the answer is"));
+                return Err(AttemptError::new("redirect", &what, "give the address where the answer is"));
             }
-            _ => return Err(Problem::new(&status.to_string(), &what, "look for the same trace id in its log")),
+            _ => return Err(AttemptError::new(&status.to_string(), &what, "look for the same trace id in its log")),
         }
         match reply.broken {
             Some(CallError::Timeout) => Err(self.problem_of(&CallError::Timeout)),
             Some(error) => {
                 let what = match error {
                     CallError::Closed => "its answer broke off: the connection ended in the middle of it".to_owned(),
-                    error => format!("its answer broke off: {}", printable(&error.to_string(), LONGEST_TEXT)),
+                    error => format!("its answer broke off: {}", printable(&error.to_string(), MAX_TEXT)),
                 };
-                Err(Problem::new("connection_closed", &what, "look into its log"))
+                Err(AttemptError::new("connection_closed", &what, "look into its log"))
             }
             None if reply.too_long => {
-                let what = format!("its answer is longer than {LONGEST_ANSWER} bytes");
-                Err(Problem::new("too_long", &what, "see what answers there"))
+                let what = format!("its answer is longer than {MAX_ANSWER} bytes");
+                Err(AttemptError::new("too_long", &what, "see what answers there"))
             }
             None => Ok(reply.body),
         }
     }
 
-    fn problem_of(&self, error: &CallError) -> Problem {
+    fn problem_of(&self, error: &CallError) -> AttemptError {
         let (kind, next) = match error {
-            CallError::Refused => ("connection_refused", "start what should listen there, or mend the address"),
+            CallError::ConnectionRefused => {
+                ("connection_refused", "start what should listen there, or mend the address")
+            }
             CallError::UnknownHost => ("unknown_host", "check the name, and DNS"),
             CallError::Timeout => {
-                let Target { timeout, timeout_origin, .. } = &self.target;
+                let Endpoint { timeout, timeout_origin, .. } = &self.target;
                 let what = format!("no whole answer within {} ms", timeout.as_millis());
                 let next = format!("see what keeps it, or allow more with {timeout_origin}");
-                return Problem::new("timeout", &what, &next);
+                return AttemptError::new("timeout", &what, &next);
             }
             CallError::Closed => ("connection_closed", "look into its log"),
             CallError::Tls(_) => ("tls", "check its certificate, and whether it speaks https at all"),
@@ -279,13 +278,13 @@ impl Client {
             CallError::Other(_) => ("_OTHER", "check the address"),
         };
         let may_pass = *error == CallError::Closed;
-        Problem { may_pass, ..Problem::new(kind, &printable(&error.to_string(), LONGEST_TEXT), next) }
+        AttemptError { may_pass, ..AttemptError::new(kind, &printable(&error.to_string(), MAX_TEXT), next) }
     }
 
-    fn failed(&self, method: &Method<'_>, problem: Problem) -> CallFailed {
+    fn failed(&self, method: &Method<'_>, problem: AttemptError) -> CallFailure {
         let message =
             format!("{} {} ({}){}: {}", method.name(), self.url_shown, self.target.origin, self.by(), problem.text);
-        CallFailed { kind: problem.kind, message }
+        CallFailure { kind: problem.kind, message }
     }
 
     /// A proxy that calls go through: what fails may be its fault.
@@ -296,8 +295,8 @@ impl Client {
     fn describe_call(&self, span: &mut Span<'_>, method: &Method<'_>, resends: u16) {
         span.set_attribute("http.request.method", method.name());
         span.set_attribute("url.full", self.url_shown.clone());
-        span.set_attribute("server.address", self.host.clone());
-        span.set_attribute("server.port", self.port);
+        span.set_attribute("server.address", self.url.host());
+        span.set_attribute("server.port", self.url.port());
         if resends > 0 {
             span.set_attribute("http.request.resend_count", resends);
         }
@@ -313,7 +312,7 @@ impl Method<'_> {
     }
 }
 
-impl Problem {
+impl AttemptError {
     fn new(kind: &str, what: &str, next: &str) -> Self {
         Self { kind: kind.to_owned(), text: format!("{what}; next: {next}"), may_pass: false }
     }
@@ -332,6 +331,10 @@ fn describe_reply(span: &mut Span<'_>, reply: &Reply) {
     if let Some(version) = reply.head.strip_prefix("HTTP/").and_then(|rest| rest.split(' ').next()) {
         span.set_attribute("network.protocol.version", version.to_owned());
     }
+}
+
+fn reason_phrase(status: u16) -> &'static str {
+    StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Unknown")
 }
 
 /// A query without its values: it comes from the settings, and whatever is in there may be a key.
@@ -354,30 +357,30 @@ fn hops<'a>(via: &[&'a str]) -> Vec<&'a str> {
 }
 
 /// How much of what others wrote is repeated.
-const LONGEST_TEXT: usize = 300;
+const MAX_TEXT: usize = 300;
 
 impl fmt::Display for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Target { origin, timeout, timeout_origin, .. } = &self.target;
+        let Endpoint { origin, timeout, timeout_origin, .. } = &self.target;
         let (by, millis) = (self.by(), timeout.as_millis());
         write!(f, "{} ({origin}){by}, within {millis} ms ({timeout_origin})", self.url_shown)
     }
 }
 
-impl fmt::Display for CallFailed {
+impl fmt::Display for CallFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-impl std::error::Error for CallFailed {}
+impl std::error::Error for CallFailure {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn client(url: &str) -> Client {
-        let target = Target {
+        let target = Endpoint {
             url: url.to_owned(),
             origin: "URL".to_owned(),
             timeout: Duration::from_secs(1),

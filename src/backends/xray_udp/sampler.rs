@@ -21,89 +21,89 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::wildcard::matches;
-use super::{Arrival, BackendSampler, By, Decision, Learned, Reason, RuleSource};
 use crate::sync::lock;
+use crate::trace::sampler::{BackendSampler, Decision, Reason, RuleDecision, RuleSource, SamplerState, SamplingInput};
 
 /// The sampler, shared by the request thread, which decides, and the poller, which brings rules and quotas.
-pub struct XRaySampler {
+pub(super) struct XRaySampler {
     names: ServiceNames,
-    state: Mutex<State>,
+    state: Mutex<RuleSet>,
 }
 
 /// Under which service name a request is filed.
 #[derive(Clone, Debug)]
-pub struct ServiceNames {
+pub(super) struct ServiceNames {
     /// The name of the service.
-    pub service: Arc<str>,
+    pub(super) service: Arc<str>,
     /// Hosts that match this pattern are filed under their own name; `AWS_XRAY_URL`.
-    pub dynamic: Option<String>,
+    pub(super) dynamic: Option<String>,
 }
 
 /// A sampling rule, as X-Ray and `aws/json/xray.json` write it.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct Rule {
+pub(super) struct Rule {
     /// Its name.
     #[serde(rename = "RuleName")]
-    pub name: Arc<str>,
+    pub(super) name: Arc<str>,
     /// Lower goes first.
-    pub priority: u32,
+    pub(super) priority: u32,
     /// The share to take when the reservoir is empty.
-    pub fixed_rate: f64,
+    pub(super) fixed_rate: f64,
     /// How many to take a second, in all instances together.
-    pub reservoir_size: u32,
+    pub(super) reservoir_size: u32,
     /// A pattern for the service name.
-    pub service_name: String,
+    pub(super) service_name: String,
     /// A pattern for `Host`.
-    pub host: String,
+    pub(super) host: String,
     /// A pattern for the method.
     #[serde(rename = "HTTPMethod")]
-    pub http_method: String,
+    pub(super) http_method: String,
     /// A pattern for the path.
     #[serde(rename = "URLPath")]
-    pub url_path: String,
+    pub(super) url_path: String,
     /// The form of the rule; only 1 is known.
     #[serde(default = "one")]
-    pub version: u32,
+    pub(super) version: u32,
     /// Which resources it is for; only rules for all are used.
     #[serde(rename = "ResourceARN", default = "any")]
-    pub resource_arn: String,
+    pub(super) resource_arn: String,
     /// Conditions that only some SDKs can check; a rule that has any is passed over.
     #[serde(default)]
-    pub attributes: Option<BTreeMap<String, String>>,
+    pub(super) attributes: Option<BTreeMap<String, String>>,
 }
 
 /// What happened under one rule since the last report.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Statistics {
+pub(super) struct Statistics {
     /// The rule.
-    pub rule: String,
+    pub(super) rule: String,
     /// Requests that matched.
-    pub requests: u64,
+    pub(super) requests: u64,
     /// Of those, taken from the quota or by lot.
-    pub sampled: u64,
+    pub(super) sampled: u64,
     /// Of those, borrowed.
-    pub borrowed: u64,
+    pub(super) borrowed: u64,
 }
 
 /// What X-Ray says about one rule in return.
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct Target {
+pub(super) struct Target {
     /// The rule.
-    pub rule_name: String,
+    pub(super) rule_name: String,
     /// Replaces the rule's share.
-    pub fixed_rate: Option<f64>,
+    pub(super) fixed_rate: Option<f64>,
     /// Our part of the reservoir.
-    pub reservoir_quota: Option<u32>,
+    pub(super) reservoir_quota: Option<u32>,
     /// Until when it is ours, in seconds since 1970.
     #[serde(rename = "ReservoirQuotaTTL")]
-    pub reservoir_quota_ttl: Option<f64>,
+    pub(super) reservoir_quota_ttl: Option<f64>,
     /// How many seconds to the next report.
-    pub interval: Option<u64>,
+    pub(super) interval: Option<u64>,
 }
 
-struct State {
+struct RuleSet {
     central: Option<Central>,
     /// What is odd about X-Ray's rules: that they cannot be had, or come from an unexpected place.
     remark: Option<String>,
@@ -116,7 +116,7 @@ struct Central {
     fetched: u64,
 }
 
-impl State {
+impl RuleSet {
     fn fresh_rules(&self, now: u64) -> Option<&Central> {
         self.central.as_ref().filter(|central| central.are_fresh(now))
     }
@@ -144,23 +144,23 @@ const RULES_LIVE: u64 = 3600;
 /// A request that arrived so many seconds ago did not: the clock was set back.
 const CLOCK_SET_BACK: u64 = 60;
 /// Rules that one answer may bring; an account has 25 by default.
-const MOST_RULES: usize = 1000;
+const MAX_RULES: usize = 1000;
 
 impl XRaySampler {
     /// A sampler with these names, and this rule until X-Ray sends its own.
     #[must_use]
-    pub fn new(names: ServiceNames, local: Option<Rule>) -> Self {
+    pub(super) fn new(names: ServiceNames, local: Option<Rule>) -> Self {
         let local = local.map(RuleState::new);
-        let state = State { central: None, remark: None, local, built_in: RuleState::new(Rule::built_in()) };
+        let state = RuleSet { central: None, remark: None, local, built_in: RuleState::new(Rule::built_in()) };
         Self { names, state: Mutex::new(state) }
     }
 
     /// Takes over the rules that X-Ray sent, in the order of their priority. What is already counted under a rule of the
     /// same name stays counted.
-    pub fn set_rules(&self, rules: Vec<Rule>, now: u64) {
+    pub(super) fn set_rules(&self, rules: Vec<Rule>, now: u64) {
         let mut rules: Vec<Rule> = rules.into_iter().filter(Rule::is_usable).collect();
         rules.sort_by(|a, b| (a.priority, &a.name).cmp(&(b.priority, &b.name)));
-        rules.truncate(MOST_RULES);
+        rules.truncate(MAX_RULES);
         let mut state = self.lock();
         let mut before = state.central.take().map(|central| central.rules).unwrap_or_default();
         let rules = rules
@@ -179,12 +179,12 @@ impl XRaySampler {
     }
 
     /// This is to be said of X-Ray's rules until the next ones come.
-    pub fn set_remark(&self, remark: String) {
+    pub(super) fn set_remark(&self, remark: String) {
         self.lock().remark = Some(remark);
     }
 
     /// Takes over quotas and shares. What X-Ray leaves out stays as it was.
-    pub fn set_targets(&self, targets: &[Target]) {
+    pub(super) fn set_targets(&self, targets: &[Target]) {
         let mut state = self.lock();
         let Some(central) = &mut state.central else { return };
         for target in targets {
@@ -199,7 +199,7 @@ impl XRaySampler {
 
     /// What happened under each central rule that saw requests and whose report is due, counted anew from here on.
     #[must_use]
-    pub fn take_statistics(&self, due: impl Fn(&str) -> bool) -> Vec<Statistics> {
+    pub(super) fn take_statistics(&self, due: impl Fn(&str) -> bool) -> Vec<Statistics> {
         let mut state = self.lock();
         let rules = state.central.iter_mut().flat_map(|central| &mut central.rules);
         let busy = rules.filter(|rule| rule.statistics.requests > 0 && due(&rule.rule.name));
@@ -212,7 +212,7 @@ impl XRaySampler {
 
     /// The name under which a request to `host` is filed.
     #[must_use]
-    pub fn service_name(&self, host: Option<&str>) -> Arc<str> {
+    pub(super) fn service_name(&self, host: Option<&str>) -> Arc<str> {
         match (&self.names.dynamic, host) {
             (Some(pattern), Some(host)) if matches(pattern, host) => sanitised_name(host).into(),
             _ => Arc::clone(&self.names.service),
@@ -221,23 +221,23 @@ impl XRaySampler {
 
     /// Whether rules of X-Ray are in force.
     #[must_use]
-    pub fn has_central_rules(&self, now: u64) -> bool {
+    pub(super) fn has_central_rules(&self, now: u64) -> bool {
         self.lock().fresh_rules(now).is_some()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, RuleSet> {
         lock(&self.state)
     }
 }
 
 impl BackendSampler for XRaySampler {
-    fn decide(&self, arrival: &Arrival<'_>) -> (Decision, Arc<str>) {
+    fn decide(&self, arrival: &SamplingInput<'_>) -> (Decision, Arc<str>) {
         let name = self.service_name(arrival.host);
         if let Some(sampled) = arrival.header {
             return (Decision { sampled, reason: Reason::Header }, name);
         }
         let mut state = self.lock();
-        let State { central, local, built_in, .. } = &mut *state;
+        let RuleSet { central, local, built_in, .. } = &mut *state;
         let fresh = central.as_mut().filter(|central| central.are_fresh(arrival.now));
         let found = fresh.and_then(|central| central.rules.iter_mut().find(|rule| rule.rule.matches(arrival, &name)));
         let (rule, source) = match found {
@@ -281,12 +281,12 @@ impl BackendSampler for XRaySampler {
     }
 
     /// The rules of X-Ray, with quotas and what is counted under them.
-    fn give_away(&self) -> Option<Learned> {
+    fn give_away(&self) -> Option<SamplerState> {
         let central: Central = self.lock().central.take()?;
         Some(Box::new(central))
     }
 
-    fn take_over(&self, learned: Learned) {
+    fn take_over(&self, learned: SamplerState) {
         if let Ok(central) = learned.downcast::<Central>() {
             self.lock().central = Some(*central);
         }
@@ -328,7 +328,7 @@ impl Rule {
 
     /// What a request does not have matches any pattern, as in the SDKs: a `Host`, and always the `ServiceType`, the kind
     /// of AWS machine.
-    fn matches(&self, arrival: &Arrival<'_>, service_name: &str) -> bool {
+    fn matches(&self, arrival: &SamplingInput<'_>, service_name: &str) -> bool {
         arrival.host.is_none_or(|host| matches(&self.host, host))
             && matches(&self.http_method, arrival.method)
             && matches(&self.url_path, arrival.path)
@@ -342,7 +342,7 @@ impl RuleState {
         Self { rule, rate, statistics: Statistics::default(), quota: None, quota_until: 0.0, second: 0, taken: 0 }
     }
 
-    fn decide(&mut self, arrival: &Arrival<'_>, central: bool) -> (bool, By) {
+    fn decide(&mut self, arrival: &SamplingInput<'_>, central: bool) -> (bool, RuleDecision) {
         self.statistics.requests += 1;
         // A request whose body took its time arrived in an earlier second; it counts in this one. Only a clock that was set
         // back begins anew.
@@ -361,21 +361,21 @@ impl RuleState {
             self.taken += 1;
             if borrows {
                 self.statistics.borrowed += 1;
-                return (true, By::Borrowed);
+                return (true, RuleDecision::Borrowed);
             }
             self.statistics.sampled += 1;
-            return (true, By::Reservoir { taken: self.taken, size });
+            return (true, RuleDecision::Reservoir { taken: self.taken, size });
         }
         let sampled = arrival.draw <= self.rate && self.rate > 0.0;
         self.statistics.sampled += u64::from(sampled);
-        (sampled, By::Rate { draw: arrival.draw, rate: self.rate })
+        (sampled, RuleDecision::Rate { draw: arrival.draw, rate: self.rate })
     }
 }
 
 /// A name that X-Ray accepts: 1 to 200 letters, digits, blanks and `_.:/%&#=+-@`. What is not allowed is left out; a
 /// segment with any other name is thrown away by the service, and only the daemon's log says so.
 #[must_use]
-pub fn sanitised_name(name: &str) -> String {
+pub(super) fn sanitised_name(name: &str) -> String {
     let allowed = |c: &char| c.is_alphanumeric() || *c == ' ' || "_.:/%&#=+-@".contains(*c);
     name.chars().filter(allowed).take(MAX_NAME).collect()
 }

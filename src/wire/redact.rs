@@ -9,28 +9,29 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use percent_encoding::percent_decode_str;
 
+use crate::text::Url;
+
 /// Texts that are replaced wherever they stand. It has no `Debug`.
 #[derive(Default)]
-pub struct Hidden(Vec<String>);
+pub struct Redactor(Vec<String>);
 
 /// Shorter words than this are no keys, and would be found everywhere.
-const SHORTEST: usize = 4;
+const MIN_LENGTH: usize = 4;
 
-impl Hidden {
+impl Redactor {
     /// The secrets of calls to `url`: its user, password and query, and the values of `headers`.
     #[must_use]
-    pub fn of<'a>(url: &str, headers: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut hidden = Self::default();
+    pub fn new<'a>(url: &Url, headers: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut redactor = Self::default();
         if let Some(authorization) = basic_authorization(url) {
-            hidden.header(&authorization);
+            redactor.header(&authorization);
         }
-        let (url, _) = url.split_once('#').unwrap_or((url, ""));
-        if let Some((_, query)) = url.split_once('?') {
-            hidden.word(query);
-            query.split('&').filter_map(|pair| pair.split_once('=')).for_each(|(_, value)| hidden.word(value));
+        if let Some(query) = url.query() {
+            redactor.word(query);
+            query.split('&').filter_map(|pair| pair.split_once('=')).for_each(|(_, value)| redactor.word(value));
         }
-        headers.into_iter().for_each(|value| hidden.header(value));
-        hidden
+        headers.into_iter().for_each(|value| redactor.header(value));
+        redactor
     }
 
     /// This one too.
@@ -42,7 +43,7 @@ impl Hidden {
 
     /// The text with `***` for every secret in it.
     #[must_use]
-    pub fn without(&self, mut text: String) -> String {
+    pub fn redact(&self, mut text: String) -> String {
         for secret in &self.0 {
             if text.contains(secret) {
                 text = text.replace(secret, "***");
@@ -74,7 +75,7 @@ impl Hidden {
         // JSON may write a slash with a backslash before it, and PHP does.
         let spellings = [word.to_owned(), word.replace('/', "\\/"), decoded.replace('/', "\\/"), decoded];
         for spelling in spellings {
-            if spelling.len() >= SHORTEST && !self.0.contains(&spelling) {
+            if spelling.len() >= MIN_LENGTH && !self.0.contains(&spelling) {
                 self.0.push(spelling);
             }
         }
@@ -85,9 +86,8 @@ impl Hidden {
 
 /// The header that ureq makes of user and password in a URL.
 #[must_use]
-pub fn basic_authorization(url: &str) -> Option<String> {
-    let uri = url.parse::<ureq::http::Uri>().ok()?;
-    let (credentials, _) = uri.authority()?.as_str().rsplit_once('@')?;
+pub fn basic_authorization(url: &Url) -> Option<String> {
+    let (credentials, _) = url.authority().rsplit_once('@')?;
     let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
     Some(format!("Basic {}", BASE64.encode(format!("{user}:{password}"))))
 }
@@ -96,17 +96,21 @@ pub fn basic_authorization(url: &str) -> Option<String> {
 mod tests {
     use super::*;
 
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
     #[test]
     fn a_secret_is_found_in_every_spelling_in_which_servers_repeat_it() {
-        let basic = basic_authorization("http://joe:passw0rd@host/").unwrap();
+        let basic = basic_authorization(&url("http://joe:passw0rd@host/")).unwrap();
         assert_eq!(basic, "Basic am9lOnBhc3N3MHJk");
-        for (url, header, answer) in [
+        for (address, header, answer) in [
             ("http://joe:passw0rd@host/", "x", "am9lOnBhc3N3MHJk is wrong, passw0rd is no password"),
             ("http://host/", &*basic, "joe:passw0rd, or passw0rd"),
             ("http://host/?key=se%2Fcret&x=1", "", "key=se%2Fcret se%2Fcret se/cret se\\/cret"),
             ("http://host/", "Bearer abc/def/ghi==", "abc\\/def\\/ghi== and abc/def/ghi"),
         ] {
-            let shown = Hidden::of(url, [header]).without(answer.to_owned());
+            let shown = Redactor::new(&url(address), [header]).redact(answer.to_owned());
             for secret in ["am9l", "passw0rd", "cret", "def"] {
                 assert!(!shown.contains(secret), "{shown}");
             }
@@ -115,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_secret_that_begins_with_another_one_leaves_no_rest() {
-        assert_eq!(Hidden::of("http://host", ["abcd", "abcdefgh"]).without("abcdefgh".to_owned()), "***");
-        assert_eq!(Hidden::of("http://host", ["a"]).and("tail").without("a tail".to_owned()), "a ***");
+        assert_eq!(Redactor::new(&url("http://host"), ["abcd", "abcdefgh"]).redact("abcdefgh".to_owned()), "***");
+        assert_eq!(Redactor::new(&url("http://host"), ["a"]).and("tail").redact("a tail".to_owned()), "a ***");
     }
 }

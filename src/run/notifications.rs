@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use super::{SettingsError, Sources};
-use crate::http::client::{Client, Target};
+use crate::client::{Client, Endpoint};
+use crate::settings::{Findings, Sources};
+use crate::text::{Message, Url};
 use crate::trace::id::IdSource;
 
 const URL: &str = "NOTIFICATIONS_URL";
 const TIMEOUT: &str = "NOTIFICATIONS_TIMEOUT";
 const DEFAULT_TIMEOUT: u64 = 1000;
-const LONGEST_TIMEOUT: u64 = 60_000;
+const MAX_TIMEOUT: u64 = 60_000;
 /// A name that nobody answers for keeps a thread until the system gives up, ten seconds mostly: not too many of them at once.
-const SHORTEST_TIMEOUT: u64 = 50;
+const MIN_TIMEOUT: u64 = 50;
 /// What is appended to the address of an instance.
 const ROUTE: &str = "/api/activities/notifications";
 
@@ -21,37 +22,35 @@ const ROUTE: &str = "/api/activities/notifications";
 /// # Errors
 ///
 /// The command line has something else than a URL; a mistake in the variable is noticed and passed over, as always.
-pub fn notifications(
+pub(super) fn notifications(
     sources: &Sources,
     argument: Option<&str>,
     ids: &IdSource,
-) -> Result<Option<Client>, SettingsError> {
-    let whole = |text: &str| text.parse().ok().filter(|millis| (SHORTEST_TIMEOUT..=LONGEST_TIMEOUT).contains(millis));
-    let wanted = format!("a number of milliseconds from {SHORTEST_TIMEOUT} to {LONGEST_TIMEOUT}");
-    let millis = sources.variable(&[TIMEOUT], whole, &wanted).map_or(DEFAULT_TIMEOUT, |setting| setting.value);
+    findings: &mut Findings,
+) -> Result<Option<Client>, Message> {
+    let whole = |text: &str| text.parse().ok().filter(|millis| (MIN_TIMEOUT..=MAX_TIMEOUT).contains(millis));
+    let wanted = format!("a number of milliseconds from {MIN_TIMEOUT} to {MAX_TIMEOUT}");
+    let millis =
+        sources.variable(&[TIMEOUT], whole, &wanted, findings).map_or(DEFAULT_TIMEOUT, |setting| setting.value);
     let client = |url: &str, origin: &str| {
         let timeout = Duration::from_millis(millis);
-        let target = Target { url: whole_url(url), origin: origin.to_owned(), timeout, timeout_origin: TIMEOUT };
+        let target = Endpoint { url: whole_url(url), origin: origin.to_owned(), timeout, timeout_origin: TIMEOUT };
         Client::new(target, ids)
     };
     if let Some(url) = argument {
-        return client(url.trim(), "--notifications-url").map(Some).map_err(SettingsError);
+        return client(url.trim(), "--notifications-url").map(Some).map_err(Message::new);
     }
     let from_variable = sources.env.get(URL).map(|url| client(url.trim(), URL)).transpose();
     Ok(from_variable.unwrap_or_else(|problem| {
-        sources.warn(format!("{problem}; it is passed over"));
+        findings.warn(format!("{problem}; it is passed over"));
         None
     }))
 }
 
 /// The address of an instance leads to its route; one with a path is taken as it is.
-fn whole_url(url: &str) -> String {
-    let Some((_, rest)) = url.split_once("://") else { return url.to_owned() };
-    match rest.split_once('/') {
-        None if !url.contains(['?', '#']) => format!("{url}{ROUTE}"),
-        Some((_, "")) => format!("{}{ROUTE}", url.trim_end_matches('/')),
-        _ => url.to_owned(),
-    }
+fn whole_url(text: &str) -> String {
+    let route = |url: Url| if url.path() == "/" { url.join(ROUTE) } else { None };
+    Url::parse(text).and_then(route).map_or_else(|| text.to_owned(), |url| url.as_str().to_owned())
 }
 
 #[cfg(test)]
@@ -61,9 +60,10 @@ mod tests {
 
     fn read(argument: Option<&str>, env: Env) -> (Result<Option<String>, String>, Vec<String>) {
         let sources = Sources::from_text("", env).unwrap();
-        let client = notifications(&sources, argument, &IdSource::new());
+        let mut findings = Findings::default();
+        let client = notifications(&sources, argument, &IdSource::new(), &mut findings);
         let shown = client.map(|client| client.map(|client| client.to_string()));
-        let findings = sources.take_findings().into_iter().map(|finding| finding.text);
+        let findings = findings.into_vec().into_iter().map(|finding| finding.message.to_string());
         (shown.map_err(|error| error.to_string()), findings.collect())
     }
 

@@ -1,6 +1,6 @@
 //! What became of everything that was handed to one backend: counts, and the trouble it is in.
 //!
-//! Trouble is told once, when it begins, and once more when it is over; not once per batch. A learner needs the
+//! Trouble is reported once, when it begins, and once more when it is over; not once per batch. A learner needs the
 //! sentence, not four hundred copies of it.
 
 use std::collections::HashMap;
@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
+use super::backend::Problem;
 use super::deliveries::Deliveries;
-use super::queue::MOST_BYTES;
+use super::queue::MAX_QUEUE_BYTES;
 use crate::sync::lock;
+use crate::text::Message;
 
-/// The books of one backend.
-pub struct Ledger {
+/// The delivery counts of one backend, and the trouble it is in.
+pub struct DeliveryStats {
     /// The last deliveries.
     pub deliveries: Deliveries,
     name: &'static str,
@@ -59,20 +61,11 @@ pub struct Totals {
     pub in_flight: u64,
 }
 
-/// Something that kept a batch from its destination: what, where, what next, in one line.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Problem {
-    /// Problems of one kind are told once.
-    pub kind: String,
-    /// The line.
-    pub text: String,
-}
-
 /// The last problem, and when.
 #[derive(Clone, Debug)]
 pub struct LastError {
-    /// The line.
-    pub text: String,
+    /// What, where, what next.
+    pub message: Message,
     /// When.
     pub at: DateTime<Utc>,
 }
@@ -82,27 +75,27 @@ struct Trouble {
     last: Option<LastError>,
     /// When the first problem came after the last success.
     failing_since: Option<DateTime<Utc>>,
-    /// When the trouble began that was told last; `None` once its end was told too.
+    /// When the trouble began that was reported last; `None` once its end was reported too.
     since: Option<Instant>,
     lost: u64,
-    told: HashMap<String, Told>,
+    reported: HashMap<String, Reported>,
     /// How often trouble has ended so far.
     episode: u64,
 }
 
-/// When a kind of problem was last told, and in which trouble.
-struct Told {
+/// When a kind of problem was last reported, and in which trouble.
+struct Reported {
     at: Instant,
     episode: u64,
 }
 
-/// A kind of problem that comes back this soon after it was told is not told again.
+/// A kind of problem that comes back this soon after it was reported is not reported again.
 const QUIET: Duration = Duration::from_secs(60);
-/// Kinds of problems that are remembered as told.
+/// Kinds of problems that are remembered as reported.
 const MAX_KINDS: usize = 64;
 
-impl Ledger {
-    /// Empty books.
+impl DeliveryStats {
+    /// Counts of nothing yet.
     #[must_use]
     pub fn new(name: &'static str, unit: &'static str) -> Self {
         Self {
@@ -115,6 +108,11 @@ impl Ledger {
             closed: AtomicBool::new(false),
             trouble: Mutex::default(),
         }
+    }
+
+    /// The name of the backend.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
     }
 
     /// What is counted here: `spans`.
@@ -158,12 +156,12 @@ impl Ledger {
         add(&self.counts.not_sent, count);
     }
 
-    /// The queue had no room for more than `capacity`, or, if there is none, for more than [`MOST_BYTES`]. Called by the
+    /// The queue had no room for more than `capacity`, or, if there is none, for more than [`MAX_QUEUE_BYTES`]. Called by the
     /// request thread, so only the first time does more than count.
     pub(super) fn queue_was_full(&self, count: usize, capacity: Option<usize>) {
         add(&self.counts.dropped, count);
         if !self.queue_is_full.swap(true, Ordering::Relaxed) {
-            let (unit, megabytes) = (self.unit, MOST_BYTES / 1024 / 1024);
+            let (unit, megabytes) = (self.unit, MAX_QUEUE_BYTES / 1024 / 1024);
             let (queue, next) = match capacity {
                 Some(capacity) => {
                     (format!("the queue of {capacity} {unit}"), "see the problem above, or raise max_queue_size")
@@ -173,10 +171,8 @@ impl Ledger {
                     "see the problem above, or who sends requests that large",
                 ),
             };
-            let text = format!(
-                "{queue} is full: new ones are dropped and counted until the destination keeps up; next: {next}"
-            );
-            self.problem(0, &Problem { kind: "queue full".to_owned(), text });
+            let what = format!("{queue} is full: new ones are dropped and counted until the destination keeps up");
+            self.problem(0, &Problem::new("queue full", Message::new(what).next(next)));
         }
         self.lost_unsaid.fetch_add(count as u64, Ordering::Relaxed);
     }
@@ -187,7 +183,7 @@ impl Ledger {
 
     /// It goes back into the queue, for the next worker.
     pub(super) fn put_back(&self, count: usize) {
-        let _books = lock(&self.trouble);
+        let _guard = lock(&self.trouble);
         if !self.closed.load(Ordering::Acquire) {
             self.counts.in_flight.fetch_sub(count as u64, Ordering::Relaxed);
         }
@@ -204,13 +200,13 @@ impl Ledger {
         match self.lost().saturating_sub(lost_before) {
             0 => log::info!(target: self.name, "off; all {unit} that waited have left"),
             lost => {
-                let why = self.last_error().map_or_else(String::new, |error| format!(": {}", error.text));
+                let why = self.last_error().map_or_else(String::new, |error| format!(": {}", error.message));
                 log::warn!(target: self.name, "off; {lost} {unit} that waited could not be sent any more, and are lost{why}");
             }
         }
     }
 
-    /// All of a payload arrived. Says so if trouble was told before.
+    /// All of a payload arrived. Says so if trouble was reported before.
     pub(super) fn delivered(&self, count: usize) {
         self.settled(&self.counts.delivered, count);
         self.queue_is_full.store(false, Ordering::Relaxed);
@@ -259,19 +255,21 @@ impl Ledger {
     /// The other side has taken everything, but has something to say.
     pub(super) fn warned(&self, problem: &Problem) {
         let mut trouble = lock(&self.trouble);
-        trouble.last = Some(LastError { text: problem.text.clone(), at: Utc::now() });
+        trouble.last = Some(LastError { message: problem.message.clone(), at: Utc::now() });
         self.tell(&mut trouble, problem);
     }
 
     /// The program ends. What still waits, and what was not answered yet, is dropped, and that is said.
     pub(super) fn close(&self, waiting: usize) {
-        let books = lock(&self.trouble);
+        let guard = lock(&self.trouble);
         self.closed.store(true, Ordering::Release);
         let stuck = waiting + self.counts.in_flight.swap(0, Ordering::AcqRel) as usize;
-        drop(books);
+        drop(guard);
         if stuck > 0 {
             add(&self.counts.dropped, stuck);
-            let why = self.last_error().map_or_else(|| "no answer has come yet".to_owned(), |error| error.text);
+            let why = self
+                .last_error()
+                .map_or_else(|| "no answer has come yet".to_owned(), |error| error.message.to_string());
             let unit = self.unit;
             log::warn!(target: self.name, "{stuck} {unit} had not left when the program had to end, and are lost: {why}");
         }
@@ -283,9 +281,9 @@ impl Ledger {
         self.warned(problem);
     }
 
-    /// What is settled after the books were closed has been counted as lost.
+    /// Does nothing after `close`, which has already counted these items as dropped.
     fn settled(&self, end: &AtomicU64, count: usize) {
-        let _books = lock(&self.trouble);
+        let _guard = lock(&self.trouble);
         if !self.closed.load(Ordering::Acquire) {
             add(end, count);
             self.counts.in_flight.fetch_sub(count as u64, Ordering::Relaxed);
@@ -294,7 +292,7 @@ impl Ledger {
 
     fn problem(&self, lost: usize, problem: &Problem) {
         let mut trouble = lock(&self.trouble);
-        trouble.last = Some(LastError { text: problem.text.clone(), at: Utc::now() });
+        trouble.last = Some(LastError { message: problem.message.clone(), at: Utc::now() });
         trouble.failing_since.get_or_insert_with(Utc::now);
         trouble.lost += lost as u64;
         if self.tell(&mut trouble, problem) {
@@ -305,15 +303,15 @@ impl Ledger {
     /// Logs the problem, unless one of its kind was logged in this trouble or a short while ago.
     fn tell(&self, trouble: &mut Trouble, problem: &Problem) -> bool {
         let episode = trouble.episode;
-        let told = trouble.told.get(&problem.kind);
-        if told.is_some_and(|told| told.episode == episode || told.at.elapsed() < QUIET) {
+        let reported = trouble.reported.get(&problem.kind);
+        if reported.is_some_and(|reported| reported.episode == episode || reported.at.elapsed() < QUIET) {
             return false;
         }
-        if trouble.told.len() == MAX_KINDS {
-            trouble.told.clear();
+        if trouble.reported.len() == MAX_KINDS {
+            trouble.reported.clear();
         }
-        trouble.told.insert(problem.kind.clone(), Told { at: Instant::now(), episode });
-        log::warn!(target: self.name, "{}", problem.text);
+        trouble.reported.insert(problem.kind.clone(), Reported { at: Instant::now(), episode });
+        log::warn!(target: self.name, "{}", problem.message);
         true
     }
 }
@@ -327,50 +325,50 @@ mod tests {
     use super::*;
 
     fn problem(kind: &str) -> Problem {
-        Problem { kind: kind.to_owned(), text: format!("{kind} happened") }
+        Problem::new(kind, format!("{kind} happened"))
     }
 
     #[test]
     fn every_span_taken_is_settled_once() {
-        let ledger = Ledger::new("test", "spans");
-        ledger.taken(10);
-        assert_eq!(ledger.totals().in_flight, 10);
-        ledger.delivered(4);
-        ledger.refused(3, &problem("401"));
-        ledger.gave_up(3, &problem("503"));
-        ledger.queue_was_full(2, Some(5));
+        let stats = DeliveryStats::new("test", "spans");
+        stats.taken(10);
+        assert_eq!(stats.totals().in_flight, 10);
+        stats.delivered(4);
+        stats.refused(3, &problem("401"));
+        stats.gave_up(3, &problem("503"));
+        stats.queue_was_full(2, Some(5));
         let expected = Totals { delivered: 4, refused: 3, dropped: 5, ..Totals::default() };
-        assert_eq!(ledger.totals(), expected);
+        assert_eq!(stats.totals(), expected);
     }
 
     #[test]
     fn a_destination_that_comes_and_goes_is_told_once_each_way() {
-        let ledger = Ledger::new("test", "spans");
-        let trouble_is_told = || lock(&ledger.trouble).since.is_some();
-        ledger.will_retry(&problem("503"));
+        let stats = DeliveryStats::new("test", "spans");
+        let trouble_is_told = || lock(&stats.trouble).since.is_some();
+        stats.will_retry(&problem("503"));
         assert!(trouble_is_told());
-        ledger.delivered(0);
+        stats.delivered(0);
         assert!(!trouble_is_told());
-        ledger.will_retry(&problem("503"));
+        stats.will_retry(&problem("503"));
         assert!(!trouble_is_told());
-        ledger.taken(3);
-        ledger.partly(3, 1, &problem("partial success"));
+        stats.taken(3);
+        stats.partly(3, 1, &problem("partial success"));
         assert!(trouble_is_told());
-        assert_eq!(ledger.totals(), Totals { delivered: 2, refused: 1, ..Totals::default() });
+        assert_eq!(stats.totals(), Totals { delivered: 2, refused: 1, ..Totals::default() });
     }
 
     #[test]
     fn a_kind_of_problem_is_told_once_and_remembered_as_the_last() {
-        let ledger = Ledger::new("test", "spans");
+        let stats = DeliveryStats::new("test", "spans");
         for _ in 0..3 {
-            ledger.will_retry(&problem("503"));
-            ledger.will_retry(&problem("timeout"));
+            stats.will_retry(&problem("503"));
+            stats.will_retry(&problem("timeout"));
         }
-        assert_eq!(lock(&ledger.trouble).told.len(), 2);
-        assert_eq!(ledger.last_error().unwrap().text, "timeout happened");
+        assert_eq!(lock(&stats.trouble).reported.len(), 2);
+        assert_eq!(stats.last_error().unwrap().message.to_string(), "timeout happened");
         for n in 0..1000 {
-            ledger.will_retry(&problem(&n.to_string()));
+            stats.will_retry(&problem(&n.to_string()));
         }
-        assert!(lock(&ledger.trouble).told.len() <= MAX_KINDS);
+        assert!(lock(&stats.trouble).reported.len() <= MAX_KINDS);
     }
 }

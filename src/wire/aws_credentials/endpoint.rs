@@ -10,10 +10,10 @@
 //! Specification: <https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html>,
 //! <https://docs.aws.amazon.com/general/latest/gr/cwl_region.html>.
 
-use super::CredentialError;
-use super::files::Shared;
+use super::files::SharedProfile;
 use crate::settings::Env;
-use crate::wire::http::{host, shown};
+use crate::text::Message;
+use crate::text::url::{Url, redacted};
 
 /// What a region's name begins with, and what its host names end with; the first one that fits.
 const PARTITIONS: [(&str, &str); 7] = [
@@ -33,18 +33,18 @@ const PARTITIONS: [(&str, &str); 7] = [
 /// # Errors
 ///
 /// There is none, or its name is none.
-pub fn region(env: &Env) -> Result<(String, String), CredentialError> {
+pub fn region(env: &Env) -> Result<(String, String), Message> {
     let variable = ["AWS_REGION", "AWS_DEFAULT_REGION"]
         .into_iter()
         .find_map(|name| env.get(name).map(|value| (value.trim().to_owned(), name.to_owned())));
     let (value, origin) = match variable {
         Some(found) => found,
         None => {
-            let shared = Shared::read(env)?;
+            let shared = SharedProfile::read(env)?;
             shared.required()?;
             let Some(region) = shared.get("region") else {
                 let name = shared.name.escape_debug();
-                return Err(CredentialError(format!(
+                return Err(Message::new(format!(
                     "no AWS region: AWS_REGION and AWS_DEFAULT_REGION are not set, and no profile {name} has one; \
                      set AWS_REGION, for instance to us-east-1"
                 )));
@@ -56,7 +56,7 @@ pub fn region(env: &Env) -> Result<(String, String), CredentialError> {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if value.len() > 63 || value.starts_with('-') || value.ends_with('-') || !value.bytes().all(fits) {
         let value = value.escape_debug();
-        return Err(CredentialError(format!("{origin}: {value} is no region; write it as in us-east-1")));
+        return Err(Message::new(format!("{origin}: {value} is no region; write it as in us-east-1")));
     }
     Ok((value, origin))
 }
@@ -68,25 +68,26 @@ pub fn region(env: &Env) -> Result<(String, String), CredentialError> {
 /// # Errors
 ///
 /// What was found is no URL, or has a path: `/` is what gets signed.
-pub fn logs_endpoint(env: &Env, region: &str) -> Result<(String, String), CredentialError> {
+pub fn logs_endpoint(env: &Env, region: &str) -> Result<(Url, String), Message> {
     let Some((url, origin)) = configured(env)? else {
         let fits = |(prefix, _): &&(&str, &str)| region.starts_with(prefix);
         let suffix = PARTITIONS.iter().find(fits).map_or("amazonaws.com", |(_, suffix)| suffix);
-        return Ok((format!("https://logs.{region}.{suffix}"), format!("region {region}")));
+        let url = format!("https://logs.{region}.{suffix}");
+        let no_host = || Message::new(format!("{region} makes no host name"));
+        return Ok((Url::parse(&url).ok_or_else(no_host)?, format!("region {region}")));
     };
-    let url = url.trim().trim_end_matches('/');
-    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-    match rest {
-        Some(rest) if !host(url).is_empty() && !rest.contains(['/', '?', '#', '@']) => Ok((url.to_owned(), origin)),
+    let text = url.trim().trim_end_matches('/');
+    match Url::parse(text) {
+        Some(url) if url.path() == "/" && !text.contains(['?', '#', '@']) => Ok((url, origin)),
         _ => {
-            let shown = shown(url).escape_debug().to_string();
+            let shown = redacted(text).escape_debug().to_string();
             let next = "write scheme, host and port only, as in http://localhost:5000";
-            Err(CredentialError(format!("{origin}: {shown} is no address of a service; {next}")))
+            Err(Message::new(format!("{origin}: {shown} is no address of a service; {next}")))
         }
     }
 }
 
-fn configured(env: &Env) -> Result<Option<(String, String)>, CredentialError> {
+fn configured(env: &Env) -> Result<Option<(String, String)>, Message> {
     let is_true = |value: &str| value.trim().eq_ignore_ascii_case("true");
     if env.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS").is_some_and(is_true) {
         return Ok(None);
@@ -96,14 +97,14 @@ fn configured(env: &Env) -> Result<Option<(String, String)>, CredentialError> {
             return Ok(Some((url.to_owned(), name.to_owned())));
         }
     }
-    let shared = Shared::read(env)?;
+    let shared = SharedProfile::read(env)?;
     if shared.get("ignore_configured_endpoint_urls").is_some_and(is_true) {
         return Ok(None);
     }
     Ok(shared.get("endpoint_url").map(|url| (url.to_owned(), of_profile(&shared))))
 }
 
-fn of_profile(shared: &Shared) -> String {
+fn of_profile(shared: &SharedProfile) -> String {
     format!("profile {} in {}", shared.name.escape_debug(), shared.places)
 }
 
@@ -122,14 +123,14 @@ mod tests {
         assert_eq!(region(&older).unwrap(), ("eu-west-2".to_owned(), "AWS_DEFAULT_REGION".to_owned()));
         let of_file = region(&Env::from([("AWS_CONFIG_FILE", path)])).unwrap();
         assert_eq!(of_file, ("eu-west-3".to_owned(), format!("profile default in {path}")));
-        let bad = region(&Env::from([("AWS_CONFIG_FILE", path), ("AWS_PROFILE", "bad")])).unwrap_err().0;
+        let bad = region(&Env::from([("AWS_CONFIG_FILE", path), ("AWS_PROFILE", "bad")])).unwrap_err().to_string();
         assert!(bad.ends_with(": Europe is no region; write it as in us-east-1"), "{bad}");
-        let gone = region(&Env::from([("AWS_CONFIG_FILE", path), ("AWS_PROFILE", "gone")])).unwrap_err().0;
+        let gone = region(&Env::from([("AWS_CONFIG_FILE", path), ("AWS_PROFILE", "gone")])).unwrap_err().to_string();
         assert!(gone.starts_with(&format!("AWS_PROFILE=gone: no such profile (not in {path}); ")), "{gone}");
-        let none = region(&Env::default()).unwrap_err().0;
+        let none = region(&Env::default()).unwrap_err().to_string();
         assert!(none.starts_with("no AWS region: ") && none.contains("set AWS_REGION"), "{none}");
         for nonsense in ["us east", "evil.com/", "-", "a\nb", "US-EAST-1"] {
-            let error = region(&Env::from([("AWS_REGION", nonsense)])).unwrap_err().0;
+            let error = region(&Env::from([("AWS_REGION", nonsense)])).unwrap_err().to_string();
             assert!(error.starts_with("AWS_REGION: ") && !error.contains('\n'), "{error}");
         }
     }
@@ -146,8 +147,8 @@ mod tests {
             ("eu-isoe-west-1", "logs.eu-isoe-west-1.cloud.adc-e.uk"),
             ("us-isof-south-1", "logs.us-isof-south-1.csp.hci.ic.gov"),
         ] {
-            let endpoint = logs_endpoint(&Env::default(), region).unwrap();
-            assert_eq!(endpoint, (format!("https://{host}"), format!("region {region}")));
+            let (url, origin) = logs_endpoint(&Env::default(), region).unwrap();
+            assert_eq!((url.as_str(), origin), (format!("https://{host}").as_str(), format!("region {region}")));
         }
     }
 
@@ -161,7 +162,7 @@ mod tests {
         let all = ("AWS_ENDPOINT_URL", "http://all:2");
         let path = ("AWS_CONFIG_FILE", file.path());
         let endpoint = |env: Env| logs_endpoint(&env, "us-east-1").unwrap();
-        let found = |url: &str, origin: &str| (url.to_owned(), origin.to_owned());
+        let found = |url: &str, origin: &str| (Url::parse(url).unwrap(), origin.to_owned());
         assert_eq!(endpoint(Env::from([own, all, path])), found("http://own:1", "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS"));
         assert_eq!(endpoint(Env::from([all, path])), found("http://all:2", "AWS_ENDPOINT_URL"));
         let of_file = format!("profile default in {}", file.path());
@@ -177,7 +178,7 @@ mod tests {
     #[test]
     fn an_endpoint_that_is_none_is_refused_without_its_password() {
         for url in ["moto:5000", "ftp://x", "http://", "http://me:TOPSECRET@x", "http://x/y", "http://x?TOPSECRET"] {
-            let error = logs_endpoint(&Env::from([("AWS_ENDPOINT_URL", url)]), "us-east-1").unwrap_err().0;
+            let error = logs_endpoint(&Env::from([("AWS_ENDPOINT_URL", url)]), "us-east-1").unwrap_err().to_string();
             assert!(error.starts_with("AWS_ENDPOINT_URL: ") && !error.contains("TOPSECRET"), "{error}");
         }
     }

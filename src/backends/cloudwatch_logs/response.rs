@@ -8,7 +8,7 @@ use crate::wire::http::Reply;
 
 /// An answer, by what can be done about it.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Answer {
+pub(super) struct LogsResponse {
     /// What kind of answer it is.
     pub(super) class: Class,
     /// The status code.
@@ -80,7 +80,7 @@ const POISON: [&str; 4] =
 const SIGNATURE: [&str; 4] =
     ["InvalidSignatureException", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "AuthFailure"];
 
-impl Answer {
+impl LogsResponse {
     /// Reads an answer to a batch of `sent` events; 0 for the calls that make something.
     pub(super) fn read(reply: &Reply, sent: usize) -> Self {
         let text = String::from_utf8_lossy(&reply.body);
@@ -157,9 +157,9 @@ fn rejected(info: &Json, sent: usize) -> Option<(usize, &'static str)> {
 mod tests {
     use super::*;
 
-    fn read(status: u16, body: &str) -> Answer {
+    fn read(status: u16, body: &str) -> LogsResponse {
         let reply = Reply { status, body: body.as_bytes().to_vec(), ..Reply::default() };
-        Answer::read(&reply, 10)
+        LogsResponse::read(&reply, 10)
     }
 
     #[test]
@@ -174,7 +174,7 @@ mod tests {
             assert_eq!((answer.class, answer.message.as_str()), (Class::Missing, "no"), "{body}");
         }
         let reply = Reply { status: 400, error_type: Some("ThrottlingException:".to_owned()), ..Reply::default() };
-        assert_eq!(Answer::read(&reply, 1).class, Class::Throttled);
+        assert_eq!(LogsResponse::read(&reply, 1).class, Class::Throttled);
     }
 
     #[test]

@@ -3,12 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::run::Exit;
+use super::Exit;
 use crate::settings::{DEFAULT_LISTEN, Env};
+use crate::text::{Message, Url};
 use crate::wire::http::{Call, CallError, HttpClient};
 
-/// Docker's own patience with a health check is 30 s; a server that needs two is not well.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Docker's own time-out of a health check is 30 s; a server that needs two is not well.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Asks `GET /health` of the server that listens at `listen`, else at `CRUDDUR_LISTEN`, else at the default address. Answers
 /// the address that was asked.
@@ -17,22 +18,20 @@ const PATIENCE: Duration = Duration::from_secs(2);
 ///
 /// Nobody answers there, or not as this program does (status 1); or that is no address to ask (status 2).
 pub fn health(listen: Option<&str>) -> Result<String, Exit> {
-    let env = Env::of_process();
+    let env = Env::from_process();
     let listen = listen.or_else(|| env.get("CRUDDUR_LISTEN")).unwrap_or(DEFAULT_LISTEN);
-    let Some(address) = to_ask(listen) else {
-        let message =
-            format!("nobody can be asked at {listen}; next: write host:port, for instance --listen 127.0.0.1:4567");
-        return Err(Exit { message, status: 2 });
+    let Some(url) = to_ask(listen).and_then(|address| Url::parse(&format!("http://{address}/health"))) else {
+        let what = Message::new(format!("nobody can be asked at {listen}"));
+        return Err(Exit::wrong(what.next("write host:port, for instance --listen 127.0.0.1:4567")));
     };
-    let url = format!("http://{address}/health");
-    let failed = |what: String| Exit { message: format!("{url}: {what}"), status: 1 };
     let reply = HttpClient::without_proxy()
-        .get(&Call { url: &url, headers: &[], body: &[], patience: Some(PATIENCE) })
-        .map_err(|error| failed(unanswered(&error)))?;
+        .get(&Call { url: &url, headers: &[], body: &[], timeout: Some(TIMEOUT) })
+        .map_err(|error| Exit::failed(unanswered(&url, &error)))?;
     if reply.status == 200 && reply.body.trim_ascii() == br#"{"status":"ok"}"# {
-        return Ok(url);
+        return Ok(url.redacted());
     }
-    Err(failed(format!("answered {}, but not as cruddur does; next: look who listens there", reply.status)))
+    let what = Message::new(format!("{url}: answered {}, but not as cruddur does", reply.status));
+    Err(Exit::failed(what.next("look who listens there")))
 }
 
 /// Where to reach a server that was told to listen there; `None` for what names no port. An address that stands for all of
@@ -54,16 +53,14 @@ fn to_ask(listen: &str) -> Option<String> {
     }
 }
 
-fn unanswered(error: &CallError) -> String {
-    match error {
-        CallError::Refused => "nobody listens there; next: start cruddur, or name its address with --listen".to_owned(),
-        CallError::Timeout => format!("no answer within {} s; next: look at its log", PATIENCE.as_secs()),
-        CallError::UnknownHost => "this host name has no address; next: mend --listen or CRUDDUR_LISTEN".to_owned(),
-        CallError::Closed => "the connection ended before an answer came; next: look at its log".to_owned(),
-        CallError::Tls(why) | CallError::NotHttp(why) | CallError::Other(why) => {
-            format!("{why}; next: look who listens there")
-        }
-    }
+fn unanswered(url: &Url, error: &CallError) -> Message {
+    let next = match error {
+        CallError::ConnectionRefused => "start cruddur, or name its address with --listen",
+        CallError::Timeout | CallError::Closed => "look at its log",
+        CallError::UnknownHost => "mend --listen or CRUDDUR_LISTEN",
+        CallError::Tls(_) | CallError::NotHttp(_) | CallError::Other(_) => "look who listens there",
+    };
+    Message::new(format!("{url}: {error}")).next(next)
 }
 
 #[cfg(test)]

@@ -4,26 +4,37 @@ use std::collections::HashSet;
 
 /// What to say about fields: their names, and the note. A name may begin with those of the fields around it (`scope.name`);
 /// the longest that fits counts. What a list of OTLP's attributes holds goes by the attribute's own key.
-pub(crate) type Notes = &'static [(&'static str, &'static str)];
+pub(crate) type FieldNotes = &'static [(&'static str, &'static str)];
 
-/// JSON text spread over lines; above the first field of each name stands its note.
-pub(crate) fn spread(json: &str, notes: Notes) -> String {
-    let mut spread = Spread { text: String::new(), notes, said: HashSet::new() };
-    spread.value(json, 0, "");
-    spread.text.push('\n');
-    spread.text
+/// JSON text, spread over lines; above the first field of each name stands its note.
+pub(crate) fn pretty_print(json: &str, notes: FieldNotes) -> String {
+    let mut pretty_print = PrettyPrinter { text: String::new(), notes, said: HashSet::new() };
+    pretty_print.value(json, 0, "");
+    pretty_print.text.push('\n');
+    pretty_print.text
 }
 
-struct Spread {
+/// Lines with a remark behind each, in a second column.
+pub(crate) fn two_columns<'a>(lines: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let line = |(line, remark): (&str, &str)| match remark {
+        "" => format!("{line}\n"),
+        remark => format!("{line:<COLUMN$}  {remark}\n"),
+    };
+    lines.into_iter().map(line).collect()
+}
+
+const COLUMN: usize = 66;
+
+struct PrettyPrinter {
     text: String,
-    notes: Notes,
+    notes: FieldNotes,
     said: HashSet<&'static str>,
 }
 
 /// The length of a line that an element of a list may have to stay on one.
 const WIDTH: usize = 120;
 
-impl Spread {
+impl PrettyPrinter {
     fn value(&mut self, json: &str, depth: usize, path: &str) {
         match json.as_bytes() {
             [b'{', b'}'] | [b'[', b']'] => self.text.push_str(json),
@@ -82,7 +93,7 @@ impl Spread {
     }
 }
 
-fn note_for(notes: Notes, path: &str) -> Option<(&'static str, &'static str)> {
+fn note_for(notes: FieldNotes, path: &str) -> Option<(&'static str, &'static str)> {
     let fits = |name: &str| path.strip_suffix(name).is_some_and(|before| before.ends_with('.'));
     notes.iter().copied().filter(|(name, _)| fits(name)).max_by_key(|(name, _)| name.len())
 }
@@ -122,16 +133,16 @@ fn key_of_attribute(element: &str) -> Option<&str> {
 
 /// The notes about fields that are not there.
 #[cfg(test)]
-pub(crate) fn without_field(json: &str, notes: Notes) -> Vec<&'static str> {
-    let text = spread(json, notes);
+pub(crate) fn without_field(json: &str, notes: FieldNotes) -> Vec<&'static str> {
+    let text = pretty_print(json, notes);
     let is_said = |note: &str| text.lines().any(|line| line.trim_start().strip_prefix("// ") == Some(note));
     notes.iter().filter(|(_, note)| !is_said(note)).map(|(name, _)| *name).collect()
 }
 
 /// The fields that have no note.
 #[cfg(test)]
-pub(crate) fn without_note(json: &str, notes: Notes) -> Vec<String> {
-    fn collect(json: &str, path: &str, notes: Notes, found: &mut Vec<String>) {
+pub(crate) fn without_note(json: &str, notes: FieldNotes) -> Vec<String> {
+    fn collect(json: &str, path: &str, notes: FieldNotes, found: &mut Vec<String>) {
         if !json.starts_with(['{', '[']) || json.len() == 2 {
             return;
         }
@@ -157,12 +168,12 @@ pub(crate) fn without_note(json: &str, notes: Notes) -> Vec<String> {
 mod tests {
     use super::*;
 
-    const NOTES: Notes = &[("a", "first"), ("b.a", "inner"), ("k.x", "an attribute")];
+    const NOTES: FieldNotes = &[("a", "first"), ("b.a", "inner"), ("k.x", "an attribute")];
 
     #[test]
     fn the_bytes_stay_the_same_but_for_blanks_and_notes() {
         let json = r#"{"a":1,"b":{"a":"x,\"}{"},"c":[],"k":[{"key":"k.x","value":{"intValue":"1"}},[1,2]]}"#;
-        let text = spread(json, NOTES);
+        let text = pretty_print(json, NOTES);
         let expected = r#"{
   // first
   "a": 1,
@@ -191,6 +202,6 @@ mod tests {
 
     #[test]
     fn a_note_is_said_once() {
-        assert_eq!(spread(r#"[{"a":1},{"a":2}]"#, NOTES).matches("// first").count(), 1);
+        assert_eq!(pretty_print(r#"[{"a":1},{"a":2}]"#, NOTES).matches("// first").count(), 1);
     }
 }

@@ -21,11 +21,11 @@ fn sampler(dynamic: Option<&str>) -> XRaySampler {
     XRaySampler::new(names, Some(course_rule()))
 }
 
-fn at(now: u64, draw: f64) -> Arrival<'static> {
-    Arrival { host: Some("localhost:4567"), method: "GET", path: "/api/activities/home", header: None, now, draw }
+fn at(now: u64, draw: f64) -> SamplingInput<'static> {
+    SamplingInput { host: Some("localhost:4567"), method: "GET", path: "/api/activities/home", header: None, now, draw }
 }
 
-fn rule_of(decision: &Decision) -> (&str, RuleSource, By) {
+fn rule_of(decision: &Decision) -> (&str, RuleSource, RuleDecision) {
     match &decision.reason {
         Reason::Rule { name, source, by } => (name, *source, *by),
         other => panic!("{other:?}"),
@@ -51,7 +51,7 @@ fn the_header_always_wins_and_is_counted_nowhere() {
     let sampler = sampler(None);
     sampler.set_rules(vec![rule("central", 1)], 1000);
     for header in [true, false] {
-        let (decision, _) = sampler.decide(&Arrival { header: Some(header), ..at(1000, 0.0) });
+        let (decision, _) = sampler.decide(&SamplingInput { header: Some(header), ..at(1000, 0.0) });
         assert_eq!(decision, Decision { sampled: header, reason: Reason::Header });
     }
     assert!(sampler.take_statistics(|_| true).is_empty());
@@ -67,8 +67,8 @@ fn central_rules_go_by_priority_then_by_name_and_unusable_ones_are_passed_over()
     let default = rule("Default", 10_000);
     sampler.set_rules(vec![default, rule("b", 5), newer, rule("a", 5), elsewhere, conditional, posts], 1000);
     let (decision, _) = sampler.decide(&at(1000, 0.5));
-    assert_eq!(rule_of(&decision), ("a", RuleSource::Central, By::Borrowed));
-    let (decision, _) = sampler.decide(&Arrival { method: "POST", ..at(1000, 0.5) });
+    assert_eq!(rule_of(&decision), ("a", RuleSource::Central, RuleDecision::Borrowed));
+    let (decision, _) = sampler.decide(&SamplingInput { method: "POST", ..at(1000, 0.5) });
     assert_eq!(rule_of(&decision).0, "posts");
 }
 
@@ -77,9 +77,9 @@ fn without_a_quota_one_a_second_is_borrowed_and_with_one_the_quota_is_taken_unti
     let sampler = sampler(None);
     sampler.set_rules(vec![rule("Cruddur", 1)], 1000);
     let by = |now, draw| rule_of(&sampler.decide(&at(now, draw)).0).2;
-    assert_eq!(by(1000, 0.9), By::Borrowed);
-    assert_eq!(by(1000, 0.9), By::Rate { draw: 0.9, rate: 0.1 });
-    assert_eq!(by(1001, 0.9), By::Borrowed);
+    assert_eq!(by(1000, 0.9), RuleDecision::Borrowed);
+    assert_eq!(by(1000, 0.9), RuleDecision::Rate { draw: 0.9, rate: 0.1 });
+    assert_eq!(by(1001, 0.9), RuleDecision::Borrowed);
     sampler.set_targets(&[Target {
         rule_name: "Cruddur".to_owned(),
         fixed_rate: Some(0.2),
@@ -87,10 +87,10 @@ fn without_a_quota_one_a_second_is_borrowed_and_with_one_the_quota_is_taken_unti
         reservoir_quota_ttl: Some(1003.0),
         interval: None,
     }]);
-    assert_eq!(by(1002, 0.9), By::Reservoir { taken: 1, size: 2 });
-    assert_eq!(by(1002, 0.9), By::Reservoir { taken: 2, size: 2 });
-    assert_eq!(by(1002, 0.15), By::Rate { draw: 0.15, rate: 0.2 });
-    assert_eq!(by(1004, 0.9), By::Borrowed);
+    assert_eq!(by(1002, 0.9), RuleDecision::Reservoir { taken: 1, size: 2 });
+    assert_eq!(by(1002, 0.9), RuleDecision::Reservoir { taken: 2, size: 2 });
+    assert_eq!(by(1002, 0.15), RuleDecision::Rate { draw: 0.15, rate: 0.2 });
+    assert_eq!(by(1004, 0.9), RuleDecision::Borrowed);
     let statistics = Statistics { rule: "Cruddur".to_owned(), requests: 7, sampled: 3, borrowed: 3 };
     assert_eq!(sampler.take_statistics(|_| true), [statistics]);
     assert!(sampler.take_statistics(|_| true).is_empty());
@@ -119,7 +119,7 @@ fn rules_that_are_fetched_again_keep_their_counts_and_quotas() {
     sampler.set_targets(&[Target { rule_name: "Cruddur".to_owned(), ..quota }]);
     let _ = sampler.decide(&at(1000, 0.5));
     sampler.set_rules(vec![rule("new", 9), rule("Cruddur", 1)], 1001);
-    assert_eq!(rule_of(&sampler.decide(&at(1001, 0.5)).0).2, By::Reservoir { taken: 1, size: 9 });
+    assert_eq!(rule_of(&sampler.decide(&at(1001, 0.5)).0).2, RuleDecision::Reservoir { taken: 1, size: 9 });
     assert_eq!(sampler.take_statistics(|_| true)[0].requests, 2);
 }
 
@@ -141,7 +141,7 @@ fn a_sampler_that_takes_the_place_of_another_knows_its_rules_and_counts() {
 #[test]
 fn a_host_that_matches_is_its_own_service_and_the_rule_for_ours_misses_it() {
     let sampler = sampler(Some("*4567-*"));
-    let (decision, name) = sampler.decide(&Arrival { host: Some("4567-abc.gitpod.io"), ..at(1000, 0.5) });
+    let (decision, name) = sampler.decide(&SamplingInput { host: Some("4567-abc.gitpod.io"), ..at(1000, 0.5) });
     assert_eq!(&*name, "4567-abc.gitpod.io");
     assert_eq!(rule_of(&decision).1, RuleSource::BuiltIn);
     let (decision, name) = sampler.decide(&at(1000, 0.5));
@@ -207,5 +207,5 @@ fn rules_that_x_ray_could_not_have_sent_are_passed_over() {
     );
     assert_eq!(rule_of(&sampler.decide(&at(1000, 0.5)).0).0, "good");
     sampler.set_targets(&[Target { rule_name: "good".to_owned(), fixed_rate: Some(-5.0), ..Target::default() }]);
-    assert_eq!(rule_of(&sampler.decide(&at(1000, 0.5)).0).2, By::Rate { draw: 0.5, rate: 0.1 });
+    assert_eq!(rule_of(&sampler.decide(&at(1000, 0.5)).0).2, RuleDecision::Rate { draw: 0.5, rate: 0.1 });
 }

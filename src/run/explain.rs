@@ -3,18 +3,14 @@
 //! What is shown comes from the encoders, the signer and the propagator that the server uses; only ids, times and keys are
 //! made up. Each backend explains itself, see [`crate::backends::Plugin`].
 
-pub(crate) mod sample;
-mod spread;
-
 use std::fmt::Write as _;
 
-pub(crate) use self::spread::{Notes, spread};
-#[cfg(test)]
-pub(crate) use self::spread::{without_field, without_note};
+use super::Exit;
 use crate::backends::BACKENDS;
 use crate::plain_json::Plain;
-use crate::run::Exit;
+use crate::text::pretty::two_columns;
 use crate::trace::context::{Propagator, TraceHeaders, extract, traceparent};
+use crate::trace::sample;
 use crate::trace::span::{SpanData, SpanKind};
 
 /// The text for one backend, or for all that have something to explain.
@@ -28,8 +24,7 @@ pub fn explain(backend: Option<&str>) -> Result<String, Exit> {
         let names = explained.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
         explained.retain(|(name, _)| *name == backend);
         if explained.is_empty() {
-            let message = format!("nothing to explain about {backend:?}, only about {names}");
-            return Err(Exit { message, status: 2 });
+            return Err(Exit::wrong(format!("nothing to explain about {backend:?}, only about {names}")));
         }
     }
     let mut text = String::from("A sample request, with made-up ids, times and keys. Nothing is sent.\n");
@@ -43,17 +38,6 @@ pub fn explain(backend: Option<&str>) -> Result<String, Exit> {
     }
     Ok(text)
 }
-
-/// Lines with a remark behind each, in a second column.
-pub(crate) fn with_remarks<'a>(lines: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
-    let line = |(line, remark): (&str, &str)| match remark {
-        "" => format!("{line}\n"),
-        remark => format!("{line:<COLUMN$}  {remark}\n"),
-    };
-    lines.into_iter().map(line).collect()
-}
-
-const COLUMN: usize = 66;
 
 fn heading(text: &mut String, title: &str) {
     let _ = writeln!(text, "\n== {title} {}\n", "=".repeat(90 - title.len()));
@@ -71,13 +55,13 @@ fn request() -> String {
     let sampled = if parent.sampled == Some(true) { "yes" } else { "no" };
     let ours = traceparent(trace.trace_id, trace.spans[0].id, trace.flags);
     let caller = caller.to_string();
-    let mut text = with_remarks([
+    let mut text = two_columns([
         ("GET /api/activities/home HTTP/1.1", ""),
         ("Host: localhost:4567", ""),
         (&header, "version, trace id, the caller's span, flags"),
         ("", ""),
     ]);
-    text.push_str(&with_remarks([
+    text.push_str(&two_columns([
         (format!("trace id   {trace_id}").as_str(), "the caller's, so both are one trace"),
         (&format!("           {xray}"), "as X-Ray spells it: the first 8 digits are a time"),
         (&format!("parent     {caller}"), "the caller's span, in another process"),
@@ -108,7 +92,7 @@ fn of_span(span: &SpanData, root: bool) -> String {
     };
     let parent = span.parent.map_or_else(String::new, |parent| parent.to_string());
     let micros = |nanos: u64| format!("{}.{:06}", nanos / 1_000_000_000, nanos / 1000 % 1_000_000);
-    let mut text = with_remarks([
+    let mut text = two_columns([
         (
             format!("name       {}", span.name).as_str(),
             remark("method and route, never the path: few different names", "what was done"),
@@ -142,7 +126,10 @@ mod tests {
         }
         let error = explain(Some("console")).unwrap_err();
         assert_eq!(error.status, 2);
-        assert_eq!(error.message, "nothing to explain about \"console\", only about honeycomb, xray, cloudwatch");
+        assert_eq!(
+            error.message.to_string(),
+            "nothing to explain about \"console\", only about honeycomb, xray, cloudwatch"
+        );
     }
 
     #[test]

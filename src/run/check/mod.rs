@@ -1,0 +1,139 @@
+//! `cruddur check`: one real trace and one real log line to everybody who is to hear about requests, by the same encoders
+//! and over the same wires as the server's; then what came back, and what to do about it.
+//!
+//! ```text
+//! $ cruddur check
+//! settings telemetry.toml, service backend-flask (telemetry.toml:6)
+//!
+//! honeycomb  NOT ACCEPTED  https://api.honeycomb.io/v1/traces
+//!     enabled at telemetry.toml:38; address from telemetry.toml:40; headers content-type, user-agent, x-honeycomb-team
+//!     set       [honeycomb] enabled = true (telemetry.toml:38)
+//!     set       [honeycomb] api_key = ending in wxyz (22 characters) (HONEYCOMB_API_KEY)
+//!     sent      2 spans in 1412 bytes, trace 6b069ab66823a8b62cc18bf0b659319e
+//!     answered  HTTP/1.1 401 Unauthorized {"message":"unknown API key"}
+//!     error: https://api.honeycomb.io/v1/traces answered 401 (unknown API key); next: check the API key ending in ...
+//! ```
+
+mod probe;
+mod report;
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::thread;
+
+use self::probe::{Probe, TestItems};
+use self::report::{BackendReport, Report, SettingValue, Verdict};
+use super::Exit;
+use super::config::{CliArgs, Configuration};
+use crate::delivery::{Encoding, Plan, PlannedState};
+use crate::settings::{Env, Severity, Values};
+use crate::trace::id::IdSource;
+
+/// Sends a trace and a line to every backend that is on, and prints what came of it.
+///
+/// # Errors
+///
+/// The settings are wrong (status 2), or not all that is on has accepted what was sent (status 1, after the report).
+pub fn check(config: Option<&Path>, format: Format) -> Result<(), Exit> {
+    let instance = IdSource::new().uuid();
+    let args = CliArgs { config: config.map(Path::to_owned), env: Env::from_process(), instance, ..CliArgs::default() };
+    let print = |text: &str| {
+        writeln!(io::stdout(), "{text}").map_err(|error| Exit::failed(format!("standard output: {error}")))
+    };
+    let configuration = match Configuration::read(&args) {
+        Ok(configuration) => configuration,
+        Err(error) => {
+            if format == Format::Json {
+                print(&serde_json::json!({ "ok": false, "error": error }).to_string())?;
+            }
+            return Err(Exit::wrong(error));
+        }
+    };
+    let report = check_all(configuration);
+    match format {
+        Format::Text => print(&report.to_string())?,
+        Format::Json => {
+            let json = serde_json::to_string_pretty(&report);
+            print(&json.map_err(|error| Exit::failed(format!("no JSON: {error}")))?)?;
+        }
+    }
+    if report.ok { Ok(()) } else { Err(Exit::failed("not all that is on has accepted what was sent")) }
+}
+
+/// How the report is printed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// Checks all backends at once. It takes as long as the slowest of them, a dozen seconds at worst.
+fn check_all(configuration: Configuration) -> Report {
+    let Configuration { settings, plans, findings, values, file, .. } = configuration;
+    let items = TestItems::new(settings.limits, &plans);
+    let backends: Vec<BackendReport> = thread::scope(|scope| {
+        let items = &items;
+        let begin = |plan: Plan| (plan.name, scope.spawn(move || check_backend(plan, items)));
+        let threads: Vec<_> = plans.into_iter().map(begin).collect();
+        let end = |(name, thread): (&'static str, thread::ScopedJoinHandle<'_, BackendReport>)| {
+            thread.join().unwrap_or_else(|_| BackendReport::of_a_bug(name))
+        };
+        threads.into_iter().map(end).collect()
+    });
+    Report {
+        ok: backends.iter().all(|backend| backend.verdict.is_well()),
+        settings: file.map(|path| path.display().to_string()),
+        service_name: settings.service_name.value,
+        service_name_from: settings.service_name.origin.to_string(),
+        findings,
+        values: listed(&values, ""),
+        backends,
+    }
+}
+
+fn check_backend(plan: Plan, items: &TestItems) -> BackendReport {
+    let Plan { name, encoding, state, reason, destination, task, findings, values, is_remote, .. } = plan;
+    let values = listed(&values, name);
+    let mut report = BackendReport { destination, reason, findings, values, ..BackendReport::new(name) };
+    let mut transport = match state {
+        PlannedState::Off => return report,
+        PlannedState::Waiting => return BackendReport { verdict: Verdict::Waiting, ..report },
+        PlannedState::On(_) if !is_remote => return BackendReport { verdict: Verdict::Local, ..report },
+        PlannedState::On(transport) => transport,
+    };
+    let probe = match &encoding {
+        Encoding::Traces(encoder) => Probe::send(&**encoder, &mut *transport, &items.trace),
+        Encoding::Lines(encoder) => Probe::send(&**encoder, &mut *transport, &items.line),
+    };
+    report.verdict = probe.verdict;
+    report.sent = probe.sent.map(|sent| sent.describe(&encoding, items.trace_id()));
+    report.answers = probe.answers;
+    report.findings.extend(probe.findings);
+    if let Some(mut task) = task {
+        report.findings.extend(task.check());
+    }
+    if report.verdict == Verdict::Accepted && report.findings.iter().any(|finding| finding.severity == Severity::Error)
+    {
+        report.verdict = Verdict::Refused;
+    }
+    report
+}
+
+/// The values that are set and belong to the table `name`, or to none. A backend may have been made from more than that.
+fn listed(values: &Values, name: &str) -> Vec<SettingValue> {
+    let table = format!("[{name}]");
+    let is_listed = |key: &str| {
+        let of_all = key == "service_name" || key.starts_with("[resource]");
+        name.is_empty() || key.starts_with(&table) || (!of_all && !key.starts_with('['))
+    };
+    let listed = values.iter().filter(|value| value.is_set() && is_listed(&value.key));
+    listed
+        .map(|value| SettingValue {
+            key: value.key.clone(),
+            value: value.shown.clone(),
+            origin: value.origin.to_string(),
+        })
+        .collect()
+}

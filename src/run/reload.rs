@@ -1,0 +1,138 @@
+//! The settings file is followed while the program runs. A thread looks at it, reads it and makes all that it asks for;
+//! the request loop only has to put it in place, between two requests.
+//!
+//! ```text
+//! thread "settings":  look, twice the same ─▶ parse, check ─▶ Configuration ─┐            a bad file goes no further than this
+//! request loop:       ... request, request, (woken) ◀─────────────────┘ switch, request, request ...
+//! ```
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use super::config::{CliArgs, Configuration};
+use crate::http::server::{OnWake, Telemetry};
+use crate::logging;
+use crate::settings::{FileContent, FileEvent, Finding, Severity, Values, Watch};
+use crate::sync::lock;
+use crate::text::Message;
+
+/// What the thread has for the loop. The newest settings count, and what was said about the file after them.
+#[derive(Default)]
+struct PendingUpdate {
+    loaded: Option<Box<Configuration>>,
+    refused: Option<Finding>,
+}
+
+/// The thread's side.
+struct Follower {
+    args: CliArgs,
+    path: PathBuf,
+    update: Arc<Mutex<PendingUpdate>>,
+}
+
+/// Starts to follow the file in which `content` was. `asked` brings wishes to read it again, `wake` wakes the loop, which
+/// then calls what is returned here.
+///
+/// # Errors
+///
+/// The system has no thread left.
+pub(super) fn follow(
+    args: CliArgs,
+    content: FileContent,
+    values: Values,
+    asked: Receiver<()>,
+    wake: impl Fn() + Send + 'static,
+) -> io::Result<OnWake> {
+    let update = Arc::<Mutex<PendingUpdate>>::default();
+    let follower = Follower { path: args.path(), args, update: Arc::clone(&update) };
+    let mut watch = Watch::new(follower.path.clone(), content);
+    thread::Builder::new().name("settings".to_owned()).spawn(move || {
+        while let Some(occasion) = watch.next(&asked) {
+            follower.look(occasion);
+            wake();
+        }
+    })?;
+    let mut values = values;
+    Ok(Box::new(move |telemetry| {
+        let PendingUpdate { loaded, refused } = std::mem::take(&mut *lock(&update));
+        if let Some(loaded) = loaded {
+            switch(*loaded, &mut values, telemetry);
+        }
+        if let Some(finding) = refused {
+            telemetry.page.settings_refused(finding);
+        }
+    }))
+}
+
+impl Follower {
+    /// Reads what is there now, and hands it over if it is good; says what is wrong otherwise.
+    fn look(&self, occasion: FileEvent) {
+        let (content, asked) = match occasion {
+            FileEvent::Changed(content) => (content, false),
+            FileEvent::Asked(content) => (content, true),
+        };
+        let path = self.path.display();
+        let empty = "save it whole (`cruddur init` writes a fresh one)";
+        let gone = "put it back (`cruddur init` writes a fresh one)";
+        let problem = match content {
+            FileContent::Bytes(bytes) => {
+                let read = catch_unwind(AssertUnwindSafe(|| Configuration::from_content(&self.args, bytes)));
+                match read {
+                    Ok(Ok(loaded)) => {
+                        *lock(&self.update) = PendingUpdate { loaded: Some(Box::new(loaded)), refused: None };
+                        return;
+                    }
+                    Ok(Err(error)) => error,
+                    Err(_) => format!("{path}: a bug: the panic above came from reading it; please report it").into(),
+                }
+            }
+            FileContent::Nothing => Message::new(format!("{path} is empty")).next(empty),
+            FileContent::Absent if asked => return log::info!(target: "settings", "{path} is not there"),
+            FileContent::Absent => Message::new(format!("{path} is gone")).next(gone),
+            FileContent::Unreadable(why) => {
+                Message::new(format!("{path}: {why}")).next("put a file there that can be read")
+            }
+        };
+        let message = Message::new(format!("{problem}; the settings of before stay in force"));
+        log::error!(target: "settings", "{message}");
+        lock(&self.update).refused = Some(Finding { severity: Severity::Error, message });
+    }
+}
+
+/// Puts everything in its place. `values` are those that belong to no backend, as they were.
+fn switch(loaded: Configuration, values: &mut Values, telemetry: &mut Telemetry) {
+    let known: Vec<Message> = findings(telemetry).map(|finding| finding.message.clone()).collect();
+    let Configuration { settings, plans, findings: of_all, values: now, file, .. } = loaded;
+    let Telemetry { tracer, pipeline, page } = telemetry;
+    let (mut changes, result) = pipeline.switch(plans);
+    let shared = now.changed_since(values);
+    if !shared.is_empty() {
+        changes.insert(0, format!("{} changed", shared.join(", ")));
+    }
+    *values = now;
+    logging::levels_have_changed();
+    tracer.backend_samplers = pipeline.samplers();
+    page.settings_changed(&settings, of_all);
+    tracer.propagators = settings.propagators;
+    tracer.sampler = settings.sampler;
+
+    let file = file.map_or_else(String::new, |path| path.display().to_string());
+    let changes = if changes.is_empty() { "no value is another one".to_owned() } else { changes.join("; ") };
+    log::info!(target: "settings", "{file} was read again: {changes}");
+    if let Err(error) = result {
+        log::error!(target: "settings", "no thread for a backend: {error}; next: end other programs, and save {file} again");
+    }
+    for Finding { severity, message } in findings(telemetry).filter(|finding| !known.contains(&finding.message)) {
+        let level = if *severity == Severity::Note { log::Level::Info } else { log::Level::Warn };
+        log::log!(target: "settings", level, "{message}");
+    }
+}
+
+fn findings(telemetry: &Telemetry) -> impl Iterator<Item = &Finding> {
+    let of_backends = telemetry.pipeline.processors().iter().flat_map(|processor| &processor.findings);
+    telemetry.page.findings().iter().chain(of_backends)
+}

@@ -1,0 +1,113 @@
+//! `cruddur serve`: answers requests until SIGTERM or SIGINT, then sends what waits, and prints what became of it. Meanwhile
+//! it follows the settings file.
+
+use std::io::{self, ErrorKind};
+use std::path::Path;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use super::config::{CliArgs, Configuration};
+use super::{Exit, reload, summary};
+use crate::activities::App;
+use crate::client::Client;
+use crate::delivery::Pipeline;
+use crate::http::cors::Cors;
+use crate::http::listener::Listener;
+use crate::http::panics::install_panic_hook;
+use crate::http::server::{Server, Service, Telemetry};
+use crate::logging;
+use crate::page::Page;
+use crate::settings::{Env, Finding, Setting, Settings, Severity};
+use crate::text::Message;
+use crate::trace::Tracer;
+use crate::trace::id::IdSource;
+
+/// How long what waits may take to be sent when the program ends.
+const LAST_FLUSH: Duration = Duration::from_secs(5);
+/// How long the last lines may take to be read.
+const LAST_LINES: Duration = Duration::from_millis(500);
+
+/// Runs the server.
+///
+/// # Errors
+///
+/// The settings are wrong (status 2), or it cannot listen (status 1).
+pub fn serve(config: Option<&Path>, listen: Option<&str>, notifications_url: Option<&str>) -> Result<(), Exit> {
+    let ids = IdSource::new();
+    let args = CliArgs {
+        config: config.map(Path::to_owned),
+        listen: listen.map(str::to_owned),
+        notifications_url: notifications_url.map(str::to_owned),
+        env: Env::from_process(),
+        instance: ids.uuid(),
+    };
+    let mut configuration = Configuration::read(&args).map_err(Exit::wrong)?;
+    logging::init().map_err(|error| Exit::failed(format!("no thread for the log: {error}")))?;
+    install_panic_hook();
+    let (hangups, requests) = channel();
+    let listen = &configuration.settings.listen;
+    let listener = Listener::bind(&listen.value, hangups).map_err(|error| cannot_listen(listen, &error))?;
+    let notifications = configuration.notifications.take();
+    let notifications = notifications.filter(|client| is_elsewhere(client, &listener, &mut configuration.findings));
+
+    let no_thread = |error| Exit::failed(format!("no thread for a backend: {error}"));
+    let pipeline = Pipeline::start(std::mem::take(&mut configuration.plans)).map_err(no_thread)?;
+    let names = pipeline.processors().iter().map(|processor| processor.name).collect();
+    logging::set_sinks(pipeline.log_sinks(), names);
+    summary::print(listener.address(), &configuration, notifications.as_ref(), &pipeline);
+
+    let wake = listener.server();
+    let Configuration { settings, findings, values, content, .. } = configuration;
+    let on_wake = reload::follow(args, content, values, requests, move || wake.unblock()).map_err(no_thread)?;
+    let telemetry =
+        Telemetry { page: Page::new(&settings, findings), tracer: tracer(ids, &settings, &pipeline), pipeline };
+    let service = Service {
+        app: App { notifications, ..App::new() },
+        cors: Cors::new(settings.origins),
+        known_methods: settings.known_methods,
+    };
+    let mut server = Server::new(listener, service, telemetry, on_wake);
+    let (stopped, result) = server.run();
+    let mut pipeline = server.into_pipeline();
+    pipeline.finish(stopped + LAST_FLUSH);
+    summary::print_counts(pipeline.processors());
+    logging::flush(LAST_LINES);
+    result.map_err(|error| {
+        Exit::failed(Message::new(format!("no connection can be accepted any more: {error}")).next("start again"))
+    })
+}
+
+fn tracer(ids: IdSource, settings: &Settings, pipeline: &Pipeline) -> Tracer {
+    Tracer {
+        ids,
+        recording: settings.recording,
+        propagators: settings.propagators.clone(),
+        sampler: settings.sampler,
+        backend_samplers: pipeline.samplers(),
+        limits: settings.limits,
+    }
+}
+
+/// One thread that asked itself would wait for itself.
+fn is_elsewhere(client: &Client, listener: &Listener, findings: &mut Vec<Finding>) -> bool {
+    let leads_here = client.leads_to(listener.address());
+    if leads_here {
+        let what = format!(
+            "notifications were to come from {client}, which is this instance itself: they come from its own data"
+        );
+        let message = Message::new(what).next("give the address of another instance");
+        findings.push(Finding { severity: Severity::Warning, message });
+    }
+    !leads_here
+}
+
+fn cannot_listen(listen: &Setting<String>, error: &io::Error) -> Exit {
+    let (next, status) = match error.kind() {
+        ErrorKind::AddrInUse => ("another program listens there: stop it, or choose another with --listen", 1),
+        ErrorKind::PermissionDenied => ("ports below 1024 are for root: choose another with --listen", 1),
+        ErrorKind::InvalidInput => ("write host:port, for instance --listen 127.0.0.1:4567", 2),
+        _ => ("choose an address of this machine, for instance --listen 127.0.0.1:4567", 1),
+    };
+    let what = Message::new(format!("cannot listen on {} ({}): {error}", listen.value, listen.origin));
+    Exit { message: what.next(next), status }
+}

@@ -1,0 +1,219 @@
+//! The values of a section: read from the environment, the file, or the default, in this order.
+
+use std::io;
+use std::path::Path;
+
+use super::file::{Entry, TomlValue, content};
+use super::section::{Default, FromScalar, Key, Section, Shape, Shown};
+use super::{Findings, Origin, Setting, Sources, described_address, described_secret};
+use crate::text::{Message, url};
+
+/// What something was made from: the values of a section, and other inputs. Two that are equal make equal things.
+///
+/// It holds secrets, so it has no `Debug`; each value has a text that may be shown.
+#[derive(Clone, Default)]
+pub struct Values(Vec<ResolvedValue>);
+
+/// One value and where it came from.
+#[derive(Clone)]
+pub struct ResolvedValue {
+    /// Its table and its name: `[honeycomb] endpoint`.
+    pub key: String,
+    /// The value as it may be shown: no secret, no password.
+    pub shown: String,
+    /// Where it came from.
+    pub origin: Origin,
+    scalar: Scalar,
+}
+
+impl ResolvedValue {
+    /// False for a setting that is unset and has no default.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.scalar != Scalar::Unset
+    }
+}
+
+/// A value of one of the kinds that settings have.
+#[derive(Clone, PartialEq)]
+pub enum Scalar {
+    /// `true` or `false`.
+    Flag(bool),
+    /// A whole number.
+    Whole(u64),
+    /// One of several names.
+    Choice(&'static str),
+    /// Text.
+    Text(String),
+    /// The content of a file that a setting names.
+    Content(Vec<u8>),
+    /// Nothing.
+    Unset,
+}
+
+impl Values {
+    pub(super) fn read(section: &Section, sources: &Sources, findings: &mut Findings) -> Result<Self, Message> {
+        let table = Table { name: section.name, entries: sources.entries_of(section.name)?, sources };
+        if !section.name.is_empty() {
+            let known: Vec<&str> = section.keys.iter().map(|key| key.name).collect();
+            sources.refuse_unknown(section.name, &known)?;
+        }
+        section.keys.iter().map(|key| table.read(key, findings)).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Adds something else that counts as one of the values.
+    pub fn add(&mut self, key: impl Into<String>, scalar: Scalar, shown: impl Into<String>, origin: Origin) {
+        self.0.push(ResolvedValue { key: key.into(), shown: shown.into(), origin, scalar });
+    }
+
+    /// Reads a file that a setting names. Its content counts as one of the values.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    pub fn read_file(&mut self, path: &str) -> io::Result<Vec<u8>> {
+        let read = content(Path::new(path));
+        let key = format!("content of {path}");
+        match &read {
+            Ok(bytes) => {
+                let shown = format!("{} bytes", bytes.len());
+                self.add(key, Scalar::Content(bytes.clone()), shown, Origin::Default);
+            }
+            Err(error) => self.add(key, Scalar::Content(Vec::new()), error.to_string(), Origin::Default),
+        }
+        read
+    }
+
+    /// Adds those of another section.
+    pub fn extend(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
+
+    /// All of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &ResolvedValue> {
+        self.0.iter()
+    }
+
+    /// The keys whose values differ from those of `before`.
+    #[must_use]
+    pub fn changed_since(&self, before: &Self) -> Vec<String> {
+        let is_same = |one: &ResolvedValue, other: &ResolvedValue| one.key == other.key && one.scalar == other.scalar;
+        let new = self.iter().filter(|now| !before.iter().any(|before| is_same(now, before)));
+        let gone = before.iter().filter(|before| self.iter().all(|now| now.key != before.key));
+        let mut keys: Vec<String> = new.chain(gone).map(|value| value.key.clone()).collect();
+        keys.dedup();
+        keys
+    }
+
+    /// The value of a key that the section declares.
+    pub(crate) fn get<T: FromScalar>(&self, key: &'static str) -> Setting<T> {
+        let is_it = |value: &&ResolvedValue| {
+            value.key.strip_suffix(key).is_some_and(|rest| rest.is_empty() || rest.ends_with(' '))
+        };
+        let value = self.0.iter().find(is_it).expect("the macro `section` reads the keys that it declares");
+        let typed = T::from_scalar(&value.scalar).expect("the kind of a key makes values of the type of its field");
+        Setting { value: typed, origin: value.origin.clone() }
+    }
+}
+
+/// One table of the file.
+struct Table<'s> {
+    name: &'static str,
+    entries: &'s [Entry],
+    sources: &'s Sources,
+}
+
+impl Table<'_> {
+    fn read(&self, key: &Key, findings: &mut Findings) -> Result<ResolvedValue, Message> {
+        let in_file = match self.entries.iter().find(|entry| entry.key == key.name) {
+            Some(entry) => self.of_entry(key, entry)?.map(|scalar| (scalar, self.sources.origin_of(entry))),
+            None => None,
+        };
+        let (parse, wanted) = (|text: &str| of_variable(&key.shape, text), wanted(&key.shape));
+        let variable = self.sources.variable(key.variables, parse, &wanted, findings);
+        let (scalar, origin) = match variable.map(|setting| (setting.value, setting.origin)).or(in_file) {
+            Some(found) => found,
+            None => (default(&key.shape), Origin::Default),
+        };
+        Ok(ResolvedValue { key: self.full(key.name), shown: shown(&key.shape, &scalar), origin, scalar })
+    }
+
+    /// The value that the file has; `None` for an empty text, which is an unset one.
+    fn of_entry(&self, key: &Key, entry: &Entry) -> Result<Option<Scalar>, Message> {
+        let error = |problem: String| Err(self.sources.error(entry.value_at, &problem));
+        let name = self.full(key.name);
+        match (&key.shape, &entry.value) {
+            (Shape::Flag(_), TomlValue::Flag(value)) => Ok(Some(Scalar::Flag(*value))),
+            (Shape::Whole(_, range), TomlValue::Whole(value)) => {
+                let value = value.and_then(|value| u64::try_from(value).ok()).filter(|value| range.contains(value));
+                match value {
+                    Some(value) => Ok(Some(Scalar::Whole(value))),
+                    None => error(format!("{name} must be between {} and {}", range.start(), range.end())),
+                }
+            }
+            (Shape::Choice(_, names), TomlValue::Text(text)) => match find(names, text) {
+                Some(value) => Ok(Some(Scalar::Choice(value))),
+                None => error(format!("{name} must be one of {}", names.join(", "))),
+            },
+            (Shape::Text(..), TomlValue::Text(text)) => Ok((!text.is_empty()).then(|| Scalar::Text(text.clone()))),
+            (shape, found) => {
+                let wanted = match shape {
+                    Shape::Flag(_) => "true or false",
+                    Shape::Whole(..) => "a whole number",
+                    Shape::Choice(..) | Shape::Text(..) => "text in quotes",
+                };
+                error(format!("{name} must be {wanted}, not {}", found.kind()))
+            }
+        }
+    }
+
+    fn full(&self, key: &str) -> String {
+        if self.name.is_empty() { key.to_owned() } else { format!("[{}] {key}", self.name) }
+    }
+}
+
+fn default(shape: &Shape) -> Scalar {
+    match shape {
+        Shape::Flag(default) => Scalar::Flag(*default),
+        Shape::Whole(default, _) => Scalar::Whole(*default),
+        Shape::Choice(default, _) => Scalar::Choice(default),
+        Shape::Text(Default::Is(default), _) => Scalar::Text((*default).to_owned()),
+        Shape::Text(Default::Unset { .. }, _) => Scalar::Unset,
+    }
+}
+
+fn of_variable(shape: &Shape, text: &str) -> Option<Scalar> {
+    match shape {
+        Shape::Flag(_) => text.to_ascii_lowercase().parse().ok().map(Scalar::Flag),
+        Shape::Whole(_, range) => text.parse().ok().filter(|value| range.contains(value)).map(Scalar::Whole),
+        Shape::Choice(_, names) => find(names, text).map(Scalar::Choice),
+        Shape::Text(..) => Some(Scalar::Text(text.to_owned())),
+    }
+}
+
+fn wanted(shape: &Shape) -> String {
+    match shape {
+        Shape::Flag(_) => "true or false".to_owned(),
+        Shape::Whole(_, range) => format!("a whole number between {} and {}", range.start(), range.end()),
+        Shape::Choice(_, names) => format!("one of {}", names.join(", ")),
+        Shape::Text(..) => "text".to_owned(),
+    }
+}
+
+fn find(names: &[&'static str], text: &str) -> Option<&'static str> {
+    names.iter().copied().find(|name| name.eq_ignore_ascii_case(text.trim()))
+}
+
+fn shown(shape: &Shape, scalar: &Scalar) -> String {
+    match (scalar, shape) {
+        (Scalar::Flag(value), _) => value.to_string(),
+        (Scalar::Whole(value), _) => value.to_string(),
+        (Scalar::Choice(value), _) => (*value).to_owned(),
+        (Scalar::Text(text), Shape::Text(_, Shown::Secret)) => described_secret(text),
+        (Scalar::Text(text), Shape::Text(_, Shown::Address)) => described_address(text),
+        // What looks like a URL may have a password in it.
+        (Scalar::Text(text), _) if text.contains("://") || text.contains('@') => url::redacted(text),
+        (Scalar::Text(text), _) => text.clone(),
+        (Scalar::Content(_) | Scalar::Unset, _) => String::new(),
+    }
+}

@@ -1,0 +1,73 @@
+//! A text for people: what happened, and what to do next.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+/// What happened, where (variable, file and line, URL without secrets), and what to do next. It is shown as one line,
+/// `what; next: next step`. It is an error too, wherever one is expected.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Message {
+    /// What happened, and where.
+    pub what: String,
+    /// What to do next; empty where `what` says it.
+    pub next: String,
+}
+
+impl Message {
+    /// A message that says only what happened.
+    #[must_use]
+    pub fn new(what: impl Into<String>) -> Self {
+        Self { what: what.into(), next: String::new() }
+    }
+
+    /// The same message with a next step.
+    #[must_use]
+    pub fn next(self, next: impl Into<String>) -> Self {
+        Self { next: next.into(), ..self }
+    }
+}
+
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        if self.next.is_empty() { Ok(()) } else { write!(f, "; next: {}", self.next) }
+    }
+}
+
+impl Serialize for Message {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl std::error::Error for Message {}
+
+impl From<String> for Message {
+    fn from(what: String) -> Self {
+        Self::new(what)
+    }
+}
+
+impl From<&str> for Message {
+    fn from(what: &str) -> Self {
+        Self::new(what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_line_with_its_next_step_at_the_end() {
+        let message = Message::new("standard output: broken pipe");
+        assert_eq!(message.to_string(), "standard output: broken pipe");
+        let message = message.next("set enabled = false");
+        assert_eq!(message.to_string(), "standard output: broken pipe; next: set enabled = false");
+        assert_eq!(
+            serde_json::to_string(&message).unwrap(),
+            "\"standard output: broken pipe; next: set enabled = false\""
+        );
+    }
+}

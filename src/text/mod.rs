@@ -1,0 +1,72 @@
+//! Small helpers for text: URLs, messages for people, lines that are safe to print, JSON for reading.
+
+pub mod message;
+pub(crate) mod pretty;
+pub mod url;
+
+pub use message::Message;
+pub use url::Url;
+
+/// The first `max` characters of a text from outside, control characters as blanks: nothing in it begins another line
+/// or moves a cursor.
+pub(crate) fn printable(text: &str, max: usize) -> String {
+    text.chars().take(max).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// A text from outside as one line of a length that people read.
+pub(crate) fn one_line(text: &str) -> String {
+    const MAX_LINE: usize = 200;
+    let text = text.trim();
+    let mut line = printable(text, MAX_LINE);
+    if text.chars().nth(MAX_LINE).is_some() {
+        line.push_str("...");
+    }
+    line
+}
+
+/// The first `characters` of `text`.
+pub(crate) fn first_chars(text: &str, characters: usize) -> &str {
+    text.char_indices().nth(characters).map_or(text, |(end, _)| &text[..end])
+}
+
+/// `text`, marked where it was cut to at most `max` bytes.
+pub(crate) fn cut_bytes(mut text: String, max: usize) -> String {
+    const MARK: &str = " [cut]";
+    if text.len() > max {
+        let end = (0..=max - MARK.len()).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+        text.push_str(MARK);
+    }
+    text
+}
+
+/// The words of `text` in lines of at most `width` characters; a longer word has a line of its own.
+pub(crate) fn wrap(text: &str, width: usize) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line =
+            lines.last_mut().filter(|line| line.is_empty() || line.chars().count() + 1 + word.chars().count() <= width);
+        match line {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) => line.extend([" ", word]),
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n")
+}
+
+/// Bytes as lower-case hex digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_wrote_stays_on_its_line() {
+        assert_eq!(printable("a\r\nb\u{1b}[31m", 300), "a  b [31m");
+        assert_eq!(printable(&"é".repeat(301), 300).chars().count(), 300);
+    }
+}

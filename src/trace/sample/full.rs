@@ -1,0 +1,95 @@
+//! One trace that uses everything a trace can hold, for the golden tests of all backends.
+
+use std::borrow::Cow;
+
+use crate::trace::context::TraceFlags;
+use crate::trace::id::{SpanId, TraceId};
+use crate::trace::sampler::{Decision, Reason};
+use crate::trace::span::{Attribute, Event, Link, SpanData, SpanKind, Status};
+use crate::trace::{FinishedTrace, Scope, Value};
+
+/// A request of a traced caller, and one span in it that failed.
+pub(crate) fn trace() -> FinishedTrace {
+    FinishedTrace {
+        trace_id: TraceId::from_hex("5b8efff798038103d269b633813fc60c").unwrap(),
+        trace_state: "congo=t61rcWkgMzE".to_owned(),
+        flags: TraceFlags::new(true, false),
+        remote_parent: true,
+        decision: Decision { sampled: true, reason: Reason::Parent },
+        backend_decisions: vec![],
+        spans: vec![server_span(), inner_span()],
+    }
+}
+
+fn server_span() -> SpanData {
+    SpanData {
+        id: SpanId::from_hex("eee19b7ec3c1b174").unwrap(),
+        parent: SpanId::from_hex("00f067aa0ba902b7"),
+        scope: Scope {
+            name: "cruddur.http",
+            version: Some("0.1.0"),
+            schema_url: Some("https://opentelemetry.io/schemas/1.44.0"),
+        },
+        name: Cow::Borrowed("GET /api/activities/home"),
+        kind: SpanKind::Server,
+        start: 1_676_851_200_000_000_000,
+        end: 1_676_851_200_004_250_000,
+        attributes: vec![
+            attribute("http.request.method", "GET"),
+            attribute("url.path", "/api/activities/home"),
+            attribute("url.scheme", "http"),
+            attribute("http.route", "/api/activities/home"),
+            attribute("server.address", "localhost"),
+            attribute("server.port", 4567_i64),
+            attribute("network.protocol.version", "1.1"),
+            attribute("http.response.status_code", 200_i64),
+        ],
+        dropped_attributes: 0,
+        events: vec![],
+        dropped_events: 0,
+        links: vec![],
+        status: Status::Unset,
+        metadata: vec![],
+    }
+}
+
+fn inner_span() -> SpanData {
+    SpanData {
+        id: SpanId::from_hex("051581bf3cb55c13").unwrap(),
+        parent: SpanId::from_hex("eee19b7ec3c1b174"),
+        scope: Scope::named("home.activities"),
+        name: Cow::Borrowed("home-activites-mock-data"),
+        kind: SpanKind::Internal,
+        start: 1_676_851_200_001_000_000,
+        end: 1_676_851_200_003_000_000,
+        attributes: vec![
+            attribute("app.now", "2023-02-20T00:00:00+00:00"),
+            attribute("app.result_length", 3_i64),
+            attribute("app.ratio", 0.5),
+            attribute("app.cached", false),
+            Attribute { key: "app.handles".into(), value: Value::Array(vec!["Andrew Brown".into(), 7_i64.into()]) },
+            Attribute { key: "app.blob".into(), value: Value::Bytes(vec![1, 2, 3, 4]) },
+            Attribute { key: "app.map".into(), value: Value::Map(vec![attribute("k", "v")]) },
+            attribute("app.unicode", "ⓤ \" \\ \n \u{1} é"),
+        ],
+        dropped_attributes: 0,
+        events: vec![Event {
+            time: 1_676_851_200_002_000_000,
+            name: Cow::Borrowed("exception"),
+            attributes: vec![attribute("exception.type", "std::io::Error"), attribute("exception.message", "boom")],
+            dropped_attributes: 0,
+        }],
+        dropped_events: 0,
+        links: vec![Link {
+            trace_id: TraceId::from_hex("0af7651916cd43dd8448eb211c80319c").unwrap(),
+            span_id: SpanId::from_hex("b7ad6b7169203331").unwrap(),
+            attributes: vec![attribute("l", i64::MIN)],
+        }],
+        status: Status::Error("boom".to_owned()),
+        metadata: vec![],
+    }
+}
+
+fn attribute(key: &'static str, value: impl Into<Value>) -> Attribute {
+    Attribute { key: Cow::Borrowed(key), value: value.into() }
+}
