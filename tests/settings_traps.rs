@@ -96,7 +96,7 @@ fn t8_a_sampling_rule_for_another_service_is_said_never_to_apply() {
     told_at_start(XRAY, &[("OTEL_SERVICE_NAME", "cruddur")], sentence);
     let daemon = daemon_in("us-east-1", "Cruddur");
     let address = daemon.addr().to_string();
-    let sentence = "no sampling rule of this account is for the service \"backend-flask\" (Cruddur is for \"Cruddur\"), so Default decides: next: ";
+    let sentence = "no sampling rule of this account is for the service \"backend-flask\" (Cruddur is for \"Cruddur\"), so Default decides; next: ";
     checked(XRAY, &[("AWS_XRAY_DAEMON_ADDRESS", &address)], sentence);
 }
 

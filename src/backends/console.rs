@@ -120,6 +120,7 @@ impl Transport for Stdout {
 mod tests {
     use super::*;
     use crate::golden;
+    use crate::settings::sample_resource;
     use crate::trace::sample;
     use crate::trace::span::SpanData;
 
@@ -134,7 +135,7 @@ mod tests {
 
     #[test]
     fn json_is_an_object_a_line_with_the_fields_of_pythons_exporter() {
-        let lines = printed(&JsonLines { resource: sample::resource() }, sample::trace());
+        let lines = printed(&JsonLines { resource: sample_resource() }, sample::trace());
         golden::check("console_json.txt", &lines);
         let names: Vec<String> = lines
             .split(|byte| *byte == b'\n')

@@ -99,7 +99,7 @@ impl Transport for XRayUdp {
                 later(problem)
             }
             Err(SendError::UnknownHost(host)) => {
-                let what = Message::new(format!("{host}: the host name has no address"));
+                let what = Message::new(format!("{host}: this host name has no address"));
                 later(Problem::new("host", what.next(format!("start that container, or mend {origin}"))))
             }
             Err(SendError::TooBig) => {

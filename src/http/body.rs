@@ -200,8 +200,7 @@ pub fn fields<const N: usize>(call: &RequestContext<'_>, names: [&'static str; N
     let (kind, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
     let kind = kind.trim().to_ascii_lowercase();
     if kind != "application/json" && !(kind.starts_with("application/") && kind.ends_with("+json")) {
-        let found =
-            if kind.is_empty() { "no Content-Type".to_owned() } else { format!("Content-Type: {kind}") };
+        let found = if kind.is_empty() { "no Content-Type".to_owned() } else { format!("Content-Type: {kind}") };
         return Err(bad(format!("the request has {found}; {}", wanted())));
     }
     if let Some((_, charset)) = parameters.to_ascii_lowercase().split_once("charset=") {

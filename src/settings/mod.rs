@@ -25,6 +25,7 @@ use crate::trace::span::{Attribute, Limits};
 pub use batch::{BatchLimits, warn_of_seconds};
 pub use file::content;
 pub use finding::{Finding, Findings, Severity, described_address, described_secret};
+pub(crate) use resource::sample_resource;
 pub use section::Section;
 pub use sources::{DEFAULT_FILE, Env, Origin, Setting, Sources, settings_path};
 pub use values::{ResolvedValue, Scalar, Values};

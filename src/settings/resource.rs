@@ -39,16 +39,7 @@ pub(super) fn read(
         (_, Origin::Environment(_)) | (None, _) => service_name,
         (Some((_, name)), _) => Setting { value: name.clone(), origin: Origin::Environment(VARIABLE) },
     };
-    let mut resource = vec![
-        attribute("service.name", service_name.value.clone()),
-        attribute("service.version", env!("CARGO_PKG_VERSION")),
-        attribute("service.instance.id", instance.to_owned()),
-        attribute("telemetry.sdk.language", "rust"),
-        // "opentelemetry" is reserved for the official SDKs.
-        attribute("telemetry.sdk.name", "cruddur-otlp"),
-        attribute("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
-        attribute("process.pid", i64::from(std::process::id())),
-    ];
+    let mut resource = own(&service_name.value, instance, std::process::id());
     let given = from_file.into_iter().chain(from_variable.into_iter().map(|(key, text)| (key, Value::from(text))));
     for (key, value) in given.filter(|(key, _)| key != "service.name") {
         match resource.iter_mut().find(|attribute| attribute.key == key) {
@@ -68,6 +59,25 @@ pub(super) fn values(sources: &Sources) -> Result<Values, Message> {
         values.add(format!("[{TABLE}] {key}"), scalar, "", sources.origin_of(entry));
     }
     Ok(values)
+}
+
+/// The resource of the sample request, see [`crate::trace::sample`].
+pub(crate) fn sample_resource() -> Vec<Attribute> {
+    own("backend-flask", "627cc493-f310-47de-96bd-71410b7dec09", 4242)
+}
+
+/// The attributes that every process of this program has.
+fn own(service_name: &str, instance: &str, pid: u32) -> Vec<Attribute> {
+    vec![
+        attribute("service.name", service_name.to_owned()),
+        attribute("service.version", env!("CARGO_PKG_VERSION")),
+        attribute("service.instance.id", instance.to_owned()),
+        attribute("telemetry.sdk.language", "rust"),
+        // "opentelemetry" is reserved for the official SDKs.
+        attribute("telemetry.sdk.name", "cruddur-otlp"),
+        attribute("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
+        attribute("process.pid", i64::from(pid)),
+    ]
 }
 
 /// A key of `[resource]` and its value: text, a number, true or false.

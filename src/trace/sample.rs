@@ -14,19 +14,6 @@ use crate::trace::{FinishedTrace, Value};
 #[cfg(test)]
 pub(crate) use full::trace;
 
-/// What the process knows about itself.
-pub(crate) fn resource() -> Vec<Attribute> {
-    vec![
-        attribute("service.name", "backend-flask"),
-        attribute("service.version", env!("CARGO_PKG_VERSION")),
-        attribute("service.instance.id", "627cc493-f310-47de-96bd-71410b7dec09"),
-        attribute("telemetry.sdk.language", "rust"),
-        attribute("telemetry.sdk.name", "cruddur-otlp"),
-        attribute("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
-        attribute("process.pid", 4242_i64),
-    ]
-}
-
 /// `GET /api/activities/home` of a traced caller, half past two in the morning of 20 February 2023, as this program traces it.
 pub(crate) fn request() -> FinishedTrace {
     let http = Scope { name: "cruddur.http", version: Some(env!("CARGO_PKG_VERSION")), schema_url: None };

@@ -279,7 +279,7 @@ impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ConnectionRefused => f.write_str("nobody listens there"),
-            Self::UnknownHost => f.write_str("the host name has no address"),
+            Self::UnknownHost => f.write_str("this host name has no address"),
             Self::Timeout => f.write_str("no answer in time"),
             Self::Closed => f.write_str("the connection ended before an answer came"),
             Self::Tls(why) => write!(f, "TLS failed: {why}"),

@@ -33,7 +33,7 @@ pub(super) fn explain() -> String {
     let call = Call { url: &url, headers: &headers, body: body.as_bytes(), timeout: None };
     format!(
         "PutLogEvents: one POST for a batch of log lines, signed; this batch is the access line of the request. The line:\n\n\
-         {}\nThe body, pretty_print out; the line is text in it:\n\n{}\n\
+         {}\nThe body, spread out; the line is text in it:\n\n{}\n\
          Step 1, the canonical request: what both sides write down in the same way.\n\n{}\n\
          Step 2, the string to sign: when, for what, and the hash of step 1.\n\n{}\n\
          Step 3, the signing key. The secret never leaves; a key for one day, one region and one service grows out of it.\n\n{}\n\

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::encode::OtlpJson;
 use super::settings::{self, Honeycomb};
 use crate::delivery::Encoder;
+use crate::settings::sample_resource;
 use crate::settings::{Env, Findings, Sources};
 use crate::text::pretty::{FieldNotes, pretty_print};
 use crate::trace::sample;
@@ -32,7 +33,7 @@ pub(super) fn explain() -> String {
 }
 
 fn body() -> String {
-    let payloads = OtlpJson::new(sample::resource()).encode(&[Arc::new(sample::request())], 0);
+    let payloads = OtlpJson::new(sample_resource()).encode(&[Arc::new(sample::request())], 0);
     payloads.into_iter().map(|payload| String::from_utf8_lossy(&payload.bytes).into_owned()).collect()
 }
 

@@ -10,7 +10,7 @@ use crate::trace::{FinishedTrace, sample};
 const GOLDEN: &str = include_str!("../../../tests/data/otlp/trace.json");
 
 fn encoded(batch: &[Arc<FinishedTrace>], max_body: usize) -> Vec<Payload> {
-    OtlpJson { resource: sample::resource(), max_body }.encode(batch, 0)
+    OtlpJson { resource: sample_resource(), max_body }.encode(batch, 0)
 }
 
 fn text(payload: &Payload) -> &str {

@@ -14,7 +14,7 @@ pub(super) fn explain() -> String {
     let (header, document) = datagram.split_once('\n').unwrap_or((&datagram, ""));
     format!(
         "One datagram for each trace, to the daemon on UDP port 2000. A header, a line end, the document:\n\n{}\n\
-         The document, pretty_print out:\n\n{}\nAs it leaves, {} bytes; nobody answers:\n\n{datagram}\n",
+         The document, spread out:\n\n{}\nAs it leaves, {} bytes; nobody answers:\n\n{datagram}\n",
         two_columns([(header, "tells it from what the daemon does not understand")]),
         pretty_print(document, NOTES),
         datagram.len(),

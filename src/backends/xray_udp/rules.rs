@@ -264,7 +264,10 @@ impl Rules {
                 CallError::UnknownHost => "check the daemon's address",
                 _ => "check that this port is the daemon's",
             };
-            failed(format!(" (TCP): {error}"), next)
+            match error {
+                CallError::ConnectionRefused => failed(": nobody listens on this TCP port".to_owned(), next),
+                error => failed(format!(": {error}"), next),
+            }
         })?;
         if reply.status != 200 {
             let next = "look at the daemon's log for credentials and region";
