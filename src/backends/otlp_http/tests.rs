@@ -3,7 +3,7 @@ use std::sync::Arc;
 use super::*;
 use crate::backends::PlanContext;
 use crate::delivery::{Encoder, Plan, PlannedState};
-use crate::settings::{Env, Findings, Settings, Sources};
+use crate::settings::{Env, Findings, Settings, Sources, sample_resource};
 use crate::trace::span::{Attribute, Metadata};
 use crate::trace::{FinishedTrace, sample};
 
