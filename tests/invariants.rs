@@ -16,6 +16,56 @@ const THE_EIGHT: [&str; 8] = ["tiny_http", "ureq", "serde", "serde_json", "toml"
 const LONGEST_FILE: usize = 600;
 
 #[test]
+fn imports_point_down_the_list_of_layers_in_the_architecture() {
+    let layers = layers();
+    let mut offenders = Vec::new();
+    for source in shipped().iter().filter(|source| source.path != "src/lib.rs") {
+        let own = source.module();
+        let rank = layer_of(&layers, own).unwrap_or_else(|| panic!("ARCHITECTURE.md does not list {own}"));
+        for (at, module) in source.imported_modules() {
+            let below = layer_of(&layers, &module).is_some_and(|other| other > rank);
+            if module != own && !below {
+                offenders.push(source.offence(at, format!("{own} imports {module}, which is not below it")));
+            }
+        }
+    }
+    none("a module imports only modules below its own line in ARCHITECTURE.md", &offenders);
+}
+
+/// The test above is worth as much as its reader of imports.
+#[test]
+fn the_reader_of_imports_sees_every_form_of_one() {
+    let source = Source::new(
+        "src/run/check/probe.rs".to_owned(),
+        r#"
+            use crate::text::{Message, url};
+            use crate::{delivery::{Plan, State}, logging};
+            use super::report::Verdict;
+            fn f() { crate::wire::http::g(); super::super::super::page::h(); let _ = "crate::quoted"; $crate::sync::lock() }
+            #[cfg(test)] mod tests { use crate::golden; }
+        "#,
+    );
+    let mut modules: Vec<String> = source.imported_modules().into_iter().map(|(_, module)| module).collect();
+    modules.sort();
+    assert_eq!(modules, ["delivery", "logging", "page", "sync", "text", "wire"]);
+}
+
+#[test]
+fn what_encodes_does_no_io_and_looks_at_no_clock() {
+    let mut offenders = Vec::new();
+    for source in shipped().iter().filter(|source| source.path.starts_with("src/backends/")) {
+        if !source.code.contains("impl Encoder<") || source.code.contains("impl Transport for") {
+            continue;
+        }
+        for name in ["wire", "SystemTime", "Instant", "Utc", "fs", "env"] {
+            let is_call = |at: &usize| !source.bare[at + name.len()..].starts_with('!');
+            offenders.extend(source.words(name).filter(is_call).map(|at| source.offence(at, name)));
+        }
+    }
+    none("encoders are pure", &offenders);
+}
+
+#[test]
 fn only_wire_and_http_open_sockets_and_only_wire_and_the_commands_print() {
     const SOCKETS: [&str; 8] =
         ["TcpListener", "TcpStream", "UdpSocket", "UnixDatagram", "UnixListener", "UnixStream", "socket2", "tiny_http"];
@@ -57,6 +107,9 @@ fn trace_and_activities_name_no_backend_and_no_json_dialect() {
         for word in &words {
             offenders.extend(lower_case.match_indices(word.as_str()).map(|(at, _)| source.offence(at, word)));
         }
+    }
+    for source in shipped().iter().filter(|source| source.is_in(&["src/trace/"])) {
+        offenders.extend(source.words("Deserialize").map(|at| source.offence(at, "Deserialize")));
     }
     none("src/trace/ and src/activities/ know neither who is told nor in which JSON", &offenders);
 }
@@ -243,6 +296,31 @@ impl Source {
         places.iter().any(|place| self.path.starts_with(place))
     }
 
+    /// The top-level module that the file belongs to.
+    fn module(&self) -> &str {
+        let path = self.path.trim_start_matches("src/").trim_end_matches(".rs");
+        path.split('/').next().unwrap_or(path)
+    }
+
+    /// The top-level modules that the code names, and where: in `use` and in paths, by `crate::`, by `cruddur::` in the
+    /// program itself, and by `super::` where that leads to the top.
+    fn imported_modules(&self) -> Vec<(usize, String)> {
+        let path = self.path.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod");
+        let to_the_top = "super::".repeat(path.split('/').count());
+        let roots = ["crate::", "cruddur::", &to_the_top];
+        let mut found = Vec::new();
+        for root in roots {
+            for (at, _) in self.bare.match_indices(root) {
+                if self.bare[..at].ends_with(|c| is_of_a_word(c) || c == ':') {
+                    continue;
+                }
+                let rest = &self.bare[at + root.len()..];
+                found.extend(first_words(rest).into_iter().map(|word| (at, word)));
+            }
+        }
+        found
+    }
+
     /// Where `name` stands in the code as a whole word.
     fn words<'a>(&'a self, name: &'a str) -> impl Iterator<Item = usize> + 'a {
         let found = self.bare.match_indices(name).map(|(at, _)| at);
@@ -374,6 +452,39 @@ fn shipped() -> Vec<Source> {
     });
     assert!(sources.len() > 20, "only {} files in src/", sources.len());
     sources
+}
+
+/// The first words of a path or, in a group `{a::{b, c}, d}`, those of each path in it.
+fn first_words(rest: &str) -> Vec<String> {
+    let word = |text: &str| text.trim_start().chars().take_while(|c| is_of_a_word(*c)).collect::<String>();
+    let Some(group) = rest.strip_prefix('{') else { return vec![word(rest)] };
+    let (mut words, mut depth) = (vec![word(group)], 0);
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => words.push(word(&group[at + 1..])),
+            _ => {}
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+/// The modules of each line of the list in ARCHITECTURE.md, from the top down.
+fn layers() -> Vec<Vec<String>> {
+    let text = read("ARCHITECTURE.md");
+    let (_, rest) = text.split_once("\n## Layers\n").expect("the heading of the list");
+    let block = rest.split("```").nth(1).expect("the list").trim_start_matches("text\n");
+    let names = |line: &str| line.split("  ").next().unwrap_or_default().split(", ").map(str::to_owned).collect();
+    let layers: Vec<Vec<String>> = block.lines().map(names).collect();
+    assert!(layers.len() > 10, "only {} lines in the list of layers", layers.len());
+    layers
+}
+
+fn layer_of(layers: &[Vec<String>], module: &str) -> Option<usize> {
+    layers.iter().position(|line| line.iter().any(|name| name == module))
 }
 
 /// One a file or folder in `src/backends/`.

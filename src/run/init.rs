@@ -39,3 +39,25 @@ pub fn init(config: Option<PathBuf>) -> Result<(), Exit> {
 pub fn default_file() -> String {
     BACKENDS.iter().fold(settings::toml(), |text, plugin| text + "\n" + &plugin.section.toml())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Findings, Section, Sources, Values};
+
+    #[test]
+    fn every_default_that_the_file_shows_is_the_one_in_force() {
+        let file = Sources::from_text(&default_file(), Env::default()).unwrap();
+        let nothing = Sources::from_text("", Env::default()).unwrap();
+        let read = |section: &'static Section, sources: &Sources| -> Values {
+            section.read(sources, &mut Findings::default()).unwrap()
+        };
+        for section in settings::sections().into_iter().chain(BACKENDS.iter().map(|plugin| plugin.section)) {
+            let (shown, in_force) = (read(section, &file), read(section, &nothing));
+            assert_eq!(shown.changed_since(&in_force), Vec::<String>::new());
+            for value in shown.iter().filter(|value| value.is_set()) {
+                assert!(value.origin.to_string().starts_with("telemetry.toml:"), "{} is not shown", value.key);
+            }
+        }
+    }
+}

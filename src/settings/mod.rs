@@ -92,6 +92,12 @@ pub fn toml() -> String {
     [TopLevel::SECTION.toml(), resource::TOML.to_owned(), PageTable::SECTION.toml()].join("\n")
 }
 
+/// The sections of [`toml`], except `[resource]`, which takes any key.
+#[must_use]
+pub fn sections() -> [&'static Section; 2] {
+    [&TopLevel::SECTION, &PageTable::SECTION]
+}
+
 /// The keys and tables of [`toml`].
 #[must_use]
 pub fn known_tables() -> Vec<&'static str> {
