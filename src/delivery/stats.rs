@@ -5,10 +5,10 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 
 use super::backend::Problem;
 use super::deliveries::Deliveries;
@@ -20,31 +20,18 @@ use crate::text::Message;
 pub struct DeliveryStats {
     /// The last deliveries.
     pub deliveries: Deliveries,
-    name: &'static str,
-    unit: &'static str,
-    counts: Counts,
-    queue_is_full: AtomicBool,
-    /// Lost to a full queue since the last success.
-    lost_unsaid: AtomicU64,
-    closed: AtomicBool,
-    trouble: Mutex<Trouble>,
+    /// The name of the backend.
+    pub name: &'static str,
+    /// What is counted: `spans` or `lines`.
+    pub unit: &'static str,
+    state: Mutex<StatsState>,
 }
 
-/// How much met which end. All in the backend's unit: spans, mostly.
-#[derive(Debug, Default)]
-struct Counts {
-    delivered: AtomicU64,
-    refused: AtomicU64,
-    dropped: AtomicU64,
-    sampled_out: AtomicU64,
-    not_sent: AtomicU64,
-    trimmed: AtomicU64,
-    in_flight: AtomicU64,
-}
-
-/// The counts at one moment.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+/// The counts at one moment, all in the backend's unit.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct Totals {
+    /// Taken from the queue, and not yet settled.
+    pub in_flight: u64,
     /// Accepted by the other side.
     pub delivered: u64,
     /// Answered with a refusal that no retry would change.
@@ -55,10 +42,8 @@ pub struct Totals {
     pub sampled_out: u64,
     /// Not sent because the backend is off or waiting.
     pub not_sent: u64,
-    /// Documents that went without a part of theirs, to fit.
+    /// Documents that were sent without a part of theirs, to fit.
     pub trimmed: u64,
-    /// Taken from the queue, and not yet answered.
-    pub in_flight: u64,
 }
 
 /// The last problem, and when.
@@ -71,21 +56,20 @@ pub struct LastError {
 }
 
 #[derive(Default)]
-struct Trouble {
-    last: Option<LastError>,
+struct StatsState {
+    totals: Totals,
+    queue_is_full: bool,
+    is_closed: bool,
+    last_error: Option<LastError>,
     /// When the first problem came after the last success.
     failing_since: Option<DateTime<Utc>>,
-    /// When the trouble began that was reported last; `None` once its end was reported too.
-    since: Option<Instant>,
+    /// When the last reported outage began. `None` after its recovery was reported.
+    outage: Option<Instant>,
+    /// How much was lost since the last recovery.
     lost: u64,
-    reported: HashMap<String, Reported>,
+    /// When each kind of problem was last reported, and in which episode.
+    reported: HashMap<String, (Instant, u64)>,
     /// How often trouble has ended so far.
-    episode: u64,
-}
-
-/// When a kind of problem was last reported, and in which trouble.
-struct Reported {
-    at: Instant,
     episode: u64,
 }
 
@@ -98,69 +82,41 @@ impl DeliveryStats {
     /// Counts of nothing yet.
     #[must_use]
     pub fn new(name: &'static str, unit: &'static str) -> Self {
-        Self {
-            deliveries: Deliveries::default(),
-            name,
-            unit,
-            counts: Counts::default(),
-            queue_is_full: AtomicBool::new(false),
-            lost_unsaid: AtomicU64::new(0),
-            closed: AtomicBool::new(false),
-            trouble: Mutex::default(),
-        }
-    }
-
-    /// The name of the backend.
-    pub(super) fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// What is counted here: `spans`.
-    #[must_use]
-    pub fn unit(&self) -> &'static str {
-        self.unit
+        Self { deliveries: Deliveries::default(), name, unit, state: Mutex::default() }
     }
 
     /// The counts now.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        Totals {
-            delivered: read(&self.counts.delivered),
-            refused: read(&self.counts.refused),
-            dropped: read(&self.counts.dropped),
-            sampled_out: read(&self.counts.sampled_out),
-            not_sent: read(&self.counts.not_sent),
-            trimmed: read(&self.counts.trimmed),
-            in_flight: read(&self.counts.in_flight),
-        }
+        lock(&self.state).totals
     }
 
     /// The last problem.
     #[must_use]
     pub fn last_error(&self) -> Option<LastError> {
-        lock(&self.trouble).last.clone()
+        lock(&self.state).last_error.clone()
     }
 
     /// Since when nothing gets through.
     #[must_use]
     pub fn failing_since(&self) -> Option<DateTime<Utc>> {
-        lock(&self.trouble).failing_since
+        lock(&self.state).failing_since
     }
 
     pub(super) fn sampled_out(&self, count: usize) {
-        add(&self.counts.sampled_out, count);
+        lock(&self.state).totals.sampled_out += count as u64;
     }
 
     pub(super) fn not_sent(&self, count: usize) {
-        add(&self.counts.not_sent, count);
+        lock(&self.state).totals.not_sent += count as u64;
     }
 
-    /// The queue had no room for more than `capacity`, or, if there is none, for more than [`MAX_QUEUE_BYTES`]. Called by the
-    /// request thread, so only the first time does more than count.
+    /// Counts what the queue had no room for. `capacity` is the limit that it reached, `None` if that was
+    /// [`MAX_QUEUE_BYTES`]. The request thread calls this, so only the first time does more than count.
     pub(super) fn queue_was_full(&self, count: usize, capacity: Option<usize>) {
-        add(&self.counts.dropped, count);
-        if !self.queue_is_full.swap(true, Ordering::Relaxed) {
+        let mut state = lock(&self.state);
+        state.totals.dropped += count as u64;
+        if !std::mem::replace(&mut state.queue_is_full, true) {
             let (unit, megabytes) = (self.unit, MAX_QUEUE_BYTES / 1024 / 1024);
             let (queue, next) = match capacity {
                 Some(capacity) => {
@@ -172,29 +128,27 @@ impl DeliveryStats {
                 ),
             };
             let what = format!("{queue} is full: new ones are dropped and counted until the destination keeps up");
-            self.problem(0, &Problem::new("queue full", Message::new(what).next(next)));
+            self.problem(&mut state, 0, &Problem::new("queue full", Message::new(what).next(next)));
         }
-        self.lost_unsaid.fetch_add(count as u64, Ordering::Relaxed);
+        state.lost += count as u64;
     }
 
     pub(super) fn taken(&self, count: usize) {
-        add(&self.counts.in_flight, count);
+        lock(&self.state).totals.in_flight += count as u64;
     }
 
-    /// It goes back into the queue, for the next worker.
+    /// Counts what goes back into the queue, for the next worker.
     pub(super) fn put_back(&self, count: usize) {
-        let _guard = lock(&self.trouble);
-        if !self.closed.load(Ordering::Acquire) {
-            self.counts.in_flight.fetch_sub(count as u64, Ordering::Relaxed);
-        }
+        lock(&self.state).settle(count);
     }
 
     /// How much did not arrive and never will, so far.
     pub(super) fn lost(&self) -> u64 {
-        self.counts.refused.load(Ordering::Relaxed) + self.counts.dropped.load(Ordering::Relaxed)
+        let Totals { refused, dropped, .. } = self.totals();
+        refused + dropped
     }
 
-    /// The backend was switched off when `lost_before` had been lost, and has sent what it could.
+    /// Reports that the backend, which was switched off when `lost_before` had been lost, has sent what it could.
     pub(super) fn switched_off(&self, lost_before: u64) {
         let unit = self.unit;
         match self.lost().saturating_sub(lost_before) {
@@ -206,118 +160,111 @@ impl DeliveryStats {
         }
     }
 
-    /// All of a payload arrived. Says so if trouble was reported before.
+    /// Counts a payload of which all arrived, and reports the end of an outage.
     pub(super) fn delivered(&self, count: usize) {
-        self.settled(&self.counts.delivered, count);
-        self.queue_is_full.store(false, Ordering::Relaxed);
-        let mut trouble = lock(&self.trouble);
-        if let Some(since) = trouble.since.take() {
-            let lost = std::mem::take(&mut trouble.lost) + self.lost_unsaid.swap(0, Ordering::Relaxed);
-            let unit = self.unit;
+        let mut state = lock(&self.state);
+        state.totals.delivered += state.settle(count);
+        state.queue_is_full = false;
+        if let Some(since) = state.outage.take() {
+            let (lost, unit) = (std::mem::take(&mut state.lost), self.unit);
             log::info!(target: self.name, "delivering again after {:.1?}; {lost} {unit} were lost meanwhile", since.elapsed());
         }
-        if trouble.failing_since.take().is_some() {
-            trouble.episode += 1;
+        if state.failing_since.take().is_some() {
+            state.episode += 1;
         }
     }
 
-    /// What was taken for delivered turned out not to be.
+    /// Corrects the counts: items reported as delivered were lost after all.
     pub(super) fn lost_after_all(&self, count: usize, problem: &Problem) {
-        if self.closed.load(Ordering::Acquire) {
-            return;
+        let mut state = lock(&self.state);
+        if !state.is_closed {
+            state.totals.delivered -= count as u64;
+            state.totals.dropped += count as u64;
+            self.problem(&mut state, count, problem);
         }
-        self.counts.delivered.fetch_sub(count as u64, Ordering::Relaxed);
-        add(&self.counts.dropped, count);
-        self.problem(count, problem);
     }
 
-    /// A part of a payload arrived, the rest is refused for good.
+    /// Counts a payload of which a part arrived, and the rest is refused for good.
     pub(super) fn partly(&self, count: usize, rejected: usize, problem: &Problem) {
-        self.settled(&self.counts.delivered, count - rejected);
-        self.refused(rejected, problem);
+        let mut state = lock(&self.state);
+        state.totals.delivered += state.settle(count - rejected);
+        state.totals.refused += state.settle(rejected);
+        self.problem(&mut state, rejected, problem);
     }
 
     pub(super) fn refused(&self, count: usize, problem: &Problem) {
-        self.settled(&self.counts.refused, count);
-        self.problem(count, problem);
+        self.partly(count, count, problem);
     }
 
     pub(super) fn gave_up(&self, count: usize, problem: &Problem) {
-        self.settled(&self.counts.dropped, count);
-        self.problem(count, problem);
+        let mut state = lock(&self.state);
+        state.totals.dropped += state.settle(count);
+        self.problem(&mut state, count, problem);
     }
 
-    /// A try failed, and another will follow.
+    /// Reports an attempt that failed, and that another will follow.
     pub(super) fn will_retry(&self, problem: &Problem) {
-        self.problem(0, problem);
+        self.problem(&mut lock(&self.state), 0, problem);
     }
 
-    /// The other side has taken everything, but has something to say.
+    /// Reports what the other side has to say although it has accepted everything.
     pub(super) fn warned(&self, problem: &Problem) {
-        let mut trouble = lock(&self.trouble);
-        trouble.last = Some(LastError { message: problem.message.clone(), at: Utc::now() });
-        self.tell(&mut trouble, problem);
+        self.report(&mut lock(&self.state), problem);
     }
 
-    /// The program ends. What still waits, and what was not answered yet, is dropped, and that is said.
+    /// Counts what still waits, and what is not settled yet, as dropped, and reports it: the program ends.
     pub(super) fn close(&self, waiting: usize) {
-        let guard = lock(&self.trouble);
-        self.closed.store(true, Ordering::Release);
-        let stuck = waiting + self.counts.in_flight.swap(0, Ordering::AcqRel) as usize;
-        drop(guard);
+        let mut state = lock(&self.state);
+        state.is_closed = true;
+        let stuck = waiting as u64 + std::mem::take(&mut state.totals.in_flight);
+        state.totals.dropped += stuck;
         if stuck > 0 {
-            add(&self.counts.dropped, stuck);
-            let why = self
-                .last_error()
-                .map_or_else(|| "no answer has come yet".to_owned(), |error| error.message.to_string());
-            let unit = self.unit;
+            let why = state.last_error.as_ref().map(|error| error.message.to_string());
+            let (unit, why) = (self.unit, why.unwrap_or_else(|| "no answer has come yet".to_owned()));
             log::warn!(target: self.name, "{stuck} {unit} had not left when the program had to end, and are lost: {why}");
         }
     }
 
-    /// Something had to be left out of what was sent.
+    /// Counts a document that was sent without a part of it.
     pub(super) fn trimmed(&self, problem: &Problem) {
-        add(&self.counts.trimmed, 1);
+        lock(&self.state).totals.trimmed += 1;
         self.warned(problem);
     }
 
-    /// Does nothing after `close`, which has already counted these items as dropped.
-    fn settled(&self, end: &AtomicU64, count: usize) {
-        let _guard = lock(&self.trouble);
-        if !self.closed.load(Ordering::Acquire) {
-            add(end, count);
-            self.counts.in_flight.fetch_sub(count as u64, Ordering::Relaxed);
+    fn problem(&self, state: &mut StatsState, lost: usize, problem: &Problem) {
+        state.failing_since.get_or_insert_with(Utc::now);
+        state.lost += lost as u64;
+        if self.report(state, problem) {
+            state.outage.get_or_insert_with(Instant::now);
         }
     }
 
-    fn problem(&self, lost: usize, problem: &Problem) {
-        let mut trouble = lock(&self.trouble);
-        trouble.last = Some(LastError { message: problem.message.clone(), at: Utc::now() });
-        trouble.failing_since.get_or_insert_with(Utc::now);
-        trouble.lost += lost as u64;
-        if self.tell(&mut trouble, problem) {
-            trouble.since.get_or_insert_with(Instant::now);
-        }
-    }
-
-    /// Logs the problem, unless one of its kind was logged in this trouble or a short while ago.
-    fn tell(&self, trouble: &mut Trouble, problem: &Problem) -> bool {
-        let episode = trouble.episode;
-        let reported = trouble.reported.get(&problem.kind);
-        if reported.is_some_and(|reported| reported.episode == episode || reported.at.elapsed() < QUIET) {
+    /// Logs the problem, unless one of its kind was logged in this episode or a short while ago.
+    fn report(&self, state: &mut StatsState, problem: &Problem) -> bool {
+        state.last_error = Some(LastError { message: problem.message.clone(), at: Utc::now() });
+        let is_known = |(at, episode): &(Instant, u64)| *episode == state.episode || at.elapsed() < QUIET;
+        if state.reported.get(&problem.kind).is_some_and(is_known) {
             return false;
         }
-        if trouble.reported.len() == MAX_KINDS {
-            trouble.reported.clear();
+        if state.reported.len() == MAX_KINDS {
+            state.reported.clear();
         }
-        trouble.reported.insert(problem.kind.clone(), Reported { at: Instant::now(), episode });
+        state.reported.insert(problem.kind.clone(), (Instant::now(), state.episode));
         log::warn!(target: self.name, "{}", problem.message);
         true
     }
 }
 
-fn add(count: &AtomicU64, more: usize) {
-    count.fetch_add(more as u64, Ordering::Relaxed);
+impl StatsState {
+    /// Takes items out of those in flight. Returns how many are to be counted: none after [`DeliveryStats::close`], which
+    /// has already counted them as dropped.
+    fn settle(&mut self, count: usize) -> u64 {
+        if self.is_closed {
+            return 0;
+        }
+        self.totals.in_flight = self.totals.in_flight.saturating_sub(count as u64);
+        count as u64
+    }
 }
 
 #[cfg(test)]
@@ -344,7 +291,7 @@ mod tests {
     #[test]
     fn a_destination_that_comes_and_goes_is_told_once_each_way() {
         let stats = DeliveryStats::new("test", "spans");
-        let trouble_is_told = || lock(&stats.trouble).since.is_some();
+        let trouble_is_told = || lock(&stats.state).outage.is_some();
         stats.will_retry(&problem("503"));
         assert!(trouble_is_told());
         stats.delivered(0);
@@ -364,11 +311,11 @@ mod tests {
             stats.will_retry(&problem("503"));
             stats.will_retry(&problem("timeout"));
         }
-        assert_eq!(lock(&stats.trouble).reported.len(), 2);
+        assert_eq!(lock(&stats.state).reported.len(), 2);
         assert_eq!(stats.last_error().unwrap().message.to_string(), "timeout happened");
         for n in 0..1000 {
             stats.will_retry(&problem(&n.to_string()));
         }
-        assert!(lock(&stats.trouble).reported.len() <= MAX_KINDS);
+        assert!(lock(&stats.state).reported.len() <= MAX_KINDS);
     }
 }

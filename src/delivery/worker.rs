@@ -75,7 +75,7 @@ pub(super) enum StopReason {
 impl<T: Item + Send + Sync + 'static> Worker<T> {
     /// Starts the thread, with these limits for the queue. It holds `done` until it ends.
     pub(super) fn start(self, limits: BatchLimits, done: Sender<()>) -> io::Result<()> {
-        let name = self.stats.name().to_owned();
+        let name = self.stats.name.to_owned();
         let generation = self.queue.attach_worker(limits);
         thread::Builder::new().name(name).spawn(move || {
             let _done = done;

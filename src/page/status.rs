@@ -92,7 +92,7 @@ impl<'p> BackendStatus<'p> {
             reason: &processor.reason,
             findings: &processor.findings,
             endpoint: &processor.destination,
-            unit: processor.stats.unit(),
+            unit: processor.stats.unit,
             queued: processor.queued(),
             queue_capacity: processor.limits.queue,
             batch: processor.limits.batch,

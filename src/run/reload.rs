@@ -1,9 +1,9 @@
-//! The settings file is followed while the program runs. A thread looks at it, reads it and makes all that it asks for;
-//! the request loop only has to put it in place, between two requests.
+//! The settings file is followed while the program runs. A thread watches it, reads it and plans all that it asks for; the
+//! request loop only has to put the plans in place, between two requests.
 //!
 //! ```text
-//! thread "settings":  look, twice the same ─▶ parse, check ─▶ Configuration ─┐            a bad file goes no further than this
-//! request loop:       ... request, request, (woken) ◀─────────────────┘ switch, request, request ...
+//! thread "settings":  look, twice the same ─▶ parse, plan ─▶ Configuration ─┐       a bad file goes no further than this
+//! request loop:       ... request, request, (woken) ◀───────────────────────┘ apply, request, request ...
 //! ```
 
 use std::io;
@@ -20,10 +20,10 @@ use crate::settings::{FileContent, FileEvent, Finding, Severity, Values, Watch};
 use crate::sync::lock;
 use crate::text::Message;
 
-/// What the thread has for the loop. The newest settings count, and what was said about the file after them.
+/// What the thread has for the loop: the newest settings, and what was wrong with the file after them.
 #[derive(Default)]
 struct PendingUpdate {
-    loaded: Option<Box<Configuration>>,
+    configuration: Option<Box<Configuration>>,
     refused: Option<Finding>,
 }
 
@@ -34,8 +34,8 @@ struct Follower {
     update: Arc<Mutex<PendingUpdate>>,
 }
 
-/// Starts to follow the file in which `content` was. `asked` brings wishes to read it again, `wake` wakes the loop, which
-/// then calls what is returned here.
+/// Starts to follow the file, in which `content` was, with `values` that belong to no backend. Each message of `requests`
+/// asks to read it again. `wake` wakes the loop, which then calls what is returned here.
 ///
 /// # Errors
 ///
@@ -43,24 +43,23 @@ struct Follower {
 pub(super) fn follow(
     args: CliArgs,
     content: FileContent,
-    values: Values,
-    asked: Receiver<()>,
+    mut values: Values,
+    requests: Receiver<()>,
     wake: impl Fn() + Send + 'static,
 ) -> io::Result<OnWake> {
     let update = Arc::<Mutex<PendingUpdate>>::default();
     let follower = Follower { path: args.path(), args, update: Arc::clone(&update) };
     let mut watch = Watch::new(follower.path.clone(), content);
     thread::Builder::new().name("settings".to_owned()).spawn(move || {
-        while let Some(occasion) = watch.next(&asked) {
-            follower.look(occasion);
+        while let Some(event) = watch.next(&requests) {
+            follower.read(event);
             wake();
         }
     })?;
-    let mut values = values;
     Ok(Box::new(move |telemetry| {
-        let PendingUpdate { loaded, refused } = std::mem::take(&mut *lock(&update));
-        if let Some(loaded) = loaded {
-            switch(*loaded, &mut values, telemetry);
+        let PendingUpdate { configuration, refused } = std::mem::take(&mut *lock(&update));
+        if let Some(configuration) = configuration {
+            apply(*configuration, &mut values, telemetry);
         }
         if let Some(finding) = refused {
             telemetry.page.settings_refused(finding);
@@ -69,30 +68,28 @@ pub(super) fn follow(
 }
 
 impl Follower {
-    /// Reads what is there now, and hands it over if it is good; says what is wrong otherwise.
-    fn look(&self, occasion: FileEvent) {
-        let (content, asked) = match occasion {
-            FileEvent::Changed(content) => (content, false),
-            FileEvent::Asked(content) => (content, true),
-        };
+    /// Reads what is there now, and hands it over if it is good; reports what is wrong otherwise.
+    fn read(&self, event: FileEvent) {
         let path = self.path.display();
-        let empty = "save it whole (`cruddur init` writes a fresh one)";
-        let gone = "put it back (`cruddur init` writes a fresh one)";
+        let (content, is_requested) = match event {
+            FileEvent::Changed(content) => (content, false),
+            FileEvent::Requested(content) => (content, true),
+        };
         let problem = match content {
-            FileContent::Bytes(bytes) => {
-                let read = catch_unwind(AssertUnwindSafe(|| Configuration::from_content(&self.args, bytes)));
-                match read {
-                    Ok(Ok(loaded)) => {
-                        *lock(&self.update) = PendingUpdate { loaded: Some(Box::new(loaded)), refused: None };
-                        return;
-                    }
-                    Ok(Err(error)) => error,
-                    Err(_) => format!("{path}: a bug: the panic above came from reading it; please report it").into(),
+            FileContent::Bytes(bytes) => match self.plan(bytes) {
+                Ok(configuration) => {
+                    *lock(&self.update) = PendingUpdate { configuration: Some(configuration), refused: None };
+                    return;
                 }
+                Err(error) => error,
+            },
+            FileContent::Absent if is_requested => return log::info!(target: "settings", "{path} is not there"),
+            FileContent::Absent => {
+                Message::new(format!("{path} is gone")).next("put it back (`cruddur init` writes a fresh one)")
             }
-            FileContent::Nothing => Message::new(format!("{path} is empty")).next(empty),
-            FileContent::Absent if asked => return log::info!(target: "settings", "{path} is not there"),
-            FileContent::Absent => Message::new(format!("{path} is gone")).next(gone),
+            FileContent::Nothing => {
+                Message::new(format!("{path} is empty")).next("save it whole (`cruddur init` writes a fresh one)")
+            }
             FileContent::Unreadable(why) => {
                 Message::new(format!("{path}: {why}")).next("put a file there that can be read")
             }
@@ -101,12 +98,20 @@ impl Follower {
         log::error!(target: "settings", "{message}");
         lock(&self.update).refused = Some(Finding { severity: Severity::Error, message });
     }
+
+    fn plan(&self, content: Vec<u8>) -> Result<Box<Configuration>, Message> {
+        let path = self.path.display();
+        catch_unwind(AssertUnwindSafe(|| Configuration::from_content(&self.args, content).map(Box::new)))
+            .unwrap_or_else(|_| {
+                Err(format!("{path}: a bug: the panic above came from reading it; please report it").into())
+            })
+    }
 }
 
-/// Puts everything in its place. `values` are those that belong to no backend, as they were.
-fn switch(loaded: Configuration, values: &mut Values, telemetry: &mut Telemetry) {
+/// Puts everything in its place. `values` are those of before that belong to no backend.
+fn apply(new: Configuration, values: &mut Values, telemetry: &mut Telemetry) {
     let known: Vec<Message> = findings(telemetry).map(|finding| finding.message.clone()).collect();
-    let Configuration { settings, plans, findings: of_all, values: now, file, .. } = loaded;
+    let Configuration { settings, plans, findings: of_all, values: now, file, .. } = new;
     let Telemetry { tracer, pipeline, page } = telemetry;
     let (mut changes, result) = pipeline.switch(plans);
     let shared = now.changed_since(values);
@@ -124,7 +129,9 @@ fn switch(loaded: Configuration, values: &mut Values, telemetry: &mut Telemetry)
     let changes = if changes.is_empty() { "no value is another one".to_owned() } else { changes.join("; ") };
     log::info!(target: "settings", "{file} was read again: {changes}");
     if let Err(error) = result {
-        log::error!(target: "settings", "no thread for a backend: {error}; next: end other programs, and save {file} again");
+        let next = format!("end other programs, and save {file} again");
+        let message = Message::new(format!("no thread for a backend: {error}")).next(next);
+        log::error!(target: "settings", "{message}");
     }
     for Finding { severity, message } in findings(telemetry).filter(|finding| !known.contains(&finding.message)) {
         let level = if *severity == Severity::Note { log::Level::Info } else { log::Level::Warn };

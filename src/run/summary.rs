@@ -46,7 +46,7 @@ pub(super) fn print(
 pub(super) fn print_counts(processors: &[BatchProcessor]) {
     for processor in processors {
         let Totals { delivered, refused, dropped, sampled_out, not_sent, .. } = processor.stats.totals();
-        let (name, unit, all) = (processor.name, processor.stats.unit(), delivered + refused + dropped + sampled_out);
+        let (name, unit, all) = (processor.name, processor.stats.unit, delivered + refused + dropped + sampled_out);
         if processor.state == State::On || all > 0 {
             let more = if not_sent > 0 { format!("; {not_sent} more came while it was not on") } else { String::new() };
             say(&format!(

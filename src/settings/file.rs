@@ -33,15 +33,15 @@ pub(super) enum TomlValue {
     Other(&'static str),
 }
 
-/// A settings file that is longer is none.
+/// Larger files are rejected.
 const MAX_FILE: usize = 1 << 20;
 
-/// What is in the file; no more than it takes to see that it is too long.
+/// Reads a file, but no more of it than it takes to see that it is too long.
 ///
 /// # Errors
 ///
-/// It cannot be read, or is a pipe: whoever opens one waits until somebody writes to it, maybe for ever.
-pub fn content(path: &Path) -> io::Result<Vec<u8>> {
+/// The file cannot be read, or is a pipe: opening one waits until another process writes to it.
+pub(super) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     if fs::metadata(path)?.file_type().is_fifo() {
         return Err(io::Error::new(
             ErrorKind::InvalidInput,
@@ -55,7 +55,7 @@ pub fn content(path: &Path) -> io::Result<Vec<u8>> {
 
 impl TomlFile {
     pub(super) fn read(path: PathBuf) -> Result<Self, Message> {
-        match content(&path) {
+        match read_bounded(&path) {
             Ok(content) => Self::from_content(path, content),
             Err(error) => Err(Message::new(format!(
                 "{}: {error}; name another file with --config, or write one with `cruddur init`",

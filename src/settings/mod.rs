@@ -16,14 +16,14 @@ mod watch;
 
 use std::net::IpAddr;
 
-use self::section::{flag, optional_text, section, text};
+use self::section::Shown::Plain;
+use self::section::{flag, optional, section, text};
 use crate::text::{Message, Url};
 use crate::trace::context::Propagator;
 use crate::trace::sampler::Sampler;
 use crate::trace::span::{Attribute, Limits};
 
 pub use batch::{BatchLimits, warn_of_seconds};
-pub use file::content;
 pub use finding::{Finding, Findings, Severity, described_address, described_secret};
 pub(crate) use resource::sample_resource;
 pub use section::Section;
@@ -67,13 +67,13 @@ section! {
     /// Save it, and the running program goes over to it. `cruddur check` tries it out.
     struct TopLevel("") {
         /// The name under which Honeycomb and X-Ray file the traces.
-        service_name: String = text("backend-flask").from(&["OTEL_SERVICE_NAME"]),
+        service_name: String = text("backend-flask", Plain).from(&["OTEL_SERVICE_NAME"]),
         /// Which traces OpenTelemetry backends get.
-        traces_sampler: Option<String> = optional_text("parentbased_always_on").from(&["OTEL_TRACES_SAMPLER"]),
+        traces_sampler: Option<String> = optional("parentbased_always_on", Plain).from(&["OTEL_TRACES_SAMPLER"]),
         /// The share of traces that a sampler with "traceidratio" in its name takes.
-        traces_sampler_arg: Option<String> = optional_text("1.0").from(&["OTEL_TRACES_SAMPLER_ARG"]),
+        traces_sampler_arg: Option<String> = optional("1.0", Plain).from(&["OTEL_TRACES_SAMPLER_ARG"]),
         /// Which headers bring the caller's trace (the first valid one wins) and are sent to those we call.
-        propagators: Option<String> = optional_text("tracecontext,baggage,xray").from(&["OTEL_PROPAGATORS"]),
+        propagators: Option<String> = optional("tracecontext,baggage,xray", Plain).from(&["OTEL_PROPAGATORS"]),
     }
 }
 

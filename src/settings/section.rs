@@ -8,7 +8,7 @@
 //!         /// How often rules are fetched, in milliseconds.        the comment above the key
 //!         rules_interval: u64 = whole(300_000, 100..=86_400_000),
 //!         /// "host:port" of the daemon.
-//!         daemon_address: String = text("127.0.0.1:2000").from(&["AWS_XRAY_DAEMON_ADDRESS"]),
+//!         daemon_address: String = text("127.0.0.1:2000", Shown::Plain).from(&["AWS_XRAY_DAEMON_ADDRESS"]),
 //!     }
 //! }
 //! ```
@@ -55,20 +55,10 @@ pub enum Shape {
     Whole(u64, RangeInclusive<u64>),
     /// One of these names.
     Choice(&'static str, &'static [&'static str]),
-    /// Text.
-    Text(Default, Shown),
-}
-
-/// What a text is when it is not set.
-#[derive(Clone, Copy, Debug)]
-pub enum Default {
-    /// This.
-    Is(&'static str),
-    /// Nothing. The file shows this example in a comment.
-    Unset {
-        /// What it could be.
-        example: &'static str,
-    },
+    /// Text with a default.
+    Text(&'static str, Shown),
+    /// Text that may be unset, with an example of it.
+    Optional(&'static str, Shown),
 }
 
 /// How a text may be shown.
@@ -77,9 +67,9 @@ pub enum Shown {
     /// As it is, except for user and password in what looks like a URL.
     Plain,
     /// As a URL without user, password and query.
-    Address,
+    Redacted,
     /// Only its length, and its end if it is long.
-    Secret,
+    Described,
 }
 
 /// The shape of a setting whose value is a `T`, and its variables.
@@ -91,16 +81,11 @@ pub struct Kind<T> {
     value: PhantomData<T>,
 }
 
-impl<T> Kind<T> {
+impl<T: 'static> Kind<T> {
     const fn new(shape: Shape) -> Self {
         Self { shape, variables: &[], value: PhantomData }
     }
-}
 
-impl<T> Kind<T>
-where
-    T: 'static,
-{
     /// The same setting, read from these environment variables first.
     #[must_use]
     pub const fn from(mut self, variables: &'static [&'static str]) -> Self {
@@ -129,72 +114,40 @@ pub const fn choice(default: &'static str, names: &'static [&'static str]) -> Ki
 
 /// Text with a default.
 #[must_use]
-pub const fn text(default: &'static str) -> Kind<String> {
-    Kind::new(Shape::Text(Default::Is(default), Shown::Plain))
+pub const fn text(default: &'static str, shown: Shown) -> Kind<String> {
+    Kind::new(Shape::Text(default, shown))
 }
 
 /// Text that may be unset.
 #[must_use]
-pub const fn optional_text(example: &'static str) -> Kind<Option<String>> {
-    Kind::new(Shape::Text(Default::Unset { example }, Shown::Plain))
-}
-
-/// A URL with a default.
-#[must_use]
-pub const fn address(default: &'static str) -> Kind<String> {
-    Kind::new(Shape::Text(Default::Is(default), Shown::Address))
-}
-
-/// A URL that may be unset.
-#[must_use]
-pub const fn optional_address(example: &'static str) -> Kind<Option<String>> {
-    Kind::new(Shape::Text(Default::Unset { example }, Shown::Address))
-}
-
-/// A text that is never shown.
-#[must_use]
-pub const fn secret() -> Kind<Option<String>> {
-    Kind::new(Shape::Text(Default::Unset { example: "..." }, Shown::Secret))
+pub const fn optional(example: &'static str, shown: Shown) -> Kind<Option<String>> {
+    Kind::new(Shape::Optional(example, shown))
 }
 
 /// What a field of a section's struct can be.
 pub trait FromScalar: Sized {
     /// The value, if the scalar is of that type.
-    fn from_scalar(scalar: &Scalar) -> Option<Self>;
+    fn from_scalar(scalar: Scalar) -> Option<Self>;
 }
 
-impl FromScalar for bool {
-    fn from_scalar(scalar: &Scalar) -> Option<Self> {
-        if let Scalar::Flag(value) = scalar { Some(*value) } else { None }
-    }
+macro_rules! from_scalar {
+    ($($type:ty: $($pattern:pat => $value:expr),+;)*) => {
+        $(impl FromScalar for $type {
+            fn from_scalar(scalar: Scalar) -> Option<Self> {
+                match scalar {
+                    $($pattern => Some($value),)+
+                    _ => None,
+                }
+            }
+        })*
+    };
 }
-
-impl FromScalar for u64 {
-    fn from_scalar(scalar: &Scalar) -> Option<Self> {
-        if let Scalar::Whole(value) = scalar { Some(*value) } else { None }
-    }
-}
-
-impl FromScalar for &'static str {
-    fn from_scalar(scalar: &Scalar) -> Option<Self> {
-        if let Scalar::Choice(value) = scalar { Some(value) } else { None }
-    }
-}
-
-impl FromScalar for String {
-    fn from_scalar(scalar: &Scalar) -> Option<Self> {
-        if let Scalar::Text(value) = scalar { Some(value.clone()) } else { None }
-    }
-}
-
-impl FromScalar for Option<String> {
-    fn from_scalar(scalar: &Scalar) -> Option<Self> {
-        match scalar {
-            Scalar::Text(value) => Some(Some(value.clone())),
-            Scalar::Unset => Some(None),
-            _ => None,
-        }
-    }
+from_scalar! {
+    bool: Scalar::Flag(value) => value;
+    u64: Scalar::Whole(value) => value;
+    &'static str: Scalar::Choice(value) => value;
+    String: Scalar::Text(value) => value;
+    Option<String>: Scalar::Text(value) => Some(value), Scalar::Unset => None;
 }
 
 /// The width of comments in telemetry.toml.
@@ -234,8 +187,8 @@ impl Key {
         let (mark, value) = match &self.shape {
             Shape::Flag(default) => ("", default.to_string()),
             Shape::Whole(default, _) => ("", default.to_string()),
-            Shape::Choice(default, _) | Shape::Text(Default::Is(default), _) => ("", format!("{default:?}")),
-            Shape::Text(Default::Unset { example }, _) => ("# ", format!("{example:?}")),
+            Shape::Choice(default, _) | Shape::Text(default, _) => ("", format!("{default:?}")),
+            Shape::Optional(example, _) => ("# ", format!("{example:?}")),
         };
         format!("{comment}{mark}{} = {value}\n", self.name)
     }

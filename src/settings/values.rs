@@ -3,8 +3,8 @@
 use std::io;
 use std::path::Path;
 
-use super::file::{Entry, TomlValue, content};
-use super::section::{Default, FromScalar, Key, Section, Shape, Shown};
+use super::file::{Entry, TomlValue, read_bounded};
+use super::section::{FromScalar, Key, Section, Shape, Shown};
 use super::{Findings, Origin, Setting, Sources, described_address, described_secret};
 use crate::text::{Message, url};
 
@@ -72,7 +72,7 @@ impl Values {
     ///
     /// The file cannot be read.
     pub fn read_file(&mut self, path: &str) -> io::Result<Vec<u8>> {
-        let read = content(Path::new(path));
+        let read = read_bounded(Path::new(path));
         let key = format!("content of {path}");
         match &read {
             Ok(bytes) => {
@@ -111,7 +111,8 @@ impl Values {
             value.key.strip_suffix(key).is_some_and(|rest| rest.is_empty() || rest.ends_with(' '))
         };
         let value = self.0.iter().find(is_it).expect("the macro `section` reads the keys that it declares");
-        let typed = T::from_scalar(&value.scalar).expect("the kind of a key makes values of the type of its field");
+        let typed =
+            T::from_scalar(value.scalar.clone()).expect("the kind of a key makes values of the type of its field");
         Setting { value: typed, origin: value.origin.clone() }
     }
 }
@@ -155,12 +156,14 @@ impl Table<'_> {
                 Some(value) => Ok(Some(Scalar::Choice(value))),
                 None => error(format!("{name} must be one of {}", names.join(", "))),
             },
-            (Shape::Text(..), TomlValue::Text(text)) => Ok((!text.is_empty()).then(|| Scalar::Text(text.clone()))),
+            (Shape::Text(..) | Shape::Optional(..), TomlValue::Text(text)) => {
+                Ok((!text.is_empty()).then(|| Scalar::Text(text.clone())))
+            }
             (shape, found) => {
                 let wanted = match shape {
                     Shape::Flag(_) => "true or false",
                     Shape::Whole(..) => "a whole number",
-                    Shape::Choice(..) | Shape::Text(..) => "text in quotes",
+                    _ => "text in quotes",
                 };
                 error(format!("{name} must be {wanted}, not {}", found.kind()))
             }
@@ -177,8 +180,8 @@ fn default(shape: &Shape) -> Scalar {
         Shape::Flag(default) => Scalar::Flag(*default),
         Shape::Whole(default, _) => Scalar::Whole(*default),
         Shape::Choice(default, _) => Scalar::Choice(default),
-        Shape::Text(Default::Is(default), _) => Scalar::Text((*default).to_owned()),
-        Shape::Text(Default::Unset { .. }, _) => Scalar::Unset,
+        Shape::Text(default, _) => Scalar::Text((*default).to_owned()),
+        Shape::Optional(..) => Scalar::Unset,
     }
 }
 
@@ -187,7 +190,7 @@ fn of_variable(shape: &Shape, text: &str) -> Option<Scalar> {
         Shape::Flag(_) => text.to_ascii_lowercase().parse().ok().map(Scalar::Flag),
         Shape::Whole(_, range) => text.parse().ok().filter(|value| range.contains(value)).map(Scalar::Whole),
         Shape::Choice(_, names) => find(names, text).map(Scalar::Choice),
-        Shape::Text(..) => Some(Scalar::Text(text.to_owned())),
+        Shape::Text(..) | Shape::Optional(..) => Some(Scalar::Text(text.to_owned())),
     }
 }
 
@@ -196,7 +199,7 @@ fn wanted(shape: &Shape) -> String {
         Shape::Flag(_) => "true or false".to_owned(),
         Shape::Whole(_, range) => format!("a whole number between {} and {}", range.start(), range.end()),
         Shape::Choice(_, names) => format!("one of {}", names.join(", ")),
-        Shape::Text(..) => "text".to_owned(),
+        Shape::Text(..) | Shape::Optional(..) => "text".to_owned(),
     }
 }
 
@@ -209,8 +212,12 @@ fn shown(shape: &Shape, scalar: &Scalar) -> String {
         (Scalar::Flag(value), _) => value.to_string(),
         (Scalar::Whole(value), _) => value.to_string(),
         (Scalar::Choice(value), _) => (*value).to_owned(),
-        (Scalar::Text(text), Shape::Text(_, Shown::Secret)) => described_secret(text),
-        (Scalar::Text(text), Shape::Text(_, Shown::Address)) => described_address(text),
+        (Scalar::Text(text), Shape::Text(_, Shown::Described) | Shape::Optional(_, Shown::Described)) => {
+            described_secret(text)
+        }
+        (Scalar::Text(text), Shape::Text(_, Shown::Redacted) | Shape::Optional(_, Shown::Redacted)) => {
+            described_address(text)
+        }
         // What looks like a URL may have a password in it.
         (Scalar::Text(text), _) if text.contains("://") || text.contains('@') => url::redacted(text),
         (Scalar::Text(text), _) => text.clone(),

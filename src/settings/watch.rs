@@ -1,6 +1,6 @@
-//! Notices when a file has another content, by looking at it several times a second.
+//! Notices when the content of a file changes, by looking at it several times a second.
 //!
-//! Looking is the only way that sees them all: a save in place, a rename over the file, a symbolic link somewhere in its
+//! Only looking notices all of these: a save in place, a rename over the file, a symbolic link somewhere in its
 //! path that leads elsewhere by now (so Kubernetes changes a mounted file), a save within the resolution of the clock.
 //! Some programs empty a file before they write it, so a content counts when it was seen twice.
 
@@ -9,56 +9,56 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use super::file::content;
+use super::file::read_bounded;
 
 /// A file that is watched.
 pub struct Watch {
     path: PathBuf,
-    /// What was told last.
+    /// The content of the last event.
     known: FileContent,
-    /// What was seen last, if that is something else.
+    /// The content of the last look, if that was another one.
     seen: Option<FileContent>,
 }
 
-/// What is in a file.
+/// What was found where the file should be.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum FileContent {
-    /// This.
+    /// Its bytes.
     Bytes(Vec<u8>),
-    /// Nothing, or blanks only: somebody is about to write it, or has lost it.
+    /// The file is empty or holds only blanks: a program is about to write it, or has lost its content.
     Nothing,
-    /// There is no such file.
+    /// The file does not exist.
     Absent,
-    /// It cannot be read, for this reason.
+    /// The file cannot be read, for this reason.
     Unreadable(String),
 }
 
-/// Why somebody should look at the settings again.
+/// Why the settings have to be read again.
 #[derive(Debug, Eq, PartialEq)]
 pub enum FileEvent {
     /// The content has changed, to this.
     Changed(FileContent),
-    /// Somebody asked for it; this is the content, as before.
-    Asked(FileContent),
+    /// A signal asked for it; this is the content, as before.
+    Requested(FileContent),
 }
 
-/// Two looks, and the new settings, fit into a second.
+/// The time between two looks. Two of them, and reading the new settings, fit into a second.
 const LOOK: Duration = Duration::from_millis(200);
 
 impl Watch {
-    /// Watches the file at `path`, in which this was.
+    /// Watches the file at `path`, whose content was `known`.
     #[must_use]
     pub fn new(path: PathBuf, known: FileContent) -> Self {
         Self { path, known, seen: None }
     }
 
-    /// Waits for the next occasion; each message of `requests` is one. `None` when nobody can send a message any more.
+    /// Waits for the next event; each message of `requests` is one. Returns `None` when the sender of `requests` is gone.
     pub fn next(&mut self, requests: &Receiver<()>) -> Option<FileEvent> {
         loop {
             match requests.recv_timeout(LOOK) {
-                Ok(()) => return Some(self.asked(FileContent::from_read(content(&self.path)))),
+                Ok(()) => return Some(self.requested(FileContent::from_read(read_bounded(&self.path)))),
                 Err(RecvTimeoutError::Timeout) => {
-                    let content = FileContent::from_read(content(&self.path));
+                    let content = FileContent::from_read(read_bounded(&self.path));
                     if self.has_changed(content) {
                         return Some(FileEvent::Changed(self.known.clone()));
                     }
@@ -68,17 +68,17 @@ impl Watch {
         }
     }
 
-    /// Who asks means this content, seen twice or not.
-    fn asked(&mut self, content: FileContent) -> FileEvent {
+    /// An explicit request accepts the content at once, without waiting for a second look.
+    fn requested(&mut self, content: FileContent) -> FileEvent {
         self.seen = None;
         if content == self.known {
-            return FileEvent::Asked(content);
+            return FileEvent::Requested(content);
         }
         self.known = content.clone();
         FileEvent::Changed(content)
     }
 
-    /// Whether this content is new, and not for the first time.
+    /// True if this content is new and was seen twice.
     fn has_changed(&mut self, content: FileContent) -> bool {
         if content == self.known {
             self.seen = None;
@@ -95,7 +95,7 @@ impl Watch {
 }
 
 impl FileContent {
-    /// What reading a file gave.
+    /// Interprets the result of reading the file.
     #[must_use]
     pub fn from_read(read: io::Result<Vec<u8>>) -> Self {
         match read {
@@ -143,9 +143,9 @@ mod tests {
     #[test]
     fn who_asks_is_told_at_once_whether_it_is_new() {
         let mut watch = Watch::new(PathBuf::new(), bytes("a"));
-        assert_eq!(watch.asked(bytes("a")), FileEvent::Asked(bytes("a")));
-        assert_eq!(watch.asked(FileContent::Absent), FileEvent::Changed(FileContent::Absent));
-        assert_eq!(watch.asked(FileContent::Absent), FileEvent::Asked(FileContent::Absent));
+        assert_eq!(watch.requested(bytes("a")), FileEvent::Requested(bytes("a")));
+        assert_eq!(watch.requested(FileContent::Absent), FileEvent::Changed(FileContent::Absent));
+        assert_eq!(watch.requested(FileContent::Absent), FileEvent::Requested(FileContent::Absent));
     }
 
     #[test]

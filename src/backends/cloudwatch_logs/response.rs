@@ -48,38 +48,6 @@ pub(super) enum Class {
     Unknown,
 }
 
-const THROTTLING: [&str; 9] = [
-    "Throttling",
-    "ThrottlingException",
-    "ThrottledException",
-    "TooManyRequestsException",
-    "RequestLimitExceeded",
-    "RequestThrottled",
-    "RequestThrottledException",
-    "SlowDown",
-    "LimitExceededException",
-];
-const TRANSIENT: [&str; 5] = [
-    "ServiceUnavailableException",
-    "InternalFailure",
-    "InternalServerError",
-    "RequestTimeout",
-    "RequestTimeoutException",
-];
-const DENIED: [&str; 7] = [
-    "AccessDenied",
-    "AccessDeniedException",
-    "InvalidClientTokenId",
-    "MissingAuthenticationToken",
-    "MissingAuthenticationTokenException",
-    "UnrecognizedClientException",
-    "OptInRequired",
-];
-const POISON: [&str; 4] =
-    ["InvalidParameterException", "ValidationException", "SerializationException", "InvalidParameterValue"];
-const SIGNATURE: [&str; 4] =
-    ["InvalidSignatureException", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "AuthFailure"];
-
 impl LogsResponse {
     /// Reads an answer to a batch of `sent` events; 0 for the calls that make something.
     pub(super) fn read(reply: &Reply, sent: usize) -> Self {
@@ -113,11 +81,20 @@ fn classify(status: u16, code: &str) -> Class {
         "ResourceNotFoundException" => Class::Missing,
         "ResourceAlreadyExistsException" | "OperationAbortedException" => Class::Exists,
         "ExpiredToken" | "ExpiredTokenException" => Class::Expired,
-        _ if THROTTLING.contains(&code) || status == 429 => Class::Throttled,
-        _ if TRANSIENT.contains(&code) => Class::Transient,
-        _ if DENIED.contains(&code) => Class::Denied,
-        _ if SIGNATURE.contains(&code) => Class::Signature,
-        _ if POISON.contains(&code) || status == 413 => Class::Poison,
+        "Throttling" | "ThrottlingException" | "ThrottledException" | "TooManyRequestsException" => Class::Throttled,
+        "RequestLimitExceeded" | "RequestThrottled" | "RequestThrottledException" => Class::Throttled,
+        "SlowDown" | "LimitExceededException" => Class::Throttled,
+        _ if status == 429 => Class::Throttled,
+        "ServiceUnavailableException" | "InternalFailure" | "InternalServerError" => Class::Transient,
+        "RequestTimeout" | "RequestTimeoutException" => Class::Transient,
+        "AccessDenied" | "AccessDeniedException" | "InvalidClientTokenId" | "OptInRequired" => Class::Denied,
+        "MissingAuthenticationToken" | "MissingAuthenticationTokenException" => Class::Denied,
+        "UnrecognizedClientException" => Class::Denied,
+        "InvalidSignatureException" | "SignatureDoesNotMatch" | "RequestTimeTooSkewed" => Class::Signature,
+        "AuthFailure" => Class::Signature,
+        "InvalidParameterException" | "InvalidParameterValue" => Class::Poison,
+        "ValidationException" | "SerializationException" => Class::Poison,
+        _ if status == 413 => Class::Poison,
         _ if status >= 500 || status == 408 || status < 400 => Class::Transient,
         _ => Class::Unknown,
     }

@@ -10,6 +10,7 @@ use super::encode::{LineFormat, LogEvents};
 use super::{CloudWatchLogs, NAME, Retention};
 use crate::backends::PlanContext;
 use crate::delivery::{Encoding, Plan};
+use crate::settings::section::Shown::Plain;
 use crate::settings::section::{choice, flag, section, text, whole};
 use crate::settings::{BatchLimits, Findings, Origin, Scalar, Sources, Values};
 use crate::text::Message;
@@ -22,9 +23,9 @@ section! {
     /// Region and credentials come from AWS's own variables and files: AWS_REGION, AWS_ACCESS_KEY_ID, AWS_PROFILE and so on.
     pub(super) struct CloudWatch("cloudwatch") {
         enabled: bool = flag(false),
-        log_group: String = text("cruddur"),
+        log_group: String = text("cruddur", Plain),
         /// {hostname}, {service} and {pid} are filled in. One stream for each machine, not one for each process.
-        log_stream: String = text("{hostname}"),
+        log_stream: String = text("{hostname}", Plain),
         /// How many days lines are kept, applied when the group is made.
         retention_days: u64 = whole(7, 1..=3653),
         /// Lines of this level and above: error, warn, info, debug.

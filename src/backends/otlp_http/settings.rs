@@ -8,7 +8,8 @@ use percent_encoding::percent_decode_str;
 use super::{OtlpHttp, OtlpJson, findings};
 use crate::backends::PlanContext;
 use crate::delivery::{Encoding, Plan};
-use crate::settings::section::{address, choice, flag, optional_address, optional_text, secret, section, whole};
+use crate::settings::section::Shown::{Described, Plain, Redacted};
+use crate::settings::section::{choice, flag, optional, section, text, whole};
 use crate::settings::{
     BatchLimits, Findings, Origin, Setting, Sources, Values, described_address, is_unexpanded, warn_of_seconds,
 };
@@ -21,14 +22,14 @@ section! {
     pub(super) struct Honeycomb("honeycomb") {
         enabled: bool = flag(false),
         /// Base address; /v1/traces is appended.
-        endpoint: String = address("https://api.honeycomb.io").from(&["OTEL_EXPORTER_OTLP_ENDPOINT"]),
+        endpoint: String = text("https://api.honeycomb.io", Redacted).from(&["OTEL_EXPORTER_OTLP_ENDPOINT"]),
         /// The whole address, if it ends otherwise.
         traces_endpoint: Option<String> =
-            optional_address("https://collector.example/otlp").from(&["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]),
+            optional("https://collector.example/otlp", Redacted).from(&["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]),
         /// The key, if it cannot come from the environment: keep this file from others then.
-        api_key: Option<String> = secret().from(&["HONEYCOMB_API_KEY"]),
+        api_key: Option<String> = optional("...", Described).from(&["HONEYCOMB_API_KEY"]),
         /// Only Classic keys need a dataset; with others the service name is the dataset.
-        dataset: Option<String> = optional_text("cruddur").from(&["HONEYCOMB_DATASET"]),
+        dataset: Option<String> = optional("cruddur", Plain).from(&["HONEYCOMB_DATASET"]),
         /// "gzip" makes a tenth of it.
         compression: &'static str =
             choice("none", &["none", "gzip"]).from(&["OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"]),

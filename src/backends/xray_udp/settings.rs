@@ -13,7 +13,8 @@ use super::{NAME, XRayUdp};
 use crate::backends::PlanContext;
 use crate::backends::cloudwatch_logs::log_group_if_on;
 use crate::delivery::{Encoding, Plan};
-use crate::settings::section::{flag, optional_text, section, text, whole};
+use crate::settings::section::Shown::Plain;
+use crate::settings::section::{flag, optional, section, text, whole};
 use crate::settings::{BatchLimits, Findings, Origin, Scalar, Setting, Sources, Values};
 use crate::text::{Message, Url};
 use crate::trace::id::IdSource;
@@ -26,13 +27,13 @@ section! {
     pub(super) struct XRay("xray") {
         enabled: bool = flag(false),
         /// "host:port" for both, or "tcp:host:port udp:host:port".
-        daemon_address: String = text("127.0.0.1:2000").from(&["AWS_XRAY_DAEMON_ADDRESS"]),
+        daemon_address: String = text("127.0.0.1:2000", Plain).from(&["AWS_XRAY_DAEMON_ADDRESS"]),
         /// The name of the service in X-Ray, if it is not service_name.
-        tracing_name: Option<String> = optional_text("backend-flask").from(&["AWS_XRAY_TRACING_NAME"]),
+        tracing_name: Option<String> = optional("backend-flask", Plain).from(&["AWS_XRAY_TRACING_NAME"]),
         /// Requests to hosts like this are filed under the host's name; rules for the service then miss them.
-        host_pattern: Option<String> = optional_text("*4567-*.gitpod.io*").from(&["AWS_XRAY_URL"]),
+        host_pattern: Option<String> = optional("*4567-*.gitpod.io*", Plain).from(&["AWS_XRAY_URL"]),
         /// The rule that counts as long as X-Ray has not sent its own; the file that `aws xray create-sampling-rule` takes.
-        sampling_rule: String = text(RULE_FILE),
+        sampling_rule: String = text(RULE_FILE, Plain),
         /// How often rules are fetched, and what happened under them is reported, in milliseconds.
         rules_interval: u64 = whole(300_000, 100..=86_400_000),
         targets_interval: u64 = whole(10_000, 100..=3_600_000),

@@ -96,7 +96,7 @@ fn check_all(configuration: Configuration) -> Report {
 fn check_backend(plan: Plan, items: &TestItems) -> BackendReport {
     let Plan { name, encoding, state, reason, destination, task, findings, values, is_remote, .. } = plan;
     let values = listed(&values, name);
-    let mut report = BackendReport { destination, reason, findings, values, ..BackendReport::new(name) };
+    let mut report = BackendReport { name, destination, reason, findings, values, ..BackendReport::default() };
     let mut transport = match state {
         PlannedState::Off => return report,
         PlannedState::Waiting => return BackendReport { verdict: Verdict::Waiting, ..report },

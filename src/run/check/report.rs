@@ -22,7 +22,7 @@ pub(super) struct Report {
 }
 
 /// What a check found about one backend.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(super) struct BackendReport {
     pub(super) name: &'static str,
     pub(super) verdict: Verdict,
@@ -52,7 +52,7 @@ pub(super) struct SentItems {
 }
 
 /// How a check of one backend ended.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Verdict {
     /// What was sent was taken.
@@ -64,6 +64,7 @@ pub(super) enum Verdict {
     /// It is on, but lacks something.
     Waiting,
     /// It is not on.
+    #[default]
     Off,
     /// It is on, and sends nothing to anybody else.
     Local,
@@ -84,24 +85,11 @@ impl Report {
 }
 
 impl BackendReport {
-    pub(super) fn new(name: &'static str) -> Self {
-        Self {
-            name,
-            verdict: Verdict::Off,
-            destination: String::new(),
-            reason: String::new(),
-            values: Vec::new(),
-            sent: None,
-            answers: Vec::new(),
-            findings: Vec::new(),
-        }
-    }
-
     /// What is to be said when checking it has panicked.
     pub(super) fn of_a_bug(name: &'static str) -> Self {
         let message = "a bug: the panic above came from checking it; please report it".into();
         let findings = vec![Finding { severity: Severity::Error, message }];
-        Self { verdict: Verdict::Failed, findings, ..Self::new(name) }
+        Self { verdict: Verdict::Failed, findings, name, ..Self::default() }
     }
 }
 

@@ -3,55 +3,21 @@
 use crate::settings::Env;
 
 /// The regions there are, as of 2026. New ones come, so an unknown one is a doubt and no mistake.
-const KNOWN: [&str; 39] = [
-    "af-south-1",
-    "ap-east-1",
-    "ap-east-2",
-    "ap-northeast-1",
-    "ap-northeast-2",
-    "ap-northeast-3",
-    "ap-south-1",
-    "ap-south-2",
-    "ap-southeast-1",
-    "ap-southeast-2",
-    "ap-southeast-3",
-    "ap-southeast-4",
-    "ap-southeast-5",
-    "ap-southeast-6",
-    "ap-southeast-7",
-    "ca-central-1",
-    "ca-west-1",
-    "cn-north-1",
-    "cn-northwest-1",
-    "eu-central-1",
-    "eu-central-2",
-    "eu-north-1",
-    "eu-south-1",
-    "eu-south-2",
-    "eu-west-1",
-    "eu-west-2",
-    "eu-west-3",
-    "eusc-de-east-1",
-    "il-central-1",
-    "me-central-1",
-    "me-south-1",
-    "mx-central-1",
-    "sa-east-1",
-    "us-east-1",
-    "us-east-2",
-    "us-gov-east-1",
-    "us-gov-west-1",
-    "us-west-1",
-    "us-west-2",
-];
+const KNOWN: &str = "\
+    af-south-1 ap-east-1 ap-east-2 ap-northeast-1 ap-northeast-2 ap-northeast-3 ap-south-1 \
+    ap-south-2 ap-southeast-1 ap-southeast-2 ap-southeast-3 ap-southeast-4 ap-southeast-5 \
+    ap-southeast-6 ap-southeast-7 ca-central-1 ca-west-1 cn-north-1 cn-northwest-1 eu-central-1 \
+    eu-central-2 eu-north-1 eu-south-1 eu-south-2 eu-west-1 eu-west-2 eu-west-3 eusc-de-east-1 \
+    il-central-1 me-central-1 me-south-1 mx-central-1 sa-east-1 us-east-1 us-east-2 us-gov-east-1 \
+    us-gov-west-1 us-west-1 us-west-2";
 
 /// Doubts about `region`, which was found at `origin`, each in a sentence with the next step.
 #[must_use]
 pub fn region_warnings(env: &Env, region: &str, origin: &str) -> Vec<String> {
     let mut region_warnings = Vec::new();
-    if !KNOWN.contains(&region) && !region.contains("-iso") {
-        let nearest = KNOWN.iter().min_by_key(|known| strsim::damerau_levenshtein(known, region));
-        let nearest = nearest.map_or("us-east-1", |nearest| nearest);
+    if !known().any(|known| known == region) && !region.contains("-iso") {
+        let nearest = known().min_by_key(|known| strsim::damerau_levenshtein(known, region));
+        let nearest = nearest.unwrap_or("us-east-1");
         region_warnings.push(format!("{origin}={region} is no region that is known here; did you mean {nearest}?"));
     }
     if let [Some(first), Some(second)] = ["AWS_REGION", "AWS_DEFAULT_REGION"].map(|name| env.get(name).map(str::trim))
@@ -63,6 +29,10 @@ pub fn region_warnings(env: &Env, region: &str, origin: &str) -> Vec<String> {
         ));
     }
     region_warnings
+}
+
+fn known() -> impl Iterator<Item = &'static str> {
+    KNOWN.split_whitespace()
 }
 
 #[cfg(test)]
@@ -79,7 +49,7 @@ mod tests {
             assert!(region_warnings[0].starts_with(&format!("AWS_REGION={region} ")), "{region_warnings:?}");
             assert!(region_warnings[0].ends_with(&format!("did you mean {nearest}?")), "{region_warnings:?}");
         }
-        for region in KNOWN.into_iter().chain(["us-isob-east-1"]) {
+        for region in known().chain(["us-isob-east-1"]) {
             assert_eq!(region_warnings(&Env::default(), region, "AWS_REGION"), [""; 0]);
         }
     }
