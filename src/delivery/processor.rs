@@ -15,6 +15,7 @@ use super::stats::DeliveryStats;
 use super::worker::{Stop, StopReason, Worker};
 use crate::logging::{self, LogLine, LogSink};
 use crate::settings::{BatchLimits, Finding, Values};
+use crate::text::Message;
 use crate::trace::FinishedTrace;
 use crate::trace::sampler::BackendSampler;
 
@@ -120,7 +121,8 @@ impl BatchProcessor {
         if let Err(error) = self.start(transport, plan.level, plan.task, done) {
             self.stop();
             self.state = State::Waiting;
-            self.reason = format!("no thread for it: {error}; next: end other programs, and save the settings again");
+            let what = Message::new(format!("no thread for it: {error}"));
+            self.reason = what.next("end other programs, and save the settings again").to_string();
             return Err(error);
         }
         let (name, destination) = (self.name, &self.destination);

@@ -1,6 +1,7 @@
 //! What is odd about the region that the environment names: it is none that is known here, or two variables disagree.
 
 use crate::settings::Env;
+use crate::text::Message;
 
 /// The regions there are, as of 2026. New ones come, so an unknown one is a doubt and no mistake.
 const KNOWN: &str = "\
@@ -11,24 +12,25 @@ const KNOWN: &str = "\
     il-central-1 me-central-1 me-south-1 mx-central-1 sa-east-1 us-east-1 us-east-2 us-gov-east-1 \
     us-gov-west-1 us-west-1 us-west-2";
 
-/// Doubts about `region`, which was found at `origin`, each in a sentence with the next step.
+/// Warnings about `region`, which was found at `origin`.
 #[must_use]
-pub fn region_warnings(env: &Env, region: &str, origin: &str) -> Vec<String> {
-    let mut region_warnings = Vec::new();
+pub fn region_warnings(env: &Env, region: &str, origin: &str) -> Vec<Message> {
+    let mut warnings = Vec::new();
     if !known().any(|known| known == region) && !region.contains("-iso") {
-        let nearest = known().min_by_key(|known| strsim::damerau_levenshtein(known, region));
-        let nearest = nearest.unwrap_or("us-east-1");
-        region_warnings.push(format!("{origin}={region} is no region that is known here; did you mean {nearest}?"));
+        let nearest = known().min_by_key(|known| strsim::damerau_levenshtein(known, region)).unwrap_or("us-east-1");
+        let what = format!("{origin}={region} is no region that is known here; did you mean {nearest}?");
+        warnings.push(what.into());
     }
     if let [Some(first), Some(second)] = ["AWS_REGION", "AWS_DEFAULT_REGION"].map(|name| env.get(name).map(str::trim))
         && first != second
     {
-        region_warnings.push(format!(
+        let what = format!(
             "AWS_REGION={first} wins over AWS_DEFAULT_REGION={second}; Python's SDK and the aws command go by the second, so \
-             they look elsewhere; next: make the two the same"
-        ));
+             they look elsewhere"
+        );
+        warnings.push(Message::new(what).next("make the two the same"));
     }
-    region_warnings
+    warnings
 }
 
 fn known() -> impl Iterator<Item = &'static str> {
@@ -44,21 +46,22 @@ mod tests {
         for (region, nearest) in
             [("can-central-1", "ca-central-1"), ("us-est-1", "us-east-1"), ("eu-west-33", "eu-west-3")]
         {
-            let region_warnings = region_warnings(&Env::default(), region, "AWS_REGION");
-            assert_eq!(region_warnings.len(), 1);
-            assert!(region_warnings[0].starts_with(&format!("AWS_REGION={region} ")), "{region_warnings:?}");
-            assert!(region_warnings[0].ends_with(&format!("did you mean {nearest}?")), "{region_warnings:?}");
+            let warnings = region_warnings(&Env::default(), region, "AWS_REGION");
+            assert_eq!(warnings.len(), 1);
+            let text = warnings[0].to_string();
+            assert!(text.starts_with(&format!("AWS_REGION={region} ")), "{text}");
+            assert!(text.ends_with(&format!("did you mean {nearest}?")), "{text}");
         }
         for region in known().chain(["us-isob-east-1"]) {
-            assert_eq!(region_warnings(&Env::default(), region, "AWS_REGION"), [""; 0]);
+            assert_eq!(region_warnings(&Env::default(), region, "AWS_REGION"), []);
         }
     }
 
     #[test]
     fn two_regions_are_one_too_many() {
         let two = Env::from([("AWS_REGION", "us-east-1"), ("AWS_DEFAULT_REGION", "ca-central-1")]);
-        assert!(region_warnings(&two, "us-east-1", "AWS_REGION")[0].contains("AWS_REGION=us-east-1 wins"));
+        assert!(region_warnings(&two, "us-east-1", "AWS_REGION")[0].what.contains("AWS_REGION=us-east-1 wins"));
         let same = Env::from([("AWS_REGION", "us-east-1"), ("AWS_DEFAULT_REGION", "us-east-1")]);
-        assert_eq!(region_warnings(&same, "us-east-1", "AWS_REGION"), [""; 0]);
+        assert_eq!(region_warnings(&same, "us-east-1", "AWS_REGION"), []);
     }
 }
