@@ -1,14 +1,12 @@
 //! Sampling for X-Ray through the real program: whose rule decided, how, and what X-Ray is told about it.
 
-mod support;
-
 use std::collections::{BTreeMap, HashSet};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use support::{Answer, Client, Program, RULES_MODIFIED, Reply, SOON, Setup, XRayDaemon, log_lines, wait_until};
+use crate::support::{Answer, Client, Program, RULES_MODIFIED, Reply, SOON, Setup, XRayDaemon, log_lines, wait_until};
 
 const HOME: &str = "/api/activities/home";
 const USER: &str = "/api/activities/@andrewbrown";

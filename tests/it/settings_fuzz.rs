@@ -2,7 +2,7 @@
 //! place. The mutations are the same in every run; `CRUDDUR_FUZZ_CASES` makes more of them.
 //! `tests/fuzz` has the same property for a fuzzer that watches which code it reaches.
 
-#[path = "fuzz/property.rs"]
+#[path = "../fuzz/property.rs"]
 mod property;
 
 use cruddur::run::default_file;

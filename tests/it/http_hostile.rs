@@ -1,13 +1,12 @@
 //! Clients that mean no good, or do not know better: none of them holds up, harms or ends the server for the others.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use support::{Client, Program, Setup, get};
+
+use crate::support::{Client, Program, Setup, get, wait_until};
 
 const GET_HOME: &[u8] = b"GET /api/activities/home HTTP/1.1\r\nHost: localhost\r\n\r\n";
 /// What one honest request may take while others misbehave, on a slow machine.
@@ -205,7 +204,7 @@ fn a_standard_error_that_nobody_reads_stops_nothing() {
     drop(listener);
     command.env_clear().args(["--listen", &addr.to_string()]).stdout(std::process::Stdio::null());
     let mut child = command.stderr(std::process::Stdio::piped()).spawn().expect("the program");
-    support::wait_until(Duration::from_secs(10), || TcpStream::connect(addr).is_ok());
+    wait_until(Duration::from_secs(10), || TcpStream::connect(addr).is_ok());
     let mut client = Client::connect(addr);
     for _ in 0..3000 {
         assert_eq!(client.get("/api/activities/home").status, 200);

@@ -6,14 +6,12 @@
 
 #![cfg(unix)]
 
-mod support;
-
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::{fs, io};
 
-use support::{Answer, Client, Program, SOON, Setup, TempDir, wait_until};
+use crate::support::{Answer, Client, Program, SOON, Setup, TempDir, wait_until};
 
 macro_rules! lessons {
     ($($test:ident: $file:literal),* $(,)?) => {

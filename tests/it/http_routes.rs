@@ -1,13 +1,11 @@
 //! The routes of the course's backend: same paths, same fields, same codes, so that its front end works unchanged; and
 //! the connections under them: keep-alive, pipelined, slow, and sixty-four at once.
 
-mod support;
-
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use support::{Client, Program, unix_seconds};
+use crate::support::{Client, Program, unix_seconds};
 
 const HOME: &str = "/api/activities/home";
 const DAY: f64 = 86_400.0;

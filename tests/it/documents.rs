@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-const SETTINGS_BEGIN: &str = "<!-- the settings, written by UPDATE_GOLDEN=1 cargo test --test documents -->\n";
+const SETTINGS_BEGIN: &str = "<!-- the settings, written by UPDATE_GOLDEN=1 cargo test --test it documents -->\n";
 const SETTINGS_END: &str = "<!-- the end of the settings -->\n";
 
 #[test]

@@ -1,8 +1,6 @@
 //! Save telemetry.toml, and the running server switches: no request fails, nothing that waits is lost, and a bad file
 //! changes nothing.
 
-mod support;
-
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Command;
@@ -10,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Client, CloudWatch, Collector, Program, Reply, SOON, XRayDaemon, log_lines, wait_until};
+use crate::support::{Client, CloudWatch, Collector, Program, Reply, SOON, XRayDaemon, log_lines, wait_until};
 
 const HOME: &str = "/api/activities/home";
 const OFF: &str = "[console]\nenabled = false\n";
@@ -220,7 +218,7 @@ fn sighup_reads_at_once_what_the_file_leads_to_as_well() {
     let toml =
         format!("{OFF}[xray]\nenabled = true\ndaemon_address = \"{}\"\nsampling_rule = \"rule.json\"\n", daemon.addr());
     let program = Program::setup().toml(&toml).start();
-    let rule = include_str!("../aws/json/xray.json").replace("\"RuleName\": \"Cruddur\"", "\"RuleName\": \"Mine\"");
+    let rule = include_str!("../../aws/json/xray.json").replace("\"RuleName\": \"Cruddur\"", "\"RuleName\": \"Mine\"");
     assert!(rule.contains("Mine"));
     fs::write(program.dir().join("rule.json"), rule).unwrap();
     program.signal("HUP");

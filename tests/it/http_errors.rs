@@ -1,10 +1,8 @@
 //! Every mistake a client can make has its own status and a sentence, and the server goes on.
 
-mod support;
-
 use serde_json::{Value, json};
 
-use support::{Answer, Client, Program, SOON, wait_until};
+use crate::support::{Answer, Client, Program, SOON, wait_until};
 
 const HOME: &str = "/api/activities/home";
 const UNKNOWN_UUID: &str = "00000000-0000-4000-8000-000000000000";

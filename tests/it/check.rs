@@ -1,11 +1,9 @@
 //! `cruddur check`: one trace and one line to everybody who is on, by the server's own encoders, and what came of it; exit
 //! status 0 only if all of it was accepted.
 
-mod support;
-
 use serde_json::{Value, json};
 
-use support::{CloudWatch, Collector, Exit, Program, Reply, TempDir, XRayDaemon};
+use crate::support::{CloudWatch, Collector, Exit, Program, Reply, SOON, TempDir, XRayDaemon};
 
 const KEY: &str = "abcdefghijklmnopqrwxyz";
 
@@ -74,7 +72,7 @@ fn all_well_is_exit_0_and_everybody_has_the_same_trace() {
     let spans = all.honeycomb.accepted_spans();
     assert!(spans.iter().all(|span| span["traceId"] == trace_id), "{spans:?}");
     assert_eq!(spans.len(), 2);
-    let segment = all.xray.wait_for_trace(trace_id, support::SOON);
+    let segment = all.xray.wait_for_trace(trace_id, SOON);
     assert_eq!(
         (&segment["name"], &segment["subsegments"][0]["name"]),
         (&"backend-flask".into(), &"sent by cruddur check".into())
@@ -158,7 +156,7 @@ fn segments_without_rules_are_not_well() {
     let exit = Program::run_to_end(&["check", "--json"], &[], Some(&toml));
     assert_eq!(exit.status.code(), Some(1));
     assert_eq!(backend(&report(&exit), "xray")["verdict"], "refused");
-    daemon.wait_for_datagrams(1, support::SOON);
+    daemon.wait_for_datagrams(1, SOON);
 }
 
 #[test]

@@ -1,10 +1,8 @@
 //! W3C Trace Context, Level 2, through the example that the W3C's own suite is run against: real headers in, real calls out.
 //!
 //! The cases have the names of that suite's 41 tests (`SPEC_LEVEL=2 STRICT_LEVEL=2`) and were written from the specification,
-//! <https://www.w3.org/TR/trace-context-2/>. `cargo test` builds the example; for this file alone, build it first:
-//! `cargo build --example trace_context_harness`.
-
-mod support;
+//! <https://www.w3.org/TR/trace-context-2/>. `cargo test` builds the example; `cargo test --test it` does not, so build it
+//! first: `cargo build --example trace_context_harness`.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -14,7 +12,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use support::{Client, Collector, Received, Reply};
+use crate::support::{Client, Collector, Received, Reply};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const SPAN: &str = "b7ad6b7169203331";

@@ -1,10 +1,8 @@
 //! Trace context through the real program: who called us is believed to the letter, and everybody is told who we are.
 
-mod support;
-
 use serde_json::{Value, json};
 
-use support::{Answer, Client, Collector, Program, SOON, Setup, attribute};
+use crate::support::{Answer, Client, Collector, Program, SOON, Setup, attribute};
 
 const HOME: &str = "/api/activities/home";
 const TRACE: &str = "4efaaf4d1e8720b39541901950019ee5";

@@ -1,7 +1,5 @@
 //! One trace through two processes, and what becomes of it when the other one is dead, slow, or something else altogether.
 
-mod support;
-
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use support::{Answer, Client, Collector, Connections, Program, Reply, SOON, Setup, XRayDaemon, attribute, scope_name};
+use crate::support::{
+    Answer, Client, Collector, Connections, Program, Received, Reply, SOON, Setup, XRayDaemon, attribute, scope_name,
+};
 
 const NOTIFICATIONS: &str = "/api/activities/notifications";
 const TRACE: &str = "4efaaf4d1e8720b39541901950019ee5";
@@ -69,7 +69,7 @@ fn two_processes_are_one_trace_for_everybody() {
 
     // OTLP: SERVER, INTERNAL, CLIENT in the caller; SERVER, INTERNAL in the callee, on the caller's CLIENT.
     let of_trace = |span: &Value| span["traceId"] == id;
-    let here = |requests: &[support::Received]| requests.iter().flat_map(|r| r.spans()).filter(of_trace).count() >= 5;
+    let here = |requests: &[Received]| requests.iter().flat_map(|r| r.spans()).filter(of_trace).count() >= 5;
     collector.wait_for(here, SOON);
     let spans: Vec<_> = collector.spans().into_iter().filter(of_trace).collect();
     assert_eq!(spans.len(), 5, "{spans:#?}");

@@ -2,13 +2,11 @@
 
 #![cfg(target_os = "linux")]
 
-mod support;
-
 use std::net::UdpSocket;
 use std::process::Command;
 use std::thread;
 
-use support::{AUTHORITY, Collector, Program, Reply, SOON, Setup};
+use crate::support::{AUTHORITY, Collector, Program, Reply, SOON, Setup};
 
 const SETTINGS: &str = "[honeycomb]\nenabled = true\nschedule_delay = 50\n";
 

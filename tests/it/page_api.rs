@@ -1,14 +1,12 @@
 //! What the page is made of: its files, and the JSON about requests and deliveries. Bytes that are shown are compared with
 //! bytes that arrived, and secrets are looked for everywhere.
 
-mod support;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
-use support::{Client, CloudWatch, Collector, Program, Received, Reply, SOON, XRayDaemon, wait_until};
+use crate::support::{Client, CloudWatch, Collector, Program, Received, Reply, SOON, XRayDaemon, wait_until};
 
 const HOME: &str = "/api/activities/home";
 const KEY: &str = "a-key-that-nobody-else-may-ever-see-0123456789";

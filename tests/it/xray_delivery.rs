@@ -1,8 +1,6 @@
 //! Delivery to X-Ray, against a loopback daemon: what a datagram holds, under which name it is filed, and that neither
 //! requests nor the end of the program depend on a daemon that UDP cannot ask.
 
-mod support;
-
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv6Addr, UdpSocket};
@@ -12,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use support::{Answer, Client, Collector, Exit, Program, SOON, Setup, XRayDaemon, log_lines, wait_until};
+use crate::support::{Answer, Client, Collector, Exit, Program, SOON, Setup, XRayDaemon, log_lines, wait_until};
 
 const HOME: &str = "/api/activities/home";
 const USER: &str = "/api/activities/@andrewbrown";

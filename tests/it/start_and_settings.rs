@@ -1,12 +1,10 @@
 //! The program explains itself: where it listens, what is on, and what is wrong with its settings, before it opens a port.
 
-mod support;
-
 use std::process::Command;
 
 use serde_json::Value;
 
-use support::{Program, TempDir};
+use crate::support::{Program, TempDir};
 
 const HOME: &str = "/api/activities/home";
 

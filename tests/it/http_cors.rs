@@ -1,8 +1,6 @@
 //! CORS: the course's front end may call, with trace headers; others may not; and an error is not mistaken for CORS.
 
-mod support;
-
-use support::{Answer, Client, Program};
+use crate::support::{Answer, Client, Program};
 
 const HOME: &str = "/api/activities/home";
 const FRONTEND: &str = "https://3000-cruddur.example.test";

@@ -1,10 +1,8 @@
 //! `cruddur health`: a container without curl, or a supervisor, learns whether the server answers.
 
-mod support;
+use crate::support::{Collector, Exit, Program, Reply, get};
 
-use support::{Collector, Program, Reply, get};
-
-fn health(args: &[&str], env: &[(&str, &str)]) -> support::Exit {
+fn health(args: &[&str], env: &[(&str, &str)]) -> Exit {
     Program::run_to_end(&[&["health"], args].concat(), env, None)
 }
 

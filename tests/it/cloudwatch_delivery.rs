@@ -2,8 +2,6 @@
 //! with the id of its trace, whatever is deleted, refused or slow meanwhile; and neither requests nor the end of the
 //! program ever wait for it.
 
-mod support;
-
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use support::{
+use crate::support::{
     Answer, Client, CloudWatch, Collector, Event, Exit, Program, Reply, SOON, Setup, TempDir, Trick, XRayDaemon,
     log_lines, unix_seconds, wait_until,
 };

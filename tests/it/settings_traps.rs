@@ -2,14 +2,12 @@
 //! sentence that names the variable, its value and the next step; the same at start, in `cruddur check` and in
 //! `GET /telemetry/status`.
 
-mod support;
-
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use support::{Client, CloudWatch, Collector, Program, Reply, SOON, Setup, XRayDaemon, http_date, wait_until};
+use crate::support::{Client, CloudWatch, Collector, Program, Reply, SOON, Setup, XRayDaemon, http_date, wait_until};
 
 const HOME: &str = "/api/activities/home";
 const HONEYCOMB: &str = "[honeycomb]\nenabled = true\nschedule_delay = 50\n";

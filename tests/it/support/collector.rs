@@ -54,7 +54,7 @@ pub struct Collector {
 }
 
 /// PEM of the authority behind a [`Collector::start_with_tls`].
-pub const AUTHORITY: &str = include_str!("../data/tls/ca.pem");
+pub const AUTHORITY: &str = include_str!("../../data/tls/ca.pem");
 
 #[derive(Default)]
 struct Shared {
@@ -131,9 +131,9 @@ impl Collector {
 
     /// The same behind TLS, as `127.0.0.1`, `localhost` or `collector.test`: [`AUTHORITY`] vouches for these names.
     pub fn start_with_tls(script: impl Into<Vec<Reply>>) -> Self {
-        let pem = include_bytes!("../data/tls/server.pem");
+        let pem = include_bytes!("../../data/tls/server.pem");
         let chain = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().expect("certificates");
-        let key = PrivateKeyDer::from_pem_slice(include_bytes!("../data/tls/server.key")).expect("a key");
+        let key = PrivateKeyDer::from_pem_slice(include_bytes!("../../data/tls/server.key")).expect("a key");
         let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
         let config = Arc::new(config.expect("a key that belongs to the certificate"));
         Self::listen("https", script.into(), move |stream, shared| {

@@ -1,14 +1,12 @@
 //! Delivery to Honeycomb, against a loopback collector: what is sent, what becomes of it, and that neither requests nor
 //! the end of the program ever wait for it.
 
-mod support;
-
 use std::collections::HashSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use support::{
+use crate::support::{
     Client, Collector, Exit, Program, Received, Reply, SOON, Setup, attribute, http_date, log_lines, scope_name,
 };
 
