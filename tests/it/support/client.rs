@@ -11,7 +11,7 @@ use serde_json::Value;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One keep-alive connection.
-pub struct Client {
+pub(crate) struct Client {
     stream: TcpStream,
     addr: SocketAddr,
     /// Bytes that came with the answer before.
@@ -20,27 +20,27 @@ pub struct Client {
 
 /// One answer.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// The status code.
-    pub status: u16,
+    pub(crate) status: u16,
     /// What stands behind it in the status line.
-    pub reason: String,
+    pub(crate) reason: String,
     /// The headers in the order they came, names as they came.
-    pub headers: Vec<(String, String)>,
+    pub(crate) headers: Vec<(String, String)>,
     /// The body.
-    pub body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
     /// The interim answers (1xx) that came first.
-    pub interim: Vec<u16>,
+    pub(crate) interim: Vec<u16>,
 }
 
 /// One GET on a connection of its own.
-pub fn get(addr: SocketAddr, path: &str) -> Answer {
+pub(crate) fn get(addr: SocketAddr, path: &str) -> Answer {
     Client::connect(addr).get(path)
 }
 
 impl Client {
     /// Opens a connection.
-    pub fn connect(addr: SocketAddr) -> Self {
+    pub(crate) fn connect(addr: SocketAddr) -> Self {
         let stream = TcpStream::connect_timeout(&addr, TIMEOUT).expect("the server accepts connections");
         stream.set_nodelay(true).expect("a socket option");
         stream.set_read_timeout(Some(TIMEOUT)).expect("a socket option");
@@ -49,17 +49,17 @@ impl Client {
     }
 
     /// Sends these bytes and nothing else.
-    pub fn send_raw(&mut self, bytes: &[u8]) {
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
         self.try_send_raw(bytes).expect("the server reads");
     }
 
     /// Sends these bytes to a server that may have hung up.
-    pub fn try_send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn try_send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
     }
 
     /// Sends a request without reading the answer. `Host` is added if it is not given, and `Content-Length` with a body.
-    pub fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) {
+    pub(crate) fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) {
         let given = |wanted: &str| headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(wanted));
         let mut head = format!("{method} {path} HTTP/1.1\r\n");
         if !given("host") {
@@ -76,33 +76,33 @@ impl Client {
     }
 
     /// Sends a request and reads its answer.
-    pub fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub(crate) fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         self.send(method, path, headers, body);
         self.answer_to(method).unwrap_or_else(|error| panic!("no answer to {method} {path}: {error}"))
     }
 
     /// GET without further headers.
-    pub fn get(&mut self, path: &str) -> Answer {
+    pub(crate) fn get(&mut self, path: &str) -> Answer {
         self.request("GET", path, &[], b"")
     }
 
     /// POST of a JSON text, good or bad.
-    pub fn post(&mut self, path: &str, json: impl AsRef<[u8]>) -> Answer {
+    pub(crate) fn post(&mut self, path: &str, json: impl AsRef<[u8]>) -> Answer {
         self.request("POST", path, &[("Content-Type", "application/json")], json.as_ref())
     }
 
     /// Reads the next answer to anything but HEAD.
-    pub fn read_answer(&mut self) -> Answer {
+    pub(crate) fn read_answer(&mut self) -> Answer {
         self.try_read_answer().expect("an answer")
     }
 
     /// Reads the next answer, from a server that may have hung up.
-    pub fn try_read_answer(&mut self) -> io::Result<Answer> {
+    pub(crate) fn try_read_answer(&mut self) -> io::Result<Answer> {
         self.answer_to("GET")
     }
 
     /// Waits for an interim answer (1xx) without reading what follows it.
-    pub fn read_interim(&mut self) -> io::Result<u16> {
+    pub(crate) fn read_interim(&mut self) -> io::Result<u16> {
         Ok(self.read_head()?.status)
     }
 
@@ -164,12 +164,12 @@ impl Client {
 
 impl Answer {
     /// The first header of that name, in any case.
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
     /// The members of a header that is a list, in lower case, sorted: what counts is which there are.
-    pub fn list(&self, name: &str) -> Vec<String> {
+    pub(crate) fn list(&self, name: &str) -> Vec<String> {
         let values = self.headers.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name));
         let members = values.flat_map(|(_, value)| value.split(','));
         let mut members: Vec<_> = members.map(|member| member.trim().to_ascii_lowercase()).collect();
@@ -178,12 +178,12 @@ impl Answer {
     }
 
     /// The body as JSON.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("not JSON ({error}): {self:?}"))
     }
 
     /// The trace id in the `traceparent` of the answer.
-    pub fn trace_id(&self) -> &str {
+    pub(crate) fn trace_id(&self) -> &str {
         let traceparent = self.header("traceparent").unwrap_or_else(|| panic!("no traceparent: {self:?}"));
         traceparent.split('-').nth(1).expect("a trace id")
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, NaiveDateTime};
 use flate2::read::GzDecoder;
@@ -28,7 +28,7 @@ const OVERHEAD: usize = 26;
 
 /// Something that the service does instead of its work.
 #[derive(Clone, Debug)]
-pub enum Trick {
+pub(crate) enum Trick {
     /// Answers an error in the form of the service: status, code, message.
     Error(u16, &'static str, String),
     /// Answers that status and that body, whatever was asked.
@@ -47,38 +47,32 @@ pub enum Trick {
 
 /// One request that came in.
 #[derive(Clone, Debug)]
-pub struct Call {
+pub(crate) struct Call {
     /// `PutLogEvents`, for instance.
-    pub operation: String,
+    pub(crate) operation: String,
     /// The headers as they came, names in lower case.
-    pub headers: Vec<(String, String)>,
+    pub(crate) headers: Vec<(String, String)>,
     /// The body as it came.
-    pub raw_body: Vec<u8>,
+    pub(crate) raw_body: Vec<u8>,
     /// The body as JSON, unzipped if it was gzipped.
-    pub body: Value,
-    /// When its last byte was here.
-    pub arrived: Instant,
+    pub(crate) body: Value,
     /// The status it was answered with; `None` if it was not.
-    pub status: Option<u16>,
+    pub(crate) status: Option<u16>,
     /// The code of the error it was answered with.
-    pub error: Option<&'static str>,
+    pub(crate) error: Option<&'static str>,
 }
 
 /// One event that was accepted.
 #[derive(Clone, Debug)]
-pub struct Event {
-    /// The group it was put into.
-    pub group: String,
-    /// The stream it was put into.
-    pub stream: String,
+pub(crate) struct Event {
     /// Its time, in milliseconds since 1970.
-    pub timestamp: u64,
+    pub(crate) timestamp: u64,
     /// Its message.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// The service.
-pub struct CloudWatch {
+pub(crate) struct CloudWatch {
     connections: Connections,
     shared: Arc<Shared>,
 }
@@ -133,26 +127,26 @@ enum Reply {
 
 impl Trick {
     /// An error that is answered 400, as nearly all are.
-    pub fn error(code: &'static str, message: &str) -> Self {
+    pub(crate) fn error(code: &'static str, message: &str) -> Self {
         Self::Error(400, code, message.to_owned())
     }
 }
 
 impl Call {
     /// The first header of that name (lower case).
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         header(&self.headers, name)
     }
 
     /// The key that it was signed with.
-    pub fn key_id(&self) -> &str {
+    pub(crate) fn key_id(&self) -> &str {
         let authorization = self.header("authorization").unwrap_or_default();
         let credential = authorization.split_once("Credential=").map(|(_, rest)| rest);
         credential.and_then(|rest| rest.split('/').next()).unwrap_or_default()
     }
 
     /// How many events it carries.
-    pub fn events(&self) -> usize {
+    pub(crate) fn events(&self) -> usize {
         self.body["logEvents"].as_array().map_or(0, Vec::len)
     }
 }
@@ -160,7 +154,7 @@ impl Call {
 impl Event {
     /// The message as a flat JSON object.
     #[track_caller]
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let object: Value = serde_json::from_str(&self.message).unwrap_or_else(|e| panic!("{e}: {}", self.message));
         let flat = object.as_object().is_some_and(|o| o.values().all(|value| !value.is_object() && !value.is_array()));
         assert!(flat, "not a flat object: {}", self.message);
@@ -170,14 +164,14 @@ impl Event {
 
 impl CloudWatch {
     /// The key that it knows from the start, and its secret.
-    pub const KEY_ID: &str = "AKIAIOSFODNN7EXAMPLE";
+    pub(crate) const KEY_ID: &str = "AKIAIOSFODNN7EXAMPLE";
     /// The secret of [`Self::KEY_ID`]; it belongs to no account.
-    pub const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+    pub(crate) const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
     /// The region that it is in.
-    pub const REGION: &str = REGION;
+    pub(crate) const REGION: &str = REGION;
 
     /// Starts without a group.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let shared = Arc::<Shared>::default();
         let for_connections = Arc::clone(&shared);
@@ -188,54 +182,54 @@ impl CloudWatch {
     }
 
     /// Its base URL.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.connections.addr())
     }
 
     /// Knows this key, from now on. A key with a token is good only together with it.
-    pub fn add_key(&self, id: &str, secret: &str, token: Option<&str>) {
+    pub(crate) fn add_key(&self, id: &str, secret: &str, token: Option<&str>) {
         let key = Key { secret: secret.to_owned(), token: token.map(str::to_owned), expired: false };
         self.shared.lock().keys.insert(id.to_owned(), key);
     }
 
     /// This key has expired, from now on.
-    pub fn expire_key(&self, id: &str) {
+    pub(crate) fn expire_key(&self, id: &str) {
         self.shared.lock().keys.get_mut(id).expect("a key that it knows").expired = true;
     }
 
     /// Nobody may do any of these, from now on.
-    pub fn deny(&self, operations: &[&'static str]) {
+    pub(crate) fn deny(&self, operations: &[&'static str]) {
         self.shared.lock().denied = operations.to_vec();
     }
 
     /// Its clock is that many seconds ahead of ours, from now on.
-    pub fn set_clock(&self, ahead: i64) {
+    pub(crate) fn set_clock(&self, ahead: i64) {
         self.shared.lock().clock = ahead;
     }
 
     /// Does this with the next so many calls.
-    pub fn play(&self, times: usize, trick: Trick) {
+    pub(crate) fn play(&self, times: usize, trick: Trick) {
         self.shared.lock().tricks.push((times, trick));
     }
 
     /// Plays no tricks any more.
-    pub fn behave(&self) {
+    pub(crate) fn behave(&self) {
         self.shared.lock().tricks.clear();
     }
 
     /// Closes every connection; those who wait for an answer notice.
-    pub fn hang_up(&self) {
+    pub(crate) fn hang_up(&self) {
         self.connections.hang_up();
     }
 
     /// Makes a group that keeps its lines for ever, as somebody else would.
-    pub fn make_group(&self, group: &str) {
+    pub(crate) fn make_group(&self, group: &str) {
         self.shared.lock().groups.insert(group.to_owned(), Group::default());
     }
 
     /// Deletes a stream and what is in it.
     #[track_caller]
-    pub fn delete_stream(&self, group: &str, stream: &str) {
+    pub(crate) fn delete_stream(&self, group: &str, stream: &str) {
         let mut state = self.shared.lock();
         let group = state.groups.get_mut(group).unwrap_or_else(|| panic!("no group {group}"));
         assert!(group.streams.remove(stream), "no stream {stream}");
@@ -243,40 +237,40 @@ impl CloudWatch {
 
     /// Deletes a group and what is in it.
     #[track_caller]
-    pub fn delete_group(&self, group: &str) {
+    pub(crate) fn delete_group(&self, group: &str) {
         self.shared.lock().groups.remove(group).unwrap_or_else(|| panic!("no group {group}"));
     }
 
     /// The groups that there are, each with its retention.
-    pub fn groups(&self) -> Vec<(String, Option<u64>)> {
+    pub(crate) fn groups(&self) -> Vec<(String, Option<u64>)> {
         let state = self.shared.lock();
         state.groups.iter().map(|(name, group)| (name.clone(), group.retention_days)).collect()
     }
 
     /// The streams of a group; none if there is no such group.
-    pub fn streams(&self, group: &str) -> Vec<String> {
+    pub(crate) fn streams(&self, group: &str) -> Vec<String> {
         let state = self.shared.lock();
         state.groups.get(group).into_iter().flat_map(|group| group.streams.iter().cloned()).collect()
     }
 
     /// The calls so far.
-    pub fn calls(&self) -> Vec<Call> {
+    pub(crate) fn calls(&self) -> Vec<Call> {
         self.shared.lock().calls.clone()
     }
 
     /// The calls of one kind so far.
-    pub fn calls_of(&self, operation: &str) -> Vec<Call> {
+    pub(crate) fn calls_of(&self, operation: &str) -> Vec<Call> {
         self.calls().into_iter().filter(|call| call.operation == operation).collect()
     }
 
     /// Every event that was accepted so far, in the order in which they came.
-    pub fn events(&self) -> Vec<Event> {
+    pub(crate) fn events(&self) -> Vec<Event> {
         self.shared.lock().accepted.clone()
     }
 
     /// Waits until so many events were accepted, and answers them all.
     #[track_caller]
-    pub fn wait_for_events(&self, count: usize, timeout: Duration) -> Vec<Event> {
+    pub(crate) fn wait_for_events(&self, count: usize, timeout: Duration) -> Vec<Event> {
         if let Some(state) = self.shared.wait(timeout, |state| state.accepted.len() >= count) {
             return state.accepted.clone();
         }
@@ -286,7 +280,7 @@ impl CloudWatch {
 
     /// Waits until `enough` holds for the calls, and answers them.
     #[track_caller]
-    pub fn wait_for_calls(&self, enough: impl Fn(&[Call]) -> bool, timeout: Duration) -> Vec<Call> {
+    pub(crate) fn wait_for_calls(&self, enough: impl Fn(&[Call]) -> bool, timeout: Duration) -> Vec<Call> {
         if let Some(state) = self.shared.wait(timeout, |state| enough(&state.calls)) {
             return state.calls.clone();
         }
@@ -340,7 +334,7 @@ impl Shared {
         let target = header(&request.headers, "x-amz-target").unwrap_or_default();
         let operation = target.strip_prefix(TARGET).unwrap_or(target).to_owned();
         let Request { headers, raw_body, .. } = request;
-        state.calls.push(Call { operation, headers, raw_body, body, arrived: Instant::now(), status, error });
+        state.calls.push(Call { operation, headers, raw_body, body, status, error });
         let now = state.now() / SECOND;
         self.changed.notify_all();
         (reply, now)
@@ -450,12 +444,9 @@ impl State {
                 "The batch of log events in a single PutLogEvents request cannot span more than 24 hours.",
             ));
         }
-        self.accepted.extend(valid.iter().map(|(timestamp, message)| Event {
-            group: group_name.to_owned(),
-            stream: stream_name.to_owned(),
-            timestamp: *timestamp,
-            message: (*message).to_owned(),
-        }));
+        self.accepted.extend(
+            valid.iter().map(|(timestamp, message)| Event { timestamp: *timestamp, message: (*message).to_owned() }),
+        );
 
         let mut rejected = json!({});
         for (key, index, any) in [

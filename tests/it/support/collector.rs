@@ -16,7 +16,7 @@ use super::connections::Connections;
 
 /// What the collector does with one request.
 #[derive(Clone, Debug)]
-pub enum Reply {
+pub(crate) enum Reply {
     /// Answers: status, headers, body.
     Answer(u16, Vec<(String, String)>, Vec<u8>),
     /// Reads the request and never answers.
@@ -29,32 +29,32 @@ pub enum Reply {
 
 /// One request that came in.
 #[derive(Clone, Debug)]
-pub struct Received {
+pub(crate) struct Received {
     /// The method.
-    pub method: String,
+    pub(crate) method: String,
     /// The path as it came.
-    pub path: String,
+    pub(crate) path: String,
     /// The headers as they came, names in lower case.
-    pub headers: Vec<(String, String)>,
+    pub(crate) headers: Vec<(String, String)>,
     /// The body as it came.
-    pub raw_body: Vec<u8>,
+    pub(crate) raw_body: Vec<u8>,
     /// The body, unzipped if it was gzipped.
-    pub body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
     /// When its last byte was here.
-    pub arrived: Instant,
+    pub(crate) arrived: Instant,
     /// The status it was answered with; `None` if it was not.
-    pub answered: Option<u16>,
+    pub(crate) answered: Option<u16>,
 }
 
 /// The collector. Dropping it closes every connection and ends every thread.
-pub struct Collector {
+pub(crate) struct Collector {
     connections: Connections,
     scheme: &'static str,
     shared: Arc<Shared>,
 }
 
 /// PEM of the authority behind a [`Collector::start_with_tls`].
-pub const AUTHORITY: &str = include_str!("../../data/tls/ca.pem");
+pub(crate) const AUTHORITY: &str = include_str!("../../data/tls/ca.pem");
 
 #[derive(Default)]
 struct Shared {
@@ -70,23 +70,23 @@ struct State {
 
 impl Reply {
     /// What a collector says when all is well: 200 with an empty object.
-    pub fn ok() -> Self {
+    pub(crate) fn ok() -> Self {
         Self::json(200, &json!({}))
     }
 
     /// An answer with a JSON body.
-    pub fn json(status: u16, body: &Value) -> Self {
+    pub(crate) fn json(status: u16, body: &Value) -> Self {
         Self::text(status, "application/json", &body.to_string())
     }
 
     /// An answer with any body.
-    pub fn text(status: u16, content_type: &str, body: &str) -> Self {
+    pub(crate) fn text(status: u16, content_type: &str, body: &str) -> Self {
         Self::Answer(status, vec![("Content-Type".to_owned(), content_type.to_owned())], body.as_bytes().to_vec())
     }
 
     /// The same with one header more.
     #[must_use]
-    pub fn with_header(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn with_header(mut self, name: &str, value: &str) -> Self {
         if let Self::Answer(_, headers, _) = &mut self {
             headers.push((name.to_owned(), value.to_owned()));
         }
@@ -96,17 +96,17 @@ impl Reply {
 
 impl Received {
     /// The first header of that name (lower case).
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
     /// The body as JSON.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).expect("an OTLP body is JSON")
     }
 
     /// Every span in the body, each with its `scope` and its `resource` added.
-    pub fn spans(&self) -> Vec<Value> {
+    pub(crate) fn spans(&self) -> Vec<Value> {
         let mut spans = Vec::new();
         let body = self.json();
         for resource_spans in body["resourceSpans"].as_array().into_iter().flatten() {
@@ -125,12 +125,12 @@ impl Received {
 
 impl Collector {
     /// Starts to answer with `script`, one reply a request; the last one repeats.
-    pub fn start(script: impl Into<Vec<Reply>>) -> Self {
+    pub(crate) fn start(script: impl Into<Vec<Reply>>) -> Self {
         Self::listen("http", script.into(), |stream, shared| serve(stream, shared))
     }
 
     /// The same behind TLS, as `127.0.0.1`, `localhost` or `collector.test`: [`AUTHORITY`] vouches for these names.
-    pub fn start_with_tls(script: impl Into<Vec<Reply>>) -> Self {
+    pub(crate) fn start_with_tls(script: impl Into<Vec<Reply>>) -> Self {
         let pem = include_bytes!("../../data/tls/server.pem");
         let chain = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().expect("certificates");
         let key = PrivateKeyDer::from_pem_slice(include_bytes!("../../data/tls/server.key")).expect("a key");
@@ -161,27 +161,27 @@ impl Collector {
     }
 
     /// A collector that accepts everything.
-    pub fn ok() -> Self {
+    pub(crate) fn ok() -> Self {
         Self::start([Reply::ok()])
     }
 
     /// Its base URL.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("{}://{}", self.scheme, self.connections.addr())
     }
 
     /// The port it listens on, at 127.0.0.1.
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.connections.addr().port()
     }
 
     /// What came in so far.
-    pub fn requests(&self) -> Vec<Received> {
+    pub(crate) fn requests(&self) -> Vec<Received> {
         self.shared.lock().received.clone()
     }
 
     /// Waits until `enough` holds for what came in, and answers it.
-    pub fn wait_for(&self, enough: impl Fn(&[Received]) -> bool, timeout: Duration) -> Vec<Received> {
+    pub(crate) fn wait_for(&self, enough: impl Fn(&[Received]) -> bool, timeout: Duration) -> Vec<Received> {
         let deadline = Instant::now() + timeout;
         let mut state = self.shared.lock();
         while !enough(&state.received) {
@@ -193,12 +193,12 @@ impl Collector {
     }
 
     /// Every span that came in, also those that were refused or sent again.
-    pub fn spans(&self) -> Vec<Value> {
+    pub(crate) fn spans(&self) -> Vec<Value> {
         self.requests().iter().flat_map(Received::spans).collect()
     }
 
     /// Every span that came in with a request that was answered 200.
-    pub fn accepted_spans(&self) -> Vec<Value> {
+    pub(crate) fn accepted_spans(&self) -> Vec<Value> {
         self.requests().iter().filter(|request| request.answered == Some(200)).flat_map(Received::spans).collect()
     }
 }
@@ -278,13 +278,13 @@ fn read_request(reader: &mut impl BufRead) -> Option<Received> {
 }
 
 /// An attribute of a span, without the wrapper that names its type.
-pub fn attribute<'a>(of: &'a Value, key: &str) -> Option<&'a Value> {
+pub(crate) fn attribute<'a>(of: &'a Value, key: &str) -> Option<&'a Value> {
     let attributes = of["attributes"].as_array()?;
     let value = &attributes.iter().find(|attribute| attribute["key"] == key)?["value"];
     value.as_object()?.values().next()
 }
 
 /// The name of the scope that a span came under.
-pub fn scope_name(span: &Value) -> &str {
+pub(crate) fn scope_name(span: &Value) -> &str {
     span["scope"]["name"].as_str().unwrap_or_default()
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 /// The connections to one listener.
-pub struct Connections {
+pub(crate) struct Connections {
     addr: SocketAddr,
     open: Arc<Mutex<Open>>,
     acceptor: Option<JoinHandle<()>>,
@@ -21,7 +21,7 @@ struct Open {
 
 impl Connections {
     /// Has `serve` answer each connection until it ends.
-    pub fn serve(listener: TcpListener, serve: impl Fn(&TcpStream) + Send + Sync + 'static) -> Self {
+    pub(crate) fn serve(listener: TcpListener, serve: impl Fn(&TcpStream) + Send + Sync + 'static) -> Self {
         let addr = listener.local_addr().expect("a bound socket");
         let open = Arc::<Mutex<Open>>::default();
         let for_acceptor = Arc::clone(&open);
@@ -30,12 +30,12 @@ impl Connections {
     }
 
     /// Where it listens.
-    pub fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
     /// Ends all connections that are open; new ones are served.
-    pub fn hang_up(&self) {
+    pub(crate) fn hang_up(&self) {
         lock(&self.open).hang_up();
     }
 }

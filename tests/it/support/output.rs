@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// One output stream of a program, collected by a thread.
-pub struct Output {
+pub(crate) struct Output {
     shared: Arc<Shared>,
     reader: Option<JoinHandle<()>>,
 }
@@ -25,7 +25,7 @@ struct Seen {
 
 impl Output {
     /// Starts to read `pipe`, until its other end is closed.
-    pub fn of(mut pipe: impl Read + Send + 'static) -> Self {
+    pub(crate) fn of(mut pipe: impl Read + Send + 'static) -> Self {
         let shared = Arc::new(Shared::default());
         let writer = Arc::clone(&shared);
         let reader = thread::spawn(move || {
@@ -45,12 +45,12 @@ impl Output {
     }
 
     /// All that was printed so far.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&lock(&self.shared.seen).bytes).into_owned()
     }
 
     /// Waits until the text satisfies `enough`; false when the time is up or the stream has ended without it.
-    pub fn wait_for(&self, timeout: Duration, enough: impl Fn(&str) -> bool) -> bool {
+    pub(crate) fn wait_for(&self, timeout: Duration, enough: impl Fn(&str) -> bool) -> bool {
         let deadline = Instant::now() + timeout;
         let mut seen = lock(&self.shared.seen);
         loop {
@@ -66,7 +66,7 @@ impl Output {
     }
 
     /// Waits for the end of the stream. Call it when the program has ended.
-    pub fn finish(&mut self) -> String {
+    pub(crate) fn finish(&mut self) -> String {
         if let Some(reader) = self.reader.take() {
             let _ = reader.join();
         }

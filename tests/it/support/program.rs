@@ -20,7 +20,7 @@ const LISTENING: &str = "listening on http://";
 const READ_AGAIN: &str = " was read again: ";
 
 /// A running server on a port of its own. Dropping it kills the process and waits for it.
-pub struct Program {
+pub(crate) struct Program {
     child: Child,
     addr: SocketAddr,
     stdout: Output,
@@ -30,7 +30,7 @@ pub struct Program {
 
 /// What a program is started with.
 #[derive(Default)]
-pub struct Setup {
+pub(crate) struct Setup {
     args: Vec<String>,
     env: Vec<(String, String)>,
     toml: Option<String>,
@@ -47,38 +47,38 @@ struct Root {
 }
 
 /// How a program ended.
-pub struct Exit {
+pub(crate) struct Exit {
     /// Its exit status.
-    pub status: ExitStatus,
+    pub(crate) status: ExitStatus,
     /// How long it took to end, counted from the signal, or from the start if there was none.
-    pub took: Duration,
+    pub(crate) took: Duration,
     /// All that it printed.
-    pub stdout: String,
+    pub(crate) stdout: String,
     /// All that it logged.
-    pub stderr: String,
+    pub(crate) stderr: String,
 }
 
 impl Setup {
     /// Adds an environment variable.
-    pub fn env(mut self, name: &str, value: impl ToString) -> Self {
+    pub(crate) fn env(mut self, name: &str, value: impl ToString) -> Self {
         self.env.push((name.to_owned(), value.to_string()));
         self
     }
 
     /// Adds a command line argument.
-    pub fn arg(mut self, arg: &str) -> Self {
+    pub(crate) fn arg(mut self, arg: &str) -> Self {
         self.args.push(arg.to_owned());
         self
     }
 
     /// Writes this telemetry.toml and names it with `--config`. Without it the built-in default applies.
-    pub fn toml(mut self, text: &str) -> Self {
+    pub(crate) fn toml(mut self, text: &str) -> Self {
         self.toml = Some(text.to_owned());
         self
     }
 
     /// Runs it in this directory instead of one of its own.
-    pub fn current_dir(mut self, dir: &Path) -> Self {
+    pub(crate) fn current_dir(mut self, dir: &Path) -> Self {
         self.current_dir = Some(dir.to_owned());
         self
     }
@@ -88,7 +88,7 @@ impl Setup {
     /// # Errors
     ///
     /// This user may not do that here.
-    pub fn in_empty_root(mut self, files: &[(&'static str, &str)]) -> Result<Self, String> {
+    pub(crate) fn in_empty_root(mut self, files: &[(&'static str, &str)]) -> Result<Self, String> {
         let commands = [&["chroot"][..], &["unshare", "--map-root-user", "chroot"]];
         let works = |command: &&&[&str]| {
             let mut probe = Command::new(command[0]);
@@ -102,7 +102,7 @@ impl Setup {
     }
 
     /// Starts the server on a free port and waits until it says where it listens.
-    pub fn start(mut self) -> Program {
+    pub(crate) fn start(mut self) -> Program {
         if !self.env.iter().any(|(name, _)| name == "CRUDDUR_LISTEN") {
             self.args.extend(["--listen".to_owned(), "127.0.0.1:0".to_owned()]);
         }
@@ -160,17 +160,17 @@ impl Root {
 
 impl Program {
     /// The beginning of every test: add what it needs, then `start`.
-    pub fn setup() -> Setup {
+    pub(crate) fn setup() -> Setup {
         Setup::default()
     }
 
     /// A server with all defaults.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::setup().start()
     }
 
     /// Runs a command line that ends by itself. It never opens the default port, unless `env` names it.
-    pub fn run_to_end(args: &[&str], env: &[(&str, &str)], toml: Option<&str>) -> Exit {
+    pub(crate) fn run_to_end(args: &[&str], env: &[(&str, &str)], toml: Option<&str>) -> Exit {
         let setup = Setup {
             args: args.iter().map(ToString::to_string).collect(),
             env: env.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
@@ -186,19 +186,19 @@ impl Program {
     }
 
     /// Its directory, in which telemetry.toml lies.
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
 
     /// Saves telemetry.toml as most editors do: another file is renamed over it.
-    pub fn save(&self, toml: &str) {
+    pub(crate) fn save(&self, toml: &str) {
         let new = self.dir.write("telemetry.toml.new", toml);
         fs::rename(new, self.dir().join("telemetry.toml")).expect("its own directory");
     }
 
     /// Saves telemetry.toml and waits until that is in force.
     #[track_caller]
-    pub fn switch(&self, toml: &str) {
+    pub(crate) fn switch(&self, toml: &str) {
         let before = self.stderr().matches(READ_AGAIN).count();
         self.save(toml);
         assert!(
@@ -209,27 +209,27 @@ impl Program {
     }
 
     /// Where it listens.
-    pub fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
     /// Its process id.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// What it printed so far.
-    pub fn stdout(&self) -> String {
+    pub(crate) fn stdout(&self) -> String {
         self.stdout.text()
     }
 
     /// What it logged so far.
-    pub fn stderr(&self) -> String {
+    pub(crate) fn stderr(&self) -> String {
         self.stderr.text()
     }
 
     /// Waits until stdout holds `needle`.
-    pub fn wait_for_stdout(&self, needle: &str) {
+    pub(crate) fn wait_for_stdout(&self, needle: &str) {
         assert!(
             self.stdout.wait_for(SOON, |text| text.contains(needle)),
             "no {needle:?} in stdout:\n{}",
@@ -238,7 +238,7 @@ impl Program {
     }
 
     /// Waits until stderr holds `needle`.
-    pub fn wait_for_stderr(&self, needle: &str) {
+    pub(crate) fn wait_for_stderr(&self, needle: &str) {
         assert!(
             self.stderr.wait_for(SOON, |text| text.contains(needle)),
             "no {needle:?} in stderr:\n{}",
@@ -247,17 +247,17 @@ impl Program {
     }
 
     /// One GET on a connection of its own.
-    pub fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         get(self.addr, path)
     }
 
     /// What `/telemetry/status` says about a backend.
-    pub fn backend(&self, name: &str) -> Value {
+    pub(crate) fn backend(&self, name: &str) -> Value {
         self.get("/telemetry/status").json()["backends"][name].take()
     }
 
     /// Waits until `/telemetry/status` says that about a backend, and answers what it says.
-    pub fn wait_for_backend(&self, name: &str, condition: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn wait_for_backend(&self, name: &str, condition: impl Fn(&Value) -> bool) -> Value {
         let mut backend = Value::Null;
         let held = wait_until(SOON, || {
             backend = self.backend(name);
@@ -268,24 +268,24 @@ impl Program {
     }
 
     /// Resident memory in kilobytes.
-    pub fn rss_kb(&self) -> u64 {
+    pub(crate) fn rss_kb(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line with VmRSS");
         line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number of kB")
     }
 
     /// Sends SIGTERM and waits for the end.
-    pub fn terminate(self) -> Exit {
+    pub(crate) fn terminate(self) -> Exit {
         self.stop_with("TERM")
     }
 
     /// Sends SIGINT, as Ctrl-C does, and waits for the end.
-    pub fn interrupt(self) -> Exit {
+    pub(crate) fn interrupt(self) -> Exit {
         self.stop_with("INT")
     }
 
     /// Sends any signal, by its name without `SIG`.
-    pub fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         // The shell's own `kill`: there is not a /bin/kill everywhere, and no `unsafe` here.
         let script = format!("kill -{signal} {}", self.pid());
         let sent = Command::new("/bin/sh").args(["-c", &script]).status().expect("a shell");
@@ -302,7 +302,7 @@ impl Exit {
     /// The numbers in a backend's line at exit: delivered, refused, dropped, sampled out, and queued, which is 0 if the
     /// line does not name it: `honeycomb: 6 delivered, 0 refused, 0 dropped, 0 sampled out, of 6 spans`.
     #[track_caller]
-    pub fn counts(&self, backend: &str) -> [u64; 5] {
+    pub(crate) fn counts(&self, backend: &str) -> [u64; 5] {
         let begins = format!("{backend}: ");
         let line = self.stderr.lines().rev().find(|line| line.contains(&begins) && line.contains(" delivered, "));
         let line = line.unwrap_or_else(|| panic!("no line of counts in:\n{}", self.stderr));
@@ -320,7 +320,7 @@ impl Exit {
 }
 
 /// The lines that a part of the program logged: `TIME LEVEL target: text`. A line of counts at exit is none of them.
-pub fn log_lines<'a>(stderr: &'a str, target: &str) -> Vec<&'a str> {
+pub(crate) fn log_lines<'a>(stderr: &'a str, target: &str) -> Vec<&'a str> {
     let target = format!("{target}:");
     stderr.lines().filter(|line| line.split_whitespace().nth(2) == Some(&target)).collect()
 }

@@ -2,7 +2,7 @@
 //! <https://howardhinnant.github.io/date_algorithms.html>.
 
 /// The seconds since 1970 of a time like `2023-02-20T00:00:00.000000+00:00`. The form is checked to the letter.
-pub fn unix_seconds(time: &str) -> f64 {
+pub(crate) fn unix_seconds(time: &str) -> f64 {
     let fits = time.len() == 32
         && time.bytes().zip(*b"dddd-dd-ddTdd:dd:dd.dddddd+00:00").all(|(byte, form)| match form {
             b'd' => byte.is_ascii_digit(),
@@ -16,7 +16,7 @@ pub fn unix_seconds(time: &str) -> f64 {
 }
 
 /// A second since 1970 as HTTP writes it: `Sun, 06 Nov 1994 08:49:37 GMT`.
-pub fn http_date(unix: u64) -> String {
+pub(crate) fn http_date(unix: u64) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let (days, seconds) = (unix / 86_400, unix % 86_400);

@@ -17,30 +17,30 @@ use super::collector::Reply;
 use super::connections::Connections;
 
 /// When the rules were changed that [`XRayDaemon::set_rules`] answers, in seconds since 1970.
-pub const RULES_MODIFIED: f64 = 1_530_558_121.0;
+pub(crate) const RULES_MODIFIED: f64 = 1_530_558_121.0;
 
 /// One datagram as it came.
 #[derive(Clone, Debug)]
-pub struct Datagram {
+pub(crate) struct Datagram {
     /// All of it, header and document.
-    pub text: String,
+    pub(crate) text: String,
     /// When it was here.
-    pub arrived: Instant,
+    pub(crate) arrived: Instant,
 }
 
 /// One question that came in by TCP.
 #[derive(Clone, Debug)]
-pub struct Question {
+pub(crate) struct Question {
     /// `GetSamplingRules` or `SamplingTargets`.
-    pub operation: String,
+    pub(crate) operation: String,
     /// Its `Content-Type`.
-    pub content_type: String,
+    pub(crate) content_type: String,
     /// Its body.
-    pub body: Value,
+    pub(crate) body: Value,
 }
 
 /// The daemon. Dropping it closes both sockets and ends every thread.
-pub struct XRayDaemon {
+pub(crate) struct XRayDaemon {
     addr: SocketAddr,
     shared: Arc<Shared>,
     receiver: Option<JoinHandle<()>>,
@@ -64,17 +64,17 @@ struct State {
 
 impl Datagram {
     /// What stands before the newline.
-    pub fn header(&self) -> &str {
+    pub(crate) fn header(&self) -> &str {
         self.parts().0
     }
 
     /// The document, as text.
-    pub fn document_text(&self) -> &str {
+    pub(crate) fn document_text(&self) -> &str {
         self.parts().1
     }
 
     /// The document.
-    pub fn document(&self) -> Value {
+    pub(crate) fn document(&self) -> Value {
         serde_json::from_str(self.document_text()).unwrap_or_else(|error| panic!("no JSON ({error}): {}", self.text))
     }
 
@@ -86,27 +86,27 @@ impl Datagram {
 impl XRayDaemon {
     /// Starts on a free loopback port, without a rule: it answers 500 to every question about sampling, as a daemon does
     /// that has no credentials.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_at(Ipv4Addr::LOCALHOST.into())
     }
 
     /// The same on another loopback address.
-    pub fn start_at(ip: IpAddr) -> Self {
+    pub(crate) fn start_at(ip: IpAddr) -> Self {
         Self::scan(|port| Self::bind(SocketAddr::new(ip, port), true))
     }
 
     /// The same with nobody on the TCP port.
-    pub fn without_tcp() -> Self {
+    pub(crate) fn without_tcp() -> Self {
         Self::scan(|port| Self::bind(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port), false))
     }
 
     /// Starts where another one died.
-    pub fn start_on(addr: SocketAddr) -> Self {
+    pub(crate) fn start_on(addr: SocketAddr) -> Self {
         Self::bind(addr, true).unwrap_or_else(|| panic!("{addr} is taken"))
     }
 
     /// A loopback address on which nobody listens, and on which nobody will by chance.
-    pub fn free_addr() -> SocketAddr {
+    pub(crate) fn free_addr() -> SocketAddr {
         Self::start().addr
     }
 
@@ -140,17 +140,17 @@ impl XRayDaemon {
     }
 
     /// Where it listens, by UDP and TCP.
-    pub fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
     /// Answers these rules from now on, in one page.
-    pub fn set_rules(&self, rules: &[Value]) {
+    pub(crate) fn set_rules(&self, rules: &[Value]) {
         self.answer_rules_with([rules_reply(rules, None)]);
     }
 
     /// Answers the question for rules with these pages from now on.
-    pub fn set_rule_pages(&self, pages: &[&[Value]]) {
+    pub(crate) fn set_rule_pages(&self, pages: &[&[Value]]) {
         let replies = pages.iter().enumerate().map(|(page, rules)| {
             let next = (page + 1 < pages.len()).then(|| (page + 1).to_string());
             rules_reply(rules, next)
@@ -159,12 +159,12 @@ impl XRayDaemon {
     }
 
     /// Answers the question for rules with anything from now on.
-    pub fn answer_rules_with(&self, pages: impl IntoIterator<Item = Reply>) {
+    pub(crate) fn answer_rules_with(&self, pages: impl IntoIterator<Item = Reply>) {
         self.shared.lock().rules = pages.into_iter().collect();
     }
 
     /// Answers reports with these targets from now on, and says when its rules have changed last.
-    pub fn set_targets(&self, targets: &[Value], last_rule_modification: f64) {
+    pub(crate) fn set_targets(&self, targets: &[Value], last_rule_modification: f64) {
         self.answer_targets_with(Reply::json(
             200,
             &json!({
@@ -176,23 +176,23 @@ impl XRayDaemon {
     }
 
     /// Answers reports with anything from now on.
-    pub fn answer_targets_with(&self, reply: Reply) {
+    pub(crate) fn answer_targets_with(&self, reply: Reply) {
         self.shared.lock().targets = reply;
     }
 
     /// The datagrams so far.
-    pub fn datagrams(&self) -> Vec<Datagram> {
+    pub(crate) fn datagrams(&self) -> Vec<Datagram> {
         self.shared.lock().datagrams()
     }
 
     /// The documents so far.
-    pub fn documents(&self) -> Vec<Value> {
+    pub(crate) fn documents(&self) -> Vec<Value> {
         self.datagrams().iter().map(Datagram::document).collect()
     }
 
     /// Waits until so many datagrams are here, and answers them all.
     #[track_caller]
-    pub fn wait_for_datagrams(&self, count: usize, timeout: Duration) -> Vec<Datagram> {
+    pub(crate) fn wait_for_datagrams(&self, count: usize, timeout: Duration) -> Vec<Datagram> {
         let here = |state: &State| state.datagrams.len() >= count;
         if let Some(state) = self.shared.wait(timeout, here) {
             return state.datagrams();
@@ -203,7 +203,7 @@ impl XRayDaemon {
 
     /// Waits for the document of this trace (32 hex digits), and answers it.
     #[track_caller]
-    pub fn wait_for_trace(&self, trace_id: &str, timeout: Duration) -> Value {
+    pub(crate) fn wait_for_trace(&self, trace_id: &str, timeout: Duration) -> Value {
         let root = format!("\"trace_id\":\"1-{}-{}\"", &trace_id[..8], &trace_id[8..]);
         let is_it = |bytes: &[u8]| bytes.windows(root.len()).any(|part| part == root.as_bytes());
         let here = |state: &State| state.datagrams.iter().any(|(bytes, _)| is_it(bytes));
@@ -215,13 +215,13 @@ impl XRayDaemon {
     }
 
     /// The questions of one kind so far.
-    pub fn questions(&self, operation: &str) -> Vec<Question> {
+    pub(crate) fn questions(&self, operation: &str) -> Vec<Question> {
         self.shared.lock().questions(operation)
     }
 
     /// Waits until so many questions of one kind came, and answers them.
     #[track_caller]
-    pub fn wait_for_questions(&self, operation: &str, count: usize, timeout: Duration) -> Vec<Question> {
+    pub(crate) fn wait_for_questions(&self, operation: &str, count: usize, timeout: Duration) -> Vec<Question> {
         let here = |state: &State| state.questions(operation).len() >= count;
         if let Some(state) = self.shared.wait(timeout, here) {
             return state.questions(operation);
@@ -230,7 +230,7 @@ impl XRayDaemon {
     }
 
     /// How many datagrams the kernel threw away because this program was too slow to fetch them.
-    pub fn lost_in_the_kernel(&self) -> u64 {
+    pub(crate) fn lost_in_the_kernel(&self) -> u64 {
         let table = fs::read_to_string("/proc/net/udp").expect("a table of UDP sockets");
         let port = format!(":{:04X}", self.addr.port());
         let row = table.lines().find(|line| line.split_whitespace().nth(1).is_some_and(|local| local.ends_with(&port)));
