@@ -1,0 +1,690 @@
+//! A loopback CloudWatch Logs that is as strict as the real one: it verifies every signature by itself, keeps to its own
+//! clock, enforces every limit of PutLogEvents, and refuses a batch to a stream that is not there. And it misbehaves when
+//! told to.
+//!
+//! Dropping it closes every connection and ends every thread.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use chrono::{DateTime, NaiveDateTime};
+use flate2::read::GzDecoder;
+use ring::{digest, hmac};
+use serde_json::{Value, json};
+
+use super::connections::Connections;
+use super::time::http_date;
+
+const TARGET: &str = "Logs_20140328.";
+const REGION: &str = "us-east-1";
+const AMZ_DATE: &str = "%Y%m%dT%H%M%SZ";
+const SECOND: u64 = 1000;
+const DAY: u64 = 86_400 * SECOND;
+/// What one event counts beside its message.
+const OVERHEAD: usize = 26;
+
+/// Something that the service does instead of its work.
+#[derive(Clone, Debug)]
+pub(crate) enum Trick {
+    /// Answers an error in the form of the service: status, code, message.
+    Error(u16, &'static str, String),
+    /// Answers that status and that body, whatever was asked.
+    Answer(u16, &'static str),
+    /// Does its work, and answers 200 with that body.
+    WorkAndAnswer(&'static str),
+    /// Does its work, and closes the connection instead of answering.
+    WorkAndReset,
+    /// Reads the request and answers nothing, until [`CloudWatch::hang_up`].
+    Hang,
+    /// Reads the request and closes the connection.
+    Reset,
+    /// Answers with bytes that are not HTTP, and closes the connection.
+    Garbage,
+}
+
+/// One request that came in.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    /// `PutLogEvents`, for instance.
+    pub(crate) operation: String,
+    /// The headers as they came, names in lower case.
+    pub(crate) headers: Vec<(String, String)>,
+    /// The body as it came.
+    pub(crate) raw_body: Vec<u8>,
+    /// The body as JSON, unzipped if it was gzipped.
+    pub(crate) body: Value,
+    /// The status it was answered with; `None` if it was not.
+    pub(crate) status: Option<u16>,
+    /// The code of the error it was answered with.
+    pub(crate) error: Option<&'static str>,
+}
+
+/// One event that was accepted.
+#[derive(Clone, Debug)]
+pub(crate) struct Event {
+    /// Its time, in milliseconds since 1970.
+    pub(crate) timestamp: u64,
+    /// Its message.
+    pub(crate) message: String,
+}
+
+/// The service.
+pub(crate) struct CloudWatch {
+    connections: Connections,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    keys: HashMap<String, Key>,
+    denied: Vec<&'static str>,
+    /// How far its clock is ahead of ours, in seconds.
+    clock: i64,
+    tricks: Vec<(usize, Trick)>,
+    groups: BTreeMap<String, Group>,
+    calls: Vec<Call>,
+    /// Every event that was ever accepted, also those whose stream is gone.
+    accepted: Vec<Event>,
+}
+
+struct Key {
+    secret: String,
+    token: Option<String>,
+    expired: bool,
+}
+
+#[derive(Default)]
+struct Group {
+    retention_days: Option<u64>,
+    streams: BTreeSet<String>,
+}
+
+struct Request {
+    method: String,
+    path: String,
+    headers: Vec<(String, String)>,
+    raw_body: Vec<u8>,
+}
+
+/// Why a call was refused: status, code, message.
+struct Refusal(u16, &'static str, String);
+
+enum Reply {
+    Answer(u16, Vec<u8>),
+    Bytes(&'static [u8]),
+    Hang,
+    Reset,
+}
+
+impl Trick {
+    /// An error that is answered 400, as nearly all are.
+    pub(crate) fn error(code: &'static str, message: &str) -> Self {
+        Self::Error(400, code, message.to_owned())
+    }
+}
+
+impl Call {
+    /// The first header of that name (lower case).
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        header(&self.headers, name)
+    }
+
+    /// The key that it was signed with.
+    pub(crate) fn key_id(&self) -> &str {
+        let authorization = self.header("authorization").unwrap_or_default();
+        let credential = authorization.split_once("Credential=").map(|(_, rest)| rest);
+        credential.and_then(|rest| rest.split('/').next()).unwrap_or_default()
+    }
+
+    /// How many events it carries.
+    pub(crate) fn events(&self) -> usize {
+        self.body["logEvents"].as_array().map_or(0, Vec::len)
+    }
+}
+
+impl Event {
+    /// The message as a flat JSON object.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        let object: Value = serde_json::from_str(&self.message).unwrap_or_else(|e| panic!("{e}: {}", self.message));
+        let flat = object.as_object().is_some_and(|o| o.values().all(|value| !value.is_object() && !value.is_array()));
+        assert!(flat, "not a flat object: {}", self.message);
+        object
+    }
+}
+
+impl CloudWatch {
+    /// The key that it knows from the start, and its secret.
+    pub(crate) const KEY_ID: &str = "AKIAIOSFODNN7EXAMPLE";
+    /// The secret of [`Self::KEY_ID`]; it belongs to no account.
+    pub(crate) const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+    /// The region that it is in.
+    pub(crate) const REGION: &str = REGION;
+
+    /// Starts without a group.
+    pub(crate) fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let shared = Arc::<Shared>::default();
+        let for_connections = Arc::clone(&shared);
+        let connections = Connections::serve(listener, move |stream| serve(stream, &for_connections));
+        let service = Self { connections, shared };
+        service.add_key(Self::KEY_ID, Self::SECRET, None);
+        service
+    }
+
+    /// Its base URL.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.connections.addr())
+    }
+
+    /// Knows this key, from now on. A key with a token is good only together with it.
+    pub(crate) fn add_key(&self, id: &str, secret: &str, token: Option<&str>) {
+        let key = Key { secret: secret.to_owned(), token: token.map(str::to_owned), expired: false };
+        self.shared.lock().keys.insert(id.to_owned(), key);
+    }
+
+    /// This key has expired, from now on.
+    pub(crate) fn expire_key(&self, id: &str) {
+        self.shared.lock().keys.get_mut(id).expect("a key that it knows").expired = true;
+    }
+
+    /// Nobody may do any of these, from now on.
+    pub(crate) fn deny(&self, operations: &[&'static str]) {
+        self.shared.lock().denied = operations.to_vec();
+    }
+
+    /// Its clock is that many seconds ahead of ours, from now on.
+    pub(crate) fn set_clock(&self, ahead: i64) {
+        self.shared.lock().clock = ahead;
+    }
+
+    /// Does this with the next so many calls.
+    pub(crate) fn play(&self, times: usize, trick: Trick) {
+        self.shared.lock().tricks.push((times, trick));
+    }
+
+    /// Plays no tricks any more.
+    pub(crate) fn behave(&self) {
+        self.shared.lock().tricks.clear();
+    }
+
+    /// Closes every connection; those who wait for an answer notice.
+    pub(crate) fn hang_up(&self) {
+        self.connections.hang_up();
+    }
+
+    /// Makes a group that keeps its lines for ever, as somebody else would.
+    pub(crate) fn make_group(&self, group: &str) {
+        self.shared.lock().groups.insert(group.to_owned(), Group::default());
+    }
+
+    /// Deletes a stream and what is in it.
+    #[track_caller]
+    pub(crate) fn delete_stream(&self, group: &str, stream: &str) {
+        let mut state = self.shared.lock();
+        let group = state.groups.get_mut(group).unwrap_or_else(|| panic!("no group {group}"));
+        assert!(group.streams.remove(stream), "no stream {stream}");
+    }
+
+    /// Deletes a group and what is in it.
+    #[track_caller]
+    pub(crate) fn delete_group(&self, group: &str) {
+        self.shared.lock().groups.remove(group).unwrap_or_else(|| panic!("no group {group}"));
+    }
+
+    /// The groups that there are, each with its retention.
+    pub(crate) fn groups(&self) -> Vec<(String, Option<u64>)> {
+        let state = self.shared.lock();
+        state.groups.iter().map(|(name, group)| (name.clone(), group.retention_days)).collect()
+    }
+
+    /// The streams of a group; none if there is no such group.
+    pub(crate) fn streams(&self, group: &str) -> Vec<String> {
+        let state = self.shared.lock();
+        state.groups.get(group).into_iter().flat_map(|group| group.streams.iter().cloned()).collect()
+    }
+
+    /// The calls so far.
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        self.shared.lock().calls.clone()
+    }
+
+    /// The calls of one kind so far.
+    pub(crate) fn calls_of(&self, operation: &str) -> Vec<Call> {
+        self.calls().into_iter().filter(|call| call.operation == operation).collect()
+    }
+
+    /// Every event that was accepted so far, in the order in which they came.
+    pub(crate) fn events(&self) -> Vec<Event> {
+        self.shared.lock().accepted.clone()
+    }
+
+    /// Waits until so many events were accepted, and answers them all.
+    #[track_caller]
+    pub(crate) fn wait_for_events(&self, count: usize, timeout: Duration) -> Vec<Event> {
+        if let Some(state) = self.shared.wait(timeout, |state| state.accepted.len() >= count) {
+            return state.accepted.clone();
+        }
+        let state = self.shared.lock();
+        panic!("{} events, not {count}, within {timeout:?}; {}", state.accepted.len(), state.story());
+    }
+
+    /// Waits until `enough` holds for the calls, and answers them.
+    #[track_caller]
+    pub(crate) fn wait_for_calls(&self, enough: impl Fn(&[Call]) -> bool, timeout: Duration) -> Vec<Call> {
+        if let Some(state) = self.shared.wait(timeout, |state| enough(&state.calls)) {
+            return state.calls.clone();
+        }
+        panic!("not within {timeout:?}; {}", self.shared.lock().story());
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `enough` holds; `None` if it did not in time.
+    fn wait(&self, timeout: Duration, enough: impl Fn(&State) -> bool) -> Option<MutexGuard<'_, State>> {
+        let state = self.lock();
+        let (state, late) = self
+            .changed
+            .wait_timeout_while(state, timeout, |state| !enough(state))
+            .unwrap_or_else(PoisonError::into_inner);
+        (!late.timed_out()).then_some(state)
+    }
+
+    /// Does what a call asks for, or a trick; and notes it.
+    fn answer(&self, request: Request) -> (Reply, u64) {
+        let mut state = self.lock();
+        let trick = state.next_trick();
+        let work = match &trick {
+            None | Some(Trick::WorkAndAnswer(_) | Trick::WorkAndReset) => state.work(&request),
+            Some(_) => Ok(json!({})),
+        };
+        let result = match (&work, &trick) {
+            (Err(Refusal(status, code, message)), _) => Err((*status, *code, message.clone())),
+            (_, Some(Trick::Error(status, code, message))) => Err((*status, *code, message.clone())),
+            (Ok(answer), _) => Ok(answer.clone()),
+        };
+        let (reply, status, error) = match (result, trick) {
+            (Err((status, code, message)), _) => {
+                let body = json!({ "__type": code, "message": message });
+                (Reply::Answer(status, body.to_string().into_bytes()), Some(status), Some(code))
+            }
+            (Ok(_), Some(Trick::Answer(status, body))) => (Reply::Answer(status, body.into()), Some(status), None),
+            (Ok(_), Some(Trick::WorkAndAnswer(body))) => (Reply::Answer(200, body.into()), Some(200), None),
+            (Ok(_), Some(Trick::WorkAndReset | Trick::Reset)) => (Reply::Reset, None, None),
+            (Ok(_), Some(Trick::Hang)) => (Reply::Hang, None, None),
+            (Ok(_), Some(Trick::Garbage)) => (Reply::Bytes(b"\x16\x03\x01 this is not HTTP\n\n"), None, None),
+            // The calls that create something answer with nothing at all.
+            (Ok(Value::Null), _) => (Reply::Answer(200, Vec::new()), Some(200), None),
+            (Ok(answer), _) => (Reply::Answer(200, answer.to_string().into_bytes()), Some(200), None),
+        };
+        let body = unzipped(&request).and_then(|body| serde_json::from_slice(&body).ok()).unwrap_or_default();
+        let target = header(&request.headers, "x-amz-target").unwrap_or_default();
+        let operation = target.strip_prefix(TARGET).unwrap_or(target).to_owned();
+        let Request { headers, raw_body, .. } = request;
+        state.calls.push(Call { operation, headers, raw_body, body, status, error });
+        let now = state.now() / SECOND;
+        self.changed.notify_all();
+        (reply, now)
+    }
+}
+
+impl State {
+    /// Milliseconds since 1970 by its own clock.
+    fn now(&self) -> u64 {
+        let ours = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_millis() as u64;
+        ours.checked_add_signed(self.clock * SECOND as i64).expect("a clock after 1970")
+    }
+
+    fn next_trick(&mut self) -> Option<Trick> {
+        let (times, trick) = self.tricks.first_mut()?;
+        let trick = trick.clone();
+        *times -= 1;
+        if *times == 0 {
+            self.tricks.remove(0);
+        }
+        Some(trick)
+    }
+
+    /// What happened, for the reader of a test that failed.
+    fn story(&self) -> String {
+        let calls = self.calls.iter().map(|call| {
+            let (operation, events, status) = (&call.operation, call.events(), call.status);
+            format!("{operation} of {events} events: {status:?} {}", call.error.unwrap_or_default())
+        });
+        format!("the calls: {:#?}", calls.collect::<Vec<_>>())
+    }
+
+    /// Checks who calls, then does what is asked for.
+    fn work(&mut self, request: &Request) -> Result<Value, Refusal> {
+        self.authenticate(request)?;
+        let unknown = |what: &str| Refusal(400, "UnknownOperationException", what.to_owned());
+        if (request.method.as_str(), request.path.as_str()) != ("POST", "/") {
+            return Err(unknown("only POST /"));
+        }
+        if header(&request.headers, "content-type") != Some("application/x-amz-json-1.1") {
+            return Err(unknown("only application/x-amz-json-1.1"));
+        }
+        let target = header(&request.headers, "x-amz-target").and_then(|target| target.strip_prefix(TARGET));
+        let operation = target.ok_or_else(|| unknown("no X-Amz-Target"))?;
+        if self.denied.contains(&operation) {
+            let message = format!(
+                "User: arn:aws:iam::123456789012:user/cruddur is not authorized to perform: logs:{operation} on resource: \
+                 arn:aws:logs:{REGION}:123456789012:log-group:cruddur because no identity-based policy allows it"
+            );
+            return Err(Refusal(400, "AccessDeniedException", message));
+        }
+        let body = unzipped(request).and_then(|body| serde_json::from_slice::<Value>(&body).ok());
+        let body = body.ok_or_else(|| Refusal(400, "SerializationException", "the body is no JSON".to_owned()))?;
+        match operation {
+            "CreateLogGroup" => self.create_group(&body),
+            "CreateLogStream" => self.create_stream(&body),
+            "PutRetentionPolicy" => self.put_retention(&body),
+            "PutLogEvents" => self.put_events(&body),
+            _ => Err(unknown("no such operation")),
+        }
+    }
+
+    fn create_group(&mut self, body: &Value) -> Result<Value, Refusal> {
+        let name = group_name(body)?;
+        if self.groups.contains_key(name) {
+            return Err(exists("log group"));
+        }
+        self.groups.insert(name.to_owned(), Group::default());
+        Ok(Value::Null)
+    }
+
+    fn create_stream(&mut self, body: &Value) -> Result<Value, Refusal> {
+        let name = stream_name(body)?;
+        let group = self.groups.get_mut(group_name(body)?).ok_or_else(|| missing("log group"))?;
+        if group.streams.insert(name.to_owned()) { Ok(Value::Null) } else { Err(exists("log stream")) }
+    }
+
+    fn put_retention(&mut self, body: &Value) -> Result<Value, Refusal> {
+        const DAYS: [u64; 22] =
+            [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];
+        let group = self.groups.get_mut(group_name(body)?).ok_or_else(|| missing("log group"))?;
+        let days = body["retentionInDays"].as_u64().filter(|days| DAYS.contains(days));
+        group.retention_days = Some(days.ok_or_else(|| invalid("retentionInDays is not one of those there are"))?);
+        Ok(Value::Null)
+    }
+
+    fn put_events(&mut self, body: &Value) -> Result<Value, Refusal> {
+        let now = self.now();
+        let (group_name, stream_name) = (group_name(body)?, stream_name(body)?);
+        let group = self.groups.get(group_name).ok_or_else(|| missing("log group"))?;
+        let retention = group.retention_days.map_or(u64::MAX, |days| days * DAY);
+        if !group.streams.contains(stream_name) {
+            return Err(missing("log stream"));
+        }
+        let events = checked_events(body)?;
+
+        // Too old and expired ones come first, too new ones last: the events are in order.
+        let age = |event: &(u64, &str)| now.saturating_sub(event.0);
+        let too_old = events.iter().take_while(|event| age(event) > 14 * DAY).count();
+        let expired = events.iter().take_while(|event| age(event) > retention).count();
+        let too_new = events.iter().take_while(|event| event.0 <= now + 2 * 3600 * SECOND).count();
+        let valid = events.get(too_old.max(expired)..too_new).unwrap_or_default();
+        if let (Some(first), Some(last)) = (valid.first(), valid.last())
+            && last.0 - first.0 >= DAY
+        {
+            return Err(invalid(
+                "The batch of log events in a single PutLogEvents request cannot span more than 24 hours.",
+            ));
+        }
+        self.accepted.extend(
+            valid.iter().map(|(timestamp, message)| Event { timestamp: *timestamp, message: (*message).to_owned() }),
+        );
+
+        let mut rejected = json!({});
+        for (key, index, any) in [
+            ("tooOldLogEventEndIndex", too_old, too_old > 0),
+            ("expiredLogEventEndIndex", expired, expired > 0),
+            ("tooNewLogEventStartIndex", too_new, too_new < events.len()),
+        ] {
+            if any {
+                rejected[key] = json!(index);
+            }
+        }
+        let mut answer = json!({ "nextSequenceToken": "49590302278162700010219231" });
+        if rejected != json!({}) {
+            answer["rejectedLogEventsInfo"] = rejected;
+        }
+        Ok(answer)
+    }
+
+    /// Signature Version 4 from the receiving end: everything is computed again from what came, and from the secret.
+    fn authenticate(&self, request: &Request) -> Result<(), Refusal> {
+        let headers = &request.headers;
+        let missing = |what: &str| Refusal(400, "MissingAuthenticationTokenException", what.to_owned());
+        let authorization = header(headers, "authorization").ok_or_else(|| missing("Missing Authentication Token"))?;
+        let part = |name: &str| {
+            let fields = authorization.strip_prefix("AWS4-HMAC-SHA256 ")?.split(", ");
+            fields.filter_map(|field| field.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
+        };
+        let parts = (part("Credential"), part("SignedHeaders"), part("Signature"));
+        let (Some(credential), Some(signed), Some(signature)) = parts else {
+            return Err(Refusal(400, "IncompleteSignatureException", format!("a part is missing: {authorization}")));
+        };
+        let (id, scope) = credential.split_once('/').unwrap_or((credential, ""));
+        let time = header(headers, "x-amz-date").unwrap_or_default();
+        let date = time.get(..8).unwrap_or_default();
+        if scope != format!("{date}/{REGION}/logs/aws4_request") {
+            return Err(wrong_signature(&format!(
+                "Credential should be scoped to a valid region and service: {scope}"
+            )));
+        }
+        let unknown = "The security token included in the request is invalid.";
+        let key = self.keys.get(id).ok_or_else(|| Refusal(400, "UnrecognizedClientException", unknown.to_owned()))?;
+
+        let names: Vec<_> = signed.split(';').collect();
+        let is_signed = |name: &str| names.contains(&name);
+        let must = headers.iter().map(|(name, _)| name.as_str()).filter(|name| name.starts_with("x-amz-"));
+        if let Some(name) = must.chain(["host", "content-type"]).find(|name| !is_signed(name)) {
+            return Err(wrong_signature(&format!("'{name}' must be a 'SignedHeader' in the AWS Authorization.")));
+        }
+        // A proxy may change these.
+        let never = ["connection", "user-agent", "expect", "transfer-encoding", "x-amzn-trace-id"];
+        if !names.is_sorted() || never.iter().any(|name| is_signed(name)) {
+            return Err(wrong_signature(&format!("these headers cannot be signed like this: {signed}")));
+        }
+        let mut canonical = format!("{}\n{}\n\n", request.method, request.path);
+        for name in &names {
+            let values = headers.iter().filter(|(other, _)| other == name);
+            let values = values.map(|(_, value)| value.split_whitespace().collect::<Vec<_>>().join(" "));
+            canonical.push_str(&format!("{name}:{}\n", values.collect::<Vec<_>>().join(",")));
+        }
+        canonical.push_str(&format!("\n{signed}\n{}", sha256(&request.raw_body)));
+        let to_sign = format!("AWS4-HMAC-SHA256\n{time}\n{scope}\n{}", sha256(canonical.as_bytes()));
+        let mut signing_key = format!("AWS4{}", key.secret).into_bytes();
+        for part in scope.split('/') {
+            signing_key = hmac_sha256(&signing_key, part);
+        }
+        if hex(&hmac_sha256(&signing_key, &to_sign)) != signature {
+            return Err(wrong_signature(&format!(
+                "The request signature we calculated does not match the signature you provided. Check your AWS Secret \
+                 Access Key and signing method. Consult the service documentation for details.\n\nThe Canonical String for \
+                 this request should have been\n'{canonical}'"
+            )));
+        }
+        self.check_clock(time)?;
+        if header(headers, "x-amz-security-token") != key.token.as_deref() {
+            return Err(Refusal(400, "UnrecognizedClientException", unknown.to_owned()));
+        }
+        if key.expired {
+            let message = "The security token included in the request is expired";
+            return Err(Refusal(400, "ExpiredTokenException", message.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// A signature is believed for five minutes.
+    fn check_clock(&self, time: &str) -> Result<(), Refusal> {
+        let signed = NaiveDateTime::parse_from_str(time, AMZ_DATE);
+        let signed = signed.map_err(|_| wrong_signature("X-Amz-Date is no date"))?.and_utc().timestamp();
+        let now = (self.now() / SECOND) as i64;
+        let text = |seconds| DateTime::from_timestamp(seconds, 0).map(|time| time.format(AMZ_DATE).to_string());
+        let text = |seconds| text(seconds).expect("a time that can be written");
+        let (now_text, earliest, latest) = (text(now), text(now - 300), text(now + 300));
+        if signed < now - 300 {
+            let message = format!("Signature expired: {time} is now earlier than {earliest} ({now_text} - 5 min.)");
+            return Err(wrong_signature(&message));
+        }
+        if signed > now + 300 {
+            let message =
+                format!("Signature not yet current: {time} is still later than {latest} ({now_text} + 5 min.)");
+            return Err(wrong_signature(&message));
+        }
+        Ok(())
+    }
+}
+
+/// The events of a batch that obeys every limit.
+fn checked_events(body: &Value) -> Result<Vec<(u64, &str)>, Refusal> {
+    let events = body["logEvents"].as_array().ok_or_else(|| invalid("logEvents is no list"))?;
+    if events.is_empty() || events.len() > 10_000 {
+        return Err(invalid("'logEvents' must have a length of 1 to 10000"));
+    }
+    let mut checked = Vec::new();
+    let mut size = 0;
+    for event in events {
+        let (timestamp, message) = (event["timestamp"].as_u64(), event["message"].as_str());
+        let (Some(timestamp), Some(message)) = (timestamp, message) else {
+            return Err(invalid("an event is a timestamp and a message"));
+        };
+        if message.is_empty() {
+            return Err(invalid("'message' must have a length greater than or equal to 1"));
+        }
+        if message.len() + OVERHEAD > 256 * 1024 {
+            return Err(invalid("Log event too large: it exceeds the limit of 262144 bytes"));
+        }
+        size += message.len() + OVERHEAD;
+        checked.push((timestamp, message));
+    }
+    if size > 1_048_576 {
+        return Err(invalid("Upload too large: the batch exceeds the limit of 1048576 bytes"));
+    }
+    if !checked.is_sorted_by_key(|(timestamp, _)| *timestamp) {
+        return Err(invalid("Log events in a single PutLogEvents request must be in chronological order."));
+    }
+    Ok(checked)
+}
+
+fn group_name(body: &Value) -> Result<&str, Refusal> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || ".-_/#".contains(c);
+    let good = |name: &&str| (1..=512).contains(&name.len()) && name.chars().all(allowed) && !name.starts_with("aws/");
+    body["logGroupName"].as_str().filter(good).ok_or_else(|| invalid("'logGroupName' must match [\\.\\-_/#A-Za-z0-9]+"))
+}
+
+fn stream_name(body: &Value) -> Result<&str, Refusal> {
+    let good = |name: &&str| (1..=512).contains(&name.chars().count()) && !name.contains([':', '*']);
+    body["logStreamName"].as_str().filter(good).ok_or_else(|| invalid("'logStreamName' must match [^:*]*"))
+}
+
+fn invalid(message: &str) -> Refusal {
+    Refusal(400, "InvalidParameterException", message.to_owned())
+}
+
+fn missing(what: &str) -> Refusal {
+    Refusal(400, "ResourceNotFoundException", format!("The specified {what} does not exist."))
+}
+
+fn exists(what: &str) -> Refusal {
+    Refusal(400, "ResourceAlreadyExistsException", format!("The specified {what} already exists"))
+}
+
+fn wrong_signature(message: &str) -> Refusal {
+    Refusal(400, "InvalidSignatureException", message.to_owned())
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    hex(digest::digest(&digest::SHA256, bytes).as_ref())
+}
+
+fn hmac_sha256(key: &[u8], text: &str) -> Vec<u8> {
+    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes()).as_ref().to_vec()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+}
+
+/// The body as it was before it was gzipped, if it was.
+fn unzipped(request: &Request) -> Option<Vec<u8>> {
+    match header(&request.headers, "content-encoding") {
+        None => Some(request.raw_body.clone()),
+        Some("gzip") => {
+            let mut body = Vec::new();
+            GzDecoder::new(&request.raw_body[..]).read_to_end(&mut body).ok().map(|_| body)
+        }
+        Some(_) => None,
+    }
+}
+
+/// Answers one connection until it ends. `open` holds a second handle to it, so it must be shut down, not just dropped.
+fn serve(stream: &TcpStream, shared: &Shared) {
+    let _ = stream.set_nodelay(true);
+    let mut reader = BufReader::new(stream);
+    let mut writer = stream;
+    while let Some(request) = read_request(&mut reader) {
+        let (reply, now) = shared.answer(request);
+        match reply {
+            Reply::Answer(status, body) => {
+                let head = format!(
+                    "HTTP/1.1 {status} Scripted\r\nx-amzn-RequestId: 01234567-89ab-cdef-0123-456789abcdef\r\n\
+                     Content-Type: application/x-amz-json-1.1\r\nContent-Length: {}\r\nDate: {}\r\n\r\n",
+                    body.len(),
+                    http_date(now)
+                );
+                if writer.write_all(&[head.as_bytes(), &body].concat()).is_err() {
+                    break;
+                }
+            }
+            Reply::Bytes(bytes) => {
+                let _ = writer.write_all(bytes);
+                break;
+            }
+            Reply::Hang => {
+                // Ends when either side closes the connection.
+                let _ = reader.read(&mut [0]);
+                break;
+            }
+            Reply::Reset => break,
+        }
+    }
+    let _ = stream.shutdown(Shutdown::Both);
+}
+
+fn read_request(reader: &mut impl BufRead) -> Option<Request> {
+    let mut line = String::new();
+    reader.read_line(&mut line).ok()?;
+    let mut words = line.split_whitespace();
+    let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let mut headers = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+    }
+    let length = header(&headers, "content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    let mut raw_body = vec![0; length];
+    reader.read_exact(&mut raw_body).ok()?;
+    Some(Request { method, path, headers, raw_body })
+}

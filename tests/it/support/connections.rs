@@ -1,0 +1,85 @@
+//! A loopback TCP server: a thread for each connection, all of them ended when it is dropped.
+
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+/// The connections to one listener.
+pub(crate) struct Connections {
+    addr: SocketAddr,
+    open: Arc<Mutex<Open>>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Open {
+    /// Second handles to the connections: those must be shut down, not just dropped.
+    streams: Vec<TcpStream>,
+    workers: Vec<JoinHandle<()>>,
+    stopped: bool,
+}
+
+impl Connections {
+    /// Has `serve` answer each connection until it ends.
+    pub(crate) fn serve(listener: TcpListener, serve: impl Fn(&TcpStream) + Send + Sync + 'static) -> Self {
+        let addr = listener.local_addr().expect("a bound socket");
+        let open = Arc::<Mutex<Open>>::default();
+        let for_acceptor = Arc::clone(&open);
+        let acceptor = thread::spawn(move || accept(&listener, &for_acceptor, &Arc::new(serve)));
+        Self { addr, open, acceptor: Some(acceptor) }
+    }
+
+    /// Where it listens.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Ends all connections that are open; new ones are served.
+    pub(crate) fn hang_up(&self) {
+        lock(&self.open).hang_up();
+    }
+}
+
+impl Drop for Connections {
+    fn drop(&mut self) {
+        {
+            let mut open = lock(&self.open);
+            open.stopped = true;
+            open.hang_up();
+        }
+        // Wakes the acceptor, which then sees that it is over.
+        let _ = TcpStream::connect(self.addr);
+        if let Some(acceptor) = self.acceptor.take() {
+            let _ = acceptor.join();
+        }
+        let workers = std::mem::take(&mut lock(&self.open).workers);
+        for worker in workers {
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Open {
+    fn hang_up(&mut self) {
+        for stream in self.streams.drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+fn accept(listener: &TcpListener, open: &Mutex<Open>, serve: &Arc<impl Fn(&TcpStream) + Send + Sync + 'static>) {
+    while let Ok((stream, _)) = listener.accept() {
+        let mut open = lock(open);
+        if open.stopped {
+            return;
+        }
+        let Ok(to_close) = stream.try_clone() else { continue };
+        open.streams.push(to_close);
+        let serve = Arc::clone(serve);
+        open.workers.push(thread::spawn(move || serve(&stream)));
+    }
+}
+
+fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
+}

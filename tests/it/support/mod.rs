@@ -1,0 +1,43 @@
+//! What the tests share: the real binary, a client that writes any bytes, and a collector that can misbehave.
+//!
+//! Nothing in here waits a fixed time. Whatever has to happen first is a condition with a time-out, and everything that
+//! was started (a process, a thread, a directory) ends when its owner is dropped.
+
+mod client;
+mod cloudwatch;
+mod collector;
+mod connections;
+mod output;
+mod program;
+mod temp_dir;
+mod time;
+mod xray_daemon;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub(crate) use client::{Answer, Client, get};
+pub(crate) use cloudwatch::{CloudWatch, Event, Trick};
+pub(crate) use collector::{AUTHORITY, Collector, Received, Reply, attribute, scope_name};
+pub(crate) use connections::Connections;
+pub(crate) use program::{Exit, Program, Setup, log_lines};
+pub(crate) use temp_dir::TempDir;
+pub(crate) use time::{http_date, unix_seconds};
+pub(crate) use xray_daemon::{RULES_MODIFIED, XRayDaemon};
+
+/// How long a test waits for something that should happen soon.
+pub(crate) const SOON: Duration = Duration::from_secs(8);
+
+/// Asks every few milliseconds whether `condition` holds; false if it did not within `timeout`.
+pub(crate) fn wait_until(timeout: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + timeout;
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}

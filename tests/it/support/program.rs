@@ -1,0 +1,363 @@
+//! The real binary, started the way a user starts it, in an environment that holds nothing by accident.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::client::{Answer, get};
+use super::output::Output;
+use super::temp_dir::TempDir;
+use super::{SOON, wait_until};
+
+/// How long the program may take to start, or to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+const LISTENING: &str = "listening on http://";
+const READ_AGAIN: &str = " was read again: ";
+
+/// A running server on a port of its own. Dropping it kills the process and waits for it.
+pub(crate) struct Program {
+    child: Child,
+    addr: SocketAddr,
+    stdout: Output,
+    stderr: Output,
+    dir: TempDir,
+}
+
+/// What a program is started with.
+#[derive(Default)]
+pub(crate) struct Setup {
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    toml: Option<String>,
+    root: Option<Root>,
+    current_dir: Option<PathBuf>,
+}
+
+/// A directory that a program takes for all there is.
+struct Root {
+    /// The command that makes a directory the root of what follows.
+    chroot: Vec<&'static str>,
+    /// Paths and texts of what it holds beside the program and its settings.
+    files: Vec<(&'static str, String)>,
+}
+
+/// How a program ended.
+pub(crate) struct Exit {
+    /// Its exit status.
+    pub(crate) status: ExitStatus,
+    /// How long it took to end, counted from the signal, or from the start if there was none.
+    pub(crate) took: Duration,
+    /// All that it printed.
+    pub(crate) stdout: String,
+    /// All that it logged.
+    pub(crate) stderr: String,
+}
+
+impl Setup {
+    /// Adds an environment variable.
+    pub(crate) fn env(mut self, name: &str, value: impl ToString) -> Self {
+        self.env.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    /// Adds a command line argument.
+    pub(crate) fn arg(mut self, arg: &str) -> Self {
+        self.args.push(arg.to_owned());
+        self
+    }
+
+    /// Writes this telemetry.toml and names it with `--config`. Without it the built-in default applies.
+    pub(crate) fn toml(mut self, text: &str) -> Self {
+        self.toml = Some(text.to_owned());
+        self
+    }
+
+    /// Runs it in this directory instead of one of its own.
+    pub(crate) fn current_dir(mut self, dir: &Path) -> Self {
+        self.current_dir = Some(dir.to_owned());
+        self
+    }
+
+    /// Runs it where there is nothing but itself, its settings and these files: no loader, no library, no `/etc`, no `/proc`.
+    ///
+    /// # Errors
+    ///
+    /// This user may not do that here.
+    pub(crate) fn in_empty_root(mut self, files: &[(&'static str, &str)]) -> Result<Self, String> {
+        let commands = [&["chroot"][..], &["unshare", "--map-root-user", "chroot"]];
+        let works = |command: &&&[&str]| {
+            let mut probe = Command::new(command[0]);
+            probe.args(&command[1..]).args(["/", "/bin/sh", "-c", ":"]).stderr(Stdio::null());
+            probe.status().is_ok_and(|status| status.success())
+        };
+        let chroot = commands.iter().find(works).ok_or("neither root nor a user namespace can be had for chroot")?;
+        let files = files.iter().map(|(path, text)| (*path, (*text).to_owned())).collect();
+        self.root = Some(Root { chroot: chroot.to_vec(), files });
+        Ok(self)
+    }
+
+    /// Starts the server on a free port and waits until it says where it listens.
+    pub(crate) fn start(mut self) -> Program {
+        if !self.env.iter().any(|(name, _)| name == "CRUDDUR_LISTEN") {
+            self.args.extend(["--listen".to_owned(), "127.0.0.1:0".to_owned()]);
+        }
+        let (mut child, dir) = self.spawn();
+        let stdout = Output::of(child.stdout.take().expect("stdout is piped"));
+        let stderr = Output::of(child.stderr.take().expect("stderr is piped"));
+        let listening = stderr.wait_for(PATIENCE, |text| listening_line(text).is_some());
+        let text = stderr.text();
+        let Some(addr) = listening.then(|| listening_line(&text)).flatten().and_then(|addr| addr.parse().ok()) else {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("no line with `{LISTENING}ADDRESS`; stderr was:\n{text}");
+        };
+        Program { child, addr, stdout, stderr, dir }
+    }
+
+    fn spawn(self) -> (Child, TempDir) {
+        let dir = TempDir::new();
+        let program = env!("CARGO_BIN_EXE_cruddur");
+        let mut command = match &self.root {
+            None => Command::new(program),
+            Some(root) => root.command(program, &dir),
+        };
+        command.args(&self.args).env_clear();
+        command.current_dir(self.current_dir.as_deref().unwrap_or_else(|| dir.path()));
+        if let Some(path) = std::env::var_os("PATH") {
+            command.env("PATH", path);
+        }
+        if let Some(text) = &self.toml {
+            let path = dir.write("telemetry.toml", text);
+            command.arg("--config").arg(if self.root.is_some() { Path::new("/telemetry.toml") } else { &path });
+        }
+        command.envs(self.env).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        (command.spawn().expect("the program starts"), dir)
+    }
+}
+
+impl Root {
+    /// Fills the directory, and enters it.
+    fn command(&self, program: &str, dir: &TempDir) -> Command {
+        // By another process: a file that is open for writing here stays open in whatever another test starts meanwhile, and
+        // cannot be executed as long.
+        let copied = Command::new("cp").arg(program).arg(dir.path().join("cruddur")).status();
+        assert!(copied.is_ok_and(|status| status.success()), "room for the program");
+        for (path, text) in &self.files {
+            let path = dir.path().join(path.trim_start_matches('/'));
+            fs::create_dir_all(path.parent().expect("a file in the root")).expect("a directory in the root");
+            fs::write(path, text).expect("a file in the root");
+        }
+        let mut command = Command::new(self.chroot[0]);
+        command.args(&self.chroot[1..]).arg(dir.path()).arg("/cruddur");
+        command
+    }
+}
+
+impl Program {
+    /// The beginning of every test: add what it needs, then `start`.
+    pub(crate) fn setup() -> Setup {
+        Setup::default()
+    }
+
+    /// A server with all defaults.
+    pub(crate) fn start() -> Self {
+        Self::setup().start()
+    }
+
+    /// Runs a command line that ends by itself. It never opens the default port, unless `env` names it.
+    pub(crate) fn run_to_end(args: &[&str], env: &[(&str, &str)], toml: Option<&str>) -> Exit {
+        let setup = Setup {
+            args: args.iter().map(ToString::to_string).collect(),
+            env: env.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+            toml: toml.map(ToOwned::to_owned),
+            ..Setup::default()
+        };
+        let listens = env.iter().any(|(name, _)| *name == "CRUDDUR_LISTEN");
+        let setup = if listens { setup } else { setup.env("CRUDDUR_LISTEN", "127.0.0.1:0") };
+        let (mut child, _dir) = setup.spawn();
+        let mut stdout = Output::of(child.stdout.take().expect("stdout is piped"));
+        let mut stderr = Output::of(child.stderr.take().expect("stderr is piped"));
+        wait_for_end(&mut child, &mut stdout, &mut stderr)
+    }
+
+    /// Its directory, in which telemetry.toml lies.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Saves telemetry.toml as most editors do: another file is renamed over it.
+    pub(crate) fn save(&self, toml: &str) {
+        let new = self.dir.write("telemetry.toml.new", toml);
+        fs::rename(new, self.dir().join("telemetry.toml")).expect("its own directory");
+    }
+
+    /// Saves telemetry.toml and waits until that is in force.
+    #[track_caller]
+    pub(crate) fn switch(&self, toml: &str) {
+        let before = self.stderr().matches(READ_AGAIN).count();
+        self.save(toml);
+        assert!(
+            self.stderr.wait_for(SOON, |text| text.matches(READ_AGAIN).count() > before),
+            "not read again:\n{}",
+            self.stderr()
+        );
+    }
+
+    /// Where it listens.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it printed so far.
+    pub(crate) fn stdout(&self) -> String {
+        self.stdout.text()
+    }
+
+    /// What it logged so far.
+    pub(crate) fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Waits until stdout holds `needle`.
+    pub(crate) fn wait_for_stdout(&self, needle: &str) {
+        assert!(
+            self.stdout.wait_for(SOON, |text| text.contains(needle)),
+            "no {needle:?} in stdout:\n{}",
+            self.stdout()
+        );
+    }
+
+    /// Waits until stderr holds `needle`.
+    pub(crate) fn wait_for_stderr(&self, needle: &str) {
+        assert!(
+            self.stderr.wait_for(SOON, |text| text.contains(needle)),
+            "no {needle:?} in stderr:\n{}",
+            self.stderr()
+        );
+    }
+
+    /// One GET on a connection of its own.
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        get(self.addr, path)
+    }
+
+    /// What `/telemetry/status` says about a backend.
+    pub(crate) fn backend(&self, name: &str) -> Value {
+        self.get("/telemetry/status").json()["backends"][name].take()
+    }
+
+    /// Waits until `/telemetry/status` says that about a backend, and answers what it says.
+    pub(crate) fn wait_for_backend(&self, name: &str, condition: impl Fn(&Value) -> bool) -> Value {
+        let mut backend = Value::Null;
+        let held = wait_until(SOON, || {
+            backend = self.backend(name);
+            condition(&backend)
+        });
+        assert!(held, "{name} stayed at {backend:#}");
+        backend
+    }
+
+    /// Resident memory in kilobytes.
+    pub(crate) fn rss_kb(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line with VmRSS");
+        line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number of kB")
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub(crate) fn terminate(self) -> Exit {
+        self.stop_with("TERM")
+    }
+
+    /// Sends SIGINT, as Ctrl-C does, and waits for the end.
+    pub(crate) fn interrupt(self) -> Exit {
+        self.stop_with("INT")
+    }
+
+    /// Sends any signal, by its name without `SIG`.
+    pub(crate) fn signal(&self, signal: &str) {
+        // The shell's own `kill`: there is not a /bin/kill everywhere, and no `unsafe` here.
+        let script = format!("kill -{signal} {}", self.pid());
+        let sent = Command::new("/bin/sh").args(["-c", &script]).status().expect("a shell");
+        assert!(sent.success(), "{script} failed: the program was gone already; stderr was:\n{}", self.stderr());
+    }
+
+    fn stop_with(mut self, signal: &str) -> Exit {
+        self.signal(signal);
+        wait_for_end(&mut self.child, &mut self.stdout, &mut self.stderr)
+    }
+}
+
+impl Exit {
+    /// The numbers in a backend's line at exit: delivered, refused, dropped, sampled out, and queued, which is 0 if the
+    /// line does not name it: `honeycomb: 6 delivered, 0 refused, 0 dropped, 0 sampled out, of 6 spans`.
+    #[track_caller]
+    pub(crate) fn counts(&self, backend: &str) -> [u64; 5] {
+        let begins = format!("{backend}: ");
+        let line = self.stderr.lines().rev().find(|line| line.contains(&begins) && line.contains(" delivered, "));
+        let line = line.unwrap_or_else(|| panic!("no line of counts in:\n{}", self.stderr));
+        let counts = &line[line.find(&begins).expect("it contains that") + begins.len()..];
+        ["delivered", "refused", "dropped", "sampled out", "queued"].map(|end| {
+            match counts.split(", ").find(|count| count.trim().ends_with(end)) {
+                None if end == "queued" => 0,
+                count => {
+                    let number = count.and_then(|count| count.split_whitespace().next()?.parse().ok());
+                    number.unwrap_or_else(|| panic!("no number {end} in {line}"))
+                }
+            }
+        })
+    }
+}
+
+/// The lines that a part of the program logged: `TIME LEVEL target: text`. A line of counts at exit is none of them.
+pub(crate) fn log_lines<'a>(stderr: &'a str, target: &str) -> Vec<&'a str> {
+    let target = format!("{target}:");
+    stderr.lines().filter(|line| line.split_whitespace().nth(2) == Some(&target)).collect()
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.stdout.finish();
+        let text = self.stderr.finish();
+        if std::thread::panicking() {
+            let lines: Vec<_> = text.lines().collect();
+            eprintln!("--- the last lines on stderr of the program under test");
+            eprintln!("{}", lines[lines.len().saturating_sub(30)..].join("\n"));
+        }
+    }
+}
+
+fn listening_line(stderr: &str) -> Option<&str> {
+    let (_, rest) = stderr.split_once(LISTENING)?;
+    // Until the line is complete the last digits of the port may be missing.
+    let (line, _) = rest.split_once('\n')?;
+    line.split_whitespace().next().map(|addr| addr.trim_end_matches('/'))
+}
+
+fn wait_for_end(child: &mut Child, stdout: &mut Output, stderr: &mut Output) -> Exit {
+    let since = Instant::now();
+    let mut status = None;
+    wait_until(PATIENCE, || {
+        status = child.try_wait().expect("our own child");
+        status.is_some()
+    });
+    let took = since.elapsed();
+    let Some(status) = status else {
+        let _ = child.kill();
+        let _ = child.wait();
+        panic!("still running after {PATIENCE:?}; stderr was:\n{}", stderr.text());
+    };
+    Exit { status, took, stdout: stdout.finish(), stderr: stderr.finish() }
+}

@@ -1,0 +1,372 @@
+//! A loopback X-Ray daemon: datagrams come in by UDP, and the same port answers by TCP what it is asked about sampling.
+//!
+//! It keeps what it gets to the byte, and answers by a script. Dropping it is the daemon's death: both sockets are closed,
+//! and the port is free for the next one.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::collector::Reply;
+use super::connections::Connections;
+
+/// When the rules were changed that [`XRayDaemon::set_rules`] answers, in seconds since 1970.
+pub(crate) const RULES_MODIFIED: f64 = 1_530_558_121.0;
+
+/// One datagram as it came.
+#[derive(Clone, Debug)]
+pub(crate) struct Datagram {
+    /// All of it, header and document.
+    pub(crate) text: String,
+    /// When it was here.
+    pub(crate) arrived: Instant,
+}
+
+/// One question that came in by TCP.
+#[derive(Clone, Debug)]
+pub(crate) struct Question {
+    /// `GetSamplingRules` or `SamplingTargets`.
+    pub(crate) operation: String,
+    /// Its `Content-Type`.
+    pub(crate) content_type: String,
+    /// Its body.
+    pub(crate) body: Value,
+}
+
+/// The daemon. Dropping it closes both sockets and ends every thread.
+pub(crate) struct XRayDaemon {
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+    receiver: Option<JoinHandle<()>>,
+    /// None while nobody answers by TCP. Held only to be dropped.
+    _connections: Option<Connections>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    datagrams: Vec<(Vec<u8>, Instant)>,
+    questions: Vec<Question>,
+    /// The pages of the rules; `NextToken` of a page is the place of the next.
+    rules: Vec<Reply>,
+    targets: Reply,
+    stopped: bool,
+}
+
+impl Datagram {
+    /// What stands before the newline.
+    pub(crate) fn header(&self) -> &str {
+        self.parts().0
+    }
+
+    /// The document, as text.
+    pub(crate) fn document_text(&self) -> &str {
+        self.parts().1
+    }
+
+    /// The document.
+    pub(crate) fn document(&self) -> Value {
+        serde_json::from_str(self.document_text()).unwrap_or_else(|error| panic!("no JSON ({error}): {}", self.text))
+    }
+
+    fn parts(&self) -> (&str, &str) {
+        self.text.split_once('\n').unwrap_or_else(|| panic!("no header: {}", self.text))
+    }
+}
+
+impl XRayDaemon {
+    /// Starts on a free loopback port, without a rule: it answers 500 to every question about sampling, as a daemon does
+    /// that has no credentials.
+    pub(crate) fn start() -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// The same on another loopback address.
+    pub(crate) fn start_at(ip: IpAddr) -> Self {
+        Self::scan(|port| Self::bind(SocketAddr::new(ip, port), true))
+    }
+
+    /// The same with nobody on the TCP port.
+    pub(crate) fn without_tcp() -> Self {
+        Self::scan(|port| Self::bind(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port), false))
+    }
+
+    /// Starts where another one died.
+    pub(crate) fn start_on(addr: SocketAddr) -> Self {
+        Self::bind(addr, true).unwrap_or_else(|| panic!("{addr} is taken"))
+    }
+
+    /// A loopback address on which nobody listens, and on which nobody will by chance.
+    pub(crate) fn free_addr() -> SocketAddr {
+        Self::start().addr
+    }
+
+    /// Ports below those that the system gives out by itself, so that nobody takes one while its daemon is dead; none
+    /// twice in this process.
+    fn scan(bind: impl Fn(u16) -> Option<Self>) -> Self {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let first = (std::process::id() % 97) as u16 * 120;
+        let ports = (0..12_000).map(|_| 20_000 + first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000);
+        let mut daemons = ports.filter_map(bind);
+        daemons.next().expect("a port that is free for both UDP and TCP")
+    }
+
+    fn bind(addr: SocketAddr, answers: bool) -> Option<Self> {
+        let listener = TcpListener::bind(addr).ok()?;
+        let socket = UdpSocket::bind(addr).ok()?;
+        let no_credentials = Reply::text(500, "text/plain", "NoCredentialProviders: no valid providers in chain");
+        let state = State {
+            datagrams: Vec::new(),
+            questions: Vec::new(),
+            rules: vec![no_credentials.clone()],
+            targets: no_credentials,
+            stopped: false,
+        };
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
+        let sink = Arc::clone(&shared);
+        let receiver = Some(thread::spawn(move || receive(&socket, &sink)));
+        let for_connections = Arc::clone(&shared);
+        let connections = answers.then(|| Connections::serve(listener, move |stream| serve(stream, &for_connections)));
+        Some(Self { addr, shared, receiver, _connections: connections })
+    }
+
+    /// Where it listens, by UDP and TCP.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Answers these rules from now on, in one page.
+    pub(crate) fn set_rules(&self, rules: &[Value]) {
+        self.answer_rules_with([rules_reply(rules, None)]);
+    }
+
+    /// Answers the question for rules with these pages from now on.
+    pub(crate) fn set_rule_pages(&self, pages: &[&[Value]]) {
+        let replies = pages.iter().enumerate().map(|(page, rules)| {
+            let next = (page + 1 < pages.len()).then(|| (page + 1).to_string());
+            rules_reply(rules, next)
+        });
+        self.answer_rules_with(replies);
+    }
+
+    /// Answers the question for rules with anything from now on.
+    pub(crate) fn answer_rules_with(&self, pages: impl IntoIterator<Item = Reply>) {
+        self.shared.lock().rules = pages.into_iter().collect();
+    }
+
+    /// Answers reports with these targets from now on, and says when its rules have changed last.
+    pub(crate) fn set_targets(&self, targets: &[Value], last_rule_modification: f64) {
+        self.answer_targets_with(Reply::json(
+            200,
+            &json!({
+                "SamplingTargetDocuments": targets,
+                "LastRuleModification": last_rule_modification,
+                "UnprocessedStatistics": [],
+            }),
+        ));
+    }
+
+    /// Answers reports with anything from now on.
+    pub(crate) fn answer_targets_with(&self, reply: Reply) {
+        self.shared.lock().targets = reply;
+    }
+
+    /// The datagrams so far.
+    pub(crate) fn datagrams(&self) -> Vec<Datagram> {
+        self.shared.lock().datagrams()
+    }
+
+    /// The documents so far.
+    pub(crate) fn documents(&self) -> Vec<Value> {
+        self.datagrams().iter().map(Datagram::document).collect()
+    }
+
+    /// Waits until so many datagrams are here, and answers them all.
+    #[track_caller]
+    pub(crate) fn wait_for_datagrams(&self, count: usize, timeout: Duration) -> Vec<Datagram> {
+        let here = |state: &State| state.datagrams.len() >= count;
+        if let Some(state) = self.shared.wait(timeout, here) {
+            return state.datagrams();
+        }
+        let datagrams = self.datagrams();
+        panic!("{} datagrams, not {count}, within {timeout:?}: {datagrams:#?}", datagrams.len());
+    }
+
+    /// Waits for the document of this trace (32 hex digits), and answers it.
+    #[track_caller]
+    pub(crate) fn wait_for_trace(&self, trace_id: &str, timeout: Duration) -> Value {
+        let root = format!("\"trace_id\":\"1-{}-{}\"", &trace_id[..8], &trace_id[8..]);
+        let is_it = |bytes: &[u8]| bytes.windows(root.len()).any(|part| part == root.as_bytes());
+        let here = |state: &State| state.datagrams.iter().any(|(bytes, _)| is_it(bytes));
+        if let Some(state) = self.shared.wait(timeout, here) {
+            let found = state.datagrams().into_iter().find(|datagram| datagram.text.contains(&root));
+            return found.expect("it is here").document();
+        }
+        panic!("no document with {root} within {timeout:?}: {:#?}", self.datagrams());
+    }
+
+    /// The questions of one kind so far.
+    pub(crate) fn questions(&self, operation: &str) -> Vec<Question> {
+        self.shared.lock().questions(operation)
+    }
+
+    /// Waits until so many questions of one kind came, and answers them.
+    #[track_caller]
+    pub(crate) fn wait_for_questions(&self, operation: &str, count: usize, timeout: Duration) -> Vec<Question> {
+        let here = |state: &State| state.questions(operation).len() >= count;
+        if let Some(state) = self.shared.wait(timeout, here) {
+            return state.questions(operation);
+        }
+        panic!("{} times {operation}, not {count}, within {timeout:?}", self.questions(operation).len());
+    }
+
+    /// How many datagrams the kernel threw away because this program was too slow to fetch them.
+    pub(crate) fn lost_in_the_kernel(&self) -> u64 {
+        let table = fs::read_to_string("/proc/net/udp").expect("a table of UDP sockets");
+        let port = format!(":{:04X}", self.addr.port());
+        let row = table.lines().find(|line| line.split_whitespace().nth(1).is_some_and(|local| local.ends_with(&port)));
+        let drops = row.and_then(|row| row.split_whitespace().next_back()?.parse().ok());
+        drops.unwrap_or_else(|| panic!("no row for {} in:\n{table}", self.addr))
+    }
+}
+
+impl Drop for XRayDaemon {
+    fn drop(&mut self) {
+        self.shared.lock().stopped = true;
+        // Wakes the receiver, which then sees that it is over.
+        let any = SocketAddr::new(self.addr.ip(), 0);
+        let _ = UdpSocket::bind(any).and_then(|socket| socket.send_to(b"", self.addr));
+        if let Some(receiver) = self.receiver.take() {
+            let _ = receiver.join();
+        }
+    }
+}
+
+impl State {
+    fn datagrams(&self) -> Vec<Datagram> {
+        let datagrams = self.datagrams.iter().map(|(bytes, arrived)| {
+            let text = String::from_utf8(bytes.clone()).expect("a datagram is text");
+            Datagram { text, arrived: *arrived }
+        });
+        datagrams.collect()
+    }
+
+    fn questions(&self, operation: &str) -> Vec<Question> {
+        self.questions.iter().filter(|question| question.operation == operation).cloned().collect()
+    }
+
+    fn reply_to(&self, question: &Question) -> Reply {
+        match question.operation.as_str() {
+            "GetSamplingRules" => {
+                let page = question.body["NextToken"].as_str().and_then(|token| token.parse().ok()).unwrap_or(0);
+                self.rules.get::<usize>(page).cloned().unwrap_or_else(|| Reply::text(400, "text/plain", "no such page"))
+            }
+            "SamplingTargets" => self.targets.clone(),
+            _ => Reply::text(404, "text/plain", ""),
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `enough` holds; `None` if it did not in time.
+    fn wait(&self, timeout: Duration, enough: impl Fn(&State) -> bool) -> Option<MutexGuard<'_, State>> {
+        let state = self.lock();
+        let (state, late) = self
+            .changed
+            .wait_timeout_while(state, timeout, |state| !enough(state))
+            .unwrap_or_else(PoisonError::into_inner);
+        (!late.timed_out()).then_some(state)
+    }
+}
+
+fn rules_reply(rules: &[Value], next: Option<String>) -> Reply {
+    let record = |rule| json!({ "SamplingRule": rule, "CreatedAt": 0.0, "ModifiedAt": RULES_MODIFIED });
+    let records: Vec<_> = rules.iter().map(record).collect();
+    Reply::json(200, &json!({ "SamplingRuleRecords": records, "NextToken": next }))
+}
+
+fn receive(socket: &UdpSocket, shared: &Shared) {
+    let mut buffer = vec![0; 65_536];
+    while let Ok((length, _)) = socket.recv_from(&mut buffer) {
+        let mut state = shared.lock();
+        if length > 0 {
+            state.datagrams.push((buffer[..length].to_vec(), Instant::now()));
+            shared.changed.notify_all();
+        }
+        if state.stopped {
+            return;
+        }
+    }
+}
+
+/// Answers one connection until it ends. `open` holds a second handle to it, so it must be shut down, not just dropped.
+fn serve(stream: &TcpStream, shared: &Shared) {
+    let mut reader = BufReader::new(stream);
+    let mut writer = stream;
+    while let Some(question) = read_question(&mut reader) {
+        let reply = {
+            let mut state = shared.lock();
+            let reply = state.reply_to(&question);
+            state.questions.push(question);
+            shared.changed.notify_all();
+            reply
+        };
+        let bytes = match reply {
+            Reply::Answer(status, headers, body) => {
+                let mut answer = format!("HTTP/1.1 {status} Scripted\r\nContent-Length: {}\r\n", body.len());
+                for (name, value) in headers {
+                    answer.push_str(&format!("{name}: {value}\r\n"));
+                }
+                answer.push_str("\r\n");
+                [answer.as_bytes(), &body].concat()
+            }
+            Reply::Hang => {
+                // Ends when either side closes the connection.
+                let _ = reader.read(&mut [0]);
+                break;
+            }
+            Reply::Reset => break,
+            Reply::Garbage => {
+                let _ = writer.write_all(b"\x16\x03\x01 this is not HTTP\n\n");
+                break;
+            }
+        };
+        if writer.write_all(&bytes).is_err() {
+            break;
+        }
+    }
+    let _ = stream.shutdown(Shutdown::Both);
+}
+
+fn read_question(reader: &mut impl BufRead) -> Option<Question> {
+    let mut line = String::new();
+    reader.read_line(&mut line).ok()?;
+    let operation = line.strip_prefix("POST /")?.split_whitespace().next()?.to_owned();
+    let (mut content_type, mut length) = (String::new(), 0);
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        match name.to_ascii_lowercase().as_str() {
+            "content-type" => value.trim().clone_into(&mut content_type),
+            "content-length" => length = value.trim().parse().ok()?,
+            _ => {}
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some(Question { operation, content_type, body: serde_json::from_slice(&body).ok()? })
+}
