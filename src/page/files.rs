@@ -43,6 +43,20 @@ const ASSETS: &[Asset] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backends::BACKENDS;
+
+    /// Names and order of the backends come with the status, so that a new backend needs no line here.
+    #[test]
+    fn no_script_names_a_backend() {
+        for file in ASSETS.iter().filter(|file| file.name.ends_with(".js")) {
+            let script = std::str::from_utf8(file.bytes).unwrap();
+            for name in BACKENDS.iter().map(|plugin| plugin.name) {
+                for spelling in [format!("\"{name}\""), format!("dialects.{name}"), format!("backends.{name}")] {
+                    assert!(!script.contains(&spelling), "{}: {spelling}", file.name);
+                }
+            }
+        }
+    }
 
     #[test]
     fn all_of_the_page_is_smaller_than_80_kb() {

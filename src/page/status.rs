@@ -14,6 +14,7 @@ use crate::settings::Finding;
 /// ```text
 /// {"service_name":"backend-flask","version":"0.1.0","started_at":"2026-11-22T10:00:00.000Z",
 ///  "requests":3,"last_request":3,"findings":[],
+///  "backend_order":["honeycomb"],
 ///  "backends":{"honeycomb":{"state":"on","reason":"...","findings":[],
 ///    "endpoint":"https://api.honeycomb.io/v1/traces","unit":"spans",
 ///    "queued":0,"queue_capacity":2048,"batch":512,"next_flush_ms":null,
@@ -30,6 +31,8 @@ pub(super) struct StatusView<'p> {
     last_request: u64,
     /// Findings about settings that belong to no backend: `[{"severity":"warning","text":"..."}]`.
     findings: &'p [Finding],
+    /// Names of the backends in the order of the pipeline. The page shows them in this order.
+    backend_order: Vec<&'static str>,
     backends: BTreeMap<&'static str, BackendView<'p>>,
 }
 
@@ -77,7 +80,7 @@ struct LastErrorView {
 
 impl<'p> StatusView<'p> {
     pub(super) fn new(page: &'p Page, pipeline: &'p Pipeline) -> Self {
-        let processors = pipeline.processors().iter();
+        let processors = pipeline.processors();
         Self {
             service_name: &page.service_name,
             version: env!("CARGO_PKG_VERSION"),
@@ -85,7 +88,9 @@ impl<'p> StatusView<'p> {
             requests: page.requests.get(),
             last_request: page.recent.borrow().last_number(),
             findings: &page.findings,
+            backend_order: processors.iter().map(|processor| processor.name).collect(),
             backends: processors
+                .iter()
                 .map(|processor| (processor.name, BackendView::new(processor, &page.sampler)))
                 .collect(),
         }
