@@ -107,7 +107,7 @@ impl Page {
     ///
     /// # Errors
     ///
-    /// This client may not.
+    /// The page is off, or the client is on another machine.
     pub fn admit(&self, is_local: bool) -> Result<(), Denied> {
         match (self.enabled, is_local || self.allow_remote) {
             (false, _) => Err(Denied::Off),
