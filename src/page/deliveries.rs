@@ -1,4 +1,5 @@
-//! `GET /telemetry/deliveries` and `GET /telemetry/deliveries/{backend}-{number}`: the last payloads of every backend.
+//! `GET /telemetry/deliveries` and `GET /telemetry/deliveries/{backend}-{number}`: the last
+//! payloads of every backend.
 
 use std::collections::BTreeMap;
 
@@ -14,45 +15,47 @@ use crate::wire::sigv4::sha256;
 
 /// `{"deliveries":{"honeycomb":[...],...}}`, the newest first.
 #[derive(Serialize)]
-pub(super) struct DeliveryList {
-    deliveries: BTreeMap<&'static str, Vec<DeliverySummary>>,
+pub(super) struct DeliveryListView {
+    deliveries: BTreeMap<&'static str, Vec<DeliverySummaryView>>,
 }
 
-/// A payload in a line.
+/// A payload in one line.
 #[derive(Serialize)]
-pub(super) struct DeliverySummary {
+pub(super) struct DeliverySummaryView {
     /// `honeycomb-12`
     id: String,
     number: u64,
     at: String,
     took_ms: f64,
-    /// Of the payload.
+    /// Size of the payload.
     bytes: usize,
-    /// Spans or lines.
+    /// Number of spans or lines.
     items: usize,
     tries: u32,
     /// `sending`, `waiting`, `delivered`, `partly delivered`, `refused`, `dropped`
     end: &'static str,
-    /// Of the last answer.
+    /// HTTP status of the last response.
     status: Option<u16>,
+    /// The last problem and the next step.
     said: Option<String>,
 }
 
-/// A payload and the calls that carried it.
+/// A payload and the calls that sent it.
 #[derive(Serialize)]
-pub(super) struct DeliveryDetail {
+pub(super) struct DeliveryView {
     #[serde(flatten)]
-    summary: DeliverySummary,
+    summary: DeliverySummaryView,
     backend: &'static str,
     traces: Vec<TraceId>,
+    /// A note on parts that were left out, if there are any.
     trimmed: Option<String>,
-    payload: Bytes,
-    exchanges: Vec<CallJson>,
+    payload: BytesView,
+    exchanges: Vec<CallView>,
 }
 
-/// Text if it is UTF-8, base64 if it is not.
+/// Bytes: as text if they are UTF-8, as base64 if they are not.
 #[derive(Serialize)]
-struct Bytes {
+struct BytesView {
     size: usize,
     sha256: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -61,42 +64,39 @@ struct Bytes {
     base64: Option<String>,
 }
 
+/// One call, as it was recorded.
 #[derive(Serialize)]
-struct CallJson {
+struct CallView {
     to: String,
     head: String,
-    /// Null: the payload.
-    body: Option<Bytes>,
+    /// Body of the call; null if it is the payload.
+    body: Option<BytesView>,
     canonical_request: Option<String>,
     string_to_sign: Option<String>,
-    answer: Option<AnswerJson>,
-    /// Why there is no answer.
+    answer: Option<ResponseView>,
+    /// Reason why no response came.
     error: Option<String>,
 }
 
+/// A response, as it was recorded.
 #[derive(Serialize)]
-struct AnswerJson {
+struct ResponseView {
     status: u16,
     head: String,
-    body: Bytes,
-    /// How long the whole body was; only its beginning is kept.
+    body: BytesView,
+    /// Size of the whole body; only its beginning is kept.
     whole_size: usize,
 }
 
-impl DeliveryList {
-    pub(super) fn of(pipeline: &Pipeline) -> Self {
-        let of_processor = |processor: &BatchProcessor| {
-            (
-                processor.name,
-                processor.stats.deliveries.newest_first(|delivery| Some(DeliverySummary::of(processor, delivery))),
-            )
-        };
-        Self { deliveries: pipeline.processors().iter().map(of_processor).collect() }
+impl DeliveryListView {
+    pub(super) fn new(pipeline: &Pipeline) -> Self {
+        let all = |processor: &BatchProcessor| (processor.name, summaries(processor, |_| true));
+        Self { deliveries: pipeline.processors().iter().map(all).collect() }
     }
 }
 
-impl DeliverySummary {
-    fn of(processor: &BatchProcessor, delivery: &Delivery) -> Self {
+impl DeliverySummaryView {
+    fn new(processor: &BatchProcessor, delivery: &Delivery) -> Self {
         Self {
             id: format!("{}-{}", processor.name, delivery.number),
             number: delivery.number,
@@ -115,63 +115,62 @@ impl DeliverySummary {
     }
 }
 
-/// The payloads that carry a trace, or its lines.
-pub(super) fn of_trace(pipeline: &Pipeline, trace: TraceId) -> Vec<DeliverySummary> {
-    let processors = pipeline.processors().iter();
+/// The payloads that carry spans or log lines of a trace.
+pub(super) fn of_trace(pipeline: &Pipeline, trace: TraceId) -> Vec<DeliverySummaryView> {
     let carries = |delivery: &Delivery| delivery.payload.traces.contains(&trace);
-    let of_processor = |processor: &BatchProcessor| {
-        processor
-            .stats
-            .deliveries
-            .newest_first(|delivery| carries(delivery).then(|| DeliverySummary::of(processor, delivery)))
-    };
-    processors.flat_map(of_processor).collect()
+    pipeline.processors().iter().flat_map(|processor| summaries(processor, carries)).collect()
 }
 
-impl DeliveryDetail {
-    /// The delivery of that id, if it is still kept.
-    pub(super) fn of(pipeline: &Pipeline, id: &str) -> Option<Self> {
+/// The deliveries of one backend that `wanted` selects, the newest first.
+fn summaries(processor: &BatchProcessor, wanted: impl Fn(&Delivery) -> bool) -> Vec<DeliverySummaryView> {
+    let summary = |delivery: &Delivery| wanted(delivery).then(|| DeliverySummaryView::new(processor, delivery));
+    processor.stats.deliveries.newest_first(summary)
+}
+
+impl DeliveryView {
+    /// The delivery with this id, for instance `honeycomb-12`, if it is still kept.
+    pub(super) fn find(pipeline: &Pipeline, id: &str) -> Option<Self> {
         let (backend, number) = id.rsplit_once('-')?;
         let processor = pipeline.processors().iter().find(|processor| processor.name == backend)?;
         let delivery = processor.stats.deliveries.numbered(number.parse().ok()?)?;
         Some(Self {
-            summary: DeliverySummary::of(processor, &delivery),
+            summary: DeliverySummaryView::new(processor, &delivery),
             backend: processor.name,
             traces: delivery.payload.traces.clone(),
             trimmed: delivery.payload.trimmed.as_ref().map(|problem| problem.message.to_string()),
-            payload: Bytes::of(&delivery.payload.bytes),
-            exchanges: delivery.exchanges.into_iter().map(CallJson::of).collect(),
+            payload: BytesView::new(&delivery.payload.bytes),
+            exchanges: delivery.exchanges.into_iter().map(CallView::new).collect(),
         })
     }
 }
 
-impl Bytes {
-    fn of(bytes: &[u8]) -> Self {
+impl BytesView {
+    fn new(bytes: &[u8]) -> Self {
         let text = std::str::from_utf8(bytes).ok().map(str::to_owned);
         let base64 = text.is_none().then(|| BASE64.encode(bytes));
         Self { size: bytes.len(), sha256: sha256(bytes), text, base64 }
     }
 }
 
-impl CallJson {
-    fn of(exchange: RecordedCall) -> Self {
+impl CallView {
+    fn new(exchange: RecordedCall) -> Self {
         let (canonical_request, string_to_sign) = match exchange.signing {
             Some(signing) => (Some(signing.canonical_request), Some(signing.string_to_sign)),
             None => (None, None),
         };
         let (answer, error) = match exchange.answer {
-            Some(Ok(answer)) => (Some(AnswerJson::of(answer)), None),
+            Some(Ok(answer)) => (Some(ResponseView::new(answer)), None),
             Some(Err(why)) => (None, Some(why)),
             None => (None, None),
         };
-        let body = exchange.body.as_deref().map(Bytes::of);
+        let body = exchange.body.as_deref().map(BytesView::new);
         Self { to: exchange.to, head: exchange.head, body, canonical_request, string_to_sign, answer, error }
     }
 }
 
-impl AnswerJson {
-    fn of(answer: RecordedResponse) -> Self {
+impl ResponseView {
+    fn new(answer: RecordedResponse) -> Self {
         let RecordedResponse { status, head, body, body_size, .. } = answer;
-        Self { status, head, body: Bytes::of(&body), whole_size: body_size }
+        Self { status, head, body: BytesView::new(&body), whole_size: body_size }
     }
 }

@@ -1,16 +1,16 @@
-//! The page itself: files inside the program. They load nothing from anywhere else.
+//! The files of the page. They are part of the program and load nothing from another host.
 
 /// A file of the page.
 pub struct Asset {
-    /// Its name in the URL.
+    /// Name in the URL.
     pub name: &'static str,
-    /// `Content-Type`.
+    /// Value of `Content-Type`.
     pub content_type: &'static str,
-    /// What it holds.
+    /// Content of the file.
     pub bytes: &'static [u8],
 }
 
-/// The file of that name.
+/// The file with this name.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Asset> {
     ASSETS.iter().find(|asset| asset.name == name)
@@ -22,7 +22,7 @@ macro_rules! file {
     };
 }
 
-/// All files, in the order in which they are read.
+/// All files. A reader of the source starts at the first.
 const ASSETS: &[Asset] = &[
     file!("page.html", "text/html; charset=utf-8"),
     file!("page.css", "text/css; charset=utf-8"),
@@ -43,6 +43,20 @@ const ASSETS: &[Asset] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backends::BACKENDS;
+
+    /// Names and order of the backends come with the status, so that a new backend needs no line here.
+    #[test]
+    fn no_script_names_a_backend() {
+        for file in ASSETS.iter().filter(|file| file.name.ends_with(".js")) {
+            let script = std::str::from_utf8(file.bytes).unwrap();
+            for name in BACKENDS.iter().map(|plugin| plugin.name) {
+                for spelling in [format!("\"{name}\""), format!("dialects.{name}"), format!("backends.{name}")] {
+                    assert!(!script.contains(&spelling), "{}: {spelling}", file.name);
+                }
+            }
+        }
+    }
 
     #[test]
     fn all_of_the_page_is_smaller_than_80_kb() {

@@ -1,8 +1,12 @@
-//! What the program knows about itself, for the page `GET /` and for the JSON that it is made of, `GET /telemetry/...`.
+//! The page `GET /` and its data, the JSON of `GET /telemetry/...`.
 //!
-//! Every trace viewer stands at the receiving end and shows what arrived. This one stands at the sending end, and knows
-//! also what did not leave, and why. It only looks: [`crate::http`] shows it every finished trace, and makes responses of what
-//! it returns.
+//! Most trace viewers are part of a receiver and show the spans that arrived. This one is part of
+//! the sender, so it also shows the spans that were not sent, with the reason.
+//!
+//! The page is a reader: [`crate::http`] passes every finished trace to [`Page::observe`] and turns
+//! the returned bytes into responses. Requests and settings are kept here; deliveries and counts
+//! are read from the [`Pipeline`]. Each type whose name ends in `View` is the shape of one JSON
+//! object.
 
 mod deliveries;
 pub mod files;
@@ -11,6 +15,7 @@ mod status;
 mod traces;
 
 use std::cell::{Cell, RefCell};
+use std::mem;
 use std::sync::Arc;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -21,90 +26,88 @@ use crate::logging::LogLine;
 use crate::settings::{Finding, Settings, Severity};
 use crate::trace::FinishedTrace;
 
-/// What is shown, and to whom.
+/// The last requests, and the settings that decide who may see them.
 pub struct Page {
     recent: RefCell<Recent>,
     requests: Cell<u64>,
     started_at: DateTime<Utc>,
     service_name: String,
-    /// The sampler of OpenTelemetry, by its name.
+    /// Name of the sampler, as in `OTEL_TRACES_SAMPLER`.
     sampler: String,
     enabled: bool,
     allow_remote: bool,
-    /// What is remarkable about the settings that belong to no backend.
+    /// Findings about settings that belong to no backend.
     findings: Vec<Finding>,
 }
 
-/// Who may not look.
+/// Reason why a client may not see the page.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Denied {
-    /// Nobody may: the page is off.
+    /// The page is off.
     Off,
-    /// Only this machine may.
+    /// The client is on another machine, and the page is shown to this machine only.
     Remote,
 }
 
 impl Page {
-    /// A page that has seen nothing yet.
+    /// A page without any requests yet.
     #[must_use]
     pub fn new(settings: &Settings, findings: Vec<Finding>) -> Self {
-        let mut page = Self {
+        Self {
             recent: RefCell::default(),
-            requests: Cell::new(0),
+            requests: Cell::default(),
             started_at: Utc::now(),
-            service_name: String::new(),
-            sampler: String::new(),
-            enabled: false,
-            allow_remote: false,
-            findings: Vec::new(),
-        };
-        page.settings_changed(settings, findings);
-        page
+            service_name: settings.service_name.value.clone(),
+            sampler: settings.sampler.to_string(),
+            enabled: settings.page.value,
+            allow_remote: settings.page_for_all.value,
+            findings,
+        }
     }
 
-    /// Goes over to other settings.
+    /// Applies new settings. Requests and the time of the start are kept.
     pub fn settings_changed(&mut self, settings: &Settings, findings: Vec<Finding>) {
-        self.service_name.clone_from(&settings.service_name.value);
-        self.sampler = settings.sampler.to_string();
-        (self.enabled, self.allow_remote) = (settings.page.value, settings.page_for_all.value);
-        self.findings = findings;
+        let Self { recent, requests, started_at, .. } = mem::replace(self, Self::new(settings, findings));
+        (self.recent, self.requests, self.started_at) = (recent, requests, started_at);
     }
 
-    /// What is remarkable about the settings that belong to no backend.
+    /// Findings about settings that belong to no backend.
     #[must_use]
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
 
-    /// The settings file as it is now was not taken, for this reason.
+    /// Records why the changed settings file was refused. It replaces an earlier refusal.
     pub fn settings_refused(&mut self, finding: Finding) {
         self.findings.retain(|finding| finding.severity != Severity::Error);
         self.findings.insert(0, finding);
     }
 
-    /// Counts a request to the application; those about its health or its telemetry do not count.
+    /// Counts a request to the application. Health checks and requests for telemetry are not
+    /// counted.
     pub fn count_request(&self) {
         self.requests.set(self.requests.get() + 1);
     }
 
-    /// True if the page is on: then it wants to see what happens.
+    /// True if the page is on. Only then does [`Self::observe`] keep traces and log lines.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.enabled
     }
 
-    /// Remembers a finished trace and the lines that were logged meanwhile, if the page is on.
+    /// Keeps a finished trace and the lines that were logged during the request, if the page is on.
     pub fn observe(&self, trace: Arc<FinishedTrace>, lines: Vec<Arc<LogLine>>) {
         if self.enabled {
             self.recent.borrow_mut().push(trace, lines);
         }
     }
 
-    /// Traces hold what clients sent, so they are shown to this machine only, unless the settings say otherwise.
+    /// Checks that a client may see the page. Traces contain data of other clients, so by default
+    /// only clients on this machine may.
     ///
     /// # Errors
     ///
-    /// This client may not look.
+    /// The page is off, or the client is on another machine.
     pub fn admit(&self, is_local: bool) -> Result<(), Denied> {
         match (self.enabled, is_local || self.allow_remote) {
             (false, _) => Err(Denied::Off),
@@ -117,27 +120,28 @@ impl Page {
     ///
     /// # Errors
     ///
-    /// A value cannot be written as JSON; this and all below.
+    /// A value cannot be written as JSON. The same holds for all methods below.
     pub fn status(&self, pipeline: &Pipeline) -> serde_json::Result<Vec<u8>> {
-        serde_json::to_vec(&status::StatusView::of(self, pipeline))
+        serde_json::to_vec(&status::StatusView::new(self, pipeline))
     }
 
-    /// The JSON of `GET /telemetry/traces`: the requests after the one of the number `since`.
+    /// The JSON of `GET /telemetry/traces`: the requests whose number is greater than `since`.
     ///
     /// # Errors
     ///
-    /// As [`Self::status`].
+    /// The same as for [`Self::status`].
     pub fn traces(&self, since: u64) -> serde_json::Result<Vec<u8>> {
-        serde_json::to_vec(&traces::RequestList::of(&self.recent.borrow(), since))
+        serde_json::to_vec(&traces::RequestListView::new(&self.recent.borrow(), since))
     }
 
-    /// The JSON of `GET /telemetry/traces/{id}`, where `id` is in either spelling; `None` if it is not known any more.
+    /// The JSON of `GET /telemetry/traces/{id}`, where `id` is in the spelling of W3C or of X-Ray.
+    /// `None` if the trace is unknown or no longer kept.
     ///
     /// # Errors
     ///
-    /// As [`Self::status`].
+    /// The same as for [`Self::status`].
     pub fn trace(&self, pipeline: &Pipeline, id: &str) -> serde_json::Result<Option<Vec<u8>>> {
-        traces::TraceView::of(&self.recent.borrow(), pipeline, id).map(|trace| serde_json::to_vec(&trace)).transpose()
+        traces::TraceView::find(&self.recent.borrow(), pipeline, id).map(|trace| serde_json::to_vec(&trace)).transpose()
     }
 }
 
@@ -145,22 +149,23 @@ impl Page {
 ///
 /// # Errors
 ///
-/// As [`Page::status`].
+/// The same as for [`Page::status`].
 pub fn deliveries(pipeline: &Pipeline) -> serde_json::Result<Vec<u8>> {
-    serde_json::to_vec(&deliveries::DeliveryList::of(pipeline))
+    serde_json::to_vec(&deliveries::DeliveryListView::new(pipeline))
 }
 
-/// The JSON of `GET /telemetry/deliveries/{id}`, where `id` is `honeycomb-12`; `None` if it is not known any more.
+/// The JSON of `GET /telemetry/deliveries/{id}`, where `id` is for instance `honeycomb-12`. `None`
+/// if the delivery is unknown or no longer kept.
 ///
 /// # Errors
 ///
-/// As [`Page::status`].
+/// The same as for [`Page::status`].
 pub fn delivery(pipeline: &Pipeline, id: &str) -> serde_json::Result<Option<Vec<u8>>> {
-    deliveries::DeliveryDetail::of(pipeline, id).map(|delivery| serde_json::to_vec(&delivery)).transpose()
+    deliveries::DeliveryView::find(pipeline, id).map(|delivery| serde_json::to_vec(&delivery)).transpose()
 }
 
 impl Denied {
-    /// The HTTP status, and what to do about it.
+    /// The HTTP status, and a message with the next step.
     #[must_use]
     pub fn explain(self) -> (u16, &'static str) {
         match self {
@@ -174,6 +179,7 @@ impl Denied {
     }
 }
 
+/// A time with milliseconds and `Z`.
 fn rfc3339(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::logging::LogLine;
 use crate::trace::FinishedTrace;
 
-/// A bounded list of requests: so many, and so many bytes. The oldest makes room.
+/// A list of requests, bounded in number and in bytes. The oldest requests make room for new ones.
 #[derive(Default)]
 pub(super) struct Recent {
     kept: VecDeque<RecentRequest>,
@@ -14,13 +14,14 @@ pub(super) struct Recent {
     finished: u64,
 }
 
-/// A request that was answered.
+/// A finished request.
 pub(super) struct RecentRequest {
-    /// Counted from 1 since the start.
+    /// Number of the request, counted from 1 since the start.
     pub(super) number: u64,
     pub(super) trace: Arc<FinishedTrace>,
-    /// What was logged while it was answered.
+    /// Lines that were logged during the request.
     pub(super) lines: Vec<Arc<LogLine>>,
+    /// Estimated size in memory.
     size: usize,
 }
 
@@ -38,7 +39,7 @@ impl Recent {
         }
     }
 
-    /// The number of the last one; 0 before the first.
+    /// Number of the last request; 0 before the first.
     pub(super) fn last_number(&self) -> u64 {
         self.finished
     }

@@ -1,4 +1,4 @@
-//! `GET /telemetry/status`: what is on, what is off and why, and what became of everything.
+//! `GET /telemetry/status`: the state of each backend with its reason, and all counts.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,17 @@ use super::{Page, rfc3339};
 use crate::delivery::{BatchProcessor, Pipeline};
 use crate::settings::Finding;
 
+/// The whole status, here shortened:
+///
 /// ```text
-/// {"service_name":"backend-flask","version":"0.1.0","started_at":"2026-11-22T10:00:00Z","requests":3,"last_request":3,
-///  "backends":{"honeycomb":{"state":"on","reason":"...","endpoint":"https://api.honeycomb.io/v1/traces","unit":"spans",
-///    "queued":0,"queue_capacity":2048,"batch":512,"next_flush_ms":null,"deliveries":2,"in_flight":0,"delivered":6,"refused":0,"dropped":0,"sampled_out":0,"not_sent":0,"last_error":null}}}
+/// {"service_name":"backend-flask","version":"0.1.0","started_at":"2026-11-22T10:00:00.000Z",
+///  "requests":3,"last_request":3,"findings":[],
+///  "backend_order":["honeycomb"],
+///  "backends":{"honeycomb":{"state":"on","reason":"...","findings":[],
+///    "endpoint":"https://api.honeycomb.io/v1/traces","unit":"spans",
+///    "queued":0,"queue_capacity":2048,"batch":512,"next_flush_ms":null,
+///    "deliveries":2,"in_flight":0,"delivered":6,"refused":0,"dropped":0,"sampled_out":0,
+///    "not_sent":0,"sampling":"parentbased_always_on","last_error":null}}}
 /// ```
 #[derive(Serialize)]
 pub(super) struct StatusView<'p> {
@@ -22,53 +29,58 @@ pub(super) struct StatusView<'p> {
     requests: u64,
     /// The number of the last request in `GET /telemetry/traces`.
     last_request: u64,
-    /// What is remarkable about the settings that belong to no backend: `[{"severity":"warning","text":"..."}]`.
+    /// Findings about settings that belong to no backend: `[{"severity":"warning","text":"..."}]`.
     findings: &'p [Finding],
-    backends: BTreeMap<&'static str, BackendStatus<'p>>,
+    /// Names of the backends in the order of the pipeline. The page shows them in this order.
+    backend_order: Vec<&'static str>,
+    backends: BTreeMap<&'static str, BackendView<'p>>,
 }
 
+/// The state and the counts of one backend.
 #[derive(Serialize)]
-struct BackendStatus<'p> {
+struct BackendView<'p> {
     state: &'static str,
     reason: &'p str,
     findings: &'p [Finding],
     endpoint: &'p str,
     unit: &'static str,
-    /// Of `unit`, as all that follows.
+    /// Number of queued spans or lines, whichever `unit` names.
     queued: usize,
     queue_capacity: usize,
-    /// What makes a full batch.
+    /// Size of a full batch, in `unit`.
     batch: usize,
-    /// How long what waits will wait at most; null if nothing does.
+    /// Time until the queued items are sent at the latest; null if the queue is empty.
     next_flush_ms: Option<u64>,
-    /// Payloads so far.
+    /// Number of payloads so far.
     deliveries: u64,
-    /// Changes when anything in `GET /telemetry/deliveries` does.
+    /// A number that changes whenever `GET /telemetry/deliveries` does.
     deliveries_changed: u64,
+    /// Counted in `unit`, like the five numbers below.
     in_flight: u64,
     delivered: u64,
     refused: u64,
     dropped: u64,
     sampled_out: u64,
     not_sent: u64,
-    /// Documents that went without a part of theirs, to fit.
+    /// Number of documents that were shortened to fit.
     trimmed: u64,
-    /// Which sampler or which sampling rules are in force.
+    /// The sampler or the sampling rules in force.
     sampling: String,
-    /// Since when nothing gets through; null while all is well.
+    /// Time since which every delivery has failed; null if the last one succeeded.
     failing_since: Option<String>,
-    last_error: Option<LastErrorJson>,
+    last_error: Option<LastErrorView>,
 }
 
+/// The last problem of a backend, with the time when it happened.
 #[derive(Serialize)]
-struct LastErrorJson {
+struct LastErrorView {
     text: String,
     at: String,
 }
 
 impl<'p> StatusView<'p> {
-    pub(super) fn of(page: &'p Page, pipeline: &'p Pipeline) -> Self {
-        let processors = pipeline.processors().iter();
+    pub(super) fn new(page: &'p Page, pipeline: &'p Pipeline) -> Self {
+        let processors = pipeline.processors();
         Self {
             service_name: &page.service_name,
             version: env!("CARGO_PKG_VERSION"),
@@ -76,15 +88,17 @@ impl<'p> StatusView<'p> {
             requests: page.requests.get(),
             last_request: page.recent.borrow().last_number(),
             findings: &page.findings,
+            backend_order: processors.iter().map(|processor| processor.name).collect(),
             backends: processors
-                .map(|processor| (processor.name, BackendStatus::of(processor, &page.sampler)))
+                .iter()
+                .map(|processor| (processor.name, BackendView::new(processor, &page.sampler)))
                 .collect(),
         }
     }
 }
 
-impl<'p> BackendStatus<'p> {
-    fn of(processor: &'p BatchProcessor, sampler: &str) -> Self {
+impl<'p> BackendView<'p> {
+    fn new(processor: &'p BatchProcessor, sampler: &str) -> Self {
         let now = u64::try_from(Utc::now().timestamp()).unwrap_or_default();
         let totals = processor.stats.totals();
         Self {
@@ -111,7 +125,7 @@ impl<'p> BackendStatus<'p> {
             last_error: processor
                 .stats
                 .last_error()
-                .map(|error| LastErrorJson { text: error.message.to_string(), at: rfc3339(error.at) }),
+                .map(|error| LastErrorView { text: error.message.to_string(), at: rfc3339(error.at) }),
         }
     }
 }

@@ -10,20 +10,21 @@ use crate::delivery::{BatchProcessor, Pipeline};
 use crate::logging::LogLine;
 use crate::plain_json::{Fields, time};
 use crate::trace::Value;
+use crate::trace::id::TraceId;
 use crate::trace::sampler::BackendDecision;
 use crate::trace::span::{Event, SpanData, SpanKind, Status};
 
 /// `{"last_request":7,"traces":[...]}`, the newest first.
 #[derive(Serialize)]
-pub(super) struct RequestList<'a> {
+pub(super) struct RequestListView<'a> {
     last_request: u64,
-    traces: Vec<RequestSummary<'a>>,
+    traces: Vec<RequestSummaryView<'a>>,
 }
 
-/// One request in a line, and what the sampler said.
+/// A request in one line, with the decision of the sampler.
 #[derive(Serialize)]
-struct RequestSummary<'a> {
-    /// Counted from 1 since the start.
+struct RequestSummaryView<'a> {
+    /// Number of the request, counted from 1 since the start.
     number: u64,
     trace_id: String,
     xray_trace_id: String,
@@ -37,45 +38,48 @@ struct RequestSummary<'a> {
     failed: bool,
     sampled: bool,
     sampling: String,
-    /// What backends with a sampler of their own decided.
-    backends: BTreeMap<&'static str, BackendJson<'a>>,
+    /// Decisions of the backends that have their own sampler.
+    backends: BTreeMap<&'static str, DecisionView<'a>>,
 }
 
+/// The decision of one backend that has its own sampler.
 #[derive(Serialize)]
-struct BackendJson<'a> {
+struct DecisionView<'a> {
     sampled: bool,
     sampling: String,
     service_name: &'a str,
 }
 
-/// All requests of one trace: a page that calls twice makes two.
+/// All requests of one trace. A client that calls twice within one trace makes two.
 #[derive(Serialize)]
 pub(super) struct TraceView<'a> {
     trace_id: String,
     xray_trace_id: String,
-    requests: Vec<RequestJson<'a>>,
-    /// How many earlier requests of the trace are not shown.
+    requests: Vec<RequestView<'a>>,
+    /// Number of earlier requests of the trace that are not shown.
     earlier: usize,
-    /// The payloads that carry it, or its lines.
-    deliveries: Vec<deliveries::DeliverySummary>,
+    /// The payloads that carry spans or log lines of the trace.
+    deliveries: Vec<deliveries::DeliverySummaryView>,
 }
 
+/// A request with its spans, its log lines and the payloads it becomes.
 #[derive(Serialize)]
-struct RequestJson<'a> {
+struct RequestView<'a> {
     #[serde(flatten)]
-    summary: RequestSummary<'a>,
-    /// Since the first request of the trace arrived.
+    summary: RequestSummaryView<'a>,
+    /// Time since the first request of the trace arrived.
     offset_ms: f64,
     trace_state: &'a str,
     spans: Vec<SpanView<'a>>,
-    lines: Vec<LineJson<'a>>,
-    /// What each backend makes, or would make, of this request: its payloads as text.
+    lines: Vec<LogLineView<'a>>,
+    /// The payloads that each remote backend makes of this request, or would make if it were on.
     dialects: BTreeMap<&'static str, Vec<String>>,
 }
 
+/// A line that was logged during the request.
 #[derive(Serialize)]
-struct LineJson<'a> {
-    /// Since the request arrived.
+struct LogLineView<'a> {
+    /// Time since the request arrived.
     offset_ms: f64,
     level: &'static str,
     target: &'a str,
@@ -83,6 +87,7 @@ struct LineJson<'a> {
     span_id: Option<String>,
 }
 
+/// A span, its attributes as plain JSON values.
 #[derive(Serialize)]
 struct SpanView<'a> {
     span_id: String,
@@ -91,7 +96,7 @@ struct SpanView<'a> {
     name: &'a str,
     kind: &'static str,
     started_at: String,
-    /// Since the request arrived.
+    /// Time since the request arrived.
     offset_ms: f64,
     duration_ms: f64,
     status: &'static str,
@@ -102,24 +107,25 @@ struct SpanView<'a> {
     metadata: Fields<'a>,
 }
 
+/// An event of a span, for instance an exception.
 #[derive(Serialize)]
 struct EventView<'a> {
     name: &'a str,
     at: String,
-    /// Since the request arrived.
+    /// Time since the request arrived.
     offset_ms: f64,
     attributes: Fields<'a>,
 }
 
-impl<'a> RequestList<'a> {
-    pub(super) fn of(recent: &'a Recent, since: u64) -> Self {
+impl<'a> RequestListView<'a> {
+    pub(super) fn new(recent: &'a Recent, since: u64) -> Self {
         let newer = recent.newest_first().take_while(|request| request.number > since);
-        Self { last_request: recent.last_number(), traces: newer.map(RequestSummary::of).collect() }
+        Self { last_request: recent.last_number(), traces: newer.map(RequestSummaryView::new).collect() }
     }
 }
 
-impl<'a> RequestSummary<'a> {
-    fn of(request: &'a RecentRequest) -> Self {
+impl<'a> RequestSummaryView<'a> {
+    fn new(request: &'a RecentRequest) -> Self {
         let trace = &request.trace;
         let root = &trace.spans[0];
         let text = |key| match root.attribute(key) {
@@ -144,46 +150,44 @@ impl<'a> RequestSummary<'a> {
             failed: trace.spans.iter().any(SpanData::failed),
             sampled: trace.decision.sampled,
             sampling: trace.decision.to_string(),
-            backends: trace.backend_decisions.iter().map(|own| (own.backend, BackendJson::of(own))).collect(),
+            backends: trace.backend_decisions.iter().map(|own| (own.backend, DecisionView::new(own))).collect(),
         }
     }
 }
 
-impl<'a> BackendJson<'a> {
-    fn of(own: &'a BackendDecision) -> Self {
-        let (sampled, sampling) = (own.decision.sampled, own.decision.to_string());
-        Self { sampled, sampling, service_name: &own.service_name }
+impl<'a> DecisionView<'a> {
+    fn new(own: &'a BackendDecision) -> Self {
+        let BackendDecision { decision, service_name, .. } = own;
+        Self { sampled: decision.sampled, sampling: decision.to_string(), service_name }
     }
 }
 
-/// Requests of one trace that are shown: a program that sends the same `traceparent` for ever has all of them in one.
+/// Maximum number of requests shown for one trace. A client that always sends the same
+/// `traceparent` puts all its requests into one trace.
 const MAX_REQUESTS: usize = 20;
 
 impl<'a> TraceView<'a> {
-    /// The trace of that id, in either spelling.
-    pub(super) fn of(recent: &'a Recent, pipeline: &Pipeline, id: &str) -> Option<Self> {
-        let belongs = |request: &&RecentRequest| {
-            let trace_id = request.trace.trace_id;
-            trace_id.hex().as_str() == id || trace_id.xray() == id
-        };
-        let count = recent.newest_first().filter(belongs).count();
-        let mut requests: Vec<_> = recent.newest_first().filter(belongs).take(MAX_REQUESTS).collect();
-        let earlier = count - requests.len();
+    /// The trace with this id, in the spelling of W3C or of X-Ray, if it is still kept.
+    pub(super) fn find(recent: &'a Recent, pipeline: &Pipeline, id: &str) -> Option<Self> {
+        let trace_id = TraceId::from_hex(id).or_else(|| TraceId::from_xray(id))?;
+        let belongs = |request: &&RecentRequest| request.trace.trace_id == trace_id;
+        let mut requests: Vec<_> = recent.newest_first().filter(belongs).collect();
+        let earlier = requests.len().saturating_sub(MAX_REQUESTS);
+        requests.truncate(MAX_REQUESTS);
         requests.sort_by_key(|request| request.trace.spans[0].start);
-        let first = &requests.first()?.trace;
-        let (trace_id, began) = (first.trace_id, first.spans[0].start);
+        let began = requests.first()?.trace.spans[0].start;
         Some(Self {
             trace_id: trace_id.to_string(),
             xray_trace_id: trace_id.xray(),
-            requests: requests.iter().map(|request| RequestJson::of(request, began, pipeline)).collect(),
+            requests: requests.iter().map(|request| RequestView::new(request, began, pipeline)).collect(),
             earlier,
             deliveries: deliveries::of_trace(pipeline, trace_id),
         })
     }
 }
 
-impl<'a> RequestJson<'a> {
-    fn of(request: &'a RecentRequest, began: u64, pipeline: &Pipeline) -> Self {
+impl<'a> RequestView<'a> {
+    fn new(request: &'a RecentRequest, began: u64, pipeline: &Pipeline) -> Self {
         let (trace, lines) = (&request.trace, &request.lines);
         let arrived = trace.spans[0].start;
         let dialect = |processor: &BatchProcessor| {
@@ -192,18 +196,18 @@ impl<'a> RequestJson<'a> {
             (processor.name, texts.collect())
         };
         Self {
-            summary: RequestSummary::of(request),
+            summary: RequestSummaryView::new(request),
             offset_ms: millis(arrived.saturating_sub(began)),
             trace_state: &trace.trace_state,
-            spans: trace.spans.iter().map(|span| SpanView::of(span, arrived)).collect(),
-            lines: lines.iter().map(|line| LineJson::of(line, arrived)).collect(),
+            spans: trace.spans.iter().map(|span| SpanView::new(span, arrived)).collect(),
+            lines: lines.iter().map(|line| LogLineView::new(line, arrived)).collect(),
             dialects: pipeline.processors().iter().filter(|processor| processor.is_remote).map(dialect).collect(),
         }
     }
 }
 
-impl<'a> LineJson<'a> {
-    fn of(line: &'a LogLine, arrived: u64) -> Self {
+impl<'a> LogLineView<'a> {
+    fn new(line: &'a LogLine, arrived: u64) -> Self {
         Self {
             offset_ms: millis((line.time * 1_000_000).saturating_sub(arrived)),
             level: line.level.as_str(),
@@ -215,7 +219,7 @@ impl<'a> LineJson<'a> {
 }
 
 impl<'a> SpanView<'a> {
-    fn of(span: &'a SpanData, arrived: u64) -> Self {
+    fn new(span: &'a SpanData, arrived: u64) -> Self {
         let (status, status_message) = match &span.status {
             Status::Unset => ("unset", ""),
             Status::Error(message) => ("error", message.as_str()),
@@ -237,14 +241,14 @@ impl<'a> SpanView<'a> {
             status_message,
             attributes: Fields(&span.attributes, &[]),
             dropped_attributes: span.dropped_attributes,
-            events: span.events.iter().map(|event| EventView::of(event, arrived)).collect(),
+            events: span.events.iter().map(|event| EventView::new(event, arrived)).collect(),
             metadata: Fields(&[], &span.metadata),
         }
     }
 }
 
 impl<'a> EventView<'a> {
-    fn of(event: &'a Event, arrived: u64) -> Self {
+    fn new(event: &'a Event, arrived: u64) -> Self {
         Self {
             name: &event.name,
             at: time(event.time),

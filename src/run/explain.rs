@@ -1,7 +1,8 @@
-//! `cruddur explain`: a sample request on its way to the bytes that leave, each field with a line about it.
+//! `cruddur explain`: the way of a sample request to the bytes that are sent, with a note on each
+//! field.
 //!
-//! What is shown comes from the encoders, the signer and the propagator that the server uses; only ids, times and keys are
-//! made up. Each backend explains itself, see [`crate::backends::Plugin`].
+//! The text is made by the encoders, the signer and the propagator that the server uses. Only ids,
+//! times and keys are made up. Each backend has its own part, see [`crate::backends::Plugin`].
 
 use std::fmt::Write as _;
 
@@ -13,7 +14,7 @@ use crate::trace::context::{Propagator, TraceHeaders, extract, traceparent};
 use crate::trace::sample;
 use crate::trace::span::{SpanData, SpanKind};
 
-/// The text for one backend, or for all that have something to explain.
+/// The text for one backend, or for all backends that have an `explain`.
 ///
 /// # Errors
 ///
@@ -43,7 +44,7 @@ fn heading(text: &mut String, title: &str) {
     let _ = writeln!(text, "\n== {title} {}\n", "=".repeat(90 - title.len()));
 }
 
-/// What the caller sent, and what is read from it.
+/// The request of the caller, and the trace context that is read from it.
 fn request() -> String {
     let trace = sample::request();
     let caller = trace.spans[0].parent.expect("the sample has a caller");
@@ -71,6 +72,7 @@ fn request() -> String {
     text
 }
 
+/// All spans of the sample request.
 fn spans() -> String {
     let trace = sample::request();
     let mut text = String::new();
@@ -78,12 +80,13 @@ fn spans() -> String {
         if index > 0 {
             text.push('\n');
         }
-        text.push_str(&of_span(span, index == 0));
+        text.push_str(&one_span(span, index == 0));
     }
     text
 }
 
-fn of_span(span: &SpanData, root: bool) -> String {
+/// One span: its fields with remarks, then its attributes.
+fn one_span(span: &SpanData, root: bool) -> String {
     let remark = |server: &'static str, inner: &'static str| if root { server } else { inner };
     let kind = match span.kind {
         SpanKind::Server => "SERVER",

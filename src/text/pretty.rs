@@ -1,20 +1,25 @@
-//! JSON for reading: the very bytes, with a line end and a blank here and there, and a note above each field.
+//! JSON for reading: one field a line, with a note above each field.
+//!
+//! The text is split by hand, not parsed: numbers, escapes and the order of fields stay exactly as
+//! the encoders wrote them. Only line ends, blanks and notes are added.
 
 use std::collections::HashSet;
 
-/// What to say about fields: their names, and the note. A name may begin with those of the fields around it (`scope.name`);
-/// the longest that fits counts. What a list of OTLP's attributes holds goes by the attribute's own key.
+/// Pairs of a field name and the note about it.
+///
+/// A name may begin with the names of the enclosing fields (`scope.name`). The longest name that
+/// fits wins. An element of an OTLP attribute list is found by the key of the attribute.
 pub(crate) type FieldNotes = &'static [(&'static str, &'static str)];
 
-/// JSON text, spread over lines; above the first field of each name stands its note.
+/// Spreads JSON text over lines. Each note is printed once, above the first field that it fits.
 pub(crate) fn pretty_print(json: &str, notes: FieldNotes) -> String {
-    let mut pretty_print = PrettyPrinter { text: String::new(), notes, said: HashSet::new() };
-    pretty_print.value(json, 0, "");
-    pretty_print.text.push('\n');
-    pretty_print.text
+    let mut printer = PrettyPrinter { text: String::new(), notes, printed: HashSet::new() };
+    printer.value(json, 0, "");
+    printer.text.push('\n');
+    printer.text
 }
 
-/// Lines with a remark behind each, in a second column.
+/// Prints each line with its remark in a second column.
 pub(crate) fn two_columns<'a>(lines: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     let line = |(line, remark): (&str, &str)| match remark {
         "" => format!("{line}\n"),
@@ -23,15 +28,17 @@ pub(crate) fn two_columns<'a>(lines: impl IntoIterator<Item = (&'a str, &'a str)
     lines.into_iter().map(line).collect()
 }
 
+/// Start of the second column.
 const COLUMN: usize = 66;
 
+/// The text so far, and the names whose notes were printed.
 struct PrettyPrinter {
     text: String,
     notes: FieldNotes,
-    said: HashSet<&'static str>,
+    printed: HashSet<&'static str>,
 }
 
-/// The length of a line that an element of a list may have to stay on one.
+/// Maximum length of a line that keeps a whole attribute.
 const WIDTH: usize = 120;
 
 impl PrettyPrinter {
@@ -80,7 +87,7 @@ impl PrettyPrinter {
 
     fn note(&mut self, path: &str, depth: usize) {
         if let Some((name, note)) = note_for(self.notes, path)
-            && self.said.insert(name)
+            && self.printed.insert(name)
         {
             self.line(depth);
             self.text.push_str(&format!("// {note}"));
@@ -93,12 +100,13 @@ impl PrettyPrinter {
     }
 }
 
+/// The longest name in `notes` that is the end of `path`, and its note.
 fn note_for(notes: FieldNotes, path: &str) -> Option<(&'static str, &'static str)> {
     let fits = |name: &str| path.strip_suffix(name).is_some_and(|before| before.ends_with('.'));
     notes.iter().copied().filter(|(name, _)| fits(name)).max_by_key(|(name, _)| name.len())
 }
 
-/// The members of an object, or the elements of a list that is not empty, as they stand there.
+/// The members of an object, or the elements of a list, as they are written. It must not be empty.
 fn members(json: &str) -> Vec<&str> {
     let inner = &json[1..json.len() - 1];
     let (mut members, mut start, mut depth, mut quoted, mut escaped) = (Vec::new(), 0, 0, false, false);
@@ -121,25 +129,26 @@ fn members(json: &str) -> Vec<&str> {
     members
 }
 
-/// Names of fields have no quotes in them.
+/// Splits `"name":value`. No field that is printed here has a quote in its name.
 fn name_and_value(member: &str) -> Option<(&str, &str)> {
     member.strip_prefix('"')?.split_once("\":")
 }
 
-/// `app.now` of `{"key":"app.now","value":{"stringValue":"..."}}`
+/// The key of an OTLP attribute: `app.now` of
+/// `{"key":"app.now","value":{"stringValue":"..."}}`
 fn key_of_attribute(element: &str) -> Option<&str> {
     Some(element.strip_prefix("{\"key\":\"")?.split_once("\",\"value\":")?.0)
 }
 
-/// The notes about fields that are not there.
+/// Names in `notes` that fit no field of `json`.
 #[cfg(test)]
 pub(crate) fn without_field(json: &str, notes: FieldNotes) -> Vec<&'static str> {
     let text = pretty_print(json, notes);
-    let is_said = |note: &str| text.lines().any(|line| line.trim_start().strip_prefix("// ") == Some(note));
-    notes.iter().filter(|(_, note)| !is_said(note)).map(|(name, _)| *name).collect()
+    let is_printed = |note: &str| text.lines().any(|line| line.trim_start().strip_prefix("// ") == Some(note));
+    notes.iter().filter(|(_, note)| !is_printed(note)).map(|(name, _)| *name).collect()
 }
 
-/// The fields that have no note.
+/// Paths of the fields of `json` that no name in `notes` fits.
 #[cfg(test)]
 pub(crate) fn without_note(json: &str, notes: FieldNotes) -> Vec<String> {
     fn collect(json: &str, path: &str, notes: FieldNotes, found: &mut Vec<String>) {
@@ -201,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_note_is_said_once() {
+    fn a_note_is_printed_once() {
         assert_eq!(pretty_print(r#"[{"a":1},{"a":2}]"#, NOTES).matches("// first").count(), 1);
     }
 }

@@ -1,5 +1,6 @@
-// The page in a real browser, against the real binary: every button, every key, and bytes that are compared with what
-// loopback receivers got. `UPDATE_GOLDEN=1` takes the README's picture anew.
+// The page in a real browser, against the real binary: every button and every key. The bytes on the
+// page are compared with those that loopback receivers got. `UPDATE_GOLDEN=1` renews the picture in
+// the README.
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
@@ -18,10 +19,14 @@ const KEY = "a-key-that-nobody-else-may-ever-see-0123456789";
 const SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 const QUERY = "api-key=in-the-query";
 const TOKEN = "IQoJb3JpZ2luX2VjEXAMPLETOKEN==";
-const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+const FLAGS = [
+  "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+  "--disable-component-update", "--disable-sync",
+];
 
-/** What Chromium writes on the console about answers that a test asks for: a status, or a server that it has ended. */
-const EXPECTED = /^Failed to load resource: (the server responded with a status of|net::ERR_(CONNECTION_REFUSED|CONNECTION_RESET|EMPTY_RESPONSE))/;
+/** Errors that Chromium logs for responses which a test causes: a status, or a server that it has ended. */
+const EXPECTED = new RegExp("^Failed to load resource: (the server responded with a status of|"
+  + "net::ERR_(CONNECTION_REFUSED|CONNECTION_RESET|EMPTY_RESPONSE))");
 
 let browser;
 before(async () => {
@@ -29,18 +34,24 @@ before(async () => {
 });
 after(() => browser.close());
 
-/** Opens the page of a fresh server, and fails the test for whatever the page does that it must not do. */
+/** Opens the page of a fresh server. Errors in the page and requests to other hosts fail the test. */
 async function withPage(options, work, other = undefined) {
   const { viewport = { width: 1440, height: 900 }, colorScheme = "light" } = options;
-  const context = await browser.newContext({ viewport, colorScheme, acceptDownloads: true, permissions: ["clipboard-read", "clipboard-write"] });
+  const permissions = ["clipboard-read", "clipboard-write"];
+  const context = await browser.newContext({ viewport, colorScheme, acceptDownloads: true, permissions });
   const page = await context.newPage();
   page.setDefaultTimeout(8000);
   const began = performance.now();
   const program = await start(options);
   const wrong = [];
   page.on("pageerror", (error) => wrong.push(String(error.stack)));
-  page.on("console", (message) => message.type() === "error" && !EXPECTED.test(message.text()) && wrong.push(message.text()));
-  page.on("request", (request) => ![program.url, other, "blob:"].some((origin) => origin && request.url().startsWith(origin)) && wrong.push(`a request left the origin: ${request.url()}`));
+  page.on("console", (message) => {
+    if (message.type() === "error" && !EXPECTED.test(message.text())) wrong.push(message.text());
+  });
+  page.on("request", (request) => {
+    const isOurs = [program.url, other, "blob:"].some((origin) => origin && request.url().startsWith(origin));
+    if (!isOurs) wrong.push(`a request left the origin: ${request.url()}`);
+  });
   try {
     await page.goto(program.url);
     await work(page, program, began);
@@ -54,6 +65,11 @@ async function withPage(options, work, other = undefined) {
 const quiet = "[console]\nenabled = false\n";
 const press = (page, name) => page.locator("#cruddur").getByRole("button", { name, exact: true }).click();
 const requests = (page) => page.locator("#request-list .request");
+const listed = (page, count) =>
+  page.waitForFunction((count) => document.querySelectorAll("#request-list .request").length === count, count);
+const answered = (page, count) =>
+  page.waitForFunction((text) => document.querySelector("#requests-total").textContent === text, String(count));
+const tooWide = (page) => page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
 const waterfall = (page) => page.locator("#waterfall [data-span]");
 const run = promisify(execFile);
 const sha256 = (bytes) => createHash("sha256").update(bytes).digest("hex");
@@ -65,7 +81,8 @@ test("one click leads to a waterfall, with no setting touched", async () => {
     await press(page, "Home");
     await page.getByText("home-activities-mock-data").first().waitFor();
     const now = performance.now();
-    console.log(`start of the program to page: ${(opened - began).toFixed(0)} ms; click to waterfall: ${(now - opened).toFixed(0)} ms; together: ${(now - began).toFixed(0)} ms`);
+    const [start, click, both] = [opened - began, now - opened, now - began].map((ms) => `${ms.toFixed(0)} ms`);
+    console.log(`start of the program to page: ${start}; click to waterfall: ${click}; together: ${both}`);
     assert.equal(await waterfall(page).count(), 3);
     assert.match(await waterfall(page).nth(0).textContent(), /in this browser/);
     assert.match(await waterfall(page).nth(1).textContent(), /GET \/api\/activities\/home/);
@@ -91,7 +108,7 @@ test("every button of Cruddur does what it says and makes a request", async () =
   await withPage({ toml: quiet }, async (page) => {
     let count = 0;
     const made = async (path) => {
-      await page.waitForFunction((count) => document.querySelectorAll("#request-list .request").length === count, ++count);
+      await listed(page, ++count);
       assert.ok((await requests(page).first().textContent()).includes(path), path);
     };
     const feed = page.locator("#feed");
@@ -149,7 +166,7 @@ test("filter, errors first and pause arrange the list", async () => {
     await page.locator("#pause").click();
     await fetch(`${url}/api/activities/home`);
     const seen = (await json(`${url}/telemetry/status`)).last_request;
-    await page.waitForFunction((text) => document.querySelector("#requests-total").textContent === text, String(seen));
+    await answered(page, seen);
     assert.equal(await requests(page).count(), 4);
     await page.locator("#pause").click();
     await requests(page).nth(4).waitFor();
@@ -172,7 +189,10 @@ test("one fact lights up in all three dialects", async () => {
     await page.locator("#tab-dialects").click();
     const columns = page.locator("#dialects section");
     assert.equal(await columns.count(), 3);
-    const lit = async (column) => (await columns.nth(column).locator(".lit").allTextContents()).map((line) => line.trim());
+    const lit = async (column) => {
+      const lines = await columns.nth(column).locator(".lit").allTextContents();
+      return lines.map((line) => line.trim());
+    };
     await columns.nth(0).locator(".fact", { hasText: "traceId" }).hover();
     const id = (await lit(0))[0].match(/[0-9a-f]{32}/)[0];
     assert.deepEqual(await lit(1), [`"trace_id": "1-${id.slice(0, 8)}-${id.slice(8)}",`]);
@@ -195,10 +215,18 @@ test("one fact lights up in all three dialects", async () => {
 
 test("the bytes that are shown are the bytes that three receivers got", async () => {
   const [otlp, cloudwatch, xray] = [await receivers.otlp(), await receivers.cloudwatch(), await receivers.xray()];
-  const toml = ["honeycomb", "xray", "cloudwatch"].map((name) => `[${name}]\nenabled = true\nschedule_delay = 100\n`).join("");
+  const table = (name) => `[${name}]\nenabled = true\nschedule_delay = 100\n`;
+  const toml = ["honeycomb", "xray", "cloudwatch"].map(table).join("");
   const env = {
-    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: `${otlp.url}/v1/traces?${QUERY}`, HONEYCOMB_API_KEY: KEY, AWS_XRAY_DAEMON_ADDRESS: xray.address, AWS_REGION: "us-east-1",
-    AWS_ENDPOINT_URL_CLOUDWATCH_LOGS: cloudwatch.url, AWS_ACCESS_KEY_ID: "AKIAIOSFODNN7EXAMPLE", AWS_SECRET_ACCESS_KEY: SECRET, AWS_SESSION_TOKEN: TOKEN, AWS_EC2_METADATA_DISABLED: "true",
+    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: `${otlp.url}/v1/traces?${QUERY}`,
+    HONEYCOMB_API_KEY: KEY,
+    AWS_XRAY_DAEMON_ADDRESS: xray.address,
+    AWS_REGION: "us-east-1",
+    AWS_ENDPOINT_URL_CLOUDWATCH_LOGS: cloudwatch.url,
+    AWS_ACCESS_KEY_ID: "AKIAIOSFODNN7EXAMPLE",
+    AWS_SECRET_ACCESS_KEY: SECRET,
+    AWS_SESSION_TOKEN: TOKEN,
+    AWS_EC2_METADATA_DISABLED: "true",
   };
   try {
     await withPage({ toml, env }, async (page) => {
@@ -226,14 +254,21 @@ test("the bytes that are shown are the bytes that three receivers got", async ()
         const copyAs = { honeycomb: "copy as curl", xray: "copy as nc", cloudwatch: "copy as curl" }[backend];
         await page.getByRole("button", { name: copyAs }).click();
         const copied = await page.evaluate(() => navigator.clipboard.readText());
-        assert.ok(copied.startsWith("printf '%s' '{") && copied.includes({ honeycomb: '"?$QUERY"', xray: `nc -u -w1 127.0.0.1`, cloudwatch: "--aws-sigv4 aws:amz:us-east-1:logs" }[backend]), copied);
-        // Without nc, as a datagram too large for it is copied.
+        const part = {
+          honeycomb: '"?$QUERY"', xray: "nc -u -w1 127.0.0.1", cloudwatch: "--aws-sigv4 aws:amz:us-east-1:logs",
+        }[backend];
+        assert.ok(copied.startsWith("printf '%s' '{") && copied.includes(part), copied);
+        // Without nc, in the way in which a datagram too large for it is copied.
+        const bash = `dd bs=65535 iflag=fullblock status=none > /dev/udp/${xray.address.replace(":", "/")}`;
+        const command = backend === "xray" ? copied.replace(/nc .*/, bash) : copied;
         const before = receiver.received.length;
-        await run("bash", ["-c", backend === "xray" ? copied.replace(/nc .*/, `dd bs=65535 iflag=fullblock status=none > /dev/udp/${xray.address.replace(":", "/")}`) : copied], { env: { ...env, QUERY, PATH: process.env.PATH } });
+        await run("bash", ["-c", command], { env: { ...env, QUERY, PATH: process.env.PATH } });
         while (receiver.received.length === before) await new Promise((done) => setTimeout(done, 20));
         assert.equal(sha256(receiver.received.at(-1).body), sha256(text), "the copy sends the same bytes");
         if (backend === "honeycomb") assert.equal(receiver.received.at(-1).headers["x-honeycomb-team"], KEY);
-        if (backend === "cloudwatch") assert.match(receiver.received.at(-1).headers.authorization, /x-amz-security-token/);
+        if (backend === "cloudwatch") {
+          assert.match(receiver.received.at(-1).headers.authorization, /x-amz-security-token/);
+        }
         if (backend === "honeycomb") {
           const download = page.waitForEvent("download");
           await page.getByRole("button", { name: "save as OTLP JSON file" }).click();
@@ -243,12 +278,13 @@ test("the bytes that are shown are the bytes that three receivers got", async ()
         if (backend === "cloudwatch") {
           assert.match(await page.locator("#deliveries").textContent(), /calls were made for it/);
           await page.locator("#deliveries details").last().locator("summary").click();
-          assert.match(await page.locator("#deliveries details").last().textContent(), /x-amz-target:Logs_20140328\.PutLogEvents[\s\S]*AWS4-HMAC-SHA256/);
+          const signature = await page.locator("#deliveries details").last().textContent();
+          assert.match(signature, /x-amz-target:Logs_20140328\.PutLogEvents[\s\S]*AWS4-HMAC-SHA256/);
         }
       }
       await page.locator("#tab-waterfall").click();
       for (const place of ["Notifications", "404", "Messages", "Home"]) await press(page, place);
-      await page.waitForFunction(() => document.querySelectorAll("#request-list .request").length === 5);
+      await listed(page, 5);
       await requests(page).filter({ hasText: "/api/fail" }).click();
       await page.locator("#waterfall .decisions button", { hasText: "honeycomb" }).waitFor();
       await page.locator("#pause").hover();
@@ -289,7 +325,7 @@ test("a trace that waits for its batch is said to wait, and a backend that is on
       await page.reload();
       await page.locator(".backend").first().waitFor();
       const notes = page.locator("#dialects section p");
-      await page.waitForFunction(() => document.querySelectorAll("#dialects section p")[1]?.textContent.includes("is off"));
+      await notes.nth(1).filter({ hasText: "is off" }).waitFor();
       assert.doesNotMatch(await notes.first().textContent(), /is off/);
     });
   } finally {
@@ -301,11 +337,12 @@ test("what is looked at stays, whatever else comes", async () => {
   const otlp = await receivers.otlp();
   try {
     const toml = `${quiet}[honeycomb]\nenabled = true\nschedule_delay = 50\n`;
-    await withPage({ toml, env: { OTEL_EXPORTER_OTLP_ENDPOINT: otlp.url, HONEYCOMB_API_KEY: KEY } }, async (page, { url }) => {
+    const env = { OTEL_EXPORTER_OTLP_ENDPOINT: otlp.url, HONEYCOMB_API_KEY: KEY };
+    await withPage({ toml, env }, async (page, { url }) => {
       const more = async (count) => {
         for (let i = 0; i < count; i++) await fetch(`${url}/api/activities/notifications`);
         const { last_request } = await json(`${url}/telemetry/status`);
-        await page.waitForFunction((text) => document.querySelector("#requests-total").textContent === text, String(last_request));
+        await answered(page, last_request);
       };
       const focused = () => page.evaluate(() => document.activeElement.textContent);
       await press(page, "Home");
@@ -351,7 +388,8 @@ test("a backend that fails says why and what next, in the strip", async () => {
     await card.waitFor();
     assert.match(await card.textContent(), /no daemon listens there; next: /);
     // And one that is off says which line turns it on.
-    assert.match(await page.locator(".backend", { hasText: "honeycomb" }).textContent(), /enabled = true under \[honeycomb\] in telemetry\.toml/);
+    const off = await page.locator(".backend", { hasText: "honeycomb" }).textContent();
+    assert.match(off, /enabled = true under \[honeycomb\] in telemetry\.toml/);
   });
 });
 
@@ -377,7 +415,8 @@ test("whatever a client sends stays text, and the page survives it", async () =>
     await page.locator("#crud-text").fill(markup);
     await press(page, "Crud c");
     await page.locator("#feed").getByText(markup).waitFor();
-    const headers = { "user-agent": "<b>".repeat(2000), traceparent: `00-${"a1".repeat(16)}-${"b2".repeat(8)}-01`, tracestate: "k=<script>" };
+    const traceparent = `00-${"a1".repeat(16)}-${"b2".repeat(8)}-01`;
+    const headers = { "user-agent": "<b>".repeat(2000), traceparent, tracestate: "k=<script>" };
     await fetch(`${url}/api/activities/${encodeURIComponent(markup)}${"%00%1b[2J"}?q=${"y".repeat(4000)}`, { headers });
     await requests(page).nth(1).waitFor();
     await page.keyboard.press("Escape");
@@ -388,7 +427,7 @@ test("whatever a client sends stays text, and the page survives it", async () =>
     await page.locator("#dialects pre").first().waitFor();
     assert.equal(await page.title(), "cruddur: every trace, and its bytes");
     assert.equal(await page.locator("main img, main script").count(), 0);
-    const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    const overflow = await tooWide(page);
     assert.ok(overflow <= 0, `${overflow} pixels too wide`);
   });
 });
@@ -397,9 +436,13 @@ test("everything can be done with the keyboard", async () => {
   await withPage({ toml: quiet }, async (page) => {
     const keys = page.keyboard;
     let count = 0;
-    for (const [key, path] of [["h", "home"], ["n", "notifications"], ["m", "message_groups"], ["u", "@andrewbrown"], ["4", "no-such-uuid"], ["2", "/api/activities"], ["5", "/api/fail"]]) {
+    const keysOfPaths = [
+      ["h", "home"], ["n", "notifications"], ["m", "message_groups"], ["u", "@andrewbrown"], ["4", "no-such-uuid"],
+      ["2", "/api/activities"], ["5", "/api/fail"],
+    ];
+    for (const [key, path] of keysOfPaths) {
       await keys.press(key);
-      await page.waitForFunction((count) => document.querySelectorAll("#request-list .request").length === count, ++count);
+      await listed(page, ++count);
       assert.ok((await requests(page).first().textContent()).includes(path), key);
     }
     const current = () => page.locator('#request-list [aria-current="true"]').textContent();
@@ -473,7 +516,13 @@ test("the choice survives a reload, and a server that was restarted or is gone i
 });
 
 test("it is readable in the dark and at 375 pixels", async () => {
-  for (const [name, options] of [["desk-dark", { colorScheme: "dark" }], ["telephone-light", { viewport: { width: 375, height: 812 } }], ["telephone-dark", { viewport: { width: 375, height: 812 }, colorScheme: "dark" }]]) {
+  const viewport = { width: 375, height: 812 };
+  const screens = [
+    ["desk-dark", { colorScheme: "dark" }],
+    ["telephone-light", { viewport }],
+    ["telephone-dark", { viewport, colorScheme: "dark" }],
+  ];
+  for (const [name, options] of screens) {
     await withPage({ ...options }, async (page) => {
       await press(page, "Home");
       await press(page, "500");
@@ -481,11 +530,15 @@ test("it is readable in the dark and at 375 pixels", async () => {
       for (const tab of ["waterfall", "dialects", "deliveries"]) {
         await page.locator(`#tab-${tab}`).click();
         await page.locator(`#${tab} > *`).first().waitFor();
-        const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+        const overflow = await tooWide(page);
         assert.ok(overflow <= 0, `${name}, ${tab}: ${overflow} pixels too wide`);
         await page.screenshot({ path: join(pictures, `${name}-${tab}.png`), fullPage: true });
       }
-      const [ink, ground] = await page.evaluate(() => [getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor].map((color) => color.match(/\d+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0)));
+      const [ink, ground] = await page.evaluate(() => {
+        const brightness = (color) => color.match(/\d+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0);
+        const { color, backgroundColor } = getComputedStyle(document.body);
+        return [brightness(color), brightness(backgroundColor)];
+      });
       assert.equal(ink > ground, options.colorScheme === "dark", "dark is dark and light is light");
     });
   }

@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 const target = process.env.CARGO_TARGET_DIR ?? join(root, "target");
 
-/** Where pictures go. */
+/** Folder for screenshots. */
 export const pictures = join(target, "browser");
 mkdirSync(pictures, { recursive: true });
 
@@ -18,10 +18,10 @@ export const readmePicture = join(root, "docs/page.png");
 
 const binaries = ["release", "debug"].map((profile) => join(target, profile, "cruddur")).filter(existsSync);
 if (binaries.length === 0) throw new Error(`no ${target}/release/cruddur; next: cargo build --release`);
-/** The newest that was built. */
+/** The binary that was built last. */
 const binary = binaries.sort((a, b) => statSync(b).mtimeMs - statSync(a).mtimeMs)[0];
 
-/** Starts it; `end` ends it by its own process id and waits. */
+/** Starts the program. `end` ends it by its own process id and waits. */
 export async function start({ toml = "", env = {} } = {}) {
   const folder = mkdtempSync(join(tmpdir(), "cruddur-browser-"));
   const args = ["--listen", "127.0.0.1:0"];
@@ -29,7 +29,8 @@ export async function start({ toml = "", env = {} } = {}) {
     writeFileSync(join(folder, "telemetry.toml"), toml);
     args.push("--config", "telemetry.toml");
   }
-  const child = spawn(binary, args, { cwd: folder, env: { PATH: process.env.PATH, ...env }, stdio: ["ignore", "ignore", "pipe"] });
+  const options = { cwd: folder, env: { PATH: process.env.PATH, ...env }, stdio: ["ignore", "ignore", "pipe"] };
+  const child = spawn(binary, args, options);
   let stderr = "";
   const url = await new Promise((found, failed) => {
     const timer = setTimeout(() => failed(new Error(`not listening:\n${stderr}`)), 10_000);

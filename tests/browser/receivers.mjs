@@ -8,18 +8,21 @@ export function otlp() {
   return listen((_, answer) => answer(200, { partialSuccess: {} }));
 }
 
-/** CloudWatch Logs, as far as it takes lines: the stream is missing at first, as on a new account. */
+/** CloudWatch Logs. The stream is missing at first, as on a new account. */
 export function cloudwatch() {
   let exists = false;
   return listen((request, answer) => {
     const operation = request.headers["x-amz-target"].split(".")[1];
-    if (operation === "PutLogEvents" && !exists) return answer(400, { __type: "ResourceNotFoundException", message: "The specified log stream does not exist." });
+    if (operation === "PutLogEvents" && !exists) {
+      const message = "The specified log stream does not exist.";
+      return answer(400, { __type: "ResourceNotFoundException", message });
+    }
     exists ||= operation === "CreateLogStream";
     answer(200, {});
   });
 }
 
-/** A daemon that takes segments and knows no rules. */
+/** A daemon that receives segments. It has no sampling rules. */
 export async function xray() {
   const received = [];
   const socket = createSocket("udp4");
@@ -35,7 +38,9 @@ async function listen(respond) {
     request.on("data", (part) => parts.push(part));
     request.on("end", () => {
       received.push({ headers: request.headers, body: Buffer.concat(parts) });
-      respond(request, (status, body) => response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(body)));
+      respond(request, (status, body) => {
+        response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(body));
+      });
     });
   });
   await new Promise((done) => server.listen(0, "127.0.0.1", done));

@@ -328,6 +328,14 @@ fn the_status_says_how_much_waits_and_when_it_leaves() {
 }
 
 #[test]
+fn the_status_names_the_backends_in_the_order_of_the_program() {
+    let status = Program::setup().toml(QUIET).start().get("/telemetry/status").json();
+    let names: Vec<_> = cruddur::backends::BACKENDS.iter().map(|plugin| plugin.name).collect();
+    assert_eq!(status["backend_order"], json!(names));
+    assert_eq!(status["backends"].as_object().unwrap().len(), names.len());
+}
+
+#[test]
 fn an_id_that_is_none_is_not_found() {
     let program = Program::setup().toml(QUIET).start();
     for id in [

@@ -1,29 +1,29 @@
-// Cruddur itself, so that there is something to trace.
+// A small client of the Cruddur API. Each of its calls begins a trace.
 
 import { ago, byId, button, h, short } from "./elements.js";
 import { call } from "./server.js";
 
-const LONGEST = 280;
+const MAX_LENGTH = 280;
 const TTLS = ["7-days", "30-days", "3-days", "1-day", "12-hours", "3-hours", "1-hour"];
 const ME = "andrewbrown";
 
-/** One button a place: its text, its key, and what it does. */
+/** A button for each place: its text, its key, and its action. */
 export const PLACES = [
   ["Home", "h", () => read("/api/activities/home", activities)],
   ["Notifications", "n", () => read("/api/activities/notifications", activities)],
   ["Messages", "m", () => read("/api/message_groups", groups)],
   ["Profile", "u", () => profile(ME)],
 ];
-/** The same for what goes wrong. */
+/** A button for each failure: its text, its key, the cause, and its action. */
 export const FAILURES = [
-  ["404", "4", "a uuid that nobody has", () => read("/api/activities/no-such-uuid", activities)],
+  ["404", "4", "a uuid that does not exist", () => read("/api/activities/no-such-uuid", activities)],
   ["422", "2", "a crud without a word in it", () => write("/api/activities", { message: "", ttl: "7-days" })],
   ["500", "5", "a panic in a handler", () => read("/api/fail", activities)],
 ];
 
 let called = () => {};
 
-/** `whenCalled(traceId)` is told of every call. */
+/** Calls `whenCalled(traceId)` after every call of the API. */
 export function start(whenCalled) {
   called = whenCalled;
   const places = PLACES.map(([text, key, go]) => button(text, go, key));
@@ -57,7 +57,7 @@ async function crud() {
 }
 
 function count() {
-  const left = LONGEST - [...byId("crud-text").value].length;
+  const left = MAX_LENGTH - [...byId("crud-text").value].length;
   byId("crud-count").textContent = left;
   byId("crud-count").classList.toggle("bad", left < 0);
 }
@@ -66,16 +66,18 @@ function profile(handle) {
   return read(`/api/activities/@${encodeURIComponent(handle)}`, activities);
 }
 
-/** Calls, shows what came back, and answers it if all went well. */
+/** Sends a GET and shows the response if it is a success. */
 async function read(path, show) {
   const found = await make("GET", path);
   if (found) byId("feed").replaceChildren(...show(found));
 }
 
+/** Sends a POST. Returns the body of a successful response, otherwise null. */
 function write(path, body) {
   return make("POST", path, body);
 }
 
+/** Sends a request and prints its result under the form. */
 async function make(method, path, body) {
   const said = byId("said");
   try {
@@ -99,7 +101,8 @@ function activities(list) {
 
 function activity(it) {
   const replies = h("div", { class: "replies" }, (it.replies ?? []).map(activity));
-  const form = h("form", { class: "row", hidden: true }, h("input", { "aria-label": "Reply", placeholder: "reply" }), h("button", {}, "Reply"));
+  const form = h("form", { class: "row", hidden: true },
+    h("input", { "aria-label": "Reply", placeholder: "reply" }), h("button", {}, "Reply"));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const field = form.querySelector("input");
@@ -114,21 +117,26 @@ function activity(it) {
     if (!form.hidden) form.querySelector("input").focus();
   });
   return h("article", {},
-    h("header", {}, h("b", {}, it.display_name || it.handle), " ", button(`@${it.handle}`, () => profile(it.handle)),
+    h("header", {}, h("b", {}, it.display_name || it.handle), " ",
+      button(`@${it.handle}`, () => profile(it.handle)),
       h("time", { datetime: it.created_at, title: it.created_at }, ago(it.created_at))),
     h("p", {}, it.message),
-    it.reply_to_activity_uuid ? null : h("footer", {}, `♥ ${it.likes_count ?? 0} · ↺ ${it.reposts_count ?? 0} · `, answer),
+    it.reply_to_activity_uuid
+      ? null
+      : h("footer", {}, `♥ ${it.likes_count ?? 0} · ↺ ${it.reposts_count ?? 0} · `, answer),
     form, replies);
 }
 
 function groups(list) {
-  return list.map((group) => h("article", {},
-    h("header", {}, h("b", {}, group.display_name), " ",
-      button(`@${group.handle}`, () => read(`/api/messages/@${encodeURIComponent(group.handle)}`, (found) => talk(group.handle, found))))));
+  return list.map(({ display_name, handle }) => {
+    const open = () => read(`/api/messages/@${encodeURIComponent(handle)}`, (found) => talk(handle, found));
+    return h("article", {}, h("header", {}, h("b", {}, display_name), " ", button(`@${handle}`, open)));
+  });
 }
 
 function talk(handle, messages) {
-  const form = h("form", { class: "row" }, h("input", { "aria-label": `Message to ${handle}`, placeholder: `to ${handle}` }), h("button", {}, "Send"));
+  const form = h("form", { class: "row" },
+    h("input", { "aria-label": `Message to ${handle}`, placeholder: `to ${handle}` }), h("button", {}, "Send"));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const field = form.querySelector("input");

@@ -1,20 +1,23 @@
-// What left, byte for byte, and what was answered. Secrets were taken out before any of it was kept.
+// Deliveries: the bytes that were sent, and the responses. Secrets were redacted before they were
+// recorded.
 
+import { DATAGRAM_BEGINS, OTLP_BEGINS } from "./dialects.js";
 import { button, byId, clock, copy, count, duration, h, size } from "./elements.js";
-import { inOrder } from "./pipeline.js";
+import { backendsOf } from "./pipeline.js";
 import { ask } from "./server.js";
 
-const HEX_AT_ONCE = 16 * 1024;
-/** What every nc takes from a pipe at once, and so sends as one datagram. */
-const LARGEST_FOR_NC = 8192;
-/** Where programs look for what is not shown. */
+/** Most bytes that are shown as hex. */
+const MAX_HEX = 16 * 1024;
+/** Every nc reads this much from a pipe at once, and so sends it as one datagram. */
+const MAX_NC = 8192;
+/** Environment variables that hold the redacted values of these headers. */
 const VARIABLES = { "x-honeycomb-team": "HONEYCOMB_API_KEY", "x-amz-security-token": "AWS_SESSION_TOKEN" };
 
 let choose = {};
 let backend = null;
 let list = {};
 let asHex = false;
-/** The parts of the panel, and what they were made for; each is made again only when that has changed. */
+/** The parts of the panel, and the state that each was drawn for. */
 let parts = null;
 let listedFor = null;
 let shownFor = null;
@@ -35,31 +38,38 @@ export async function refresh() {
 }
 
 export async function show(chosen) {
-  const names = inOrder(Object.keys(list));
+  const names = backendsOf(list);
   if (chosen.delivery) backend = chosen.delivery.slice(0, chosen.delivery.lastIndexOf("-"));
   backend = names.includes(backend) ? backend : names.find((name) => list[name].length > 0) ?? names[0];
   const shown = list[backend] ?? [];
-  // The newest at first; it stays on view when others come.
+  // The newest delivery is chosen at first. It stays chosen when others come.
   chosen.delivery ??= shown[0]?.id ?? null;
   const id = chosen.delivery;
   listed(names, shown, id);
-  // One that has made room for others stays on view.
+  // A delivery that the server no longer keeps stays on view.
   const summary = shown.find((it) => it.id === id) ?? (shownSummary?.id === id ? shownSummary : undefined);
   const key = JSON.stringify([id, summary, chosen.trace, asHex]);
   if (shownFor === key) return;
   shownFor = key;
-  const delivery = id ? await ask(`/telemetry/deliveries/${encodeURIComponent(id)}`).catch((error) => ({ gone: error.message })) : null;
+  const asked = id ? ask(`/telemetry/deliveries/${encodeURIComponent(id)}`) : null;
+  const delivery = await asked?.catch((error) => ({ gone: error.message })) ?? null;
   const body = delivery?.payload ? await whole(delivery) : null;
   if (shownFor !== key) return;
   shownSummary = summary;
   if (delivery?.gone && summary) shownFor = null;
-  parts.delivery.replaceChildren(...(delivery === null ? [] : delivery.gone ? [h("p", { class: "empty" }, delivery.gone)] : [h("div", {}, content(delivery, body, chosen))]));
+  parts.delivery.replaceChildren();
+  if (delivery?.gone) parts.delivery.append(h("p", { class: "empty" }, delivery.gone));
+  else if (delivery) parts.delivery.append(h("div", {}, content(delivery, body, chosen)));
 }
 
-/** The backends and the deliveries of one of them; the keyboard stays where it is. */
+/** Draws the backends and the deliveries of one of them. The keyboard focus is kept. */
 function listed(names, shown, id) {
   if (!parts) {
-    parts = { names: h("nav", { class: "row", "aria-label": "Backends" }), list: h("ol"), delivery: h("div", { class: "delivery" }) };
+    parts = {
+      names: h("nav", { class: "row", "aria-label": "Backends" }),
+      list: h("ol"),
+      delivery: h("div", { class: "delivery" }),
+    };
     byId("deliveries").append(parts.names, h("div", { class: "deliveries" }, parts.list, parts.delivery));
   }
   const key = JSON.stringify([backend, id, shown, names.map((name) => list[name].length)]);
@@ -67,13 +77,19 @@ function listed(names, shown, id) {
   listedFor = key;
   const focused = document.activeElement?.dataset.key;
   const scrolled = parts.list.scrollTop;
-  parts.names.replaceChildren(...names.map((name) =>
-    h("button", { type: "button", "data-key": name, "aria-pressed": name === backend, onclick: () => pick(name) }, `${name} (${list[name].length})`)));
-  parts.list.replaceChildren(...(shown.length === 0
-    ? [h("li", { class: "empty" }, "Nothing has left for this backend. The strip above says whether it is on, and how to turn it on.")]
-    : shown.map((it) => row(it, it.id === id))));
+  parts.names.replaceChildren(...names.map((name) => {
+    const properties = { "data-key": name, "aria-pressed": name === backend, onclick: () => pick(name) };
+    return h("button", { type: "button", ...properties }, `${name} (${list[name].length})`);
+  }));
+  parts.list.replaceChildren(...shown.map((it) => row(it, it.id === id)));
+  if (shown.length === 0) {
+    parts.list.append(h("li", { class: "empty" },
+      "Nothing has left for this backend. The strip above says whether it is on, and how to turn it on."));
+  }
   parts.list.scrollTop = scrolled;
-  if (focused) [...byId("deliveries").querySelectorAll("[data-key]")].find((it) => it.dataset.key === focused)?.focus({ preventScroll: true });
+  if (!focused) return;
+  const buttons = [...byId("deliveries").querySelectorAll("[data-key]")];
+  buttons.find((it) => it.dataset.key === focused)?.focus({ preventScroll: true });
 }
 
 function pick(name) {
@@ -82,16 +98,24 @@ function pick(name) {
 }
 
 function row(it, isChosen) {
-  return h("li", {}, h("button", { type: "button", "data-key": it.id, "aria-current": isChosen, class: `sent ${it.end.split(" ")[0]}`, onclick: () => choose.chooseDelivery(it.id) },
+  const properties = { "data-key": it.id, "aria-current": isChosen, onclick: () => choose.chooseDelivery(it.id) };
+  const tries = it.tries > 1 ? ` · ${it.tries} tries` : "";
+  return h("li", {}, h("button", { type: "button", class: `sent ${it.end.split(" ")[0]}`, ...properties },
     h("b", {}, `#${it.number}`), " ", it.end, it.status ? ` ${it.status}` : "", h("br"),
-    h("small", {}, `${clock(it.at)} · ${count(it.items, "item")} · ${size(it.bytes)}${it.tries > 1 ? ` · ${it.tries} tries` : ""}`)));
+    h("small", {}, `${clock(it.at)} · ${count(it.items, "item")} · ${size(it.bytes)}${tries}`)));
 }
 
 function content(it, body, chosen) {
   const call = it.exchanges.findLast((exchange) => exchange.body === null) ?? it.exchanges.at(-1);
+  const tries = count(it.tries, "try", "tries");
+  const bodyOf = (exchange) => {
+    if (exchange.body) return h("pre", {}, exchange.body.text);
+    return exchange === call ? payload(it, body, chosen) : h("p", { class: "dim" }, "with the same payload as below");
+  };
   return [
-    h("p", { class: "row" }, h("b", {}, `${it.backend} #${it.number}`), h("span", { class: `state ${it.end.split(" ")[0]}` }, it.end),
-      h("span", {}, `${count(it.items, "item")}, ${it.payload.size} bytes, ${count(it.tries, "try", "tries")}, ${duration(it.took_ms)}`)),
+    h("p", { class: "row" }, h("b", {}, `${it.backend} #${it.number}`),
+      h("span", { class: `state ${it.end.split(" ")[0]}` }, it.end),
+      h("span", {}, `${count(it.items, "item")}, ${it.payload.size} bytes, ${tries}, ${duration(it.took_ms)}`)),
     it.said ? h("p", { class: "bad" }, it.said) : null,
     it.trimmed ? h("p", {}, it.trimmed) : null,
     h("p", { class: "row copies" }, copies(it, call, body), button(asHex ? "as text" : "as hex", () => {
@@ -103,14 +127,14 @@ function content(it, body, chosen) {
     it.exchanges.map((exchange) => [
       h("h3", {}, `to ${exchange.to}`),
       exchange.head ? h("pre", { class: "head" }, exchange.head) : null,
-      exchange.body ? h("pre", {}, exchange.body.text) : exchange === call ? payload(it, body, chosen) : h("p", { class: "dim" }, "with the same payload as below"),
+      bodyOf(exchange),
       exchange.canonical_request ? signature(exchange) : null,
       answer(exchange),
     ]),
   ];
 }
 
-/** The payload's bytes, and their text if they are text, or become text when unzipped. */
+/** The bytes of the payload, and their text if they are text or gzip of text. */
 async function whole({ payload }) {
   if (payload.text !== undefined) return { bytes: new TextEncoder().encode(payload.text), text: payload.text };
   const bytes = Uint8Array.from(atob(payload.base64), (character) => character.charCodeAt(0));
@@ -125,23 +149,24 @@ async function whole({ payload }) {
 function payload(it, { bytes, text, unzipped }, chosen) {
   const hash = h("p", { class: "hash" }, "sha256 ", h("code", {}, it.payload.sha256));
   if (asHex || text === null) {
-    const rest = bytes.length - HEX_AT_ONCE;
-    return [h("pre", { class: "hex" }, hexOf(bytes.subarray(0, HEX_AT_ONCE))), rest > 0 ? h("p", {}, `${rest} more bytes; “save” has them all`) : null, hash];
+    const rest = bytes.length - MAX_HEX;
+    const more = rest > 0 ? h("p", {}, `${rest} more bytes; “save” has them all`) : null;
+    return [h("pre", { class: "hex" }, hexOf(bytes.subarray(0, MAX_HEX))), more, hash];
   }
   const note = unzipped ? h("p", {}, `unzipped here, ${size(text.length)}; “as hex” shows what left`) : null;
   return [note, h("pre", { class: "payload" }, marked(text, chosen.trace)), hash];
 }
 
-/** The text with every spelling of the chosen trace's id marked; a datagram's first newline is made visible. */
+/** The text, with marks on the id of the chosen trace and on the header of a datagram. */
 function marked(text, trace) {
   const spellings = trace ? [trace, `1-${trace.slice(0, 8)}-${trace.slice(8)}`] : [];
-  const parts = spellings.length > 0 ? text.split(new RegExp(`(${spellings.map((it) => it.replace(/[^a-f0-9-]/g, "")).join("|")})`)) : [text];
-  const isDatagram = text.startsWith('{"format":"json","version":1}\n');
+  const pattern = spellings.map((it) => it.replace(/[^a-f0-9-]/g, "")).join("|");
+  const parts = pattern ? text.split(new RegExp(`(${pattern})`)) : [text];
   return parts.flatMap((part, index) => {
     if (index % 2 === 1) return h("mark", {}, part);
-    if (index > 0 || !isDatagram) return part;
-    const newline = part.indexOf("\n") + 1;
-    return [h("span", { class: "newline", title: "the newline that ends the header" }, part.slice(0, newline)), part.slice(newline)];
+    if (index > 0 || !text.startsWith(DATAGRAM_BEGINS)) return part;
+    const header = h("span", { class: "newline", title: "the newline that ends the header" }, DATAGRAM_BEGINS);
+    return [header, part.slice(DATAGRAM_BEGINS.length)];
   });
 }
 
@@ -158,26 +183,36 @@ function hexOf(bytes) {
 
 function signature(exchange) {
   return h("details", {}, h("summary", {}, "how it was signed: Signature Version 4"),
-    h("p", {}, "The canonical request: what both sides write down the same way."), h("pre", {}, exchange.canonical_request),
-    h("p", {}, "The string to sign: its last line is the SHA-256 of the text above."), h("pre", {}, exchange.string_to_sign),
-    h("p", {}, "HMAC-SHA256 of that, under a key made of the secret, the day, the region and the service, is the signature in the header ", h("code", {}, "authorization"), ". The key is shown nowhere."));
+    h("p", {}, "The canonical request: what both sides write down the same way."),
+    h("pre", {}, exchange.canonical_request),
+    h("p", {}, "The string to sign: its last line is the SHA-256 of the text above."),
+    h("pre", {}, exchange.string_to_sign),
+    h("p", {}, "HMAC-SHA256 of that, under a key made of the secret, the day, the region and the service, ",
+      "is the signature in the header ", h("code", {}, "authorization"), ". The key is shown nowhere."));
 }
 
 function answer({ answer: it, error, head }) {
   if (error) return h("p", { class: "bad" }, `no answer: ${error}`);
   if (!it) return head ? null : h("p", { class: "dim" }, "Nothing is ever answered on this wire.");
   const rest = it.whole_size > it.body.size ? h("p", {}, `${it.whole_size} bytes in all`) : null;
-  return [h("h3", {}, "answered ", h("small", {}, "header names in lower case, as the client keeps them")), h("pre", { class: "head" }, it.head, it.body.text ?? `(${it.body.size} bytes that are no text)`), rest];
+  return [
+    h("h3", {}, "answered ", h("small", {}, "header names in lower case, as the client keeps them")),
+    h("pre", { class: "head" }, it.head, it.body.text ?? `(${it.body.size} bytes that are no text)`),
+    rest,
+  ];
 }
 
-/** The payload for other programs. */
+/** Buttons that copy or save the payload for other programs. */
 function copies(it, call, { bytes, text }) {
   const found = [];
-  const add = (name, make) => found.push(h("button", { type: "button", onclick: (event) => copy(make(), event.target) }, `copy ${name}`));
+  const add = (name, make) => found.push(button(`copy ${name}`, (event) => copy(make(), event.target)));
   if (call?.head) add("as curl", () => curl(call, it, text));
-  if (call?.to.startsWith("udp ")) add(bytes.length > LARGEST_FOR_NC ? "for bash" : "as nc", () => datagram(call.to.slice(4), bytes.length, text));
+  if (call?.to.startsWith("udp ")) {
+    const name = bytes.length > MAX_NC ? "for bash" : "as nc";
+    add(name, () => datagram(call.to.slice(4), bytes.length, text));
+  }
   if (text !== null) add("the body", () => text);
-  const isOtlp = text?.startsWith('{"resourceSpans"');
+  const isOtlp = text?.startsWith(OTLP_BEGINS);
   const name = isOtlp ? `otlp-${it.number}.json` : `${it.backend}-${it.number}.bin`;
   found.push(button(isOtlp ? "save as OTLP JSON file" : "save", () => {
     const url = URL.createObjectURL(new Blob([isOtlp ? text : bytes]));
@@ -187,27 +222,36 @@ function copies(it, call, { bytes, text }) {
   return found;
 }
 
+/** A shell command that sends the text as one datagram. */
 function datagram(address, size, text) {
   const at = address.lastIndexOf(":");
   const [host, port] = [address.slice(0, at).replace(/[[\]]/g, ""), address.slice(at + 1)];
-  const send = size > LARGEST_FOR_NC ? `dd bs=65535 iflag=fullblock status=none > /dev/udp/${host}/${port}` : `nc -u -w1 ${host} ${port}`;
+  const send = size > MAX_NC
+    ? `dd bs=65535 iflag=fullblock status=none > /dev/udp/${host}/${port}`
+    : `nc -u -w1 ${host} ${port}`;
   return `printf '%s' ${quoted(text)} | ${send}`;
 }
 
-/** Secrets become variables; a signature is made anew, because an old one is worth nothing. */
+/** A curl command. Secrets become variables, and curl signs anew because a signature expires. */
 function curl(call, it, text) {
   const headers = call.head.trimEnd().split("\r\n").slice(1).map((line) => line.split(/: (.*)/s));
   const isSigned = call.canonical_request !== null;
-  const region = call.string_to_sign?.split("\n")[2]?.split("/")[1];
+  const [, region, service] = call.string_to_sign?.split("\n")[2].split("/") ?? [];
   const made = ["content-length", "host", ...(isSigned ? ["authorization", "x-amz-date"] : [])];
   const query = call.head.split(" ")[1].includes("?") ? `"?$QUERY"` : "";
-  const options = headers.filter(([name]) => !made.includes(name) && name !== "content-encoding").map(([name, value]) =>
-    value?.endsWith(", not shown)") ? `-H "${name}: $${VARIABLES[name] ?? name.toUpperCase().replace(/\W/g, "_")}"` : `-H ${quoted(`${name}: ${value}`)}`);
-  if (isSigned) options.push(`--aws-sigv4 aws:amz:${region}:logs --user "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY"`);
-  return [`printf '%s' ${quoted(text ?? "")} | curl -i ${quoted(call.to)}${query}`, ...options, "--data-binary @-"].join(" \\\n  ");
+  const option = ([name, value]) => {
+    if (!value?.endsWith(", not shown)")) return `-H ${quoted(`${name}: ${value}`)}`;
+    return `-H "${name}: $${VARIABLES[name] ?? name.toUpperCase().replace(/\W/g, "_")}"`;
+  };
+  const options = headers.filter(([name]) => !made.includes(name) && name !== "content-encoding").map(option);
+  if (isSigned) {
+    options.push(`--aws-sigv4 aws:amz:${region}:${service} --user "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY"`);
+  }
+  const command = `printf '%s' ${quoted(text ?? "")} | curl -i ${quoted(call.to)}${query}`;
+  return [command, ...options, "--data-binary @-"].join(" \\\n  ");
 }
 
-/** For a shell: in single quotes, with those inside taken out. */
+/** The text in single quotes, for a shell. */
 function quoted(text) {
   return `'${text.replaceAll("'", `'\\''`)}'`;
 }

@@ -1,6 +1,7 @@
-// Elements by hand. Whatever a client sent becomes text, never markup: nothing here parses HTML.
+// Helpers that build elements. Data of clients becomes text, never markup: nothing here parses
+// HTML.
 
-/** `h("a", { href: "/", onclick: f }, "text", child)`; a property that is null, undefined or false is left out. */
+/** `h("a", { href: "/", onclick: f }, "text", child)`. Null, undefined and false are left out. */
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -10,13 +11,14 @@ export function h(tag, properties = {}, ...children) {
     else if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  const isShown = (child) => child !== null && child !== undefined && child !== false;
+  element.append(...children.flat(Infinity).filter(isShown));
   return element;
 }
 
 export const byId = (id) => document.getElementById(id);
 
-/** A button in whose title stands the key that does the same. */
+/** A button. Its title names the key that does the same. */
 export function button(text, onclick, key) {
   return h("button", { type: "button", onclick, title: key ? `${text} (${key})` : null }, text);
 }
@@ -29,7 +31,8 @@ export function duration(ms) {
 
 /** 512 B, 2.1 kB */
 export function size(bytes) {
-  return bytes < 1000 ? `${bytes} B` : bytes < 1e6 ? `${(bytes / 1000).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(2)} MB`;
+  if (bytes < 1000) return `${bytes} B`;
+  return bytes < 1e6 ? `${(bytes / 1000).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(2)} MB`;
 }
 
 /** 1 item, 2 items */
@@ -40,15 +43,17 @@ export function count(number, one, many = `${one}s`) {
 /** The local time of day with milliseconds. */
 export function clock(rfc3339) {
   const date = new Date(rfc3339);
-  return isNaN(date) ? "" : date.toLocaleTimeString([], { hour12: false }) + `.${String(date.getMilliseconds()).padStart(3, "0")}`;
+  if (isNaN(date)) return "";
+  return `${date.toLocaleTimeString([], { hour12: false })}.${String(date.getMilliseconds()).padStart(3, "0")}`;
 }
 
 /** now, 5 min ago, 2 days ago */
 export function ago(rfc3339) {
   const minutes = (Date.now() - Date.parse(rfc3339)) / 60_000;
   if (!(minutes >= 1)) return "now";
-  const [count, unit] = minutes < 60 ? [minutes, "min"] : minutes < 1440 ? [minutes / 60, "h"] : [minutes / 1440, minutes < 2880 ? "day" : "days"];
-  return `${Math.floor(count)} ${unit} ago`;
+  if (minutes < 60) return `${Math.floor(minutes)} min ago`;
+  if (minutes < 1440) return `${Math.floor(minutes / 60)} h ago`;
+  return `${Math.floor(minutes / 1440)} ${minutes < 2880 ? "day" : "days"} ago`;
 }
 
 /** The beginning of a long text. */
@@ -56,7 +61,7 @@ export function short(text, most) {
   return text.length > most ? `${text.slice(0, most)}…` : text;
 }
 
-/** Copies text, also where the browser has no clipboard for this page. */
+/** Copies text, also if the browser gives this page no clipboard. */
 export async function copy(text, from) {
   try {
     await navigator.clipboard.writeText(text);

@@ -1,5 +1,5 @@
-// JSON as it was written. `JSON.parse` would lose how a number was spelled and round what has more than 53 bits, so
-// tokens are kept as they came; only the blanks between them are ours.
+// JSON as it was written. `JSON.parse` would lose the spelling of numbers and round those of more
+// than 53 bits. So this parser keeps each token; only the blanks between tokens are new.
 
 import { h } from "./elements.js";
 
@@ -47,24 +47,28 @@ export function parse(text) {
 
 /** The value under a path of keys; undefined if there is none. */
 export function get(node, ...path) {
-  return path.reduce((node, key) => (typeof key === "number" ? node?.items?.[key] : node?.entries?.find((entry) => entry.key === key)?.value), node);
+  const step = (node, key) =>
+    typeof key === "number" ? node?.items?.[key] : node?.entries?.find((entry) => entry.key === key)?.value;
+  return path.reduce(step, node);
 }
 
-/** A string's text, or any other scalar as it was spelled. */
+/** The text of a string, or any other scalar as it was spelled. */
 export function text(node) {
   if (node?.raw === undefined) return undefined;
   return node.raw.startsWith('"') ? JSON.parse(node.raw) : node.raw;
 }
 
 /**
- * Lines of a value: one for each scalar, or for each short object in a list. `factsOf(path)` names the facts that a
- * scalar states, `skip(path)` leaves a list folded, and `inside(path, node)` may answer a node that a string holds.
+ * Lines of a value: one for each scalar, or for each short object in a list. `factsOf(path)` names
+ * the facts that a scalar states, `skip(path)` leaves a list folded, and `inside(path, node)` may
+ * return the node that a string holds.
  */
 export function lines(node, { factsOf = () => [], skip = () => false, inside = () => null }) {
   const out = [];
   const line = (depth, facts, ...content) => {
     const states = facts.length > 0;
-    const element = h("span", { class: states ? "line fact" : "line", tabindex: states ? 0 : null }, "  ".repeat(depth), content, "\n");
+    const properties = states ? { class: "line fact", tabindex: 0 } : { class: "line" };
+    const element = h("span", properties, "  ".repeat(depth), content, "\n");
     element.facts = facts;
     out.push(element);
   };
@@ -80,7 +84,10 @@ export function lines(node, { factsOf = () => [], skip = () => false, inside = (
     const short = typeof path.at(-1) === "number" ? flat(node, path, factsOf) : null;
     if (short) return line(depth, short.facts, before, short.content, after);
     if (parts.length === 0) return line(depth, [], before, open + close, after);
-    if (skip(path)) return line(depth, [], before, open, h("i", {}, ` ${parts.length} more, each a span of its own `), close, after);
+    if (skip(path)) {
+      const note = h("i", {}, ` ${parts.length} more, each a span of its own `);
+      return line(depth, [], before, open, note, close, after);
+    }
     line(depth, [], before, open);
     parts.forEach(({ key, value }, index) => {
       const name = node.entries ? keyed(key) : [];
@@ -92,9 +99,10 @@ export function lines(node, { factsOf = () => [], skip = () => false, inside = (
   return out;
 }
 
-const LONGEST_FLAT = 160;
+/** Most characters of an object on one line. */
+const MAX_FLAT = 160;
 
-/** A short object of nothing but objects and scalars, on one line; null if it is not one. */
+/** A short object of objects and scalars only, on one line; null for any other. */
 function flat(node, path, factsOf) {
   const content = [];
   const facts = [];
@@ -117,7 +125,7 @@ function flat(node, path, factsOf) {
     }
   };
   put(node, path);
-  return length <= LONGEST_FLAT ? { content, facts: [...new Set(facts)] } : null;
+  return length <= MAX_FLAT ? { content, facts: [...new Set(facts)] } : null;
 }
 
 function scalar(node) {

@@ -1,4 +1,4 @@
-// Every action has a key, and `?` lists them.
+// The keys. Every action has one, and `?` lists them.
 
 import { byId, h } from "./elements.js";
 import { FAILURES, PLACES } from "./cruddur.js";
@@ -41,7 +41,7 @@ export function start({ chooseTab, requests, waterfall }) {
       return;
     }
     if (help.open && event.key !== "?") return;
-    // A button that has the focus is pressed with these.
+    // Space and Enter press the button that has the focus.
     if ((event.key === " " || event.key === "Enter") && event.target.closest("button, summary")) return;
     const found = KEYS.find(([key]) => key === event.key);
     if (!found) return;

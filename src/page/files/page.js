@@ -1,5 +1,6 @@
-// The page begins here: it asks for a number, and when that number has changed, for what is new. No connection is held,
-// because the server has one thread for everybody.
+// The start of the page. It polls the status; if a number in it has changed, it asks for the new
+// requests or deliveries. It keeps no request open, because one thread of the server answers all
+// clients.
 
 import { byId } from "./elements.js";
 import { ask } from "./server.js";
@@ -11,11 +12,12 @@ import * as pipeline from "./pipeline.js";
 import * as requests from "./requests.js";
 import * as waterfall from "./waterfall.js";
 
-const EVERY = 500;
-const SOON = 40;
+const POLL_MS = 500;
+/** Used after a call from this page, until its trace has come. */
+const FAST_POLL_MS = 40;
 const TABS = ["waterfall", "dialects", "deliveries"];
 
-/** What is chosen; the address remembers it. */
+/** The current choice. The address of the page remembers it. */
 const chosen = { trace: null, span: null, tab: "waterfall", delivery: null };
 let trace = null;
 let backends = {};
@@ -26,7 +28,7 @@ let timer = 0;
 let eager = 0;
 let isPolling = false;
 
-export function chooseTrace(id) {
+function chooseTrace(id) {
   if (chosen.trace === id) return;
   Object.assign(chosen, { trace: id, span: null });
   if (chosen.tab === "deliveries") chosen.tab = "waterfall";
@@ -35,29 +37,29 @@ export function chooseTrace(id) {
   refreshTrace();
 }
 
-export function chooseSpan(id) {
+function chooseSpan(id) {
   chosen.span = id;
   show();
 }
 
-export function chooseTab(tab) {
+function chooseTab(tab) {
   chosen.tab = tab;
   show();
 }
 
-export function chooseDelivery(id) {
+function chooseDelivery(id) {
   Object.assign(chosen, { delivery: id, tab: "deliveries" });
   show();
 }
 
-/** A call of ours was answered: its trace is there any moment. */
+/** Polls faster after a call from this page: its trace comes at any moment. */
 function called(traceId) {
   chooseTrace(traceId);
   eager = 25;
   poll();
 }
 
-/** One at a time: two would take the same news twice. */
+/** Asks for news. Only one poll runs at a time: two would add the same requests twice. */
 async function poll() {
   if (isPolling) return;
   isPolling = true;
@@ -82,7 +84,7 @@ async function poll() {
       await deliveries.refresh();
       isStale = true;
     }
-    // Even where the trace is the same, what waits has perhaps left.
+    // The queues may have changed even if the trace has not.
     await (isStale ? refreshTrace() : show());
     say("");
   } catch (error) {
@@ -90,7 +92,7 @@ async function poll() {
   }
   eager = lastRequest === before ? Math.max(0, eager - 1) : 0;
   isPolling = false;
-  if (!document.hidden) timer = setTimeout(poll, eager > 0 ? SOON : EVERY);
+  if (!document.hidden) timer = setTimeout(poll, eager > 0 ? FAST_POLL_MS : POLL_MS);
 }
 
 function restarted(status) {
@@ -98,7 +100,8 @@ function restarted(status) {
   lastRequest = 0;
   deliveriesChanged = "";
   requests.clear();
-  byId("about").textContent = `${status.service_name} · version ${status.version} · up since ${new Date(startedAt).toLocaleString()}`;
+  const since = new Date(startedAt).toLocaleString();
+  byId("about").textContent = `${status.service_name} · version ${status.version} · up since ${since}`;
 }
 
 async function refreshTrace() {
@@ -108,7 +111,7 @@ async function refreshTrace() {
     const found = await ask(`/telemetry/traces/${id}`);
     if (chosen.trace === id) trace = found;
   } catch {
-    // It has not come yet, or made room for others: what is on view stays.
+    // The trace has not come yet or is no longer kept: the one on view stays.
   }
   show();
 }
@@ -160,5 +163,5 @@ pipeline.start((backend) => {
 waterfall.start({ chooseSpan, chooseDelivery });
 dialects.start({ chooseSpan });
 deliveries.start({ chooseDelivery });
-keyboard.start({ chooseTab, requests, waterfall, cruddur });
-refreshTrace().then(poll);
+keyboard.start({ chooseTab, requests, waterfall });
+poll();

@@ -1,21 +1,23 @@
-// The strip: what waits, what left, and what became of it, for every backend.
+// The strip: for every backend its state, its queue and its counts.
 
 import { byId, h } from "./elements.js";
 
-const ORDER = ["console", "honeycomb", "xray", "cloudwatch"];
 const ENDS = [["delivered", ""], ["refused", "bad"], ["dropped", "bad"], ["sampled_out", "dim"], ["not_sent", "dim"]];
 
 const cards = new Map();
+/** Names of the backends, in the order of the program. */
+let order = [];
 let choose = () => {};
 
-/** `whenChosen(backend)` is told of a click. */
+/** Calls `whenChosen(backend)` for each click on a backend. */
 export function start(whenChosen) {
   choose = whenChosen;
 }
 
 export function update(status) {
+  order = status.backend_order;
   set(byId("requests-total"), String(status.requests));
-  for (const name of inOrder(Object.keys(status.backends))) {
+  for (const name of order) {
     if (!cards.has(name)) {
       cards.set(name, card(name));
       byId("pipeline").append(cards.get(name).element);
@@ -25,10 +27,9 @@ export function update(status) {
   list(byId("findings"), status.findings);
 }
 
-/** Names of backends, those of the course in its order. */
-export function inOrder(names) {
-  const place = (name) => (ORDER.includes(name) ? ORDER.indexOf(name) : ORDER.length);
-  return names.sort((a, b) => place(a) - place(b));
+/** The names of the backends that `object` has a key for, in the order of the program. */
+export function backendsOf(object) {
+  return order.filter((name) => name in object);
 }
 
 function card(name) {
@@ -57,8 +58,13 @@ function card(name) {
       if (counts.dataset.key !== key) {
         counts.dataset.key = key;
         const shown = ENDS.filter(([end]) => it[end] > 0 || (end === "delivered" && it.state === "on"));
-        const batches = it.state === "on" ? h("span", { class: "dim" }, h("b", {}, it.deliveries), it.deliveries === 1 ? " batch" : " batches") : null;
-        counts.replaceChildren(...shown.map(([end, look]) => h("span", { class: look }, h("b", {}, it[end]), ` ${end.replace("_", " ")} `)), ...(batches ? [batches] : []));
+        const parts = shown.map(([end, look]) =>
+          h("span", { class: look }, h("b", {}, it[end]), ` ${end.replace("_", " ")} `));
+        if (it.state === "on") {
+          const batches = it.deliveries === 1 ? " batch" : " batches";
+          parts.push(h("span", { class: "dim" }, h("b", {}, it.deliveries), batches));
+        }
+        counts.replaceChildren(...parts);
       }
       const problem = failing || it.dropped + it.refused > 0 ? it.last_error?.text : null;
       set(why, problem ?? (it.state === "on" ? it.endpoint : it.reason));
@@ -71,10 +77,12 @@ function set(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** What is remarkable about settings; errors and warnings, and notes for who points at them. */
+/** Findings about settings: errors and warnings in full, notes under the pointer. */
 function list(element, findings) {
   const key = JSON.stringify(findings);
   if (element.dataset.key === key) return;
   element.dataset.key = key;
-  element.replaceChildren(...findings.map(({ severity, text }) => h("span", { class: `finding ${severity}`, title: text }, `${severity}: ${text}`)));
+  const line = ({ severity, text }) =>
+    h("span", { class: `finding ${severity}`, title: text }, `${severity}: ${text}`);
+  element.replaceChildren(...findings.map(line));
 }

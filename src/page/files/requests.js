@@ -1,8 +1,8 @@
-// The list of requests, unsampled ones too, each with the reason.
+// The list of requests. Those that were not sampled are listed too, with the reason.
 
 import { byId, clock, count, duration, h } from "./elements.js";
 
-const MOST = 200;
+const MAX_ROWS = 200;
 
 /** The newest first. */
 let rows = [];
@@ -31,7 +31,7 @@ export function toggleErrorsFirst() {
   arrange();
 }
 
-export function togglePause() {
+function togglePause() {
   isPaused = !isPaused;
   byId("pause").setAttribute("aria-pressed", isPaused);
   byId("pause").textContent = isPaused ? "paused" : "pause";
@@ -42,9 +42,9 @@ export function clear() {
   arrange();
 }
 
-/** Takes requests, the newest first. */
+/** Adds requests, the newest first. */
 export function add(list) {
-  rows = [...list.map(row), ...rows].slice(0, MOST);
+  rows = [...list.map(row), ...rows].slice(0, MAX_ROWS);
   arrange();
   mark(marked);
 }
@@ -54,7 +54,7 @@ export function mark(traceId) {
   for (const { request, element } of rows) element.setAttribute("aria-current", request.trace_id === traceId);
 }
 
-/** Chooses the next request (1) or the one before (-1); with `onlyErrors` the next that failed. */
+/** Chooses the next request (1) or the previous one (-1). `onlyErrors` skips successes. */
 export function step(by, onlyErrors = false) {
   const shown = [...byId("request-list").children].map((element) => rows.find((row) => row.element === element));
   const now = shown.findIndex(({ request }) => request.trace_id === marked);
@@ -79,28 +79,31 @@ function arrange() {
   byId("no-requests").hidden = rows.length > 0;
 }
 
-/** Leaves alone what is in its place already: what is moved loses the focus. */
+/** Moves only elements that are out of place: an element that is moved loses the focus. */
 function place(list, wanted) {
   const stays = new Set(wanted);
   for (const element of [...list.children]) stays.has(element) || element.remove();
-  wanted.forEach((element, index) => list.children[index] === element || list.insertBefore(element, list.children[index] ?? null));
+  wanted.forEach((element, index) => {
+    if (list.children[index] !== element) list.insertBefore(element, list.children[index] ?? null);
+  });
 }
 
 function row(request) {
   const { method, path, name, status, trace_id } = request;
   const decisions = Object.entries(request.backends);
-  const left_out = [["OpenTelemetry", request.sampled, request.sampling], ...decisions.map(([backend, own]) => [backend, own.sampled, own.sampling])]
-    .filter(([, sampled]) => !sampled);
+  const all = [["OpenTelemetry", request], ...decisions];
+  const left_out = all.filter(([, decision]) => !decision.sampled);
   const look = request.failed ? "failed" : status >= 400 ? "refused" : "fine";
   const target = path ?? name;
+  const onclick = () => choose(trace_id);
   const element = h("li", {},
-    h("button", { type: "button", class: `request ${look}`, title: `${target}\ntrace ${trace_id}`, onclick: () => choose(trace_id) },
+    h("button", { type: "button", class: `request ${look}`, title: `${target}\ntrace ${trace_id}`, onclick },
       h("span", { class: "mark", role: "img", "aria-label": look }, { failed: "✕", refused: "!", fine: "✓" }[look]),
       h("span", { class: "status" }, status ?? "…"),
       h("span", { class: "path" }, h("small", {}, method ?? ""), " ", target),
       h("span", { class: "took" }, duration(request.duration_ms)),
       h("span", { class: "when" }, `${clock(request.started_at)} · ${count(request.spans, "span")}`),
-      left_out.map(([who, , why]) => h("span", { class: "why" }, `${who}: ${why}`))));
+      left_out.map(([sampler, { sampling }]) => h("span", { class: "why" }, `${sampler}: ${sampling}`))));
   if (left_out.length > decisions.length) element.className = "unsampled";
   const text = [method, path, name, status, trace_id, request.xray_trace_id, request.sampling].join(" ").toLowerCase();
   return { request, element, text };

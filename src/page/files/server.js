@@ -1,14 +1,14 @@
-// Asking the server: quietly about its telemetry, and as a traced client of the application.
+// Calls of the server: for its telemetry, untraced, and of the application, traced.
 
 /** The spans that began in this page, by trace id: `{ id, name, ms, status }`. */
 export const browserSpans = new Map();
 
-const MOST_SPANS = 200;
-const PATIENCE = 10_000;
+const MAX_SPANS = 200;
+const TIMEOUT_MS = 10_000;
 
-/** GET of JSON about telemetry. The server traces none of these. */
+/** Gets JSON about telemetry. The server does not trace these requests. */
 export async function ask(path) {
-  const answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) }).catch(() => {
+  const answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) }).catch(() => {
     throw new Error("the server does not answer; is cruddur still running?");
   });
   const body = await answer.json();
@@ -16,17 +16,18 @@ export async function ask(path) {
   return body;
 }
 
-/** A call of the application. The trace begins here, so the browser's span is the parent of the server's. */
+/** Calls the application. The browser's span begins the trace. */
 export async function call(method, path, body) {
   const traceId = newTraceId();
   const span = { id: hex(8), name: `${method} ${path}`, ms: 0, status: 0 };
   const headers = { traceparent: `00-${traceId}-${span.id}-03` };
   if (body !== undefined) headers["content-type"] = "application/json";
   browserSpans.set(traceId, span);
-  if (browserSpans.size > MOST_SPANS) browserSpans.delete(browserSpans.keys().next().value);
+  if (browserSpans.size > MAX_SPANS) browserSpans.delete(browserSpans.keys().next().value);
   const began = performance.now();
   try {
-    const answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+    // `JSON.stringify(undefined)` is undefined: then fetch sends no body.
+    const answer = await fetch(path, { method, headers, body: JSON.stringify(body) });
     const text = await answer.text();
     span.status = answer.status;
     return { traceId, status: answer.status, body: parsed(text) };
@@ -35,13 +36,14 @@ export async function call(method, path, body) {
   }
 }
 
-/** Four bytes of time, then chance: an id that W3C and X-Ray both take. */
+/** Four bytes of time and twelve random bytes: an id that W3C and X-Ray both accept. */
 function newTraceId() {
   return Math.floor(Date.now() / 1000).toString(16).padStart(8, "0") + hex(12);
 }
 
 function hex(bytes) {
-  return Array.from(crypto.getRandomValues(new Uint8Array(bytes)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  const random = crypto.getRandomValues(new Uint8Array(bytes));
+  return Array.from(random, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 function parsed(text) {

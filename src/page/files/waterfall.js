@@ -1,20 +1,20 @@
-// One trace: a tree of spans on a ruler, the log lines in their places, and all about the span that is chosen.
+// One trace: a tree of spans on a ruler with their log lines, and the details of the chosen span.
 
 import { button, byId, duration, h, short } from "./elements.js";
-import { inOrder } from "./pipeline.js";
+import { backendsOf } from "./pipeline.js";
 import { browserSpans } from "./server.js";
 
 let choose = {};
 let folded = new Set();
 let shownFor = null;
-/** The keyboard is to go to the tree as soon as there is one. */
+/** True if the tree shall get the keyboard focus once it is drawn. */
 let isAwaited = false;
 
 export function start(chosen) {
   choose = chosen;
 }
 
-/** Moves the keyboard to the tree. */
+/** Moves the keyboard focus to the tree. */
 export function focus() {
   const panel = byId("waterfall");
   const row = panel.querySelector('[data-span][aria-selected="true"]') ?? panel.querySelector("[data-span]");
@@ -30,15 +30,19 @@ export function show(trace, chosen, backends) {
   const hadFocus = panel.contains(document.activeElement) && document.activeElement.dataset.span !== undefined;
   isAwaited = hadFocus || (isAwaited && document.activeElement === document.body);
   if (!trace) {
-    const why = chosen.trace ? `The trace ${chosen.trace} is not among the last 200 any more, or has not come yet.` : "Choose a request, or make one: every click in Cruddur begins a trace.";
+    const why = chosen.trace
+      ? `The trace ${chosen.trace} is not among the last 200 any more, or has not come yet.`
+      : "Choose a request, or make one: every click in Cruddur begins a trace.";
     return panel.replaceChildren(h("p", { class: "empty" }, why));
   }
   const tree = treeOf(trace);
-  const selected = tree.all.find((span) => span.id === chosen.span) ?? tree.all.find((span) => span.data) ?? tree.all[0];
+  const first = tree.all.find((span) => span.data) ?? tree.all[0];
+  const selected = tree.all.find((span) => span.id === chosen.span) ?? first;
+  const onkeydown = (event) => walk(event, tree);
   panel.replaceChildren(
     heading(trace),
     decisions(trace, selected.request ?? trace.requests[0], backends),
-    h("div", { class: "tree", role: "treegrid", "aria-label": "Spans", onkeydown: (event) => walk(event, tree) }, ruler(tree), rows(tree, selected)),
+    h("div", { class: "tree", role: "treegrid", "aria-label": "Spans", onkeydown }, ruler(tree), rows(tree, selected)),
     details(selected, trace));
   if (isAwaited) focus();
 }
@@ -53,30 +57,41 @@ function waits(backend) {
 
 function heading(trace) {
   const first = trace.requests[0];
+  const earlier = `${trace.earlier} earlier requests of this trace are not shown: `
+    + "a client sends the same traceparent again and again.";
   return h("header", { class: "trace-head" },
     h("h2", {}, short(first.name, 120)),
-    h("p", { class: "ids" }, "trace ", h("code", { title: "W3C and OTLP" }, trace.trace_id), " = X-Ray ", h("code", {}, trace.xray_trace_id)),
-    trace.earlier > 0 ? h("p", { class: "dim" }, `${trace.earlier} earlier requests of this trace are not shown: somebody sends the same traceparent again and again.`) : null);
+    h("p", { class: "ids" }, "trace ", h("code", { title: "W3C and OTLP" }, trace.trace_id), " = X-Ray ",
+      h("code", {}, trace.xray_trace_id)),
+    trace.earlier > 0 ? h("p", { class: "dim" }, earlier) : null);
 }
 
-/** Who got this request of the trace, who did not, and why. */
+/** For each backend: its deliveries of the trace, or the reason why there are none. */
 function decisions(trace, request, backends) {
-  const known = inOrder(Object.keys(backends));
+  const known = backendsOf(backends);
   const off = known.filter((name) => backends[name].state === "off");
   const shown = known.filter((name) => !off.includes(name)).map((name) => {
-    const own = request.backends[name];
     const backend = backends[name];
-    const [sampled, why] = backend.unit === "lines" ? [true, "every line of its level"] : own ? [own.sampled, own.sampling] : [request.sampled, request.sampling];
+    const allLines = { sampled: true, sampling: "every line of its level" };
+    const { sampled, sampling } = backend.unit === "lines" ? allLines : request.backends[name] ?? request;
+    const isOn = backend.state === "on";
     const carried = trace.deliveries.filter((delivery) => delivery.id.startsWith(`${name}-`));
-    const links = carried.map((it) => button(`${it.end}: ${it.id}${it.status ? ` (${it.status})` : ""}`, () => choose.chooseDelivery(it.id)));
-    const state = backend.state !== "on" ? backend.state : !sampled ? "not sampled" : carried.length > 0 ? null : waits(backend) ? "waits for its batch" : "not among the last 50 deliveries";
-    return h("li", { class: backend.state === "on" && sampled ? "" : "dim" }, h("b", {}, name), " ",
-      state ? h("span", { class: "state" }, state) : links, " ", h("small", {}, backend.state === "on" ? why : backend.reason));
+    const links = carried.map((it) => {
+      const status = it.status ? ` (${it.status})` : "";
+      return button(`${it.end}: ${it.id}${status}`, () => choose.chooseDelivery(it.id));
+    });
+    let state = null;
+    if (!isOn) state = backend.state;
+    else if (!sampled) state = "not sampled";
+    else if (carried.length === 0) state = waits(backend) ? "waits for its batch" : "not among the last 50 deliveries";
+    return h("li", { class: isOn && sampled ? "" : "dim" }, h("b", {}, name), " ",
+      state ? h("span", { class: "state" }, state) : links, " ", h("small", {}, isOn ? sampling : backend.reason));
   });
-  return h("ul", { class: "decisions" }, shown, off.length > 0 ? h("li", { class: "dim" }, `not told, because off: ${off.join(", ")}`) : null);
+  return h("ul", { class: "decisions" }, shown,
+    off.length > 0 ? h("li", { class: "dim" }, `not told, because off: ${off.join(", ")}`) : null);
 }
 
-/** All spans with their depth, in the order of the tree; whatever the data, each once. */
+/** All spans with their depth, in the order of the tree. Each is there once, even in a circle. */
 function treeOf(trace) {
   const spans = [];
   for (const request of trace.requests) {
@@ -90,10 +105,11 @@ function treeOf(trace) {
   const browser = browserSpans.get(trace.trace_id);
   if (browser && browser.ms > 0) {
     const inner = spans.find((span) => span.parent === browser.id);
-    // Two clocks: the inner span is put into the middle, as time servers do it.
+    // The two clocks differ: the inner span is put into the middle, as NTP does it.
     const ms = Math.max(browser.ms, inner?.ms ?? 0);
     const start = inner ? inner.start - (ms - inner.ms) / 2 : 0;
-    const span = { id: browser.id, parent: null, name: `${browser.name}, in this browser`, kind: "browser", start, ms, failed: browser.status >= 500, lines: [] };
+    const span = { id: browser.id, parent: null, name: `${browser.name}, in this browser`, kind: "browser",
+      start, ms, failed: browser.status >= 500, lines: [] };
     spans.unshift(span);
     ids.set(span.id, span);
   }
@@ -109,7 +125,7 @@ function treeOf(trace) {
     for (const child of below) visit(child, depth + 1, hidden || folded.has(span.id));
   };
   spans.filter((span) => !ids.has(span.parent)).forEach((span) => visit(span, 0, false));
-  // What is left hangs on itself.
+  // The remaining spans are their own ancestors.
   spans.forEach((span) => visit(span, 0, false));
   const from = Math.min(...all.map((span) => span.start));
   const to = Math.max(...all.map((span) => span.start + span.ms), from + 0.001);
@@ -122,7 +138,8 @@ function ruler({ from, to }) {
     mark.style.left = `${part * 100}%`;
     return mark;
   });
-  return h("div", { class: "span-row ruler", "aria-hidden": true }, h("span", {}, duration(to - from)), h("span", { class: "track" }, marks));
+  return h("div", { class: "span-row ruler", "aria-hidden": true },
+    h("span", {}, duration(to - from)), h("span", { class: "track" }, marks));
 }
 
 function rows(tree, selected) {
@@ -136,16 +153,20 @@ function rows(tree, selected) {
     });
     const isFolded = folded.has(span.id);
     const fold = span.isParent ? (isFolded ? "▸" : "▾") : "·";
-    const name = h("span", { class: "span-name", role: "gridcell" }, h("span", { class: "fold", "aria-hidden": true }, fold),
+    const name = h("span", { class: "span-name", role: "gridcell" },
+      h("span", { class: "fold", "aria-hidden": true }, fold),
       span.failed ? h("span", { class: "bad", "aria-label": "failed" }, "✕ ") : null, short(span.name, 200),
       tree.orphan(span) ? h("small", {}, ` its parent ${short(span.parent, 16)} is the caller's`) : null);
     name.style.paddingLeft = `${Math.min(span.depth, 12) * 14 + 4}px`;
-    const row = h("div", { class: "span-row", role: "row", tabindex: span === selected ? 0 : -1, "aria-level": span.depth + 1, "aria-selected": span === selected,
-      "aria-expanded": span.isParent ? !isFolded : null, "data-span": span.id,
-      onclick: (event) => (event.target.className === "fold" && span.isParent ? toggle(span) : choose.chooseSpan(span.id)) },
+    const isSelected = span === selected;
+    const onclick = (event) =>
+      event.target.className === "fold" && span.isParent ? toggle(span) : choose.chooseSpan(span.id);
+    const row = h("div", { class: "span-row", role: "row", "data-span": span.id, tabindex: isSelected ? 0 : -1, onclick,
+      "aria-level": span.depth + 1, "aria-selected": isSelected, "aria-expanded": span.isParent ? !isFolded : null },
       name, h("span", { class: "track", role: "gridcell" }, bar, events, took(tree, span)));
     const lines = span.lines.map((line) => h("div", { class: `span-row log ${line.level.toLowerCase()}`, role: "row" },
-      h("span", { class: "span-name", role: "gridcell" }, `${line.level} ${line.target}`), h("span", { class: "message", role: "gridcell" }, short(line.message, 2000))));
+      h("span", { class: "span-name", role: "gridcell" }, `${line.level} ${line.target}`),
+      h("span", { class: "message", role: "gridcell" }, short(line.message, 2000))));
     return [row, ...lines];
   });
 }
@@ -178,13 +199,14 @@ function walk(event, tree) {
   if (at < 0) return;
   const span = shown[at];
   const go = (to) => to && (choose.chooseSpan(to.id), focus());
+  const isOpen = span.isParent && !folded.has(span.id);
   const keys = {
     ArrowDown: () => go(shown[at + 1]),
     ArrowUp: () => go(shown[at - 1]),
     Home: () => go(shown[0]),
     End: () => go(shown.at(-1)),
     Enter: () => go(span),
-    ArrowLeft: () => (span.isParent && !folded.has(span.id) ? toggle(span) : go(shown.find((parent) => parent.id === span.parent))),
+    ArrowLeft: () => (isOpen ? toggle(span) : go(shown.find((parent) => parent.id === span.parent))),
     ArrowRight: () => (folded.has(span.id) ? toggle(span) : go(shown[at + 1])),
   };
   if (!keys[event.key]) return;
@@ -197,23 +219,31 @@ function walk(event, tree) {
 function details(span, trace) {
   if (!span.data) {
     return h("section", { class: "details" }, h("h3", {}, span.name),
-      h("p", {}, "This span exists in your browser only. Its id left in the header ", h("code", {}, "traceparent"), ", so the server's span names it as its parent. Nobody exports it."));
+      h("p", {}, "This span exists in your browser only. Its id left in the header ", h("code", {}, "traceparent"),
+        ", so the server's span names it as its parent. It is not exported."));
   }
   const { data, request } = span;
-  const facts = [["span id", data.span_id], ["parent", data.parent_span_id ?? "none: the trace begins here"], ["kind", data.kind], ["scope", data.scope],
-    ["began", data.started_at], ["took", duration(data.duration_ms)], ["status", data.status_message ? `${data.status}: ${data.status_message}` : data.status],
-    ["tracestate", request.trace_state || null], ["attributes dropped", data.dropped_attributes || null]];
+  const status = data.status_message ? `${data.status}: ${data.status_message}` : data.status;
+  const facts = [
+    ["span id", data.span_id], ["parent", data.parent_span_id ?? "none: the trace begins here"],
+    ["kind", data.kind], ["scope", data.scope],
+    ["began", data.started_at], ["took", duration(data.duration_ms)], ["status", status],
+    ["tracestate", request.trace_state || null], ["attributes dropped", data.dropped_attributes || null],
+  ];
+  const eventOf = ({ name, at, attributes }) =>
+    [h("h4", {}, `Event: ${short(name, 100)}`), table([["at", at], ...Object.entries(attributes)])];
   return h("section", { class: "details" },
     h("h3", {}, short(data.name, 200)),
     table(facts.filter(([, value]) => value !== null)),
     h("h4", {}, "Attributes"), table(Object.entries(data.attributes)),
     Object.keys(data.metadata).length > 0 ? [h("h4", {}, "Metadata"), table(Object.entries(data.metadata))] : null,
-    data.events.map((event) => [h("h4", {}, `Event: ${short(event.name, 100)}`), table([["at", event.at], ...Object.entries(event.attributes)])]),
+    data.events.map(eventOf),
     h("p", { class: "row" }, button("the same span in three dialects", () => byId("tab-dialects").click(), "d"),
       h("a", { href: `/telemetry/traces/${trace.trace_id}`, target: "_blank" }, "this trace as JSON")));
 }
 
 function table(pairs) {
   if (pairs.length === 0) return h("p", { class: "empty" }, "none");
-  return h("table", {}, pairs.map(([key, value]) => h("tr", {}, h("th", { scope: "row" }, key), h("td", {}, typeof value === "string" ? value : JSON.stringify(value)))));
+  const cell = (value) => h("td", {}, typeof value === "string" ? value : JSON.stringify(value));
+  return h("table", {}, pairs.map(([key, value]) => h("tr", {}, h("th", { scope: "row" }, key), cell(value))));
 }
