@@ -22,8 +22,10 @@ const SPAN: &str = "53995c3f42cd8ad8";
 /// The time that is promised for the end, flush included.
 const END: Duration = Duration::from_secs(6);
 
-/// The test that counts losses has the machine to itself, as far as this program goes: a sink that gets no time to read
-/// says nothing about the sender. Every other test holds this for reading.
+/// The test that counts losses has the machine to itself, as far as this file goes: a sink that gets no time to read says
+/// nothing about the sender. Every other test in here holds this for reading, from its beginning: one that waited later
+/// would find that its own times have passed. Tests are begun in the order of their names, so hardly one of another file
+/// runs meanwhile, and what is lost because of it is measured again.
 static MACHINE: RwLock<()> = RwLock::new(());
 
 macro_rules! beside_others {
