@@ -80,8 +80,7 @@ enum Method<'a> {
 }
 
 /// The scope of SERVER and CLIENT spans.
-pub const HTTP_SCOPE: Scope =
-    Scope { name: "cruddur.http", version: Some(env!("CARGO_PKG_VERSION")), schema_url: None };
+pub const HTTP_SCOPE: Scope = Scope { name: "cruddur.http", version: Some(env!("CARGO_PKG_VERSION")) };
 
 /// So many times a GET is sent again when its connection breaks.
 const MAX_RESENDS: u16 = 1;

@@ -41,8 +41,6 @@ impl Serialize for Plain<'_> {
             Value::Int(number) => serializer.serialize_i64(*number),
             Value::Double(number) if number.is_finite() => serializer.serialize_f64(*number),
             Value::Double(number) => serializer.collect_str(number),
-            Value::Bytes(bytes) => serializer.collect_str(&format_args!("<{} bytes>", bytes.len())),
-            Value::Array(values) => serializer.collect_seq(values.iter().map(Plain)),
             Value::Map(entries) => Fields(entries, &[]).serialize(serializer),
         }
     }

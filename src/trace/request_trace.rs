@@ -28,7 +28,7 @@ use super::current::{self, Current};
 use super::exception::{Exception, take_panic};
 use super::id::{IdSource, SpanId, TraceId};
 use super::sampler::{BackendDecision, BackendSampler, Decision, Reason, Sampler, SamplingInput};
-use super::span::{Event, Limits, Metadata, Scope, SpanData, SpanKind, Status, Timestamp, Value};
+use super::span::{Limits, Metadata, Scope, SpanData, SpanKind, Status, Timestamp, Value};
 
 /// Begins traces. One for the whole program, owned by the request loop.
 pub struct Tracer {
@@ -429,13 +429,6 @@ impl Span<'_> {
     pub fn record_exception(&mut self, exception: &Exception) {
         let now = self.trace.arrived.present();
         self.edit(|span, limits| span.record_exception(exception, now, limits));
-    }
-
-    /// FieldNotes that something happened, now.
-    pub fn add_event(&mut self, name: &'static str) {
-        let time = self.trace.arrived.present();
-        let event = Event { time, name: Cow::Borrowed(name), attributes: Vec::new(), dropped_attributes: 0 };
-        self.edit(|span, limits| span.add_event(event, limits));
     }
 
     fn edit(&self, change: impl FnOnce(&mut SpanData, &Limits)) {

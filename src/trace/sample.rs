@@ -16,7 +16,7 @@ pub(crate) use full::trace;
 
 /// `GET /api/activities/home` of a traced caller, half past two in the morning of 20 February 2023, as this program traces it.
 pub(crate) fn request() -> FinishedTrace {
-    let http = Scope { name: "cruddur.http", version: Some(env!("CARGO_PKG_VERSION")), schema_url: None };
+    let http = Scope { name: "cruddur.http", version: Some(env!("CARGO_PKG_VERSION")) };
     let server = SpanData {
         attributes: vec![
             attribute("http.request.method", "GET"),

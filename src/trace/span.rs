@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::exception::Exception;
-use super::id::{SpanId, TraceId};
+use super::id::SpanId;
 
 /// One finished span.
 #[derive(Clone, Debug)]
@@ -41,8 +41,6 @@ pub struct SpanData {
     pub events: Vec<Event>,
     /// How many events the limits refused.
     pub dropped_events: u32,
-    /// Spans in other traces that it has to do with.
-    pub links: Vec<Link>,
     /// Whether it failed.
     pub status: Status,
     /// Facts that are kept but not indexed: X-Ray's `metadata`, an attribute `namespace.key` in OTLP.
@@ -56,8 +54,6 @@ pub struct Scope {
     pub name: &'static str,
     /// Its version, where it has one of its own.
     pub version: Option<&'static str>,
-    /// The semantic conventions that its attributes follow. Honeycomb shows it as a column of every event.
-    pub schema_url: Option<&'static str>,
 }
 
 /// Which side of a call a span is.
@@ -102,17 +98,6 @@ pub struct Event {
     pub dropped_attributes: u32,
 }
 
-/// A span in another trace.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Link {
-    /// Its trace.
-    pub trace_id: TraceId,
-    /// The span itself.
-    pub span_id: SpanId,
-    /// Facts about the relation.
-    pub attributes: Vec<Attribute>,
-}
-
 /// A fact that is kept but not indexed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metadata {
@@ -124,7 +109,7 @@ pub struct Metadata {
     pub value: Value,
 }
 
-/// The value of an attribute: what OTLP's `AnyValue` can hold.
+/// The value of an attribute.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// Text.
@@ -135,12 +120,8 @@ pub enum Value {
     Int(i64),
     /// Any other number.
     Double(f64),
-    /// Several values.
-    Array(Vec<Self>),
     /// Values with names.
     Map(Vec<Attribute>),
-    /// Bytes that are no text.
-    Bytes(Vec<u8>),
 }
 
 /// How much one span may hold; OpenTelemetry's limits, by their variables.
@@ -167,7 +148,7 @@ impl Scope {
     /// A scope with only a name.
     #[must_use]
     pub const fn named(name: &'static str) -> Self {
-        Self { name, version: None, schema_url: None }
+        Self { name, version: None }
     }
 }
 
@@ -220,7 +201,6 @@ impl SpanData {
             dropped_attributes: 0,
             events: Vec::new(),
             dropped_events: 0,
-            links: Vec::new(),
             status: Status::Unset,
             metadata: Vec::new(),
         }
@@ -252,7 +232,7 @@ impl SpanData {
     }
 
     /// Adds an event.
-    pub fn add_event(&mut self, mut event: Event, limits: &Limits) {
+    fn add_event(&mut self, mut event: Event, limits: &Limits) {
         if self.events.len() == limits.events {
             self.dropped_events += 1;
             return;
@@ -311,7 +291,7 @@ impl SpanData {
 }
 
 impl Value {
-    /// Strings cut to `limit` characters, in lists and maps too.
+    /// Strings cut to `limit` characters, in maps too.
     fn cut(self, limit: Option<usize>) -> Self {
         let Some(limit) = limit else { return self };
         match self {
@@ -319,7 +299,6 @@ impl Value {
                 Some((end, _)) => Self::String(Cow::Owned(text[..end].to_owned())),
                 None => Self::String(text),
             },
-            Self::Array(values) => Self::Array(values.into_iter().map(|value| value.cut(Some(limit))).collect()),
             Self::Map(entries) => Self::Map(
                 entries
                     .into_iter()
@@ -334,8 +313,6 @@ impl Value {
     fn size(&self) -> usize {
         match self {
             Self::String(text) => text.len(),
-            Self::Bytes(bytes) => bytes.len(),
-            Self::Array(values) => values.iter().map(|value| size_of::<Self>() + value.size()).sum(),
             Self::Map(entries) => size_of_all(entries),
             Self::Bool(_) | Self::Int(_) | Self::Double(_) => 0,
         }

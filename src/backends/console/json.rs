@@ -37,18 +37,7 @@ pub(super) fn write(out: &mut Vec<u8>, trace: &FinishedTrace, resource: &[Attrib
                     attributes: Fields(&event.attributes, &[]),
                 })
                 .collect(),
-            links: span
-                .links
-                .iter()
-                .map(|link| LinkJson {
-                    context: ContextJson {
-                        trace_id: format!("0x{}", link.trace_id),
-                        span_id: format!("0x{}", link.span_id),
-                        trace_state: "[]",
-                    },
-                    attributes: Fields(&link.attributes, &[]),
-                })
-                .collect(),
+            links: [],
             resource: ResourceJson { attributes: Fields(resource, &[]), schema_url: "" },
         };
         serde_json::to_writer(&mut *out, &line)
@@ -68,7 +57,7 @@ struct SpanLine<'a> {
     status: ConsoleStatus<'a>,
     attributes: Fields<'a>,
     events: Vec<ConsoleEvent<'a>>,
-    links: Vec<LinkJson<'a>>,
+    links: [(); 0],
     resource: ResourceJson<'a>,
 }
 
@@ -90,12 +79,6 @@ struct ConsoleStatus<'a> {
 struct ConsoleEvent<'a> {
     name: &'a str,
     timestamp: String,
-    attributes: Fields<'a>,
-}
-
-#[derive(serde::Serialize)]
-struct LinkJson<'a> {
-    context: ContextJson<'a>,
     attributes: Fields<'a>,
 }
 

@@ -91,14 +91,6 @@ impl std::fmt::Display for Shown<'_> {
             Value::Bool(value) => write!(f, "{value}"),
             Value::Int(number) => write!(f, "{number}"),
             Value::Double(number) => write!(f, "{number}"),
-            Value::Bytes(bytes) => write!(f, "<{} bytes>", bytes.len()),
-            Value::Array(values) => {
-                f.write_str("[")?;
-                for (index, value) in values.iter().enumerate() {
-                    write!(f, "{}{}", if index == 0 { "" } else { ", " }, Self(value))?;
-                }
-                f.write_str("]")
-            }
             Value::Map(entries) => {
                 f.write_str("{")?;
                 for (index, entry) in entries.iter().enumerate() {

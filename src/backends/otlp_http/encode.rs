@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
 use crate::delivery::{Encoder, Payload};
 use crate::trace::FinishedTrace;
 use crate::trace::Value;
 use crate::trace::id::{SpanId, TraceId};
-use crate::trace::span::{Attribute, Event, Link, Scope, SpanData, SpanKind, Status};
+use crate::trace::span::{Attribute, Event, Scope, SpanData, SpanKind, Status};
 
 /// Makes OTLP JSON of finished traces.
 pub(super) struct OtlpJson {
@@ -73,14 +71,12 @@ struct Resource<'a> {
     attributes: Attributes<'a>,
 }
 
-/// `{"scope":{"name":"cruddur.http","version":"0.1.0"},"spans":[...],"schemaUrl":"..."}`
+/// `{"scope":{"name":"cruddur.http","version":"0.1.0"},"spans":[...]}`
 #[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ScopeSpans<'a> {
     scope: OtlpScope<'a>,
     spans: SpansOfScope<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    schema_url: Option<&'a str>,
 }
 
 #[derive(serde::Serialize)]
@@ -104,7 +100,6 @@ impl<'a> ResourceSpans<'a> {
             .map(|scope| ScopeSpans {
                 scope: OtlpScope { name: scope.name, version: scope.version },
                 spans: SpansOfScope { batch, scope },
-                schema_url: scope.schema_url,
             })
             .collect();
         Self { resource: Resource { attributes: Attributes(resource, &[]) }, scope_spans }
@@ -158,8 +153,6 @@ struct OtlpSpan<'a> {
     events: Events<'a>,
     #[serde(skip_serializing_if = "is_zero")]
     dropped_events_count: u32,
-    #[serde(skip_serializing_if = "Links::is_empty")]
-    links: Links<'a>,
     status: OtlpStatus<'a>,
 }
 
@@ -184,7 +177,6 @@ impl<'a> OtlpSpan<'a> {
             dropped_attributes_count: span.dropped_attributes,
             events: Events(&span.events),
             dropped_events_count: span.dropped_events,
-            links: Links(&span.links),
             status: match &span.status {
                 Status::Unset => OtlpStatus { message: "", code: 0 },
                 Status::Error(message) => OtlpStatus { message, code: 2 },
@@ -237,7 +229,7 @@ struct KeyValue<'a> {
 }
 
 /// An object with one field, whose name says the type: `{"stringValue":"x"}`, `{"intValue":"3"}`, `{"boolValue":true}`,
-/// `{"doubleValue":0.5}`, `{"arrayValue":{"values":[...]}}`, `{"kvlistValue":{"values":[...]}}`, `{"bytesValue":"AQI="}`.
+/// `{"doubleValue":0.5}`, `{"kvlistValue":{"values":[...]}}`.
 struct AnyValue<'a>(&'a Value);
 
 impl Serialize for AnyValue<'_> {
@@ -252,39 +244,18 @@ impl Serialize for AnyValue<'_> {
             Value::Double(f64::INFINITY) => object.serialize_entry("doubleValue", "Infinity")?,
             Value::Double(f64::NEG_INFINITY) => object.serialize_entry("doubleValue", "-Infinity")?,
             Value::Double(number) => object.serialize_entry("doubleValue", number)?,
-            Value::Array(values) => object.serialize_entry("arrayValue", &Values(List::Plain(values)))?,
-            Value::Map(entries) => object.serialize_entry("kvlistValue", &Values(List::Named(entries)))?,
-            Value::Bytes(bytes) => object.serialize_entry("bytesValue", &BASE64.encode(bytes))?,
+            Value::Map(entries) => {
+                object.serialize_entry("kvlistValue", &KeyValueList { values: Attributes(entries, &[]) })?;
+            }
         }
         object.end()
     }
 }
 
 /// `{"values":[...]}`
-struct Values<'a>(List<'a>);
-
-enum List<'a> {
-    Plain(&'a [Value]),
-    Named(&'a [Attribute]),
-}
-
-impl Serialize for Values<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_map(Some(1))?;
-        match self.0 {
-            List::Plain(values) => object.serialize_entry("values", &AnyValues(values))?,
-            List::Named(entries) => object.serialize_entry("values", &Attributes(entries, &[]))?,
-        }
-        object.end()
-    }
-}
-
-struct AnyValues<'a>(&'a [Value]);
-
-impl Serialize for AnyValues<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(AnyValue))
-    }
+#[derive(serde::Serialize)]
+struct KeyValueList<'a> {
+    values: Attributes<'a>,
 }
 
 struct Events<'a>(&'a [Event]);
@@ -314,36 +285,6 @@ impl Serialize for Events<'_> {
             name: &event.name,
             attributes: Attributes(&event.attributes, &[]),
             dropped_attributes_count: event.dropped_attributes,
-        }))
-    }
-}
-
-struct Links<'a>(&'a [Link]);
-
-/// `{"traceId":"0af7651916cd43dd8448eb211c80319c","spanId":"b7ad6b7169203331","attributes":[...],"flags":256}`
-#[derive(serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-struct LinkJson<'a> {
-    trace_id: TraceId,
-    span_id: SpanId,
-    #[serde(skip_serializing_if = "Attributes::is_empty")]
-    attributes: Attributes<'a>,
-    flags: u32,
-}
-
-impl Links<'_> {
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl Serialize for Links<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(|link| LinkJson {
-            trace_id: link.trace_id,
-            span_id: link.span_id,
-            attributes: Attributes(&link.attributes, &[]),
-            flags: IS_REMOTE_KNOWN,
         }))
     }
 }

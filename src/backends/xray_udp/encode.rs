@@ -411,7 +411,7 @@ fn can_be_annotation(attribute: &Attribute) -> bool {
     match &attribute.value {
         Value::String(_) | Value::Bool(_) | Value::Int(_) => true,
         Value::Double(number) => number.is_finite(),
-        Value::Array(_) | Value::Map(_) | Value::Bytes(_) => false,
+        Value::Map(_) => false,
     }
 }
 

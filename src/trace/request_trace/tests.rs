@@ -261,8 +261,8 @@ fn limits_cut_values_and_count_what_they_refuse() {
         span.set_attribute("c", true);
         span.set_attribute("b", 2_i64);
         span.put_metadata("n", "k", 3_i64);
-        span.add_event("one");
-        span.add_event("two");
+        span.record_exception(&Exception::of(&std::fmt::Error));
+        span.record_exception(&Exception::of(&std::fmt::Error));
     }
     let span = &trace.finish().unwrap().spans[1];
     assert_eq!(span.attribute("a"), Some(&Value::from("éèà")));
@@ -270,4 +270,5 @@ fn limits_cut_values_and_count_what_they_refuse() {
     assert_eq!((span.attributes.len(), span.dropped_attributes), (2, 2));
     assert!(span.metadata.is_empty());
     assert_eq!((span.events.len(), span.dropped_events), (1, 1));
+    assert_eq!((span.events[0].attributes.len(), span.events[0].dropped_attributes), (1, 2));
 }
