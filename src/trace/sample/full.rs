@@ -1,4 +1,5 @@
-//! One trace that uses everything a trace can hold, for the golden tests of all backends.
+//! Sample trace with every kind of data that a trace can hold, for the golden tests of all
+//! backends.
 
 use std::borrow::Cow;
 
@@ -8,12 +9,12 @@ use crate::trace::sampler::{Decision, Reason};
 use crate::trace::span::{Attribute, Event, SpanData, SpanKind, Status};
 use crate::trace::{FinishedTrace, Scope, Value};
 
-/// A request of a traced caller, and one span in it that failed.
+/// Makes the trace of a request with a traced caller and one failed span.
 pub(crate) fn trace() -> FinishedTrace {
     FinishedTrace {
         trace_id: TraceId::from_hex("5b8efff798038103d269b633813fc60c").unwrap(),
         trace_state: "congo=t61rcWkgMzE".to_owned(),
-        flags: TraceFlags::new(true, false),
+        flags: TraceFlags { sampled: true, random: false },
         remote_parent: true,
         decision: Decision { sampled: true, reason: Reason::Parent },
         backend_decisions: vec![],
