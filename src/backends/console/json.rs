@@ -1,13 +1,13 @@
-//! A span as one line of JSON, field by field as Python's ConsoleSpanExporter prints it.
+//! A span as one line of JSON, with the fields of Python's ConsoleSpanExporter.
 
 use crate::plain_json::{Fields, time};
 use crate::trace::FinishedTrace;
 use crate::trace::span::{Attribute, SpanData, SpanKind, Status};
 
-/// Writes one line a span, the first to end first.
+/// Writes one line per span, in the order in which the spans ended.
 pub(super) fn write(out: &mut Vec<u8>, trace: &FinishedTrace, resource: &[Attribute]) {
     let mut spans: Vec<_> = trace.spans.iter().enumerate().collect();
-    // A parent that ended in the same nanosecond as its child ended after it.
+    // At equal times the child comes first: a parent ends after it.
     spans.sort_by_key(|(index, span)| (span.end, std::cmp::Reverse(*index)));
     for (index, span) in spans {
         let state = if index == 0 { python_state(&trace.trace_state) } else { "[]".to_owned() };
