@@ -80,8 +80,7 @@ enum Method<'a> {
 }
 
 /// The scope of SERVER and CLIENT spans.
-pub const HTTP_SCOPE: Scope =
-    Scope { name: "cruddur.http", version: Some(env!("CARGO_PKG_VERSION")), schema_url: None };
+pub const HTTP_SCOPE: Scope = Scope { name: "cruddur.http", version: Some(env!("CARGO_PKG_VERSION")) };
 
 /// So many times a GET is sent again when its connection breaks.
 const MAX_RESENDS: u16 = 1;
@@ -170,7 +169,7 @@ impl Client {
         if hops.len() > MAX_HOPS || hops.contains(&self.pseudonym.as_str()) {
             let failed = self.failed(method, AttemptError::circle());
             // There is no call, so no span of one: the span that wanted it says why.
-            trace.record_exception(&Exception::of(&failed));
+            trace.record_exception(&Exception::from_error(&failed));
             log::error!(target: "client", "{failed}");
             return Err(failed);
         }
@@ -196,7 +195,7 @@ impl Client {
                 // A status that says all there is to say.
                 span.set_failed();
             } else {
-                span.record_exception(&Exception::of(&failed));
+                span.record_exception(&Exception::from_error(&failed));
             }
             if again {
                 log::warn!(target: "client", "{failed}; trying once more");

@@ -1,5 +1,5 @@
-//! Attributes and times as JSON says them by itself: for people and small programs, where OTLP's mapping would only be
-//! in the way. The console and the page share it.
+//! Attributes and times in plain JSON, without OTLP's type wrappers: `{"app.result_length":3}`. The
+//! console, the page and X-Ray's metadata share it.
 
 use chrono::{DateTime, SecondsFormat};
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -7,13 +7,13 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use crate::trace::Value;
 use crate::trace::span::{Attribute, Metadata};
 
-/// Microseconds and `Z`.
+/// Formats a time with microseconds and `Z`: `2023-02-20T02:30:00.001000Z`.
 pub(crate) fn time(unix_nanos: u64) -> String {
     let nanos = i64::try_from(unix_nanos).unwrap_or(i64::MAX);
     DateTime::from_timestamp_nanos(nanos).to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
-/// Attributes, and metadata as `namespace.key`, as one object.
+/// One object with the attributes, and the metadata as `namespace.key`.
 pub(crate) struct Fields<'a>(pub(crate) &'a [Attribute], pub(crate) &'a [Metadata]);
 
 impl Serialize for Fields<'_> {
@@ -30,7 +30,7 @@ impl Serialize for Fields<'_> {
     }
 }
 
-/// A value as JSON says it by itself.
+/// Plain JSON value. JSON has no NaN and no infinity; they become text.
 pub(crate) struct Plain<'a>(pub(crate) &'a Value);
 
 impl Serialize for Plain<'_> {
@@ -41,8 +41,6 @@ impl Serialize for Plain<'_> {
             Value::Int(number) => serializer.serialize_i64(*number),
             Value::Double(number) if number.is_finite() => serializer.serialize_f64(*number),
             Value::Double(number) => serializer.collect_str(number),
-            Value::Bytes(bytes) => serializer.collect_str(&format_args!("<{} bytes>", bytes.len())),
-            Value::Array(values) => serializer.collect_seq(values.iter().map(Plain)),
             Value::Map(entries) => Fields(entries, &[]).serialize(serializer),
         }
     }

@@ -34,6 +34,7 @@ mod explain;
 mod rules;
 mod sampler;
 mod settings;
+mod tree;
 mod wildcard;
 
 use std::net::SocketAddr;

@@ -113,9 +113,9 @@ impl BatchProcessor {
         // An earlier worker may still be at work, if only to send the rest.
         self.retire(StopReason::Replaced);
         if let (Some(before), Some(sampler)) = (&self.sampler, &plan.sampler)
-            && let Some(state) = before.give_away()
+            && let Some(state) = before.take_state()
         {
-            sampler.take_over(state);
+            sampler.restore_state(state);
         }
         self.sampler = plan.sampler;
         if let Err(error) = self.start(transport, plan.level, plan.task, done) {

@@ -114,6 +114,6 @@ impl From<Invalid> for Failure {
 impl<E: Error> From<E> for Failure {
     #[track_caller]
     fn from(error: E) -> Self {
-        Self::Internal(Exception::of(&error))
+        Self::Internal(Exception::from_error(&error))
     }
 }

@@ -120,7 +120,7 @@ impl<'p> BackendView<'p> {
             sampled_out: totals.sampled_out,
             not_sent: totals.not_sent,
             trimmed: totals.trimmed,
-            sampling: processor.sampler.as_ref().map_or_else(|| sampler.to_owned(), |own| own.state(now)),
+            sampling: processor.sampler.as_ref().map_or_else(|| sampler.to_owned(), |own| own.describe(now)),
             failing_since: processor.stats.failing_since().map(rfc3339),
             last_error: processor
                 .stats

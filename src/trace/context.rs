@@ -1,7 +1,8 @@
-//! Trace context on the wire: who called us, and what we tell those we call.
+//! Trace context in HTTP headers: reads the caller's, writes ours for outgoing calls.
 //!
-//! In: two headers that say the same thing. The first valid one in the order of `OTEL_PROPAGATORS` wins; what only the
-//! other can say (`tracestate`, `Lineage`) is taken from there if it is about the same trace.
+//! In: two headers with the same information. The first valid one in the order of
+//! `OTEL_PROPAGATORS` wins. Fields that only the other one has (`tracestate`, `Lineage`) are added
+//! if both name the same trace.
 //!
 //! ```text
 //! traceparent: 00-4efaaf4d1e8720b39541901950019ee5-53995c3f42cd8ad8-01
@@ -11,72 +12,79 @@
 //! X-Amzn-Trace-Id: Root=1-4efaaf4d-1e8720b39541901950019ee5;Parent=53995c3f42cd8ad8;Sampled=1
 //! ```
 //!
-//! Out, for everybody that this request makes us call: both, with the span of that call as the parent. The callee's spans
-//! hang on it, and so two processes make one trace.
+//! Out: both headers on every outgoing call, with the span of that call as the parent. The callee's
+//! spans become children of it, so two processes make one trace.
 //!
-//! `baggage` travels beside them. It is the application's, not the trace's: it is read by nobody here and passed on.
+//! `baggage` travels beside them. It belongs to the application: this program passes it on unread.
 //!
-//! `traceparent` is read by the letter of the specification, because a library that guesses joins requests
-//! that have nothing to do with each other: a value that breaks a rule is no context at all, and a new trace begins.
+//! `traceparent` is parsed strictly by the specification, because a lenient parser joins unrelated
+//! requests. An invalid value is ignored, and a new trace begins.
 //!
 //! Specification: <https://www.w3.org/TR/trace-context-2/>, <https://www.w3.org/TR/baggage/>,
-//! <https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader>.
+//! <https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html>, "Tracing header".
 
 use super::id::{SpanId, TraceId};
 
-/// The trace headers of one request, as they came.
+/// Trace headers of one request, as received.
 #[derive(Clone, Debug, Default)]
 pub struct TraceHeaders<'a> {
-    /// Every `traceparent`: two are one too many, and then none counts.
+    /// All `traceparent` headers. More than one is invalid, and then all are ignored.
     pub traceparent: Vec<&'a str>,
-    /// Every `tracestate`, in order: several headers are one list.
+    /// All `tracestate` headers in order; together they form one list.
     pub tracestate: Vec<&'a str>,
-    /// Every `baggage`, in order: several headers are one list.
+    /// All `baggage` headers in order; together they form one list.
     pub baggage: Vec<&'a str>,
-    /// The first `X-Amzn-Trace-Id`.
+    /// First `X-Amzn-Trace-Id`.
     pub x_amzn_trace_id: Option<&'a str>,
 }
 
-/// What is read of the caller's context and passed on to those we call, as named in `OTEL_PROPAGATORS`.
+/// Header format that is read from requests and written to outgoing calls, by its name in
+/// `OTEL_PROPAGATORS`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Propagator {
     /// `tracecontext`: `traceparent` and `tracestate`.
     TraceContext,
-    /// `baggage`: passed on as it came.
+    /// `baggage`: passed on unchanged.
     Baggage,
     /// `xray`: `X-Amzn-Trace-Id`.
     XRay,
 }
 
 impl Propagator {
-    /// All of them, in the order that counts if nobody gives another.
+    /// All propagators in the default order.
     pub const ALL: [Self; 3] = [Self::TraceContext, Self::Baggage, Self::XRay];
 }
 
-/// The two flags of a trace that W3C knows; the other six bits are sent as zero.
+/// Flags of a trace that W3C defines. The other six bits are sent as zero.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct TraceFlags(u8);
+pub struct TraceFlags {
+    /// Bit 0: the trace is recorded.
+    pub sampled: bool,
+    /// Bit 1: at least seven bytes of the trace id are random.
+    pub random: bool,
+}
 
-/// The span in another process that made this request.
+/// Span in another process that made this request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RemoteParent {
-    /// The caller's trace, now ours too.
+    /// Id of the caller's trace, which this request joins.
     pub trace_id: TraceId,
-    /// The caller's span. X-Ray allows a `Root` without one: a load balancer begins traces but has no span.
+    /// Id of the caller's span. X-Ray allows a `Root` without it: a load balancer starts traces but
+    /// has no span.
     pub span_id: Option<SpanId>,
-    /// What the caller decided; `None` leaves the decision to us.
+    /// Decision of the caller; `None` leaves the decision to us.
     pub sampled: Option<bool>,
-    /// Whether the caller vouches for random bits in its trace id.
+    /// Guarantee of the caller that its trace id has random bits.
     pub random: bool,
-    /// `tracestate`, passed on as it came; empty if there was none.
+    /// `tracestate`, passed on unchanged; empty if there was none.
     pub trace_state: String,
-    /// `Sampled=?`: the caller wants to be told what we decide.
+    /// `Sampled=?`: the caller asks for our decision in the response.
     pub wants_decision: bool,
-    /// The fields of `X-Amzn-Trace-Id` that are not ours to read (`Lineage` and the like), for those we call.
+    /// Other fields of `X-Amzn-Trace-Id` (`Lineage` and the like), passed on to outgoing calls.
     pub xray_extra: String,
 }
 
-/// The caller's context, by the first propagator in `order` that finds a valid one.
+/// Reads the caller's context with the first propagator in `order` that finds a valid one.
 #[must_use]
 pub fn extract(order: &[Propagator], headers: &TraceHeaders<'_>) -> Option<RemoteParent> {
     let mut found = order.iter().filter_map(|propagator| match propagator {
@@ -91,22 +99,23 @@ pub fn extract(order: &[Propagator], headers: &TraceHeaders<'_>) -> Option<Remot
     let mut parent = found.next()?;
     if let Some(other) = found.find(|other| other.trace_id == parent.trace_id) {
         parent.random |= other.random;
-        // Each of them has one of these two, and never the other.
+        // `traceparent` brings the first, `X-Amzn-Trace-Id` the second.
         parent.trace_state += &other.trace_state;
         parent.xray_extra += &other.xray_extra;
     }
     Some(parent)
 }
 
-/// `X-Amzn-Trace-Id`, if it is about this trace. A load balancer in front of a traced caller makes up one of its own,
-/// which is about another.
+/// Reads `X-Amzn-Trace-Id` if it names this trace. A load balancer in front of a traced caller
+/// sends one with a trace of its own, which is ignored.
 #[must_use]
 pub fn xray_header_of(trace_id: TraceId, headers: &TraceHeaders<'_>) -> Option<RemoteParent> {
     headers.x_amzn_trace_id.and_then(parse_x_amzn_trace_id).filter(|parent| parent.trace_id == trace_id)
 }
 
-/// The `baggage` for those we call: all members as they came, up to the 8192 bytes and 180 members that the specification
-/// names; what does not fit goes from the end, in whole members. So do members that no header can hold.
+/// Joins the `baggage` headers for outgoing calls. Members beyond the specification's 8192 bytes or
+/// 180 members are dropped whole, from the end. Members with characters that no header can hold are
+/// dropped too.
 #[must_use]
 pub fn baggage(headers: &[&str]) -> String {
     let mut list = String::new();
@@ -127,39 +136,27 @@ pub fn baggage(headers: &[&str]) -> String {
 const MAX_BAGGAGE_BYTES: usize = 8192;
 const MAX_BAGGAGE_MEMBERS: usize = 180;
 
-/// A `traceparent` value of version `00`.
+/// Writes a `traceparent` value of version `00`.
 #[must_use]
 pub fn traceparent(trace_id: TraceId, span_id: SpanId, flags: TraceFlags) -> String {
-    format!("00-{trace_id}-{span_id}-{:02x}", flags.0)
+    format!("00-{trace_id}-{span_id}-{:02x}", flags.bits())
 }
 
 impl TraceFlags {
     const SAMPLED: u8 = 0x01;
     const RANDOM: u8 = 0x02;
 
-    /// Both flags from their values.
-    #[must_use]
-    pub fn new(sampled: bool, random: bool) -> Self {
-        Self(if sampled { Self::SAMPLED } else { 0 } | if random { Self::RANDOM } else { 0 })
-    }
-
-    /// The flags as the byte that `traceparent` and OTLP carry.
+    /// Flags as the byte in `traceparent` and OTLP.
     #[must_use]
     pub fn bits(self) -> u8 {
-        self.0
-    }
-
-    /// Whether somebody records this trace.
-    #[must_use]
-    pub fn sampled(self) -> bool {
-        self.0 & Self::SAMPLED != 0
+        (u8::from(self.sampled) * Self::SAMPLED) | (u8::from(self.random) * Self::RANDOM)
     }
 }
 
-/// `2HEXDIG "-" 32HEXDIG "-" 16HEXDIG "-" 2HEXDIG`, all lower case.
+/// Parses `2HEXDIG "-" 32HEXDIG "-" 16HEXDIG "-" 2HEXDIG`, all lower case.
 ///
-/// Version `ff` is forbidden; version `00` ends there; a later version may go on after another `-`, and is read as if
-/// it were `00`.
+/// Version `ff` is forbidden. Version `00` ends there. A later version may continue after another
+/// `-`; its first four fields are read like those of `00`.
 fn parse_traceparent(value: &str) -> Option<RemoteParent> {
     let value = value.trim_matches([' ', '\t']);
     if !value.is_ascii() || value.len() < 55 {
@@ -186,8 +183,8 @@ fn parse_traceparent(value: &str) -> Option<RemoteParent> {
     })
 }
 
-/// The members of all `tracestate` headers as one list, or nothing if any of them breaks a rule: a list that cannot
-/// be read must not be passed on, while the `traceparent` beside it stays good.
+/// Joins the members of all `tracestate` headers. Returns an empty text if any member is invalid:
+/// the specification forbids to pass such a list on, while the `traceparent` beside it stays valid.
 fn parse_tracestate(headers: &[&str]) -> String {
     let mut members: Vec<&str> = Vec::new();
     for member in headers.iter().flat_map(|header| header.split(',')) {
@@ -206,7 +203,7 @@ fn parse_tracestate(headers: &[&str]) -> String {
 
 const MAX_STATE_MEMBERS: usize = 32;
 
-/// A lower-case letter or digit, then up to 255 of those and `_ - * / @`.
+/// Checks a key: a lower-case letter or digit, then up to 255 of those and `_ - * / @`.
 fn valid_state_key(key: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     match key.as_bytes() {
@@ -217,7 +214,8 @@ fn valid_state_key(key: &str) -> bool {
     }
 }
 
-/// 1 to 256 printable ASCII characters without `,` and `=`, the last one no space.
+/// Checks a value: 1 to 256 printable ASCII characters except `,` and `=`, the last one not a
+/// space.
 fn valid_state_value(value: &str) -> bool {
     (1..=256).contains(&value.len())
         && value.bytes().all(|b| is_printable(b) && b != b',' && b != b'=')
@@ -233,10 +231,11 @@ fn hex_byte(digits: &str) -> Option<u8> {
     if lower && digits.len() == 2 { u8::from_str_radix(digits, 16).ok() } else { None }
 }
 
-/// `Root=..;Parent=..;Sampled=0|1|?`, fields in any order and case, blanks around them allowed.
+/// Parses `Root=..;Parent=..;Sampled=0|1|?`. Order and case of the fields do not matter; blanks
+/// around them are allowed.
 ///
-/// `Root` must be an id: SDKs that take `Root=zzz` send segments that X-Ray refuses without telling anybody. `Self` is
-/// the load balancer's own and is dropped; other fields are kept for those we call, up to 256 bytes.
+/// `Root` must be a valid id: X-Ray silently drops segments with a `Root=zzz`. The load balancer's
+/// own field `Self` is dropped. Other fields are kept for outgoing calls, up to 256 bytes.
 fn parse_x_amzn_trace_id(value: &str) -> Option<RemoteParent> {
     let (mut root, mut span_id, mut sampled, mut wants_decision) = (None, None, None, false);
     let mut extra = String::new();
@@ -274,186 +273,4 @@ fn parse_x_amzn_trace_id(value: &str) -> Option<RemoteParent> {
 const MAX_XRAY_EXTRA: usize = 256;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TRACE: &str = "4efaaf4d1e8720b39541901950019ee5";
-    const SPAN: &str = "53995c3f42cd8ad8";
-
-    fn w3c(value: &str) -> Option<RemoteParent> {
-        extract(&[Propagator::TraceContext], &TraceHeaders { traceparent: vec![value], ..Default::default() })
-    }
-
-    fn state(headers: &[&str]) -> String {
-        let parent = format!("00-{TRACE}-{SPAN}-01");
-        let headers = TraceHeaders { traceparent: vec![&parent], tracestate: headers.to_vec(), ..Default::default() };
-        extract(&[Propagator::TraceContext], &headers).unwrap().trace_state
-    }
-
-    fn xray(value: &str) -> Option<RemoteParent> {
-        extract(&[Propagator::XRay], &TraceHeaders { x_amzn_trace_id: Some(value), ..Default::default() })
-    }
-
-    #[test]
-    fn a_good_traceparent_is_joined() {
-        let parent = w3c(&format!(" \t00-{TRACE}-{SPAN}-03\t")).unwrap();
-        assert_eq!(parent.trace_id.to_string(), TRACE);
-        assert_eq!(parent.span_id.unwrap().to_string(), SPAN);
-        assert_eq!((parent.sampled, parent.random), (Some(true), true));
-        assert_eq!(w3c(&format!("00-{TRACE}-{SPAN}-02")).unwrap().sampled, Some(false));
-        assert_eq!(w3c(&format!("00-{TRACE}-{SPAN}-fd")).unwrap().sampled, Some(true));
-    }
-
-    #[test]
-    fn a_traceparent_that_breaks_a_rule_is_no_context() {
-        let zero_trace = "0".repeat(32);
-        let zero_span = "0".repeat(16);
-        for value in [
-            String::new(),
-            format!("0-{TRACE}-{SPAN}-01"),
-            format!("000-{TRACE}-{SPAN}-01"),
-            format!("ff-{TRACE}-{SPAN}-01"),
-            format!("00-{zero_trace}-{SPAN}-01"),
-            format!("00-{TRACE}-{zero_span}-01"),
-            format!("00-{TRACE}-{SPAN}-1"),
-            format!("00-{TRACE}-{SPAN}-001"),
-            format!("00-{TRACE}-{SPAN}-01-"),
-            format!("00-{TRACE}-{SPAN}-01-more"),
-            format!("00-{TRACE}-{SPAN}-0A"),
-            format!("00-{}-{SPAN}-01", TRACE.to_uppercase()),
-            format!("00-{TRACE}-{}-01", SPAN.to_uppercase()),
-            format!("00-{TRACE}-{}-01", &SPAN[1..]),
-            format!("00_{TRACE}_{SPAN}_01"),
-            format!("cc-{TRACE}-{SPAN}-01.future"),
-            format!("00-{TRACE}-{SPAN}-+1"),
-            format!("00-{TRACE}-{SPAN}-0é"),
-        ] {
-            assert_eq!(w3c(&value), None, "{value}");
-        }
-    }
-
-    #[test]
-    fn a_future_version_is_read_as_far_as_we_know_it() {
-        assert!(w3c(&format!("cc-{TRACE}-{SPAN}-01")).is_some());
-        assert!(w3c(&format!("cc-{TRACE}-{SPAN}-01-what-the-future-brings")).is_some());
-    }
-
-    #[test]
-    fn two_traceparent_headers_are_none() {
-        let value = format!("00-{TRACE}-{SPAN}-01");
-        let headers = TraceHeaders { traceparent: vec![&value, &value], ..Default::default() };
-        assert_eq!(extract(&[Propagator::TraceContext], &headers), None);
-    }
-
-    #[test]
-    fn several_tracestate_headers_are_one_list() {
-        assert_eq!(state(&["foo=1, bar=2\t", "", ",,baz=a b"]), "foo=1,bar=2,baz=a b");
-        assert_eq!(state(&["foo=1,foo=1"]), "foo=1,foo=1");
-        assert_eq!(state(&["0foo@bar@=x"]), "0foo@bar@=x");
-        let longest = format!("{}={}", "a".repeat(256), "v".repeat(256));
-        assert_eq!(state(&[&longest]), longest);
-        let most = (0..32).map(|n| format!("k{n}=v")).collect::<Vec<_>>().join(",");
-        assert_eq!(state(&[&most]), most);
-    }
-
-    #[test]
-    fn a_tracestate_that_breaks_a_rule_is_dropped_and_the_traceparent_kept() {
-        let too_many = (0..33).map(|n| format!("k{n}=v")).collect::<Vec<_>>().join(",");
-        let long_key = format!("{}=v", "a".repeat(257));
-        let long_value = format!("k={}", "v".repeat(257));
-        for bad in ["foo", "foo=", "=1", "Foo=1", "foo =1", "foo=1=2", "@foo=1", "foo=é", "foo= \u{1}", &too_many] {
-            assert_eq!(state(&["ok=1", bad]), "", "{bad}");
-        }
-        for bad in [long_key, long_value] {
-            assert_eq!(state(&[&bad]), "", "{bad}");
-        }
-    }
-
-    #[test]
-    fn an_xray_header_is_read_whatever_its_order_case_and_blanks() {
-        let parent = xray(&format!(
-            "Self=1-1-2; parent={SPAN}; Lineage=a:1; Sampled=1;root=1-4efaaf4d-1e8720b39541901950019ee5"
-        ))
-        .unwrap();
-        assert_eq!(parent.trace_id.to_string(), TRACE);
-        assert_eq!(parent.span_id.unwrap().to_string(), SPAN);
-        assert_eq!(parent.sampled, Some(true));
-        assert_eq!(parent.xray_extra, ";Lineage=a:1");
-        let asks = xray("Root=1-4efaaf4d-1e8720b39541901950019ee5;Sampled=?").unwrap();
-        assert_eq!((asks.span_id, asks.sampled, asks.wants_decision), (None, None, true));
-    }
-
-    #[test]
-    fn an_xray_header_without_a_real_root_is_no_context() {
-        for value in ["Root=zzz", "hello", ";;", "Parent=53995c3f42cd8ad8", "Root=1-4efaaf4d-zz8720b39541901950019ee5"]
-        {
-            assert_eq!(xray(value), None, "{value}");
-        }
-    }
-
-    #[test]
-    fn the_first_valid_header_in_the_order_given_wins() {
-        let w3c = format!("00-{TRACE}-{SPAN}-01");
-        let other = "Root=1-11111111-222222222222222222222222";
-        let both = TraceHeaders { traceparent: vec![&w3c], x_amzn_trace_id: Some(other), ..Default::default() };
-        let first = |order: &[Propagator]| extract(order, &both).map(|parent| parent.trace_id.to_string());
-        assert_eq!(first(&[Propagator::TraceContext, Propagator::XRay]).unwrap(), TRACE);
-        assert_eq!(first(&[Propagator::XRay, Propagator::TraceContext]).unwrap(), "11111111222222222222222222222222");
-        assert_eq!(first(&[]), None);
-        let broken = TraceHeaders { traceparent: vec!["nonsense"], ..both.clone() };
-        assert_eq!(
-            extract(&[Propagator::TraceContext, Propagator::XRay], &broken).unwrap().trace_id.to_string(),
-            "11111111222222222222222222222222"
-        );
-    }
-
-    #[test]
-    fn what_only_the_other_header_can_say_is_kept_if_it_is_about_the_same_trace() {
-        let w3c = format!("00-{TRACE}-{SPAN}-03");
-        let same = "Root=1-4efaaf4d-1e8720b39541901950019ee5;Parent=b7ad6b7169203331;Sampled=0;Lineage=a:1";
-        let headers = TraceHeaders {
-            traceparent: vec![&w3c],
-            tracestate: vec!["congo=t61"],
-            x_amzn_trace_id: Some(same),
-            ..Default::default()
-        };
-        for (order, span, sampled) in [
-            ([Propagator::TraceContext, Propagator::XRay], SPAN, true),
-            ([Propagator::XRay, Propagator::TraceContext], "b7ad6b7169203331", false),
-        ] {
-            let parent = extract(&order, &headers).unwrap();
-            assert_eq!((parent.span_id.unwrap().to_string().as_str(), parent.sampled), (span, Some(sampled)));
-            assert_eq!((parent.trace_state.as_str(), parent.xray_extra.as_str()), ("congo=t61", ";Lineage=a:1"));
-            assert!(parent.random);
-        }
-        assert_eq!(extract(&[Propagator::TraceContext], &headers).unwrap().xray_extra, "");
-        let other = "Root=1-11111111-222222222222222222222222;Lineage=a:1";
-        let headers = TraceHeaders { x_amzn_trace_id: Some(other), ..headers };
-        assert_eq!(extract(&Propagator::ALL, &headers).unwrap().xray_extra, "");
-    }
-
-    #[test]
-    fn baggage_is_passed_on_untouched_and_loses_whole_members_beyond_its_limits() {
-        assert_eq!(baggage(&[]), "");
-        let odd = ["userId =  alice;p1; p2=x==, a=%20", "b=\tc", " , "];
-        assert_eq!(baggage(&odd), "userId =  alice;p1; p2=x==, a=%20,b=\tc");
-        assert_eq!(baggage(&["a=1,b=\u{1},c=é,d=2"]), "a=1,d=2");
-        let longest = format!("a=1,b={}", "v".repeat(8192 - 6));
-        assert_eq!(baggage(&[&longest]), longest);
-        let too_long = format!("a=1,b={}", "v".repeat(8192 - 5));
-        assert_eq!(baggage(&[&too_long]), "a=1");
-        let many = (0..181).map(|n| format!("k{n}=v")).collect::<Vec<_>>().join(",");
-        assert_eq!(baggage(&[&many]), many.strip_suffix(",k180=v").unwrap());
-    }
-
-    #[test]
-    fn what_we_send_is_what_we_would_accept() {
-        let sent = traceparent(
-            TraceId::from_hex(TRACE).unwrap(),
-            SpanId::from_hex(SPAN).unwrap(),
-            TraceFlags::new(true, true),
-        );
-        assert_eq!(sent, format!("00-{TRACE}-{SPAN}-03"));
-        assert!(w3c(&sent).is_some());
-    }
-}
+mod tests;

@@ -1,29 +1,29 @@
-//! The span that this thread is in. Handlers get their trace as an argument; only the logger and the panic hook, which
-//! nobody passes anything, ask here.
+//! Current span of the thread. Handlers get their trace as an argument; the logger and the panic
+//! hook have no such argument and read it here.
 
 use std::cell::Cell;
 
 use super::context::TraceFlags;
 use super::id::{SpanId, TraceId};
 
-/// The ids that a log line carries.
+/// Ids that a log line carries.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Current {
-    /// The trace.
+    /// Id of the trace.
     pub trace_id: TraceId,
-    /// The innermost open span.
+    /// Id of the innermost open span.
     pub span_id: SpanId,
-    /// Whether the trace is sampled.
+    /// Flags of the trace.
     pub flags: TraceFlags,
 }
 
-/// The span that this thread is in, if it is in one.
+/// Returns the current span of this thread, if there is one.
 #[must_use]
 pub fn span() -> Option<Current> {
     CURRENT.get()
 }
 
-/// Enters a span, or leaves all; answers what was current before, to be set again afterwards.
+/// Sets the current span, or none. Returns the previous one, which the caller restores afterwards.
 pub(super) fn replace(current: Option<Current>) -> Option<Current> {
     CURRENT.replace(current)
 }

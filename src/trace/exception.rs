@@ -1,7 +1,8 @@
-//! What went wrong, in the words that every backend understands: a type, a message, a place.
+//! Errors and panics as data that every backend understands: a type, a message, a place.
 //!
-//! Two things end a request early: an error that a handler returns, and a panic. Both become an [`Exception`] on the
-//! innermost span that was open at that moment, and both leave the application's own error in the answer untouched.
+//! Two things end a request early: an error that a handler returns, and a panic. Both become an
+//! [`Exception`] on the innermost span that was open at that moment. Neither changes the
+//! application's own error response.
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -10,24 +11,24 @@ use std::panic::{Location, PanicHookInfo};
 use super::current;
 use super::id::SpanId;
 
-/// Something that ended a piece of work early.
+/// Error or panic that ended a piece of work early.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Exception {
-    /// The Rust type of the error, or `panic`.
+    /// Rust type of the error, or `panic`.
     pub kind: String,
-    /// Its text.
+    /// Text of the error or panic.
     pub message: String,
-    /// `file:line:column` where it became an exception.
+    /// `file:line:column` of the place where the error was recorded, or of the panic.
     pub place: String,
-    /// The span that was innermost there.
+    /// Innermost span at that place.
     pub span: Option<SpanId>,
 }
 
 impl Exception {
-    /// The exception that `error` is, at the place of the caller and in the span that is current there.
+    /// Describes `error`, with the place of the caller and the current span.
     #[track_caller]
     #[must_use]
-    pub fn of<E: Error + ?Sized>(error: &E) -> Self {
+    pub fn from_error<E: Error + ?Sized>(error: &E) -> Self {
         Self {
             kind: std::any::type_name::<E>().to_owned(),
             message: error.to_string(),
@@ -36,7 +37,7 @@ impl Exception {
         }
     }
 
-    /// The exception that a panic is, in the span that is current.
+    /// Describes a panic, with the current span.
     #[must_use]
     pub fn from_panic(info: &PanicHookInfo<'_>) -> Self {
         let payload = info.payload();
@@ -50,12 +51,12 @@ impl Exception {
     }
 }
 
-/// The panic that this thread is unwinding from, or unwound from last; taking it forgets it.
+/// Takes the panic that this thread is unwinding from, or unwound from last.
 pub(super) fn take_panic() -> Option<Exception> {
     LAST_PANIC.take()
 }
 
-/// Keeps a panic for the trace that it happened in. The panic hook calls this.
+/// Stores a panic for the trace of this thread. The panic hook calls it.
 pub fn keep_panic(panic: Exception) {
     LAST_PANIC.set(Some(panic));
 }

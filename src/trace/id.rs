@@ -1,6 +1,6 @@
 //! Trace and span ids: one id for every backend.
 //!
-//! The same 16 bytes are a trace id to everybody, only the spelling differs:
+//! All formats use the same 16 bytes as the trace id. Only the spelling differs:
 //!
 //! ```text
 //! bytes   4e fa af 4d 1e 87 20 b3 95 41 90 19 50 01 9e e5
@@ -8,8 +8,9 @@
 //! X-Ray   1-4efaaf4d-1e8720b39541901950019ee5     X-Amzn-Trace-Id, segments
 //! ```
 //!
-//! X-Ray reads the first four bytes as the second in which the trace began, so ours begin with it. The other twelve
-//! are random, which is more than the seven that W3C asks for before a trace may carry the "random" flag.
+//! X-Ray reads the first four bytes as the second in which the trace began, so our ids begin with
+//! that second. The other twelve bytes are random. W3C requires seven random bytes for the "random"
+//! flag.
 //!
 //! Specification: <https://www.w3.org/TR/trace-context-2/#trace-id>,
 //! <https://docs.aws.amazon.com/xray/latest/devguide/xray-api-sendingdata.html>.
@@ -21,16 +22,17 @@ use std::hash::{BuildHasher, RandomState};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Serialize, Serializer};
 
-/// The id of a trace: 16 bytes, never all zero.
+/// Id of a trace: 16 bytes, never all zero.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct TraceId([u8; 16]);
 
-/// The id of a span: 8 bytes, never all zero.
+/// Id of a span: 8 bytes, never all zero.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct SpanId([u8; 8]);
 
 impl TraceId {
-    /// Reads 32 lower-case hex digits, as in `traceparent`. `None` for anything else, and for all zeros.
+    /// Reads 32 lower-case hex digits, as in `traceparent`. Returns `None` for anything else, and
+    /// for all zeros.
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
         decode_hex(text.as_bytes()).map(Self)
@@ -38,7 +40,8 @@ impl TraceId {
 
     /// Reads `1-xxxxxxxx-xxxxxxxxxxxxxxxxxxxxxxxx`, as in `X-Amzn-Trace-Id`, in either case.
     ///
-    /// The form is checked to the letter: an SDK that is not as strict sends `Root=zzz` on, and X-Ray drops the segment.
+    /// The form is checked strictly. A lenient SDK passes `Root=zzz` on, and X-Ray drops the
+    /// segment.
     #[must_use]
     pub fn from_xray(text: &str) -> Option<Self> {
         let (epoch, rest) = text.strip_prefix("1-")?.split_once('-')?;
@@ -48,13 +51,13 @@ impl TraceId {
         Self::from_hex(&format!("{epoch}{rest}").to_ascii_lowercase())
     }
 
-    /// The W3C spelling: 32 lower-case hex digits.
+    /// W3C spelling: 32 lower-case hex digits.
     #[must_use]
     pub fn hex(&self) -> Hex<32> {
-        Hex::of(&self.0)
+        Hex::new(&self.0)
     }
 
-    /// The X-Ray spelling of the same bytes: `1-`, 8 digits, `-`, 24 digits.
+    /// X-Ray spelling of the same bytes: `1-`, 8 digits, `-`, 24 digits.
     #[must_use]
     pub fn xray(&self) -> String {
         let hex = self.hex();
@@ -62,7 +65,7 @@ impl TraceId {
         format!("1-{epoch}-{rest}")
     }
 
-    /// The low 64 bits: what the sampler `traceidratio` draws its lot from.
+    /// Low 64 bits, from which the sampler `traceidratio` decides.
     #[must_use]
     pub fn low_64_bits(&self) -> u64 {
         let [.., a, b, c, d, e, f, g, h] = self.0;
@@ -71,16 +74,16 @@ impl TraceId {
 }
 
 impl SpanId {
-    /// Reads 16 lower-case hex digits. `None` for anything else, and for all zeros.
+    /// Reads 16 lower-case hex digits. Returns `None` for anything else, and for all zeros.
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
         decode_hex(text.as_bytes()).map(Self)
     }
 
-    /// 16 lower-case hex digits.
+    /// Spelling of all formats: 16 lower-case hex digits.
     #[must_use]
     pub fn hex(&self) -> Hex<16> {
-        Hex::of(&self.0)
+        Hex::new(&self.0)
     }
 }
 
@@ -96,7 +99,8 @@ impl fmt::Display for SpanId {
     }
 }
 
-/// In JSON an id is its hex digits. This is where OTLP leaves the JSON mapping of protobuf, which would say base64.
+/// Writes an id as hex digits. OTLP departs here from protobuf's JSON mapping, which requires
+/// base64.
 impl Serialize for TraceId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.hex().as_str())
@@ -109,12 +113,12 @@ impl Serialize for SpanId {
     }
 }
 
-/// The hex digits of an id, on the stack.
+/// Hex digits of an id, on the stack.
 #[derive(Clone, Copy)]
 pub struct Hex<const N: usize>([u8; N]);
 
 impl<const N: usize> Hex<N> {
-    fn of(bytes: &[u8]) -> Self {
+    fn new(bytes: &[u8]) -> Self {
         let mut digits = [b'0'; N];
         for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
             pair[0] = HEX_DIGITS[usize::from(byte >> 4)];
@@ -123,16 +127,17 @@ impl<const N: usize> Hex<N> {
         Self(digits)
     }
 
-    /// The digits as text.
+    /// Digits as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("HEX_DIGITS are ASCII, so the array is")
     }
 }
 
-/// Where ids and uuids come from: the system's generator, asked for a few kilobytes at a time.
+/// Source of ids and uuids. It reads a few kilobytes at a time from the system's random generator.
 ///
-/// Asking it for each id costs 0.4 microseconds and a system call; a request needs at least three ids.
+/// A read for each id would cost 0.4 microseconds and a system call; a request needs at least three
+/// ids.
 pub struct IdSource {
     system: SystemRandom,
     pool: RefCell<Pool>,
@@ -147,13 +152,13 @@ const POOL_BYTES: usize = 4096;
 const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 impl IdSource {
-    /// An empty pool; the first id fills it.
+    /// Makes a source with an empty pool, which the first id fills.
     #[must_use]
     pub fn new() -> Self {
         Self { system: SystemRandom::new(), pool: RefCell::new(Pool { bytes: [0; POOL_BYTES], used: POOL_BYTES }) }
     }
 
-    /// A new trace id that begins with `epoch_seconds`.
+    /// Makes a trace id that begins with `epoch_seconds`.
     pub fn trace_id(&self, epoch_seconds: u32) -> TraceId {
         let mut id = [0; 16];
         id[..4].copy_from_slice(&epoch_seconds.to_be_bytes());
@@ -164,7 +169,7 @@ impl IdSource {
         TraceId(id)
     }
 
-    /// A new span id.
+    /// Makes a span id.
     pub fn span_id(&self) -> SpanId {
         let mut id = self.bytes();
         if id == [0; 8] {
@@ -173,18 +178,18 @@ impl IdSource {
         SpanId(id)
     }
 
-    /// A random (version 4) uuid.
+    /// Makes a random (version 4) uuid.
     pub fn uuid(&self) -> String {
         uuid::Builder::from_random_bytes(self.bytes()).into_uuid().to_string()
     }
 
-    /// A random number from 0 up to but not including 1.
+    /// Makes a random number from 0 up to but not including 1.
     pub fn fraction(&self) -> f64 {
-        // 53 bits are what a double holds exactly.
+        // A double holds 53 bits exactly.
         (u64::from_ne_bytes(self.bytes()) >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// The next `N` random bytes; none is handed out twice.
+    /// Returns the next `N` random bytes. Each byte is used once.
     pub fn bytes<const N: usize>(&self) -> [u8; N] {
         let mut pool = self.pool.borrow_mut();
         if pool.used + N > POOL_BYTES {
@@ -207,8 +212,9 @@ impl Default for IdSource {
     }
 }
 
-/// Ids need to differ, not to be secret: with no system generator (an old kernel, a strict sandbox) the keys that the
-/// standard library gives its hash maps will do. No request fails because of an id.
+/// Fills `bytes` from the random keys of the standard library's hash maps, for a machine without a
+/// random generator (an old kernel, a strict sandbox). Ids must differ but need not be secret, and
+/// a missing generator must not make a request fail.
 fn fill_without_the_system(bytes: &mut [u8]) {
     let keys = RandomState::new();
     for (i, chunk) in bytes.chunks_mut(8).enumerate() {
@@ -228,7 +234,8 @@ fn decode_hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     (bytes != [0; N]).then_some(bytes)
 }
 
-/// Upper-case digits are refused: W3C allows only lower case, and Honeycomb would take the two for different traces.
+/// Reads one lower-case digit. Upper case is refused: W3C forbids it, and Honeycomb would treat the
+/// two spellings as different traces.
 fn nibble(digit: u8) -> Option<u8> {
     match digit {
         b'0'..=b'9' => Some(digit - b'0'),

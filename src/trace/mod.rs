@@ -1,9 +1,11 @@
 //! Stage 2: the request becomes spans.
 //!
-//! In: the trace headers of a request. Out: a [`FinishedTrace`], plain data that knows nothing of any backend.
+//! In: the trace headers of a request. Out: a [`FinishedTrace`], plain data that is independent of
+//! any backend.
 //!
-//! Read in this order: [`id`] (one id, three spellings), [`context`] (the caller's trace), [`sampler`] (who is sent),
-//! [`span`] (the data), [`request_trace`] (the guard that a handler holds).
+//! Read in this order: [`id`] (one id, two spellings), [`context`] (the caller's trace),
+//! [`sampler`] (which traces are sent), [`span`] (the data), [`request_trace`] (the guard that a
+//! handler holds).
 
 pub mod context;
 pub mod current;

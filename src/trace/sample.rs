@@ -1,9 +1,10 @@
-//! A request with fixed ids and times, as this program traces it: what `cruddur explain` shows.
+//! Sample trace with fixed ids and times, the input of `cruddur explain`.
 
 #[cfg(test)]
 mod full;
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use crate::trace::context::TraceFlags;
 use crate::trace::id::{SpanId, TraceId};
@@ -14,10 +15,12 @@ use crate::trace::{FinishedTrace, Value};
 #[cfg(test)]
 pub(crate) use full::trace;
 
-/// `GET /api/activities/home` of a traced caller, half past two in the morning of 20 February 2023, as this program traces it.
+/// Makes the trace of `GET /api/activities/home` with a traced caller, on 20 February 2023 at
+/// 02:30.
 pub(crate) fn request() -> FinishedTrace {
-    let http = Scope { name: "cruddur.http", version: Some(env!("CARGO_PKG_VERSION")), schema_url: None };
+    let http = Scope { name: "cruddur.http", version: Some(env!("CARGO_PKG_VERSION")) };
     let server = SpanData {
+        parent: SpanId::from_hex("00f067aa0ba902b7"),
         attributes: vec![
             attribute("http.request.method", "GET"),
             attribute("url.path", "/api/activities/home"),
@@ -33,27 +36,21 @@ pub(crate) fn request() -> FinishedTrace {
             attribute("http.response.status_code", 200_i64),
             attribute("http.response.body.size", 1240_i64),
         ],
-        ..span("53995c3f42cd8ad8", "00f067aa0ba902b7", http, "GET /api/activities/home", 0, 4250)
+        ..span("53995c3f42cd8ad8", http, "GET /api/activities/home", 0..4250)
     };
     let home = SpanData {
+        parent: Some(server.id),
         kind: SpanKind::Internal,
         attributes: vec![
             attribute("app.now", "2023-02-20T02:30:00.001000+00:00"),
             attribute("app.result_length", 3_i64),
         ],
-        ..span(
-            "70de5b6f19ff9a0a",
-            "53995c3f42cd8ad8",
-            Scope::named("home.activities"),
-            "home-activities-mock-data",
-            1000,
-            3000,
-        )
+        ..span("70de5b6f19ff9a0a", Scope::named("home.activities"), "home-activities-mock-data", 1000..3000)
     };
     FinishedTrace {
         trace_id: TraceId::from_hex("63f2db281e8720b39541901950019ee5").expect("these are 32 hex digits"),
         trace_state: String::new(),
-        flags: TraceFlags::new(true, true),
+        flags: TraceFlags { sampled: true, random: true },
         remote_parent: true,
         decision: Decision { sampled: true, reason: Reason::Parent },
         backend_decisions: vec![],
@@ -61,13 +58,13 @@ pub(crate) fn request() -> FinishedTrace {
     }
 }
 
-/// A span without attributes; begin and end in microseconds after the request came.
-fn span(id: &str, parent: &str, scope: Scope, name: &'static str, begin: u64, end: u64) -> SpanData {
+/// Makes a SERVER span without attributes. `micros` is its time in microseconds after the arrival.
+fn span(id: &str, scope: Scope, name: &'static str, micros: Range<u64>) -> SpanData {
     const ARRIVED: u64 = 1_676_860_200_000_000_000;
     let id = SpanId::from_hex(id).expect("these are 16 hex digits");
-    let (parent, begin) = (SpanId::from_hex(parent), ARRIVED + begin * 1000);
-    let begun = SpanData::begun(id, parent, scope, Cow::Borrowed(name), SpanKind::Server, begin);
-    SpanData { end: ARRIVED + end * 1000, ..begun }
+    let start = ARRIVED + micros.start * 1000;
+    let span = SpanData::new(id, scope, Cow::Borrowed(name), SpanKind::Server, start);
+    SpanData { end: ARRIVED + micros.end * 1000, ..span }
 }
 
 fn attribute(key: &'static str, value: impl Into<Value>) -> Attribute {

@@ -6,7 +6,8 @@
 //!      app.now = "2023-02-20T00:00:00+00:00"     app.result_length = 3
 //! ```
 //!
-//! The types here belong to no wire: none of them is `Serialize`, and each backend writes its own dialect of them.
+//! The types here belong to no wire format. None of them is `Serialize`; each backend writes its
+//! own dialect of them.
 //!
 //! Specification: <https://opentelemetry.io/docs/specs/otel/trace/api/#span>.
 
@@ -14,136 +15,120 @@ use std::borrow::Cow;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::exception::Exception;
-use super::id::{SpanId, TraceId};
+use super::id::SpanId;
 
 /// One finished span.
 #[derive(Clone, Debug)]
 pub struct SpanData {
-    /// Its own id.
+    /// Id of the span.
     pub id: SpanId,
-    /// The span it belongs to; for the first span of a request that is the caller's, if there is one.
+    /// Id of the enclosing span. The parent of a request's first span is the caller's, if there is
+    /// one.
     pub parent: Option<SpanId>,
-    /// Which part of the program wrote it.
+    /// Part of the program that made the span.
     pub scope: Scope,
-    /// What was done, in few different words: `GET /api/activities/@{handle}`, never the path itself.
+    /// Name with few different values: `GET /api/activities/@{handle}`, never the path itself.
     pub name: Cow<'static, str>,
-    /// Which side of a call it is.
+    /// Side of a call that the span describes.
     pub kind: SpanKind,
-    /// When it began: nanoseconds since 1970, by the wall clock.
+    /// Start in nanoseconds since 1970, by the wall clock.
     pub start: u64,
-    /// When it ended: the start plus what the monotonic clock counted, so never before it.
+    /// End: the start plus the time on the monotonic clock, so never earlier than the start.
     pub end: u64,
-    /// Facts about it, indexed by every backend, in the order they were set. Keys are unique.
+    /// Facts that every backend indexes, in the order they were set. Keys are unique.
     pub attributes: Vec<Attribute>,
-    /// How many attributes the limits refused.
+    /// Number of attributes above the limits, which were dropped.
     pub dropped_attributes: u32,
-    /// Things that happened in it.
+    /// Exceptions during the span.
     pub events: Vec<Event>,
-    /// How many events the limits refused.
+    /// Number of events above the limits, which were dropped.
     pub dropped_events: u32,
-    /// Spans in other traces that it has to do with.
-    pub links: Vec<Link>,
-    /// Whether it failed.
+    /// Error state.
     pub status: Status,
-    /// Facts that are kept but not indexed: X-Ray's `metadata`, an attribute `namespace.key` in OTLP.
+    /// Facts that are stored but not indexed: `metadata` in X-Ray, an attribute `namespace.key` in
+    /// OTLP.
     pub metadata: Vec<Metadata>,
 }
 
-/// The part of a program that writes spans; OTLP's "instrumentation scope".
+/// Part of a program that makes spans; OTLP's "instrumentation scope".
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Scope {
-    /// For instance `home.activities`.
+    /// Name, for instance `home.activities`.
     pub name: &'static str,
-    /// Its version, where it has one of its own.
+    /// Version, if the part has one of its own.
     pub version: Option<&'static str>,
-    /// The semantic conventions that its attributes follow. Honeycomb shows it as a column of every event.
-    pub schema_url: Option<&'static str>,
 }
 
-/// Which side of a call a span is.
+/// Side of a call that a span describes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SpanKind {
     /// Work inside this process.
     Internal,
-    /// Answering somebody's request.
+    /// Serving a request.
     Server,
     /// Making a request.
     Client,
 }
 
-/// Whether a span failed. `Ok` does not exist: it would mean that somebody checked.
+/// Error state of a span. OpenTelemetry's third state, `Ok`, would mean that a developer confirmed
+/// the success; this program never sets it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Status {
-    /// Nobody said that it failed.
+    /// No recorded error.
     Unset,
-    /// It failed; the text is empty where the attributes say it all.
+    /// Failure with its message, which is empty where the attributes tell the whole story.
     Error(String),
 }
 
-/// A fact about a span or an event.
+/// Fact about a span or an event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attribute {
-    /// For instance `app.result_length`.
+    /// Key, for instance `app.result_length`.
     pub key: Cow<'static, str>,
-    /// For instance 3.
+    /// Value, for instance 3.
     pub value: Value,
 }
 
-/// Something that happened in a span.
+/// Occurrence at one moment of a span. The program records exceptions only.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
-    /// When: nanoseconds since 1970.
+    /// Time in nanoseconds since 1970.
     pub time: u64,
-    /// What: `exception`, for instance.
+    /// Name: `exception`.
     pub name: Cow<'static, str>,
-    /// Facts about it.
+    /// Facts about the event.
     pub attributes: Vec<Attribute>,
-    /// How many attributes the limits refused.
+    /// Number of attributes above the limits, which were dropped.
     pub dropped_attributes: u32,
 }
 
-/// A span in another trace.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Link {
-    /// Its trace.
-    pub trace_id: TraceId,
-    /// The span itself.
-    pub span_id: SpanId,
-    /// Facts about the relation.
-    pub attributes: Vec<Attribute>,
-}
-
-/// A fact that is kept but not indexed.
+/// Fact that is stored but not indexed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metadata {
-    /// The first level in X-Ray's `metadata`.
+    /// First level in X-Ray's `metadata`.
     pub namespace: &'static str,
-    /// The second level.
+    /// Second level.
     pub key: &'static str,
-    /// Anything.
+    /// Value, usually a map.
     pub value: Value,
 }
 
-/// The value of an attribute: what OTLP's `AnyValue` can hold.
+/// Value of an attribute.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// Text.
     String(Cow<'static, str>),
     /// True or false.
     Bool(bool),
-    /// A whole number.
+    /// Whole number.
     Int(i64),
-    /// Any other number.
+    /// Floating-point number.
     Double(f64),
-    /// Several values.
-    Array(Vec<Self>),
-    /// Values with names.
+    /// Named values.
     Map(Vec<Attribute>),
-    /// Bytes that are no text.
-    Bytes(Vec<u8>),
 }
 
-/// How much one span may hold; OpenTelemetry's limits, by their variables.
+/// Limits of one span, with the OpenTelemetry variable that sets each.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Limits {
     /// `OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT`: attributes of a span.
@@ -156,7 +141,7 @@ pub struct Limits {
     pub event_attributes: usize,
 }
 
-/// A point in time on both clocks: the wall clock says when, the monotonic one how long.
+/// Point in time on two clocks: the wall clock for the date, the monotonic clock for durations.
 #[derive(Clone, Copy, Debug)]
 pub struct Timestamp {
     wall: u64,
@@ -164,15 +149,15 @@ pub struct Timestamp {
 }
 
 impl Scope {
-    /// A scope with only a name.
+    /// Makes a scope that has only a name.
     #[must_use]
     pub const fn named(name: &'static str) -> Self {
-        Self { name, version: None, schema_url: None }
+        Self { name, version: None }
     }
 }
 
 impl Timestamp {
-    /// Now.
+    /// Reads both clocks.
     #[must_use]
     pub fn now() -> Self {
         // A clock before 1970 reads as 1970.
@@ -180,13 +165,14 @@ impl Timestamp {
         Self { wall: nanos(wall), instant: Instant::now() }
     }
 
-    /// Nanoseconds since 1970.
+    /// Wall-clock time in nanoseconds since 1970.
     #[must_use]
     pub fn unix_nanos(self) -> u64 {
         self.wall
     }
 
-    /// The present in nanoseconds since 1970, counted from this moment by the clock that nobody sets back.
+    /// Current time in nanoseconds since 1970: this timestamp plus the monotonic time since then. A
+    /// wall clock that is set back has no effect on it.
     #[must_use]
     pub fn present(self) -> u64 {
         self.wall + nanos(self.instant.elapsed())
@@ -198,19 +184,12 @@ fn nanos(duration: std::time::Duration) -> u64 {
 }
 
 impl SpanData {
-    /// A span that begins at `start` and has nothing in it yet.
+    /// Makes an empty span without a parent that starts at `start`.
     #[must_use]
-    pub fn begun(
-        id: SpanId,
-        parent: Option<SpanId>,
-        scope: Scope,
-        name: Cow<'static, str>,
-        kind: SpanKind,
-        start: u64,
-    ) -> Self {
+    pub fn new(id: SpanId, scope: Scope, name: Cow<'static, str>, kind: SpanKind, start: u64) -> Self {
         Self {
             id,
-            parent,
+            parent: None,
             scope,
             name,
             kind,
@@ -220,13 +199,12 @@ impl SpanData {
             dropped_attributes: 0,
             events: Vec::new(),
             dropped_events: 0,
-            links: Vec::new(),
             status: Status::Unset,
             metadata: Vec::new(),
         }
     }
 
-    /// Sets an attribute; a key that is already there gets the new value.
+    /// Sets an attribute. An existing key gets the new value.
     pub fn set_attribute(&mut self, key: Cow<'static, str>, value: Value, limits: &Limits) {
         let value = value.cut(limits.value_length);
         if let Some(known) = self.attributes.iter_mut().find(|attribute| attribute.key == key) {
@@ -238,7 +216,8 @@ impl SpanData {
         }
     }
 
-    /// Adds metadata; one of the same names gets the new value. It counts as an attribute, which it is in OTLP.
+    /// Sets metadata. An existing pair of names gets the new value. Metadata counts towards the
+    /// limit of attributes, because OTLP sends it as attributes.
     pub fn put_metadata(&mut self, new: Metadata, limits: &Limits) {
         let new = Metadata { value: new.value.cut(limits.value_length), ..new };
         let known = self.metadata.iter_mut().find(|known| (known.namespace, known.key) == (new.namespace, new.key));
@@ -251,8 +230,8 @@ impl SpanData {
         }
     }
 
-    /// Adds an event.
-    pub fn add_event(&mut self, mut event: Event, limits: &Limits) {
+    /// Adds an event, or counts it as dropped.
+    fn add_event(&mut self, mut event: Event, limits: &Limits) {
         if self.events.len() == limits.events {
             self.dropped_events += 1;
             return;
@@ -282,25 +261,25 @@ impl SpanData {
         self.add_event(Event { time, name: Cow::Borrowed("exception"), attributes, dropped_attributes: 0 }, limits);
     }
 
-    /// Whether something failed here.
+    /// Returns true if an error was recorded.
     #[must_use]
     pub fn failed(&self) -> bool {
         matches!(self.status, Status::Error(_))
     }
 
-    /// How long it took, in nanoseconds.
+    /// Duration in nanoseconds.
     #[must_use]
     pub fn duration(&self) -> u64 {
         self.end.saturating_sub(self.start)
     }
 
-    /// The attribute of that key.
+    /// Value of the attribute with this key.
     #[must_use]
     pub fn attribute(&self, key: &str) -> Option<&Value> {
         self.attributes.iter().find(|attribute| attribute.key == key).map(|attribute| &attribute.value)
     }
 
-    /// About how many bytes it takes in memory.
+    /// Approximate size in memory, in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         let events =
@@ -311,7 +290,7 @@ impl SpanData {
 }
 
 impl Value {
-    /// Strings cut to `limit` characters, in lists and maps too.
+    /// Cuts strings to `limit` characters, also inside maps.
     fn cut(self, limit: Option<usize>) -> Self {
         let Some(limit) = limit else { return self };
         match self {
@@ -319,7 +298,6 @@ impl Value {
                 Some((end, _)) => Self::String(Cow::Owned(text[..end].to_owned())),
                 None => Self::String(text),
             },
-            Self::Array(values) => Self::Array(values.into_iter().map(|value| value.cut(Some(limit))).collect()),
             Self::Map(entries) => Self::Map(
                 entries
                     .into_iter()
@@ -330,12 +308,10 @@ impl Value {
         }
     }
 
-    /// How many bytes it takes on the heap.
+    /// Size on the heap, in bytes.
     fn size(&self) -> usize {
         match self {
             Self::String(text) => text.len(),
-            Self::Bytes(bytes) => bytes.len(),
-            Self::Array(values) => values.iter().map(|value| size_of::<Self>() + value.size()).sum(),
             Self::Map(entries) => size_of_all(entries),
             Self::Bool(_) | Self::Int(_) | Self::Double(_) => 0,
         }

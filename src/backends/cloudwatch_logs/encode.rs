@@ -1,12 +1,12 @@
-//! Log lines as PutLogEvents requests that keep every limit of it.
+//! Log lines as PutLogEvents requests within the limits of the service.
 //!
 //! ```text
-//! 1 to 10,000 events, in the order of their times, all within 24 hours
-//! 1,048,576 bytes at most: the UTF-8 of every message, and 26 more for each
-//! a message has 1 byte at least; how many at most depends on the partition, 256 KiB are taken everywhere
+//! request   1 to 10,000 events, in the order of their times, all within 24 hours
+//!           at most 1,048,576 bytes: the UTF-8 of every message, and 26 more for each
+//! message   at least 1 byte, at most 256 KiB (newer partitions accept more)
 //! ```
 //!
-//! One event that breaks a rule makes the service refuse all of its batch, so nothing that breaks one ever leaves.
+//! One invalid event makes the service refuse the whole request, so every event is made valid here.
 
 use std::sync::Arc;
 
@@ -19,21 +19,21 @@ use crate::logging::LogLine;
 use crate::text::cut_bytes;
 use crate::trace::id::TraceId;
 
-/// Makes PutLogEvents requests of log lines.
+/// Encoder of log lines as PutLogEvents requests.
 #[derive(Clone, Debug)]
 pub(super) struct LogEvents {
-    /// The log group.
+    /// Log group.
     pub(super) group: String,
-    /// The log stream.
+    /// Log stream.
     pub(super) stream: String,
-    /// How a line is written.
+    /// Format of the messages.
     pub(super) format: LineFormat,
 }
 
-/// How a line is written.
+/// Format of a message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum LineFormat {
-    /// One flat JSON object, which Logs Insights takes apart by itself.
+    /// Flat JSON object, whose fields Logs Insights finds by itself.
     Json,
     /// Text.
     Text,
@@ -43,10 +43,13 @@ const MAX_EVENTS: usize = 10_000;
 const MAX_BYTES: usize = 1_048_576;
 const BYTES_AN_EVENT: usize = 26;
 const MAX_MILLIS: u64 = 24 * 60 * 60 * 1000;
-/// The largest event of the partitions that still have the old limit.
+/// Limit of a message in the partitions with the old limit of an event, 256 KiB.
 const MAX_MESSAGE: usize = 256 * 1024 - BYTES_AN_EVENT;
 
-/// `{"logGroupName":"cruddur","logStreamName":"host","logEvents":[{"timestamp":1768480496123,"message":"..."}]}`
+/// ```text
+/// {"logGroupName":"cruddur","logStreamName":"host",
+///  "logEvents":[{"timestamp":1768480496123,"message":"..."}]}
+/// ```
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct PutLogEvents<'a> {
@@ -64,8 +67,8 @@ struct LogEvent {
 }
 
 impl Encoder<LogLine> for LogEvents {
-    /// Every line is in one of the payloads, and each of them is valid. Times are given as the service's clock would have
-    /// shown them.
+    /// Divides the lines among valid requests. `clock_offset` converts their times to the service's
+    /// clock.
     fn encode(&self, batch: &[Arc<LogLine>], clock_offset: i64) -> Vec<Payload> {
         let event = |line: &Arc<LogLine>| LogEvent {
             timestamp: line.time.saturating_add_signed(clock_offset),
@@ -73,7 +76,7 @@ impl Encoder<LogLine> for LogEvents {
             trace: line.span.map(|span| span.trace_id),
         };
         let mut log_events: Vec<LogEvent> = batch.iter().map(event).collect();
-        // Lines of several threads may have changed places; equal times keep their order.
+        // Lines of several threads may be out of order. The sort is stable.
         log_events.sort_by_key(|event| event.timestamp);
         let mut payloads = Vec::new();
         let mut rest = &log_events[..];
@@ -92,7 +95,7 @@ impl LogEvents {
         let mut bytes = Vec::with_capacity(log_events.len() * 256);
         serde_json::to_writer(&mut bytes, &request)
             .expect("writing to memory cannot fail, and no Serialize here returns an error of its own");
-        // The lines of a request stand together, mostly.
+        // The lines of one request mostly follow each other.
         let mut traces: Vec<TraceId> = log_events.iter().filter_map(|event| event.trace).collect();
         traces.dedup();
         Payload { bytes, items: log_events.len(), traces, trimmed: None }
@@ -100,7 +103,7 @@ impl LogEvents {
 
     fn message(&self, line: &LogLine) -> String {
         if self.format == LineFormat::Json {
-            // Every part of it is text.
+            // Every part is text, so it cannot fail.
             return serde_json::to_string(&JsonLine(line)).unwrap_or_default();
         }
         let mut text = format!("{} {:<5} {}: {}", time(line.time), line.level, line.target, line.message);
@@ -115,7 +118,7 @@ impl LogEvents {
     }
 }
 
-/// How many of these events go into one request; at least one.
+/// Number of these events that fit into one request; at least one.
 fn fitting(events: &[LogEvent]) -> usize {
     let mut bytes = 0;
     let fit = events.iter().take(MAX_EVENTS).take_while(|event| {
@@ -125,8 +128,11 @@ fn fitting(events: &[LogEvent]) -> usize {
     fit.count().max(1)
 }
 
-/// `{"time":"2026-11-22T23:57:13.123Z","level":"INFO","target":"access","message":"[2026-Nov-22 23:57] 127.0.0.1 ...",
-/// "trace_id":"4efa...","xray_trace_id":"1-4efaaf4d-1e87...","span_id":"5399..."}`
+/// ```text
+/// {"time":"2026-11-22T23:57:13.123Z","level":"INFO","target":"access",
+///  "message":"[2026-Nov-22 23:57] 127.0.0.1 ...","trace_id":"4efa...",
+///  "xray_trace_id":"1-4efaaf4d-1e87...","span_id":"5399...","status":"200"}
+/// ```
 struct JsonLine<'a>(&'a LogLine);
 
 impl Serialize for JsonLine<'_> {
@@ -156,7 +162,7 @@ fn time(millis: u64) -> String {
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-/// A message has one byte at least.
+/// Replaces an empty message by a blank: the service requires one byte.
 fn not_empty(text: String) -> String {
     if text.is_empty() { " ".to_owned() } else { text }
 }
@@ -186,7 +192,7 @@ mod tests {
             span: Some(Current {
                 trace_id: TraceId::from_hex("4efaaf4d1e8720b39541901950019ee5").unwrap(),
                 span_id: SpanId::from_hex("53995c3f42cd8ad8").unwrap(),
-                flags: TraceFlags::new(true, true),
+                flags: TraceFlags { sampled: true, random: true },
             }),
         })
     }
@@ -219,7 +225,7 @@ mod tests {
         assert_eq!(request["logEvents"][0]["timestamp"], 400);
     }
 
-    /// Any lines at any times: only valid requests, and every line in one of them.
+    /// Encodes random lines at random times.
     #[test]
     fn any_lines_give_only_valid_requests_and_none_is_lost() {
         let source = IdSource::new();

@@ -1,13 +1,13 @@
-//! A span as one line of JSON, field by field as Python's ConsoleSpanExporter prints it.
+//! A span as one line of JSON, with the fields of Python's ConsoleSpanExporter.
 
 use crate::plain_json::{Fields, time};
 use crate::trace::FinishedTrace;
 use crate::trace::span::{Attribute, SpanData, SpanKind, Status};
 
-/// Writes one line a span, the first to end first.
+/// Writes one line per span, in the order in which the spans ended.
 pub(super) fn write(out: &mut Vec<u8>, trace: &FinishedTrace, resource: &[Attribute]) {
     let mut spans: Vec<_> = trace.spans.iter().enumerate().collect();
-    // A parent that ended in the same nanosecond as its child ended after it.
+    // At equal times the child comes first: a parent ends after it.
     spans.sort_by_key(|(index, span)| (span.end, std::cmp::Reverse(*index)));
     for (index, span) in spans {
         let state = if index == 0 { python_state(&trace.trace_state) } else { "[]".to_owned() };
@@ -37,18 +37,7 @@ pub(super) fn write(out: &mut Vec<u8>, trace: &FinishedTrace, resource: &[Attrib
                     attributes: Fields(&event.attributes, &[]),
                 })
                 .collect(),
-            links: span
-                .links
-                .iter()
-                .map(|link| LinkJson {
-                    context: ContextJson {
-                        trace_id: format!("0x{}", link.trace_id),
-                        span_id: format!("0x{}", link.span_id),
-                        trace_state: "[]",
-                    },
-                    attributes: Fields(&link.attributes, &[]),
-                })
-                .collect(),
+            links: [],
             resource: ResourceJson { attributes: Fields(resource, &[]), schema_url: "" },
         };
         serde_json::to_writer(&mut *out, &line)
@@ -68,7 +57,7 @@ struct SpanLine<'a> {
     status: ConsoleStatus<'a>,
     attributes: Fields<'a>,
     events: Vec<ConsoleEvent<'a>>,
-    links: Vec<LinkJson<'a>>,
+    links: [(); 0],
     resource: ResourceJson<'a>,
 }
 
@@ -90,12 +79,6 @@ struct ConsoleStatus<'a> {
 struct ConsoleEvent<'a> {
     name: &'a str,
     timestamp: String,
-    attributes: Fields<'a>,
-}
-
-#[derive(serde::Serialize)]
-struct LinkJson<'a> {
-    context: ContextJson<'a>,
     attributes: Fields<'a>,
 }
 

@@ -1,4 +1,4 @@
-//! A trace as indented lines.
+//! A trace as indented lines, one per span.
 
 use std::io::Write;
 
@@ -6,7 +6,7 @@ use crate::trace::id::SpanId;
 use crate::trace::span::{Attribute, Metadata, SpanData, Status};
 use crate::trace::{FinishedTrace, Value};
 
-/// Writes one line a span. Every span is written once, even one whose parent is nowhere to be found.
+/// Writes one line per span. A span whose parent is missing from the trace is written like a root.
 pub(super) fn write(out: &mut Vec<u8>, trace: &FinishedTrace) {
     for (index, span) in trace.spans.iter().enumerate() {
         let parent_is_here = span.parent.is_some_and(|parent| trace.spans.iter().any(|span| span.id == parent));
@@ -29,7 +29,7 @@ fn write_with_children(out: &mut Vec<u8>, trace: &FinishedTrace, index: usize, d
 
 const MAX_DEPTH: usize = 64;
 
-/// Children begin after their parent, so they stand behind it.
+/// Finds the children of a span. They begin after it, so they stand behind it in the trace.
 fn children(trace: &FinishedTrace, parent: SpanId, index: usize) -> impl Iterator<Item = usize> {
     let behind = trace.spans.iter().enumerate().skip(index + 1);
     behind.filter(move |(_, span)| span.parent == Some(parent)).map(|(index, _)| index)
@@ -43,15 +43,15 @@ fn write_line(out: &mut Vec<u8>, span: &SpanData, root_of: Option<&FinishedTrace
         put(out, format_args!(" trace={}", trace.trace_id));
     }
     for Attribute { key, value } in &span.attributes {
-        put(out, format_args!(" {key}={}", Shown(value)));
+        put(out, format_args!(" {key}={}", ShownValue(value)));
     }
     for Metadata { namespace, key, value } in &span.metadata {
-        put(out, format_args!(" {namespace}.{key}={}", Shown(value)));
+        put(out, format_args!(" {namespace}.{key}={}", ShownValue(value)));
     }
     for event in &span.events {
         put(out, format_args!(" [{}", event.name));
         for Attribute { key, value } in &event.attributes {
-            put(out, format_args!(" {key}={}", Shown(value)));
+            put(out, format_args!(" {key}={}", ShownValue(value)));
         }
         out.push(b']');
     }
@@ -68,10 +68,12 @@ fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text).expect("writing to memory cannot fail");
 }
 
-/// Text as it is if it is one plain word, else in quotes and escaped: what a client sent must not move the cursor.
+/// Text, in quotes and escaped if it holds control characters: text from a client must not move the
+/// cursor.
 struct Escaped<'a>(&'a str);
 
-struct Shown<'a>(&'a Value);
+/// Value of an attribute, quoted unless it is one plain word.
+struct ShownValue<'a>(&'a Value);
 
 impl std::fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -79,7 +81,7 @@ impl std::fmt::Display for Escaped<'_> {
     }
 }
 
-impl std::fmt::Display for Shown<'_> {
+impl std::fmt::Display for ShownValue<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
             Value::String(text)
@@ -91,14 +93,6 @@ impl std::fmt::Display for Shown<'_> {
             Value::Bool(value) => write!(f, "{value}"),
             Value::Int(number) => write!(f, "{number}"),
             Value::Double(number) => write!(f, "{number}"),
-            Value::Bytes(bytes) => write!(f, "<{} bytes>", bytes.len()),
-            Value::Array(values) => {
-                f.write_str("[")?;
-                for (index, value) in values.iter().enumerate() {
-                    write!(f, "{}{}", if index == 0 { "" } else { ", " }, Self(value))?;
-                }
-                f.write_str("]")
-            }
             Value::Map(entries) => {
                 f.write_str("{")?;
                 for (index, entry) in entries.iter().enumerate() {

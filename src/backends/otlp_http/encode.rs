@@ -1,26 +1,36 @@
-//! Finished traces as OTLP JSON. Every struct here borrows and is written in the order of its fields.
+//! Finished traces as OTLP JSON. The structs have the names of the protobuf messages, and their
+//! fields are in the order of the bytes:
+//!
+//! ```text
+//! {"resourceSpans":[{                                           the program: one per request
+//!   "resource":{"attributes":[{"key":"service.name","value":{"stringValue":"cruddur"}},...]},
+//!   "scopeSpans":[{                                             a part of the program
+//!     "scope":{"name":"cruddur.http","version":"0.1.0"},
+//!     "spans":[{"traceId":"5b8e...","spanId":"eee1...",...},...]}]}]}
+//! ```
+//!
+//! Protobuf's JSON mapping writes 64-bit numbers as text. A field with its default value (an empty
+//! text, a zero, an empty list) is left out.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+use serde::ser::{Serialize, Serializer};
 
 use crate::delivery::{Encoder, Payload};
-use crate::trace::FinishedTrace;
-use crate::trace::Value;
 use crate::trace::id::{SpanId, TraceId};
-use crate::trace::span::{Attribute, Event, Link, Scope, SpanData, SpanKind, Status};
+use crate::trace::span::{Attribute, Event, Metadata, Scope, SpanData, SpanKind, Status};
+use crate::trace::{FinishedTrace, Value};
 
-/// Makes OTLP JSON of finished traces.
+/// Encoder of finished traces as OTLP JSON.
 pub(super) struct OtlpJson {
-    /// The attributes of the resource, which every payload carries.
+    /// Attributes of the resource, which every payload carries.
     pub(super) resource: Vec<Attribute>,
-    /// A payload that gets larger is halved until its parts are not, or are single traces.
+    /// Size at which a payload is divided, until the parts are smaller or hold a single trace.
     pub(super) max_body: usize,
 }
 
-/// Payloads are cut at this size before compression. Receivers differ in what they take; all take this.
+/// Size of a payload before compression that all known receivers accept.
 const MAX_BODY: usize = 1 << 20;
 
 impl OtlpJson {
@@ -70,77 +80,56 @@ struct ResourceSpans<'a> {
 
 #[derive(serde::Serialize)]
 struct Resource<'a> {
-    attributes: Attributes<'a>,
+    attributes: Vec<KeyValue<'a>>,
 }
 
-/// `{"scope":{"name":"cruddur.http","version":"0.1.0"},"spans":[...],"schemaUrl":"..."}`
+/// `{"scope":{"name":"cruddur.http","version":"0.1.0"},"spans":[...]}`
 #[derive(serde::Serialize)]
-#[serde(rename_all = "camelCase")]
 struct ScopeSpans<'a> {
-    scope: OtlpScope<'a>,
-    spans: SpansOfScope<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    schema_url: Option<&'a str>,
+    scope: OtlpScope,
+    spans: Vec<OtlpSpan<'a>>,
 }
 
 #[derive(serde::Serialize)]
-struct OtlpScope<'a> {
-    name: &'a str,
+struct OtlpScope {
+    name: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<&'a str>,
+    version: Option<&'static str>,
 }
 
 impl<'a> ResourceSpans<'a> {
-    /// The scopes of a batch are few (a dozen in this program), so each is one more walk over its spans.
+    /// Groups the spans of a batch by scope.
     fn new(resource: &'a [Attribute], batch: &'a [Arc<FinishedTrace>]) -> Self {
-        let mut scopes: Vec<Scope> = Vec::new();
-        for span in batch.iter().flat_map(|trace| &trace.spans) {
-            if !scopes.contains(&span.scope) {
-                scopes.push(span.scope);
+        let mut groups: Vec<(Scope, Vec<OtlpSpan<'a>>)> = Vec::new();
+        for trace in batch {
+            for (index, span) in trace.spans.iter().enumerate() {
+                let otlp = OtlpSpan::new(trace, index);
+                // The program has about a dozen scopes, so a search through a list is fast enough.
+                match groups.iter_mut().find(|(scope, _)| *scope == span.scope) {
+                    Some((_, spans)) => spans.push(otlp),
+                    None => groups.push((span.scope, vec![otlp])),
+                }
             }
         }
-        let scope_spans = scopes
+        let scope_spans = groups
             .into_iter()
-            .map(|scope| ScopeSpans {
-                scope: OtlpScope { name: scope.name, version: scope.version },
-                spans: SpansOfScope { batch, scope },
-                schema_url: scope.schema_url,
-            })
-            .collect();
-        Self { resource: Resource { attributes: Attributes(resource, &[]) }, scope_spans }
-    }
-}
-
-struct SpansOfScope<'a> {
-    batch: &'a [Arc<FinishedTrace>],
-    scope: Scope,
-}
-
-impl Serialize for SpansOfScope<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut list = serializer.serialize_seq(None)?;
-        for trace in self.batch {
-            for (index, span) in trace.spans.iter().enumerate().filter(|(_, span)| span.scope == self.scope) {
-                list.serialize_element(&OtlpSpan::new(trace, index == 0, span))?;
-            }
-        }
-        list.end()
+            .map(|(Scope { name, version }, spans)| ScopeSpans { scope: OtlpScope { name, version }, spans });
+        Self { resource: Resource { attributes: key_values(resource, &[]) }, scope_spans: scope_spans.collect() }
     }
 }
 
 /// ```text
-/// {"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174","traceState":"congo=t61rcWkgMzE",
-///  "parentSpanId":"00f067aa0ba902b7","flags":769,"name":"GET /api/activities/home","kind":2,
-///  "startTimeUnixNano":"1676851200000000000","endTimeUnixNano":"1676851200004250000","attributes":[...],"status":{}}
+/// {"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174",
+///  "traceState":"congo=t61rcWkgMzE","parentSpanId":"00f067aa0ba902b7","flags":769,
+///  "name":"GET /api/activities/home","kind":2,"startTimeUnixNano":"1676851200000000000",
+///  "endTimeUnixNano":"1676851200004250000","attributes":[...],"status":{}}
 /// ```
-///
-/// A span without a parent leaves `parentSpanId` out. The spans below the first one share its `traceState`, so it
-/// stands there only.
 #[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 struct OtlpSpan<'a> {
     trace_id: TraceId,
     span_id: SpanId,
+    /// `tracestate`, which only the first span of a trace carries.
     #[serde(skip_serializing_if = "str::is_empty")]
     trace_state: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -150,26 +139,25 @@ struct OtlpSpan<'a> {
     kind: u8,
     start_time_unix_nano: Decimal<u64>,
     end_time_unix_nano: Decimal<u64>,
-    #[serde(skip_serializing_if = "Attributes::is_empty")]
-    attributes: Attributes<'a>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    attributes: Vec<KeyValue<'a>>,
     #[serde(skip_serializing_if = "is_zero")]
     dropped_attributes_count: u32,
-    #[serde(skip_serializing_if = "Events::is_empty")]
-    events: Events<'a>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    events: Vec<OtlpEvent<'a>>,
     #[serde(skip_serializing_if = "is_zero")]
     dropped_events_count: u32,
-    #[serde(skip_serializing_if = "Links::is_empty")]
-    links: Links<'a>,
     status: OtlpStatus<'a>,
 }
 
 impl<'a> OtlpSpan<'a> {
-    fn new(trace: &'a FinishedTrace, first: bool, span: &'a SpanData) -> Self {
-        let parent_is_remote = first && trace.remote_parent;
+    fn new(trace: &'a FinishedTrace, index: usize) -> Self {
+        let (is_first, span) = (index == 0, &trace.spans[index]);
+        let parent_is_remote = is_first && trace.remote_parent;
         Self {
             trace_id: trace.trace_id,
             span_id: span.id,
-            trace_state: if first { &trace.trace_state } else { "" },
+            trace_state: if is_first { &trace.trace_state } else { "" },
             parent_span_id: span.parent,
             flags: u32::from(trace.flags.bits()) | IS_REMOTE_KNOWN | if parent_is_remote { IS_REMOTE } else { 0 },
             name: &span.name,
@@ -180,24 +168,23 @@ impl<'a> OtlpSpan<'a> {
             },
             start_time_unix_nano: Decimal(span.start),
             end_time_unix_nano: Decimal(span.end),
-            attributes: Attributes(&span.attributes, &span.metadata),
+            attributes: key_values(&span.attributes, &span.metadata),
             dropped_attributes_count: span.dropped_attributes,
-            events: Events(&span.events),
+            events: span.events.iter().map(OtlpEvent::new).collect(),
             dropped_events_count: span.dropped_events,
-            links: Links(&span.links),
-            status: match &span.status {
-                Status::Unset => OtlpStatus { message: "", code: 0 },
-                Status::Error(message) => OtlpStatus { message, code: 2 },
-            },
+            status: OtlpStatus::new(span),
         }
     }
 }
 
-/// Bit 8: "we know whether the parent is remote". Bit 9: "it is". The low byte holds the flags of `traceparent`.
+/// Bit 8 of the flags: it is known whether the parent is remote. The low byte holds the flags of
+/// `traceparent`.
 const IS_REMOTE_KNOWN: u32 = 0x100;
+/// Bit 9 of the flags: the parent is remote.
 const IS_REMOTE: u32 = 0x200;
 
-/// `{}`, or `{"message":"boom","code":2}`. An unset status is written all the same: some receivers stumble without it.
+/// `{}`, or `{"message":"boom","code":2}`. An unset status is written too: some receivers fail
+/// without it.
 #[derive(serde::Serialize)]
 struct OtlpStatus<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -206,88 +193,14 @@ struct OtlpStatus<'a> {
     code: u32,
 }
 
-/// Attributes, and the metadata of a span as attributes `namespace.key`.
-struct Attributes<'a>(&'a [Attribute], &'a [crate::trace::span::Metadata]);
-
-impl Attributes<'_> {
-    fn is_empty(&self) -> bool {
-        self.0.is_empty() && self.1.is_empty()
-    }
-}
-
-impl Serialize for Attributes<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut list = serializer.serialize_seq(None)?;
-        for attribute in self.0 {
-            list.serialize_element(&KeyValue { key: &attribute.key, value: AnyValue(&attribute.value) })?;
+impl<'a> OtlpStatus<'a> {
+    fn new(span: &'a SpanData) -> Self {
+        match &span.status {
+            Status::Unset => Self { message: "", code: 0 },
+            Status::Error(message) => Self { message, code: 2 },
         }
-        for metadata in self.1 {
-            let key = format!("{}.{}", metadata.namespace, metadata.key);
-            list.serialize_element(&KeyValue { key: &key, value: AnyValue(&metadata.value) })?;
-        }
-        list.end()
     }
 }
-
-/// `{"key":"app.result_length","value":{"intValue":"3"}}`
-#[derive(serde::Serialize)]
-struct KeyValue<'a> {
-    key: &'a str,
-    value: AnyValue<'a>,
-}
-
-/// An object with one field, whose name says the type: `{"stringValue":"x"}`, `{"intValue":"3"}`, `{"boolValue":true}`,
-/// `{"doubleValue":0.5}`, `{"arrayValue":{"values":[...]}}`, `{"kvlistValue":{"values":[...]}}`, `{"bytesValue":"AQI="}`.
-struct AnyValue<'a>(&'a Value);
-
-impl Serialize for AnyValue<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_map(Some(1))?;
-        match self.0 {
-            Value::String(text) => object.serialize_entry("stringValue", text.as_ref())?,
-            Value::Bool(value) => object.serialize_entry("boolValue", value)?,
-            Value::Int(number) => object.serialize_entry("intValue", &Decimal(*number))?,
-            // JSON has no word for these three, and serde_json would write null, which is refused.
-            Value::Double(number) if number.is_nan() => object.serialize_entry("doubleValue", "NaN")?,
-            Value::Double(f64::INFINITY) => object.serialize_entry("doubleValue", "Infinity")?,
-            Value::Double(f64::NEG_INFINITY) => object.serialize_entry("doubleValue", "-Infinity")?,
-            Value::Double(number) => object.serialize_entry("doubleValue", number)?,
-            Value::Array(values) => object.serialize_entry("arrayValue", &Values(List::Plain(values)))?,
-            Value::Map(entries) => object.serialize_entry("kvlistValue", &Values(List::Named(entries)))?,
-            Value::Bytes(bytes) => object.serialize_entry("bytesValue", &BASE64.encode(bytes))?,
-        }
-        object.end()
-    }
-}
-
-/// `{"values":[...]}`
-struct Values<'a>(List<'a>);
-
-enum List<'a> {
-    Plain(&'a [Value]),
-    Named(&'a [Attribute]),
-}
-
-impl Serialize for Values<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_map(Some(1))?;
-        match self.0 {
-            List::Plain(values) => object.serialize_entry("values", &AnyValues(values))?,
-            List::Named(entries) => object.serialize_entry("values", &Attributes(entries, &[]))?,
-        }
-        object.end()
-    }
-}
-
-struct AnyValues<'a>(&'a [Value]);
-
-impl Serialize for AnyValues<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(AnyValue))
-    }
-}
-
-struct Events<'a>(&'a [Event]);
 
 /// `{"timeUnixNano":"1676851200002000000","name":"exception","attributes":[...]}`
 #[derive(serde::Serialize)]
@@ -295,60 +208,76 @@ struct Events<'a>(&'a [Event]);
 struct OtlpEvent<'a> {
     time_unix_nano: Decimal<u64>,
     name: &'a str,
-    #[serde(skip_serializing_if = "Attributes::is_empty")]
-    attributes: Attributes<'a>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    attributes: Vec<KeyValue<'a>>,
     #[serde(skip_serializing_if = "is_zero")]
     dropped_attributes_count: u32,
 }
 
-impl Events<'_> {
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl Serialize for Events<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(|event| OtlpEvent {
+impl<'a> OtlpEvent<'a> {
+    fn new(event: &'a Event) -> Self {
+        Self {
             time_unix_nano: Decimal(event.time),
             name: &event.name,
-            attributes: Attributes(&event.attributes, &[]),
+            attributes: key_values(&event.attributes, &[]),
             dropped_attributes_count: event.dropped_attributes,
-        }))
+        }
     }
 }
 
-struct Links<'a>(&'a [Link]);
+/// `{"key":"app.result_length","value":{"intValue":"3"}}`
+#[derive(serde::Serialize)]
+struct KeyValue<'a> {
+    key: Cow<'a, str>,
+    value: AnyValue<'a>,
+}
 
-/// `{"traceId":"0af7651916cd43dd8448eb211c80319c","spanId":"b7ad6b7169203331","attributes":[...],"flags":256}`
+/// Maps attributes, and metadata as attributes `namespace.key`.
+fn key_values<'a>(attributes: &'a [Attribute], metadata: &'a [Metadata]) -> Vec<KeyValue<'a>> {
+    let attributes = attributes
+        .iter()
+        .map(|Attribute { key, value }| KeyValue { key: Cow::Borrowed(key), value: AnyValue::new(value) });
+    let metadata = metadata.iter().map(|Metadata { namespace, key, value }| KeyValue {
+        key: format!("{namespace}.{key}").into(),
+        value: AnyValue::new(value),
+    });
+    attributes.chain(metadata).collect()
+}
+
+/// Object with one field, whose name is the type: `{"stringValue":"x"}`, `{"boolValue":true}`,
+/// `{"intValue":"3"}`, `{"doubleValue":0.5}`, `{"kvlistValue":{"values":[...]}}`.
 #[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]
-struct LinkJson<'a> {
-    trace_id: TraceId,
-    span_id: SpanId,
-    #[serde(skip_serializing_if = "Attributes::is_empty")]
-    attributes: Attributes<'a>,
-    flags: u32,
+enum AnyValue<'a> {
+    StringValue(&'a str),
+    BoolValue(bool),
+    IntValue(Decimal<i64>),
+    DoubleValue(f64),
+    /// JSON has no such numbers. Without this, serde_json would write `null`, which receivers
+    /// refuse.
+    #[serde(rename = "doubleValue")]
+    NotFinite(&'static str),
+    KvlistValue {
+        values: Vec<KeyValue<'a>>,
+    },
 }
 
-impl Links<'_> {
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
+impl<'a> AnyValue<'a> {
+    fn new(value: &'a Value) -> Self {
+        match value {
+            Value::String(text) => Self::StringValue(text),
+            Value::Bool(value) => Self::BoolValue(*value),
+            Value::Int(number) => Self::IntValue(Decimal(*number)),
+            Value::Double(number) if number.is_nan() => Self::NotFinite("NaN"),
+            Value::Double(f64::INFINITY) => Self::NotFinite("Infinity"),
+            Value::Double(f64::NEG_INFINITY) => Self::NotFinite("-Infinity"),
+            Value::Double(number) => Self::DoubleValue(*number),
+            Value::Map(entries) => Self::KvlistValue { values: key_values(entries, &[]) },
+        }
     }
 }
 
-impl Serialize for Links<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(|link| LinkJson {
-            trace_id: link.trace_id,
-            span_id: link.span_id,
-            attributes: Attributes(&link.attributes, &[]),
-            flags: IS_REMOTE_KNOWN,
-        }))
-    }
-}
-
-/// A 64-bit number as a string of its decimal digits.
+/// 64-bit number as text: `"1676851200000000000"`.
 struct Decimal<T>(T);
 
 impl<T: std::fmt::Display> Serialize for Decimal<T> {

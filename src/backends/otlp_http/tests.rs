@@ -77,7 +77,9 @@ fn numbers_that_json_has_no_word_for_are_never_null() {
     for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
         trace.spans[0].attributes.push(Attribute { key: "n".into(), value: number.into() });
     }
+    trace.spans[0].attributes.push(Attribute { key: "least".into(), value: i64::MIN.into() });
     let payload = encoded(&[Arc::new(trace)], usize::MAX).remove(0);
+    assert!(text(&payload).contains(r#"{"key":"least","value":{"intValue":"-9223372036854775808"}}"#));
     for number in ["NaN", "Infinity", "-Infinity"] {
         assert!(text(&payload).contains(&format!("{{\"doubleValue\":\"{number}\"}}")), "{number}");
     }

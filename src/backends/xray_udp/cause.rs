@@ -1,4 +1,4 @@
-//! Why a span failed, as X-Ray documents say it: the exceptions, or the id of one that stands in a subsegment.
+//! Cause of a failure in an X-Ray document: the exceptions, or the id of one in a subsegment.
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
@@ -7,10 +7,22 @@ use crate::text::first_chars;
 use crate::trace::Value;
 use crate::trace::span::{Event, SpanData, SpanKind};
 
-/// An exception, or the id of one that stands elsewhere in the document.
+/// `{"exceptions":[{...}]}`, or the id of an exception elsewhere in the trace:
+/// `"0f910026178b71eb"`.
 pub(super) enum Cause<'a> {
     Here { exceptions: Vec<ExceptionJson<'a>> },
     There(String),
+}
+
+impl Cause<'_> {
+    /// Cuts it to the beginning of the first exception.
+    pub(super) fn shortened(mut self) -> Self {
+        if let Self::Here { exceptions } = &mut self {
+            exceptions.truncate(1);
+            exceptions[0].message = first_chars(exceptions[0].message, MAX_STRING);
+        }
+        self
+    }
 }
 
 impl Serialize for Cause<'_> {
@@ -26,8 +38,10 @@ impl Serialize for Cause<'_> {
     }
 }
 
-/// `{"id":"0f910026178b71eb","type":"KeyError","message":"missing field","remote":false,"stack":[{"path":"src/x.rs","line":42,
-/// "label":"create_activity"}]}`
+/// ```text
+/// {"id":"0f910026178b71eb","type":"KeyError","message":"missing field","remote":false,
+///  "stack":[{"path":"src/x.rs","line":42,"label":"create_activity"}]}
+/// ```
 #[derive(serde::Serialize)]
 pub(super) struct ExceptionJson<'a> {
     id: String,
@@ -45,21 +59,20 @@ struct StackFrame<'a> {
     label: &'a str,
 }
 
-/// Whether something ended it early.
+/// Returns true if the span has an exception.
 pub(super) fn has_exception(span: &SpanData) -> bool {
     span.events.iter().any(|event| event.name == "exception")
 }
 
-/// What ended it early; `trim`: only the beginning of the first.
-pub(super) fn exceptions(span: &SpanData, trim: bool) -> Vec<ExceptionJson<'_>> {
-    let (most, longest) = if trim { (1, MAX_STRING) } else { (MAX_EXCEPTIONS, MAX_ANNOTATION_VALUE) };
-    let events = span.events.iter().filter(|event| event.name == "exception").take(most);
+/// Maps the exceptions of a span.
+pub(super) fn exceptions(span: &SpanData) -> Vec<ExceptionJson<'_>> {
+    let events = span.events.iter().filter(|event| event.name == "exception").take(MAX_EXCEPTIONS);
     events
         .enumerate()
         .map(|(number, event)| ExceptionJson {
             id: exception_id(span, number),
             r#type: first_chars(event_text(event, "exception.type"), MAX_STRING),
-            message: first_chars(event_text(event, "exception.message"), longest),
+            message: first_chars(event_text(event, "exception.message"), MAX_ANNOTATION_VALUE),
             remote: span.kind == SpanKind::Client,
             stack: frame(event_text(event, "exception.stacktrace"), &span.name).map(|frame| [frame]),
         })
@@ -68,13 +81,14 @@ pub(super) fn exceptions(span: &SpanData, trim: bool) -> Vec<ExceptionJson<'_>> 
 
 const MAX_EXCEPTIONS: usize = 8;
 
-/// Exceptions have ids of their own; ours follow from the span's, so that the segment can name it without a look-up.
+/// Derives the id of an exception from the id of its span, so that the segment can name it without
+/// a look-up.
 pub(super) fn exception_id(span: &SpanData, number: usize) -> String {
     let span_id = u64::from_str_radix(span.id.hex().as_str(), 16).unwrap_or(0);
     format!("{:016x}", span_id ^ (0xe << 60) ^ (number as u64 + 1))
 }
 
-/// `at src/http/routes.rs:149:21`
+/// Parses `at src/http/routes.rs:149:21`.
 fn frame<'a>(stacktrace: &'a str, label: &'a str) -> Option<StackFrame<'a>> {
     let mut parts = stacktrace.strip_prefix("at ")?.rsplitn(3, ':');
     let (_column, line, path) = (parts.next()?, parts.next()?, parts.next()?);

@@ -151,7 +151,7 @@ impl Rules {
                 self.state.region = found.iter().find_map(|rule| rule.region.clone());
                 self.state.services = found.iter().map(|rule| (rule.name.clone(), rule.service.clone())).collect();
                 self.sampler.set_rules(found.into_iter().filter_map(|rule| rule.rule).collect(), unix_now());
-                self.report_once("rules", Level::Info, self.sampler.state(unix_now()).into());
+                self.report_once("rules", Level::Info, self.sampler.describe(unix_now()).into());
                 if let Some(problem) = self.other_region() {
                     self.sampler.set_remark(problem.to_string());
                     self.report_once("region", Level::Warn, problem);

@@ -1,18 +1,18 @@
-//! X-Ray's sampling: rules that say how many requests a second are surely taken (the reservoir), and which share of the
-//! others.
+//! X-Ray's sampling: each rule takes a fixed number of requests a second (the reservoir), and a
+//! share of the others.
 //!
 //! ```text
-//! X-Amzn-Trace-Id: ..;Sampled=1   ──▶ taken           the header always wins, and needs no rule
+//! X-Amzn-Trace-Id: ..;Sampled=1   ──▶ taken          the header always wins, and needs no rule
 //! first rule that matches         ──▶ reservoir not yet empty this second?  taken
-//!   host, method, path, service                     else a lot: draw <= rate
+//!   host, method, path, service       else at random: draw <= rate
 //! ```
 //!
-//! The rules come from X-Ray itself, asked through the daemon ("central"); as long as it has not answered, from
-//! `aws/json/xray.json` ("local"); where that does not match either, from what every SDK does: one a second and 5 %.
-//! Central reservoirs are shared by all instances of a service: X-Ray hands out quotas, and until it has, one request a
-//! second is borrowed.
+//! The rules come from X-Ray through the daemon ("central"). Until X-Ray has answered, the rule in
+//! `aws/json/xray.json` applies ("local"). A request that it does not match gets the rule of every
+//! SDK: one request a second and 5 %. All instances of a service share the central reservoirs:
+//! X-Ray assigns a quota to each instance, which borrows one request a second until then.
 //!
-//! Clock and lot come from outside, so that a second can be played through in a test.
+//! The caller supplies the time and the random number, so that a test can simulate a second.
 //!
 //! Specification: <https://docs.aws.amazon.com/xray/latest/devguide/xray-api-sampling.html>.
 
@@ -24,88 +24,95 @@ use super::wildcard::matches;
 use crate::sync::lock;
 use crate::trace::sampler::{BackendSampler, Decision, Reason, RuleDecision, RuleSource, SamplerState, SamplingInput};
 
-/// The sampler, shared by the request thread, which decides, and the poller, which brings rules and quotas.
+/// Sampler, shared by the request thread, which decides, and the poller, which brings rules and
+/// quotas.
 pub(super) struct XRaySampler {
     names: ServiceNames,
     state: Mutex<RuleSet>,
 }
 
-/// Under which service name a request is filed.
+/// Service names of requests.
 #[derive(Clone, Debug)]
 pub(super) struct ServiceNames {
-    /// The name of the service.
+    /// Name of the service.
     pub(super) service: Arc<str>,
-    /// Hosts that match this pattern are filed under their own name; `AWS_XRAY_URL`.
+    /// Pattern from `AWS_XRAY_URL`. A host that matches it is the service name of its requests.
     pub(super) dynamic: Option<String>,
 }
 
-/// A sampling rule, as X-Ray and `aws/json/xray.json` write it.
+/// Sampling rule, as X-Ray and `aws/json/xray.json` write it:
+///
+/// ```text
+/// {"RuleName":"Cruddur","ResourceARN":"*","Priority":9000,"FixedRate":0.1,"ReservoirSize":5,
+///  "ServiceName":"backend-flask","ServiceType":"*","Host":"*","HTTPMethod":"*","URLPath":"*",
+///  "Version":1}
+/// ```
 #[derive(Clone, Debug, PartialEq, serde::Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Rule {
-    /// Its name.
+    /// Name of the rule.
     #[serde(rename = "RuleName")]
     pub(super) name: Arc<str>,
-    /// Lower goes first.
+    /// Order of the rules: the lowest number first.
     pub(super) priority: u32,
-    /// The share to take when the reservoir is empty.
+    /// Share to take when the reservoir is empty.
     pub(super) fixed_rate: f64,
-    /// How many to take a second, in all instances together.
+    /// Requests to take a second, in all instances together.
     pub(super) reservoir_size: u32,
-    /// A pattern for the service name.
+    /// Pattern for the service name.
     pub(super) service_name: String,
-    /// A pattern for `Host`.
+    /// Pattern for `Host`.
     pub(super) host: String,
-    /// A pattern for the method.
+    /// Pattern for the method.
     #[serde(rename = "HTTPMethod")]
     pub(super) http_method: String,
-    /// A pattern for the path.
+    /// Pattern for the path.
     #[serde(rename = "URLPath")]
     pub(super) url_path: String,
-    /// The form of the rule; only 1 is known.
+    /// Version of the rule format; only 1 is supported.
     #[serde(default = "one")]
     pub(super) version: u32,
-    /// Which resources it is for; only rules for all are used.
+    /// Resources of the rule; only `*` is supported.
     #[serde(rename = "ResourceARN", default = "any")]
     pub(super) resource_arn: String,
-    /// Conditions that only some SDKs can check; a rule that has any is passed over.
+    /// Conditions that only some SDKs support. A rule with any is skipped.
     #[serde(default)]
     pub(super) attributes: Option<BTreeMap<String, String>>,
 }
 
-/// What happened under one rule since the last report.
+/// Counts of one rule since the last report.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Statistics {
-    /// The rule.
+    /// Name of the rule.
     pub(super) rule: String,
     /// Requests that matched.
     pub(super) requests: u64,
-    /// Of those, taken from the quota or by lot.
+    /// Matching requests that the quota or the random draw took.
     pub(super) sampled: u64,
-    /// Of those, borrowed.
+    /// Matching requests that were borrowed.
     pub(super) borrowed: u64,
 }
 
-/// What X-Ray says about one rule in return.
+/// X-Ray's answer to a report: the quota of one rule.
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Target {
-    /// The rule.
+    /// Name of the rule.
     pub(super) rule_name: String,
-    /// Replaces the rule's share.
+    /// New share of the rule.
     pub(super) fixed_rate: Option<f64>,
-    /// Our part of the reservoir.
+    /// Part of the reservoir that this instance may use.
     pub(super) reservoir_quota: Option<u32>,
-    /// Until when it is ours, in seconds since 1970.
+    /// End of the quota, in seconds since 1970.
     #[serde(rename = "ReservoirQuotaTTL")]
     pub(super) reservoir_quota_ttl: Option<f64>,
-    /// How many seconds to the next report.
+    /// Seconds to the next report.
     pub(super) interval: Option<u64>,
 }
 
 struct RuleSet {
     central: Option<Central>,
-    /// What is odd about X-Ray's rules: that they cannot be had, or come from an unexpected place.
+    /// Problem with X-Ray's rules: they cannot be fetched, or come from an unexpected place.
     remark: Option<String>,
     local: Option<RuleState>,
     built_in: RuleState,
@@ -134,20 +141,20 @@ struct RuleState {
     statistics: Statistics,
     quota: Option<u32>,
     quota_until: f64,
-    /// The second that `taken` counts in.
+    /// Second that `taken` belongs to.
     second: u64,
     taken: u32,
 }
 
-/// Central rules older than this are no longer believed.
+/// Central rules older than this, in seconds, are ignored.
 const RULES_LIVE: u64 = 3600;
-/// A request that arrived so many seconds ago did not: the clock was set back.
+/// Step back in time, in seconds, above which the clock was set back.
 const CLOCK_SET_BACK: u64 = 60;
-/// Rules that one answer may bring; an account has 25 by default.
+/// Limit of the rules in one answer. An account has 25 by default.
 const MAX_RULES: usize = 1000;
 
 impl XRaySampler {
-    /// A sampler with these names, and this rule until X-Ray sends its own.
+    /// Makes a sampler with these names. The local rule applies until X-Ray sends its own rules.
     #[must_use]
     pub(super) fn new(names: ServiceNames, local: Option<Rule>) -> Self {
         let local = local.map(RuleState::new);
@@ -155,8 +162,8 @@ impl XRaySampler {
         Self { names, state: Mutex::new(state) }
     }
 
-    /// Takes over the rules that X-Ray sent, in the order of their priority. What is already counted under a rule of the
-    /// same name stays counted.
+    /// Sets the rules that X-Ray sent, in the order of their priority. A rule of the same name
+    /// keeps its counts and its quota.
     pub(super) fn set_rules(&self, rules: Vec<Rule>, now: u64) {
         let mut rules: Vec<Rule> = rules.into_iter().filter(Rule::is_usable).collect();
         rules.sort_by(|a, b| (a.priority, &a.name).cmp(&(b.priority, &b.name)));
@@ -178,12 +185,12 @@ impl XRaySampler {
         state.remark = None;
     }
 
-    /// This is to be said of X-Ray's rules until the next ones come.
+    /// Sets a remark about X-Ray's rules, which stays until the next rules arrive.
     pub(super) fn set_remark(&self, remark: String) {
         self.lock().remark = Some(remark);
     }
 
-    /// Takes over quotas and shares. What X-Ray leaves out stays as it was.
+    /// Sets quotas and shares. A field that X-Ray leaves out keeps its value.
     pub(super) fn set_targets(&self, targets: &[Target]) {
         let mut state = self.lock();
         let Some(central) = &mut state.central else { return };
@@ -197,7 +204,7 @@ impl XRaySampler {
         }
     }
 
-    /// What happened under each central rule that saw requests and whose report is due, counted anew from here on.
+    /// Takes the counts of each central rule that matched requests and whose report is due.
     #[must_use]
     pub(super) fn take_statistics(&self, due: impl Fn(&str) -> bool) -> Vec<Statistics> {
         let mut state = self.lock();
@@ -210,7 +217,7 @@ impl XRaySampler {
         .collect()
     }
 
-    /// The name under which a request to `host` is filed.
+    /// Returns the service name of a request to `host`.
     #[must_use]
     pub(super) fn service_name(&self, host: Option<&str>) -> Arc<str> {
         match (&self.names.dynamic, host) {
@@ -219,7 +226,7 @@ impl XRaySampler {
         }
     }
 
-    /// Whether rules of X-Ray are in force.
+    /// Returns true if rules of X-Ray are in force.
     #[must_use]
     pub(super) fn has_central_rules(&self, now: u64) -> bool {
         self.lock().fresh_rules(now).is_some()
@@ -231,28 +238,28 @@ impl XRaySampler {
 }
 
 impl BackendSampler for XRaySampler {
-    fn decide(&self, arrival: &SamplingInput<'_>) -> (Decision, Arc<str>) {
-        let name = self.service_name(arrival.host);
-        if let Some(sampled) = arrival.header {
+    fn decide(&self, input: &SamplingInput<'_>) -> (Decision, Arc<str>) {
+        let name = self.service_name(input.host);
+        if let Some(sampled) = input.header {
             return (Decision { sampled, reason: Reason::Header }, name);
         }
         let mut state = self.lock();
         let RuleSet { central, local, built_in, .. } = &mut *state;
-        let fresh = central.as_mut().filter(|central| central.are_fresh(arrival.now));
-        let found = fresh.and_then(|central| central.rules.iter_mut().find(|rule| rule.rule.matches(arrival, &name)));
+        let fresh = central.as_mut().filter(|central| central.are_fresh(input.now));
+        let found = fresh.and_then(|central| central.rules.iter_mut().find(|rule| rule.rule.matches(input, &name)));
         let (rule, source) = match found {
             Some(rule) => (rule, RuleSource::Central),
-            None => match local.as_mut().filter(|rule| rule.rule.matches(arrival, &name)) {
+            None => match local.as_mut().filter(|rule| rule.rule.matches(input, &name)) {
                 Some(rule) => (rule, RuleSource::Local),
                 None => (built_in, RuleSource::BuiltIn),
             },
         };
-        let (sampled, by) = rule.decide(arrival, source == RuleSource::Central);
+        let (sampled, by) = rule.decide(input, source);
         let reason = Reason::Rule { name: Arc::clone(&rule.rule.name), source, by };
         (Decision { sampled, reason }, name)
     }
 
-    fn state(&self, now: u64) -> String {
+    fn describe(&self, now: u64) -> String {
         let state = self.lock();
         let central = state.fresh_rules(now);
         let mut text = String::new();
@@ -280,21 +287,21 @@ impl BackendSampler for XRaySampler {
         text
     }
 
-    /// The rules of X-Ray, with quotas and what is counted under them.
-    fn give_away(&self) -> Option<SamplerState> {
+    /// Takes the rules of X-Ray, with their quotas and counts.
+    fn take_state(&self) -> Option<SamplerState> {
         let central: Central = self.lock().central.take()?;
         Some(Box::new(central))
     }
 
-    fn take_over(&self, learned: SamplerState) {
-        if let Ok(central) = learned.downcast::<Central>() {
+    fn restore_state(&self, state: SamplerState) {
+        if let Ok(central) = state.downcast::<Central>() {
             self.lock().central = Some(*central);
         }
     }
 }
 
 impl Rule {
-    /// What every SDK does without rules.
+    /// Rule that every SDK applies when it has no other.
     fn built_in() -> Self {
         Self {
             name: "Default".into(),
@@ -311,7 +318,8 @@ impl Rule {
         }
     }
 
-    /// X-Ray itself keeps to these limits; what passes them cannot come from it, and is not carried on every segment.
+    /// Checks X-Ray's own limits. A rule beyond them does not come from X-Ray; its name must not
+    /// get into every segment.
     fn is_usable(&self) -> bool {
         let short = |text: &str, most: usize| text.chars().count() <= most;
         let within_limits = (1..=32).contains(&self.name.chars().count())
@@ -326,12 +334,12 @@ impl Rule {
             && self.attributes.as_ref().is_none_or(BTreeMap::is_empty)
     }
 
-    /// What a request does not have matches any pattern, as in the SDKs: a `Host`, and always the `ServiceType`, the kind
-    /// of AWS machine.
-    fn matches(&self, arrival: &SamplingInput<'_>, service_name: &str) -> bool {
-        arrival.host.is_none_or(|host| matches(&self.host, host))
-            && matches(&self.http_method, arrival.method)
-            && matches(&self.url_path, arrival.path)
+    /// Returns true if a request matches all patterns. As in the SDKs, a request without a `Host`
+    /// matches any host pattern, and `ServiceType`, the kind of AWS machine, is not compared.
+    fn matches(&self, input: &SamplingInput<'_>, service_name: &str) -> bool {
+        input.host.is_none_or(|host| matches(&self.host, host))
+            && matches(&self.http_method, input.method)
+            && matches(&self.url_path, input.path)
             && matches(&self.service_name, service_name)
     }
 }
@@ -342,20 +350,21 @@ impl RuleState {
         Self { rule, rate, statistics: Statistics::default(), quota: None, quota_until: 0.0, second: 0, taken: 0 }
     }
 
-    fn decide(&mut self, arrival: &SamplingInput<'_>, central: bool) -> (bool, RuleDecision) {
+    fn decide(&mut self, input: &SamplingInput<'_>, source: RuleSource) -> (bool, RuleDecision) {
         self.statistics.requests += 1;
-        // A request whose body took its time arrived in an earlier second; it counts in this one. Only a clock that was set
-        // back begins anew.
-        if arrival.now > self.second || arrival.now + CLOCK_SET_BACK < self.second {
-            self.second = arrival.now;
+        // A request with a slow body arrived in an earlier second but counts in this one. Only a
+        // clock that was set back restarts the count.
+        if input.now > self.second || input.now + CLOCK_SET_BACK < self.second {
+            self.second = input.now;
             self.taken = 0;
         }
-        let quota = self.quota.filter(|_| self.quota_until >= arrival.now as f64);
-        // A local reservoir is all ours. Of a central one we have a quota, or borrow one a second.
-        let (size, borrows) = match (central, quota) {
-            (false, _) => (self.rule.reservoir_size, false),
-            (true, Some(quota)) => (quota, false),
-            (true, None) => (self.rule.reservoir_size.min(1), true),
+        let quota = self.quota.filter(|_| self.quota_until >= input.now as f64);
+        // This instance has a local reservoir for itself. Of a central one it has a quota, or
+        // borrows one request a second.
+        let (size, borrows) = match (source, quota) {
+            (RuleSource::Local | RuleSource::BuiltIn, _) => (self.rule.reservoir_size, false),
+            (RuleSource::Central, Some(quota)) => (quota, false),
+            (RuleSource::Central, None) => (self.rule.reservoir_size.min(1), true),
         };
         if self.taken < size {
             self.taken += 1;
@@ -366,14 +375,15 @@ impl RuleState {
             self.statistics.sampled += 1;
             return (true, RuleDecision::Reservoir { taken: self.taken, size });
         }
-        let sampled = arrival.draw <= self.rate && self.rate > 0.0;
+        let sampled = input.draw <= self.rate && self.rate > 0.0;
         self.statistics.sampled += u64::from(sampled);
-        (sampled, RuleDecision::Rate { draw: arrival.draw, rate: self.rate })
+        (sampled, RuleDecision::Rate { draw: input.draw, rate: self.rate })
     }
 }
 
-/// A name that X-Ray accepts: 1 to 200 letters, digits, blanks and `_.:/%&#=+-@`. What is not allowed is left out; a
-/// segment with any other name is thrown away by the service, and only the daemon's log says so.
+/// Removes the characters that X-Ray forbids in a name. Allowed are 1 to 200 letters, digits,
+/// blanks and `_.:/%&#=+-@`. X-Ray drops a segment with any other name, which only the daemon's log
+/// reports.
 #[must_use]
 pub(super) fn sanitised_name(name: &str) -> String {
     let allowed = |c: &char| c.is_alphanumeric() || *c == ' ' || "_.:/%&#=+-@".contains(*c);

@@ -1,12 +1,13 @@
-//! X-Ray's patterns: `*` is any run of characters, `?` exactly one, everything else itself, in any case.
+//! X-Ray's patterns: `*` matches any characters, `?` exactly one, any other character itself in any
+//! case.
 
-/// Whether all of `text` matches `pattern`.
+/// Returns true if all of `text` matches `pattern`.
 #[must_use]
 pub(super) fn matches(pattern: &str, text: &str) -> bool {
     let pattern: Vec<char> = pattern.chars().flat_map(char::to_lowercase).collect();
     let text: Vec<char> = text.chars().flat_map(char::to_lowercase).collect();
     let (mut p, mut t) = (0, 0);
-    // The last star, and how much of the text it has swallowed so far: the one place to come back to.
+    // Last star, and the end of the text that it matches so far: the place to try again from.
     let mut star: Option<(usize, usize)> = None;
     while t < text.len() {
         if p < pattern.len() && pattern[p] == '*' {

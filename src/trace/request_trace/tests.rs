@@ -1,8 +1,12 @@
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use super::*;
 use crate::http::panics::install_panic_hook;
+use crate::trace::context::TraceHeaders;
+use crate::trace::id::IdSource;
+use crate::trace::sampler::{BackendSampler, Reason, Sampler, SamplingInput};
 
 const SCOPE: Scope = Scope::named("test");
 
@@ -43,7 +47,7 @@ fn spans_nest_as_their_guards_do() {
     assert_eq!(parent_name(&trace, "second"), "outer");
     assert_eq!(parent_name(&trace, "after"), "GET /");
     assert!(trace.spans.iter().all(|span| span.end >= span.start && span.end <= trace.spans[0].end));
-    assert_eq!(trace.flags, TraceFlags::new(true, true));
+    assert_eq!(trace.flags, TraceFlags { sampled: true, random: true });
 }
 
 #[test]
@@ -86,7 +90,7 @@ fn an_error_is_recorded_where_it_became_one() {
     let trace = begin(&tracer, &TraceHeaders::default());
     let exception = {
         let _span = trace.span(SCOPE, "reading");
-        Exception::of(&std::fmt::Error)
+        Exception::from_error(&std::fmt::Error)
     };
     trace.record_exception(&exception);
     let trace = trace.finish().unwrap();
@@ -133,10 +137,10 @@ fn a_caller_that_asks_for_the_decision_is_told() {
 fn a_header_that_the_propagators_do_not_name_decides_nothing() {
     struct Echo;
     impl BackendSampler for Echo {
-        fn decide(&self, arrival: &SamplingInput<'_>) -> (Decision, Arc<str>) {
-            (Decision { sampled: arrival.header.unwrap_or(true), reason: Reason::Always }, "echo".into())
+        fn decide(&self, input: &SamplingInput<'_>) -> (Decision, Arc<str>) {
+            (Decision { sampled: input.header.unwrap_or(true), reason: Reason::Always }, "echo".into())
         }
-        fn state(&self, _: u64) -> String {
+        fn describe(&self, _: u64) -> String {
             String::new()
         }
     }
@@ -261,8 +265,8 @@ fn limits_cut_values_and_count_what_they_refuse() {
         span.set_attribute("c", true);
         span.set_attribute("b", 2_i64);
         span.put_metadata("n", "k", 3_i64);
-        span.add_event("one");
-        span.add_event("two");
+        span.record_exception(&Exception::from_error(&std::fmt::Error));
+        span.record_exception(&Exception::from_error(&std::fmt::Error));
     }
     let span = &trace.finish().unwrap().spans[1];
     assert_eq!(span.attribute("a"), Some(&Value::from("éèà")));
@@ -270,4 +274,5 @@ fn limits_cut_values_and_count_what_they_refuse() {
     assert_eq!((span.attributes.len(), span.dropped_attributes), (2, 2));
     assert!(span.metadata.is_empty());
     assert_eq!((span.events.len(), span.dropped_events), (1, 1));
+    assert_eq!((span.events[0].attributes.len(), span.events[0].dropped_attributes), (1, 2));
 }

@@ -1,10 +1,10 @@
-//! Sampling: which traces are sent to whom, and why.
+//! Sampling: decides which traces are sent to which backend, and records the reason.
 //!
-//! A decision is never just yes or no. Most of the silence in the course came from a sampler that threw traces away
-//! and did not say so; here every decision carries its reason to the page and to `GET /telemetry/traces`.
+//! A decision is more than yes or no. Most missing traces in the course were dropped silently by a
+//! sampler; here every decision carries its reason to the page and to `GET /telemetry/traces`.
 //!
-//! Backends share the sampler of OpenTelemetry ([`opentelemetry`]) unless they bring one of their own, as X-Ray does
-//! ([`xray`]): its rules are the account's, and its header is its own.
+//! Backends share the sampler of OpenTelemetry ([`opentelemetry`]) or bring a [`BackendSampler`],
+//! as X-Ray does: it has its own header, and its rules come from the AWS account.
 
 pub mod opentelemetry;
 
@@ -14,43 +14,44 @@ use std::sync::Arc;
 
 pub use opentelemetry::Sampler;
 
-/// Whether a trace is sent, and what decided it.
+/// Decision about one trace, with its reason.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
-    /// Sent or not. An unsampled trace still shows on the page and still has its id.
+    /// True if the trace is sent. An unsampled trace still has its id and still appears on the
+    /// page.
     pub sampled: bool,
-    /// What decided.
+    /// Reason of the decision.
     pub reason: Reason,
 }
 
-/// What decided about a trace.
+/// Reason of a decision.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reason {
-    /// The sampler takes all (`always_on`) or none (`always_off`).
+    /// Sampler that takes every trace (`always_on`) or none (`always_off`).
     Always,
-    /// The caller decided, and the sampler follows its parent.
+    /// Decision of the caller, which the sampler follows.
     Parent,
-    /// A lot drawn from the trace id: sampled when `draw < ratio`.
+    /// Number from the trace id: sampled when `draw < ratio`.
     Ratio {
-        /// The lot, from 0 to 1: the low 64 bits of the trace id.
+        /// Low 64 bits of the trace id, as a number from 0 to 1.
         draw: f64,
-        /// The share of traces to take.
+        /// Share of traces to take.
         ratio: f64,
     },
-    /// `Sampled=0` or `Sampled=1` in `X-Amzn-Trace-Id`: it always wins.
+    /// `Sampled=0` or `Sampled=1` in `X-Amzn-Trace-Id`, which overrides every rule.
     Header,
-    /// A sampling rule.
+    /// Sampling rule of a backend's own sampler.
     Rule {
-        /// Its name: `Cruddur`, `Default`.
+        /// Name of the rule: `Cruddur`, `Default`.
         name: Arc<str>,
-        /// Where the rule came from.
+        /// Origin of the rule.
         source: RuleSource,
-        /// How the rule decided.
+        /// Part of the rule that decided.
         by: RuleDecision,
     },
 }
 
-/// Where a sampling rule came from.
+/// Origin of a sampling rule.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RuleSource {
     /// From X-Ray, by way of the daemon.
@@ -61,72 +62,72 @@ pub enum RuleSource {
     BuiltIn,
 }
 
-/// How a sampling rule decided.
+/// Part of a sampling rule that decided.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RuleDecision {
-    /// This second's reservoir had room: the `taken`th of `size`.
+    /// Reservoir of this second, which had room: request number `taken` of `size`.
     Reservoir {
-        /// How many of this second were taken from it, this one included.
+        /// Requests taken from it in this second, including this one.
         taken: u32,
-        /// How many it holds a second.
+        /// Requests that it holds a second.
         size: u32,
     },
-    /// X-Ray has not said yet how large our share of the reservoir is: one a second is borrowed.
+    /// One request a second, taken until X-Ray has assigned us a share of the reservoir.
     Borrowed,
-    /// The reservoir was empty; a lot decided: sampled when `draw <= rate`.
+    /// Random draw, because the reservoir was empty: sampled when `draw <= rate`.
     Rate {
-        /// The lot, from 0 to 1.
+        /// Random number from 0 to 1.
         draw: f64,
-        /// The share of what the reservoir leaves.
+        /// Share to take of the requests that the reservoir leaves.
         rate: f64,
     },
 }
 
-/// What a sampler may look at: the request before its first span.
+/// Facts that a sampler decides from: the request before its first span.
 #[derive(Clone, Copy, Debug)]
 pub struct SamplingInput<'a> {
     /// `Host`, with its port.
     pub host: Option<&'a str>,
-    /// The method.
+    /// Method.
     pub method: &'a str,
-    /// The path without the query.
+    /// Path without the query.
     pub path: &'a str,
     /// `Sampled=` of `X-Amzn-Trace-Id`.
     pub header: Option<bool>,
     /// Seconds since 1970.
     pub now: u64,
-    /// A random number, 0 up to but not including 1.
+    /// Random number from 0 up to but not including 1.
     pub draw: f64,
 }
 
-/// A sampler that one backend brings along.
+/// Sampler of one backend.
 pub trait BackendSampler: Send + Sync {
-    /// Decides about one request, and under which service name its trace is filed.
-    fn decide(&self, arrival: &SamplingInput<'_>) -> (Decision, Arc<str>);
+    /// Decides about one request. Returns the decision and the service name of the trace.
+    fn decide(&self, input: &SamplingInput<'_>) -> (Decision, Arc<str>);
 
-    /// Which rules are in force at this second since 1970, in a sentence.
-    fn state(&self, now: u64) -> String;
+    /// Describes in a sentence the rules in force at `now`, in seconds since 1970.
+    fn describe(&self, now: u64) -> String;
 
-    /// What it has learned from others while it ran, for the one that takes its place. It forgets it.
-    fn give_away(&self) -> Option<SamplerState> {
+    /// Removes and returns the state that the sampler collected while it ran, for its successor.
+    fn take_state(&self) -> Option<SamplerState> {
         None
     }
 
-    /// Takes over what the one before it had learned.
-    fn take_over(&self, _: SamplerState) {}
+    /// Continues with the state of the predecessor.
+    fn restore_state(&self, _: SamplerState) {}
 }
 
-/// What a sampler has learned; only samplers of the same kind know what it is.
+/// Collected state of a sampler. Only samplers of the same type can read it.
 pub type SamplerState = Box<dyn Any + Send>;
 
-/// What the sampler of one backend said about a trace.
+/// Decision of one backend's own sampler about a trace.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BackendDecision {
-    /// The backend.
+    /// Name of the backend.
     pub backend: &'static str,
-    /// What was decided.
+    /// Decision with its reason.
     pub decision: Decision,
-    /// The service name under which the trace is filed there.
+    /// Service name of the trace in that backend.
     pub service_name: Arc<str>,
 }
 

@@ -1,4 +1,4 @@
-//! The samplers of OpenTelemetry, by the names that `OTEL_TRACES_SAMPLER` takes.
+//! Samplers of OpenTelemetry, by their names in `OTEL_TRACES_SAMPLER`.
 //!
 //! Specification: <https://opentelemetry.io/docs/specs/otel/trace/sdk/#built-in-samplers>,
 //! <https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>.
@@ -9,28 +9,28 @@ use super::{Decision, Reason};
 use crate::trace::context::RemoteParent;
 use crate::trace::id::TraceId;
 
-/// The sampler that `OTEL_TRACES_SAMPLER` names.
+/// Sampler that `OTEL_TRACES_SAMPLER` names.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampler {
-    /// `parentbased_`: follow the caller's decision if there is one.
+    /// `parentbased_`: follows the caller's decision if there is one.
     pub parent_based: bool,
-    /// What decides where the caller did not.
+    /// Sampler of traces without a caller's decision.
     pub root: RootSampler,
 }
 
-/// What decides about a trace that begins here.
+/// Sampler of traces that begin here.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RootSampler {
-    /// Every trace.
+    /// Takes every trace.
     AlwaysOn,
-    /// No trace.
+    /// Takes no trace.
     AlwaysOff,
-    /// This share of all traces, from 0 to 1.
+    /// Takes this share of all traces, from 0 to 1.
     TraceIdRatio(f64),
 }
 
 impl Sampler {
-    /// The names that `OTEL_TRACES_SAMPLER` takes here.
+    /// Supported names.
     pub const NAMES: &'static [&'static str] = &[
         "always_on",
         "always_off",
@@ -40,7 +40,8 @@ impl Sampler {
         "parentbased_traceidratio",
     ];
 
-    /// The sampler of that name; `ratio` counts only for the two that draw lots. `None`: no such name.
+    /// Returns the sampler of that name, or `None` if the name is not supported. `ratio` applies to
+    /// the two `traceidratio` samplers.
     #[must_use]
     pub fn named(name: &str, ratio: f64) -> Option<Self> {
         let (parent_based, root) = match name.strip_prefix("parentbased_") {
@@ -69,7 +70,7 @@ impl Sampler {
             RootSampler::AlwaysOff => Decision { sampled: false, reason: Reason::Always },
             RootSampler::TraceIdRatio(ratio) => {
                 let draw = trace_id.low_64_bits() as f64 / TWO_TO_THE_64;
-                // At 1 the largest ids would round to a draw of 1 and be missed.
+                // The largest ids round to a draw of 1, which must be sampled at a ratio of 1.
                 Decision { sampled: draw < ratio || ratio >= 1.0, reason: Reason::Ratio { draw, ratio } }
             }
         }

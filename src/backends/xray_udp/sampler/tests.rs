@@ -129,12 +129,12 @@ fn a_sampler_that_takes_the_place_of_another_knows_its_rules_and_counts() {
     before.set_rules(vec![Rule { fixed_rate: 0.0, reservoir_size: 0, ..rule("nothing", 1) }], 1000);
     assert!(!before.decide(&at(1000, 0.0)).0.sampled);
     let after = sampler(None);
-    after.take_over(before.give_away().unwrap());
+    after.restore_state(before.take_state().unwrap());
     let decision = after.decide(&at(1001, 0.0)).0;
     assert_eq!((decision.sampled, rule_of(&decision).1), (false, RuleSource::Central));
     assert_eq!(after.take_statistics(|_| true)[0].requests, 2);
-    assert!(before.give_away().is_none() && before.take_statistics(|_| true).is_empty());
-    after.take_over(Box::new("of another kind"));
+    assert!(before.take_state().is_none() && before.take_statistics(|_| true).is_empty());
+    after.restore_state(Box::new("of another kind"));
     assert!(after.has_central_rules(1001));
 }
 
@@ -176,12 +176,12 @@ fn names_keep_what_the_service_allows_where_the_sdk_keeps_what_it_refuses() {
 fn the_state_says_which_rules_are_in_force() {
     let sampler = sampler(None);
     let ours = "; else the local one: Cruddur (5 a second, then 10 %); else Default (1 a second, then 5 %)";
-    assert_eq!(sampler.state(0), format!("no rules from X-Ray{ours}"));
+    assert_eq!(sampler.describe(0), format!("no rules from X-Ray{ours}"));
     sampler.set_rules(vec![], 0);
-    assert_eq!(sampler.state(0), format!("X-Ray has no rules{ours}"));
+    assert_eq!(sampler.describe(0), format!("X-Ray has no rules{ours}"));
     sampler.set_rules(vec![rule("x", 1)], 0);
-    assert_eq!(sampler.state(3599), format!("rules from X-Ray: x (5 a second, then 10 %){ours}"));
-    assert_eq!(sampler.state(3600), format!("no rules from X-Ray{ours}"));
+    assert_eq!(sampler.describe(3599), format!("rules from X-Ray: x (5 a second, then 10 %){ours}"));
+    assert_eq!(sampler.describe(3600), format!("no rules from X-Ray{ours}"));
 }
 
 #[test]
