@@ -234,8 +234,8 @@ impl Client {
             200..=299 => {}
             301..=303 | 307 | 308 => {
                 let to = reply
-                    .location
-                    .map_or_else(String::new, |to| format!(" to {}", printable(&redacted(&to), MAX_TEXT)));
+                    .header("location")
+                    .map_or_else(String::new, |to| format!(" to {}", printable(&redacted(to), MAX_TEXT)));
                 let what = format!("{what}, a redirect{to}, and none is followed");
                 return Err(AttemptError::new("redirect", &what, "give the address where the answer is"));
             }

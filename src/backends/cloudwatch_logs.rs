@@ -260,7 +260,7 @@ impl CloudWatchLogs {
         let call = Call { url: &self.url, headers: &headers, body, timeout };
         let reply = self.client.post(&call);
         let may_be_shown = |name: &str| name != X_AMZ_SECURITY_TOKEN;
-        let redactor = Redactor::new(&self.url, secrets.session_token).and(secrets.secret_access_key);
+        let redactor = Redactor::new(&self.url, secrets.session_token).with_secret(secrets.secret_access_key);
         let recorded = RecordedCall::post(&call, reply.as_ref(), may_be_shown, &redactor);
         let (canonical_request, string_to_sign) = (signed.canonical_request, signed.string_to_sign);
         self.calls.push(RecordedCall {

@@ -88,8 +88,8 @@ impl Transport for XRayUdp {
         let last_items = std::mem::replace(&mut self.last_items, if sent.is_ok() { payload.items } else { 0 });
         let (daemon, origin) = (&self.daemon, &self.daemon_origin);
         match sent {
-            Ok(SendOutcome::Yes) => Outcome::Delivered,
-            Ok(SendOutcome::AfterRefusal) => {
+            Ok(SendOutcome::Sent) => Outcome::Delivered,
+            Ok(SendOutcome::SentAfterRefusal) => {
                 let what = format!("{daemon}: nobody listened there for a moment; the segment before is lost");
                 self.loss = Some(Loss { items: last_items, problem: Problem::new("lost", what) });
                 Outcome::Delivered

@@ -1,4 +1,4 @@
-//! A log line as data, for backends.
+//! One log line as data, for the backends.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,27 +11,27 @@ use crate::trace::current::{self, Current};
 /// One log line, with the span it was written in.
 #[derive(Clone, Debug)]
 pub struct LogLine {
-    /// When: milliseconds since 1970.
+    /// The time in milliseconds since 1970.
     pub time: u64,
-    /// How bad.
+    /// The severity.
     pub level: Level,
-    /// Which part of the program.
+    /// The part of the program that wrote the line.
     pub target: String,
-    /// The text.
+    /// The text of the line.
     pub message: String,
-    /// Facts beside the text.
+    /// The key-value pairs that belong to the line.
     pub key_values: Vec<(String, String)>,
-    /// The span it was written in.
+    /// The span that was current when the line was written.
     pub span: Option<Current>,
 }
 
 impl LogLine {
-    /// The line that `record` is, in the span that is current.
+    /// Copies `record`, and adds the time and the current span.
     #[must_use]
-    pub fn of(record: &Record<'_>) -> Self {
+    pub fn from_record(record: &Record<'_>) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut pairs = Pairs(Vec::new());
-        // Collecting into memory cannot fail.
+        let mut pairs = KeyValues(Vec::new());
+        // `KeyValues` never returns an error.
         let _ = record.key_values().visit(&mut pairs);
         Self {
             time: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
@@ -43,7 +43,7 @@ impl LogLine {
         }
     }
 
-    /// About how many bytes it takes in memory.
+    /// Returns the approximate size in memory, in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         let pairs = self.key_values.iter().map(|(key, value)| key.len() + value.len());
@@ -51,13 +51,14 @@ impl LogLine {
     }
 }
 
-/// What a line may hold: lines wait in queues, and what they carry has to be bounded.
+/// The largest message, in bytes. Queued lines must not use unlimited memory.
 const MAX_MESSAGE: usize = 32 * 1024;
+/// The largest value of a key-value pair, in bytes.
 const MAX_VALUE: usize = 1024;
 
-struct Pairs(Vec<(String, String)>);
+struct KeyValues(Vec<(String, String)>);
 
-impl<'kvs> VisitSource<'kvs> for Pairs {
+impl<'kvs> VisitSource<'kvs> for KeyValues {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
         self.0.push((key.as_str().to_owned(), cut_bytes(value.to_string(), MAX_VALUE)));
         Ok(())

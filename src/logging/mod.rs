@@ -1,11 +1,12 @@
-//! The other half of stage 2: log lines, each with the ids of the span it was written in.
+//! The second half of stage 2: log lines, each with the ids of the span that was current.
 //!
 //! ```text
-//! 2026-11-22T23:57:13.123Z INFO  access: [2026-Nov-22 23:57] 127.0.0.1 GET http /api/activities/home 200 OK
+//! 2026-11-22T23:57:13.123Z INFO  access: [2026-Nov-22 23:57] 127.0.0.1 GET http
+//!     /api/activities/home 200 OK
 //!     trace_id=4efaaf4d1e8720b39541901950019ee5 span_id=53995c3f42cd8ad8       (all on one line)
 //! ```
 //!
-//! The names `trace_id` and `span_id` are those of OpenTelemetry's convention for plain text logs.
+//! The names `trace_id` and `span_id` come from OpenTelemetry's convention for plain text logs.
 //!
 //! Specification: <https://opentelemetry.io/docs/specs/otel/compatibility/logging_trace_context/>.
 
@@ -28,7 +29,7 @@ pub use line::LogLine;
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
-/// The one logger: standard error first, then every backend that takes lines.
+/// The logger of the program. It writes each line to standard error first, then to the sinks.
 struct Logger {
     stderr: env_logger::Logger,
     pipe: Pipe,
@@ -37,29 +38,30 @@ struct Logger {
 
 struct Sinks {
     sinks: Vec<Box<dyn LogSink>>,
-    /// Lines with these targets go to no sink.
+    /// The targets whose lines are sent to no sink.
     excluded_targets: Vec<&'static str>,
 }
 
-/// Receives log lines beside standard error, for instance for the queue of a backend.
+/// A receiver of log lines in addition to standard error, for instance the queue of a backend.
 pub trait LogSink: Send + Sync {
-    /// The least important level that the sink takes at the moment.
+    /// The least severe level that the sink accepts now.
     fn level(&self) -> LevelFilter;
 
-    /// Takes a line of that level or above.
+    /// Receives a line of that level or a more severe one.
     fn send(&self, line: &Arc<LogLine>);
 }
 
-/// Log lines go to standard error from here on. `RUST_LOG` says which; without it, `info` and above.
+/// Starts to write log lines to standard error. `RUST_LOG` selects the lines. Without it, they are
+/// those of `info` and more severe levels.
 ///
 /// # Errors
 ///
-/// The system has no thread left, or somebody else has set a logger.
+/// Returns an error if the system has no thread left, or if another logger is already set.
 pub fn init() -> io::Result<()> {
     let pipe = Pipe::start()?;
     let filter = std::env::var("RUST_LOG").ok().filter(|filter| !filter.trim().is_empty());
     let stderr = env_logger::Builder::new()
-        // Its one message at the end, that nothing can be accepted any more, is what we asked for.
+        // tiny_http logs that it can accept no more connections. At shutdown that is intended.
         .filter_module("tiny_http", LevelFilter::Off)
         .parse_filters(filter.as_deref().unwrap_or("info"))
         .target(Target::Pipe(Box::new(pipe.clone())))
@@ -79,38 +81,39 @@ pub fn init() -> io::Result<()> {
     Ok(())
 }
 
-/// Sends log lines to these sinks too, from here on, except those whose target is one of
-/// `excluded_targets`: what a backend logs about itself would make more work for backends.
+/// Starts to send log lines to these sinks too, except lines whose target is in `excluded_targets`.
+/// If a backend received log lines about its own work, sending them would cause more such lines.
 pub fn set_sinks(sinks: Vec<Box<dyn LogSink>>, excluded_targets: Vec<&'static str>) {
     let Some(logger) = LOGGER.get() else { return };
     let _ = logger.sinks.set(Sinks { sinks, excluded_targets });
-    levels_have_changed();
+    update_max_level();
 }
 
-/// To be called when the level of a sink has changed.
-pub fn levels_have_changed() {
+/// Updates the maximum level of the `log` crate. Call it when the level of a sink has changed.
+pub fn update_max_level() {
     let Some(logger) = LOGGER.get() else { return };
     let levels = logger.sinks.get().into_iter().flat_map(|sinks| sinks.sinks.iter().map(|sink| sink.level()));
     log::set_max_level(levels.fold(logger.stderr.filter(), Ord::max));
 }
 
-/// What this thread logs goes to standard error only: the lines of an exporter about its own work would make more work.
+/// Keeps the log lines of this thread from all sinks: they are written to standard error only. An
+/// exporter that sent lines about its own work would cause more such lines.
 pub fn keep_to_stderr() {
     KEEP_TO_STDERR.set(true);
 }
 
-/// Collects the lines that this thread logs, beside their being written, until it is dropped.
+/// A guard that collects copies of the lines that this thread logs, until it is dropped.
 pub struct Capture(());
 
 impl Capture {
-    /// Begins to collect.
+    /// Starts to collect.
     #[must_use]
     pub fn start() -> Self {
         CAPTURED.set(Some(Vec::new()));
         Self(())
     }
 
-    /// The lines so far, at most [`MAX_CAPTURED`].
+    /// Returns the collected lines, at most `MAX_CAPTURED`.
     #[must_use]
     pub fn finish(self) -> Vec<Arc<LogLine>> {
         CAPTURED.take().unwrap_or_default()
@@ -128,7 +131,7 @@ thread_local! {
     static CAPTURED: RefCell<Option<Vec<Arc<LogLine>>>> = const { RefCell::new(None) };
 }
 
-/// Lines of one request that are kept.
+/// The most lines that are kept for one request.
 const MAX_CAPTURED: usize = 64;
 
 fn is_capturing() -> bool {
@@ -159,7 +162,8 @@ impl Log for Logger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        // They log every byte of every request and the query of every URL, keys and tokens among them.
+        // These targets log all bytes of each request and the query of each URL. They contain keys
+        // and tokens.
         if record.target().starts_with("ureq_proto") || record.target() == "ureq::run" {
             return;
         }
@@ -167,9 +171,12 @@ impl Log for Logger {
         let sinks = self.sinks_for(record.metadata());
         let is_captured = is_capturing() && self.stderr.matches(record);
         if sinks.is_some() || is_captured {
-            let line = Arc::new(LogLine::of(record));
-            let wants = |sink: &&Box<dyn LogSink>| record.level() <= sink.level();
-            sinks.iter().flat_map(|sinks| &sinks.sinks).filter(wants).for_each(|sink| sink.send(&line));
+            let line = Arc::new(LogLine::from_record(record));
+            for sink in sinks.iter().flat_map(|sinks| &sinks.sinks) {
+                if record.level() <= sink.level() {
+                    sink.send(&line);
+                }
+            }
             if is_captured {
                 capture(&line);
             }
@@ -179,7 +186,8 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-/// Puts lines for people on standard error, whatever `RUST_LOG` says, in order with the log lines.
+/// Writes a text for the user to standard error, in order with the log lines. `RUST_LOG` has no
+/// effect on it.
 pub fn say(text: &str) {
     let line = format!("{text}\n");
     let _ = match LOGGER.get() {
@@ -188,7 +196,8 @@ pub fn say(text: &str) {
     };
 }
 
-/// Waits until all lines are written, but not longer than `timeout`: perhaps nobody reads them.
+/// Waits until all lines are written, but not longer than `timeout`, because the reader of standard
+/// error may have stopped reading.
 pub fn flush(timeout: Duration) {
     if let Some(logger) = LOGGER.get() {
         logger.pipe.flush_within(timeout);

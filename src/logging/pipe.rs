@@ -1,5 +1,5 @@
-//! Standard error behind a thread, so that nobody waits for whoever reads it: `cruddur 2>&1 | less` would otherwise stop
-//! the server as soon as the pipe is full.
+//! Standard error, written by a thread of its own, so that no other thread waits for the reader.
+//! Otherwise `cruddur 2>&1 | less` would stop the server as soon as the pipe is full.
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::sync::lock;
 
-/// The writing end; clones write to the same place.
+/// A writer to standard error. Its clones share one buffer.
 #[derive(Clone)]
 pub(super) struct Pipe {
     shared: Arc<PipeShared>,
@@ -18,24 +18,25 @@ pub(super) struct Pipe {
 struct PipeShared {
     state: Mutex<PipeBuffer>,
     wake: Condvar,
-    /// The thread has written everything.
+    /// Notified when the thread has written all lines.
     idle: Condvar,
 }
 
 #[derive(Default)]
 struct PipeBuffer {
-    waiting: Vec<u8>,
-    /// Lines that found no room.
-    lost: u64,
-    /// The thread sleeps until it is woken, not only until its next look.
+    queued: Vec<u8>,
+    /// The number of lines that were dropped because the buffer was full.
+    dropped: u64,
+    /// True if the thread sleeps until it is woken. False if it also wakes by itself.
     asleep: bool,
     writing: bool,
 }
 
-/// What may wait to be written.
-const MAX_WAITING: usize = 256 * 1024;
-/// While lines keep coming, they are looked for this often, so that none of them has to wake the thread.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// The size of the buffer for lines that are not yet written, in bytes.
+const MAX_QUEUED: usize = 256 * 1024;
+/// The time between two checks of the buffer while lines keep coming. With these checks, a new line
+/// need not wake the thread.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 impl Pipe {
     /// Starts the thread.
@@ -46,12 +47,12 @@ impl Pipe {
         Ok(Self { shared })
     }
 
-    /// Waits until everything is written, but not longer than `timeout`.
+    /// Waits until all lines are written, but not longer than `timeout`.
     pub(super) fn flush_within(&self, timeout: Duration) {
         let deadline = Instant::now() + timeout;
         self.shared.wake.notify_one();
         let mut state = lock(&self.shared.state);
-        while (!state.waiting.is_empty() || state.writing) && Instant::now() < deadline {
+        while (!state.queued.is_empty() || state.writing) && Instant::now() < deadline {
             let left = deadline.saturating_duration_since(Instant::now());
             state = self.shared.idle.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -59,14 +60,15 @@ impl Pipe {
 }
 
 impl Write for Pipe {
-    /// Takes a whole line, or counts it as lost. It never fails: there is nobody to tell.
+    /// Adds a whole line to the buffer, or drops and counts it if the buffer is full. Never fails,
+    /// because there is no other place to report an error.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut state = lock(&self.shared.state);
-        if state.waiting.len() + line.len() > MAX_WAITING {
-            state.lost += 1;
+        if state.queued.len() + line.len() > MAX_QUEUED {
+            state.dropped += 1;
             return Ok(line.len());
         }
-        state.waiting.extend_from_slice(line);
+        state.queued.extend_from_slice(line);
         let wake = std::mem::take(&mut state.asleep);
         drop(state);
         if wake {
@@ -82,45 +84,45 @@ impl Write for Pipe {
 
 impl PipeShared {
     fn work(&self) {
-        let mut taken = Vec::new();
-        let mut looked_in_vain = true;
+        let mut batch = Vec::new();
+        let mut was_empty = true;
         loop {
             let mut state = lock(&self.state);
-            if state.waiting.is_empty() {
+            if state.queued.is_empty() {
                 self.idle.notify_all();
-                if looked_in_vain {
+                if was_empty {
                     state.asleep = true;
                     drop(self.wake.wait(state));
                 } else {
-                    looked_in_vain = true;
-                    drop(self.wake.wait_timeout(state, LOOK_AGAIN));
+                    was_empty = true;
+                    drop(self.wake.wait_timeout(state, POLL_INTERVAL));
                 }
                 continue;
             }
-            looked_in_vain = false;
-            std::mem::swap(&mut state.waiting, &mut taken);
-            let lost = std::mem::take(&mut state.lost);
+            was_empty = false;
+            std::mem::swap(&mut state.queued, &mut batch);
+            let mut lost = std::mem::take(&mut state.dropped);
             state.writing = true;
             drop(state);
-            let unwritten = write_all(&taken);
-            let unwritten = taken[taken.len() - unwritten..].iter().filter(|byte| **byte == b'\n').count() as u64;
-            if lost + unwritten > 0 {
-                let lost = lost + unwritten;
+            let unwritten = write_all(&batch);
+            lost += batch[batch.len() - unwritten..].iter().filter(|byte| **byte == b'\n').count() as u64;
+            if lost > 0 {
                 write_all(format!("{lost} log lines are missing here: nobody read standard error\n").as_bytes());
             }
-            taken.clear();
+            batch.clear();
             lock(&self.state).writing = false;
         }
     }
 }
 
-/// Writes to standard error, which may be a pipe that does not wait; answers how many bytes could not be written.
+/// Writes to standard error, which may be a non-blocking pipe. Returns the number of bytes that
+/// could not be written.
 fn write_all(mut bytes: &[u8]) -> usize {
     let mut stderr = io::stderr().lock();
     while !bytes.is_empty() {
         match stderr.write(bytes) {
             Ok(count) if count > 0 => bytes = &bytes[count..],
-            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(LOOK_AGAIN),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(POLL_INTERVAL),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Ok(_) | Err(_) => break,
         }
@@ -134,14 +136,14 @@ mod tests {
 
     #[test]
     fn what_finds_no_room_is_counted_and_nobody_waits() {
-        // No thread empties this one.
+        // No thread empties this buffer.
         let mut pipe = Pipe { shared: Arc::new(PipeShared::default()) };
         let line = [b'x'; 1024];
         for _ in 0..300 {
             assert_eq!(pipe.write(&line).unwrap(), line.len());
         }
         let state = lock(&pipe.shared.state);
-        assert_eq!((state.waiting.len(), state.lost), (256 * 1024, 44));
+        assert_eq!((state.queued.len(), state.dropped), (256 * 1024, 44));
     }
 
     #[test]

@@ -119,7 +119,7 @@ fn apply(new: Configuration, values: &mut Values, telemetry: &mut Telemetry) {
         changes.insert(0, format!("{} changed", shared.join(", ")));
     }
     *values = now;
-    logging::levels_have_changed();
+    logging::update_max_level();
     tracer.backend_samplers = pipeline.samplers();
     page.settings_changed(&settings, of_all);
     tracer.propagators = settings.propagators;

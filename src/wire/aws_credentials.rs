@@ -1,31 +1,39 @@
-//! Who we are to AWS: the keys that sign its requests, found where all its SDKs look, in their order.
+//! The credential provider chain: finds the keys that sign requests to AWS. The places and their
+//! order are those of all AWS SDKs.
 //!
 //! ```text
-//! 1 environment      AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE           docker-compose, CI
-//!                    AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY
-//!                    AWS_SESSION_TOKEN=...                            only beside a key that is good for some hours
-//! 2 shared files     ~/.aws/credentials, ~/.aws/config                a laptop             files.rs, profile.rs
-//! 3 container        GET http://169.254.170.2/v2/credentials/<uuid>   Fargate, ECS, EKS    remote.rs
-//! 4 EC2 metadata     PUT, GET, GET http://169.254.169.254/latest/...  a virtual machine    remote.rs
+//! 1 environment    AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE           docker-compose, CI
+//!                  AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY
+//!                  AWS_SESSION_TOKEN=...                            only with a temporary key
+//! 2 shared files   ~/.aws/credentials, ~/.aws/config                a laptop  files.rs, profile.rs
+//! 3 container      GET http://169.254.170.2/v2/credentials/<uuid>   Fargate, ECS, EKS  remote.rs
+//! 4 EC2 metadata   PUT, GET, GET http://169.254.169.254/latest/...  virtual machine    remote.rs
 //! ```
 //!
-//! The first place that answers counts. One that answers by half, say with an id but no secret, ends the search with a
-//! sentence: to go on would be to sign as somebody else. Places 3 and 4 lend keys for some hours, in JSON:
+//! The chain uses the first provider that has credentials. If a provider has only a part of them,
+//! for instance an id without a secret, the search ends with an error, because a later provider
+//! could have the keys of a different user. Providers 3 and 4 return temporary keys, valid for some
+//! hours, in JSON:
 //!
 //! ```text
-//! {"AccessKeyId":"ASIA...","SecretAccessKey":"...","Token":"...","Expiration":"2026-01-15T18:34:56Z"}
+//! {"AccessKeyId":"ASIA...","SecretAccessKey":"...","Token":"...",
+//!  "Expiration":"2026-01-15T18:34:56Z"}
 //! ```
 //!
-//! They are asked again before that time, early enough that a place that is down for some minutes costs nothing:
+//! The chain refreshes temporary keys before they expire. It starts early enough that a provider
+//! may be unavailable for some minutes without harm:
 //!
 //! ```text
-//!              -15 min          -10 min                expiration
-//! ----- kept -----|-- once a minute --|-- at every call --|-- nothing to sign with -->
-//!                   an attempt that fails leaves the old keys in use, as long as they are good
+//!                -15 min               -10 min             expiration
+//! -- no refresh ----|-- once per minute --|-- at each call ----|-- an error -->
+//!                     after a failed attempt the old keys stay in use until they expire
 //! ```
 //!
-//! Not done, and named when met: single sign-on, assuming a role, web identity, starting another program.
-//! Specification: <https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html>.
+//! Not supported: single sign-on, assuming a role, web identity, and starting another program. If
+//! the settings ask for one of them, the error names it.
+//!
+//! Specification:
+//! <https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html>.
 
 mod endpoint;
 mod files;
@@ -47,145 +55,136 @@ pub use endpoint::{logs_endpoint, region};
 pub use regions::region_warnings;
 use remote::Remote;
 
-/// Keys to sign with.
+/// The keys that sign requests.
 #[derive(Clone, Eq, PartialEq)]
 pub struct Credentials {
-    /// The public half.
+    /// The public half of the key.
     pub access_key_id: String,
-    /// The half that signs and never travels.
+    /// The secret half of the key. It signs requests and is never sent.
     pub secret_access_key: String,
-    /// What has to travel along if the keys are only lent.
+    /// The token to send with each request if the keys are temporary.
     pub session_token: Option<String>,
-    /// When they end; `None`: not by themselves.
+    /// The time when the keys expire. `None` means that they do not expire.
     pub expires: Option<SystemTime>,
-    /// Where they were found, in words.
+    /// The provider and the place where the keys were found, as text.
     pub origin: String,
 }
 
-/// Finds credentials, keeps them, and gets new ones in time.
+/// A chain of providers that finds credentials, caches them, and refreshes them before they expire.
 pub struct CredentialChain {
     env: Env,
     remote: Remote,
     cached: Option<Credentials>,
-    problem: Option<Message>,
-    /// No attempt sooner than this, unless it is urgent.
+    /// The time of the next refresh that is not mandatory.
     next_attempt: Option<SystemTime>,
 }
 
-/// What a place has to say, unless it is wrong.
+/// The result of asking one provider.
 enum Lookup {
     Found(Credentials),
-    /// It is not in use here; the text says by which sign.
-    Nothing(String),
+    /// The provider has no credentials; the text gives the reason.
+    NotFound(String),
 }
 
-/// Asks one place.
-type Ask<'a> = &'a dyn Fn() -> Result<Lookup, Message>;
+/// A function that asks one provider.
+type Provider<'a> = &'a dyn Fn() -> Result<Lookup, Message>;
 
-/// From here on new credentials are welcome.
-const ADVISORY: Duration = Duration::from_secs(15 * 60);
-/// From here on they are urgent.
-const MANDATORY: Duration = Duration::from_secs(10 * 60);
-/// Between attempts that are not urgent.
-const PAUSE: Duration = Duration::from_secs(60);
+/// The time before expiration when the chain starts to ask for new credentials.
+const ADVISORY_REFRESH: Duration = Duration::from_secs(15 * 60);
+/// The time before expiration when each call asks for new credentials.
+const MANDATORY_REFRESH: Duration = Duration::from_secs(10 * 60);
+/// The time between two attempts before the refresh becomes mandatory.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 
 impl CredentialChain {
-    /// A chain that looks where these variables say. Nothing is read yet.
+    /// Creates a chain for the settings in these variables. It reads no file and asks no provider
+    /// yet.
     #[must_use]
     pub fn new(env: &Env) -> Self {
-        Self { env: env.clone(), remote: Remote::default(), cached: None, problem: None, next_attempt: None }
+        Self { env: env.clone(), remote: Remote::default(), cached: None, next_attempt: None }
     }
 
-    /// The credentials to sign with at `now`. Mostly that takes no time. When a place on the network has to be asked it
-    /// takes at most eight seconds: it may block, and never hangs.
+    /// Returns the credentials to sign with at `now`. Cached ones are returned at once. The
+    /// function blocks while it asks a provider on the network, for at most eight seconds.
     ///
     /// # Errors
     ///
-    /// No place has any, or one has half of them. The search is made anew at the next call: wait before it.
+    /// Returns an error if no provider has credentials, or if one has only a part of them. The next
+    /// call searches again, so the caller should wait before it.
     pub fn resolve(&mut self, now: SystemTime) -> Result<&Credentials, Message> {
-        if let Some(kept) = self.cached.take_if(|cached| !is_due(cached, self.next_attempt, now)) {
-            return Ok(self.cached.insert(kept));
+        if let Some(fresh) = self.cached.take_if(|cached| !needs_refresh(cached, self.next_attempt, now)) {
+            return Ok(self.cached.insert(fresh));
         }
-        self.next_attempt = Some(now + PAUSE);
-        match self.look_up(now) {
-            Ok(found) => {
-                self.problem = None;
-                Ok(self.cached.insert(found))
+        self.next_attempt = Some(now + REFRESH_INTERVAL);
+        match (self.look_up(now), self.cached.take()) {
+            (Ok(found), _) => Ok(self.cached.insert(found)),
+            // AWS accepts the old keys until they expire.
+            (Err(_), Some(old)) if time_left(&old, now).is_none_or(|left| !left.is_zero()) => {
+                Ok(self.cached.insert(old))
             }
-            Err(error) => {
-                self.problem = Some(error.clone());
-                match self.cached.take() {
-                    // AWS still takes them: better signed with old keys than not at all.
-                    Some(old) if left(&old, now).is_none_or(|left| !left.is_zero()) => Ok(self.cached.insert(old)),
-                    _ => Err(error),
-                }
-            }
+            (Err(error), _) => Err(error),
         }
     }
 
-    /// Forgets what is cached, for AWS says that it is too old or unknown: somebody may have put new keys in its place.
+    /// Discards the cached credentials. Call it when AWS rejects them as expired or unknown: the
+    /// provider may have new ones.
     pub fn forget(&mut self) {
         self.cached = None;
     }
 
-    /// Why the last attempt failed, even if older credentials are still in use; `None` if it did not.
-    #[must_use]
-    pub fn problem(&self) -> Option<&Message> {
-        self.problem.as_ref()
-    }
-
     fn look_up(&self, now: SystemTime) -> Result<Credentials, Message> {
         let env = &self.env;
-        let mut nothing = Vec::new();
-        let places: [(&str, Ask<'_>); 5] = [
-            ("environment", &|| of_environment(env)),
-            ("shared files", &|| files::answer(env)),
-            // No place of ours: it has a say only if it is in use.
-            ("", &|| refuse_web_identity(env)),
+        let mut reasons = Vec::new();
+        let providers: [(&str, Provider<'_>); 5] = [
+            ("environment", &|| from_environment(env)),
+            ("shared files", &|| files::credentials(env)),
+            // Not a provider: it only reports an error if web identity is configured.
+            ("", &|| reject_web_identity(env)),
             ("container", &|| self.remote.container(env, now)),
             ("EC2 metadata", &|| self.remote.metadata(env, now)),
         ];
-        for (name, ask) in places {
-            match ask()? {
+        for (name, provider) in providers {
+            match provider()? {
                 Lookup::Found(found) => return Ok(found),
-                Lookup::Nothing(why) if !name.is_empty() => nothing.push(format!("{name}: {why}")),
-                Lookup::Nothing(_) => {}
+                Lookup::NotFound(reason) if !name.is_empty() => reasons.push(format!("{name}: {reason}")),
+                Lookup::NotFound(_) => {}
             }
         }
-        let nothing = nothing.join("; ");
+        let reasons = reasons.join("; ");
         let next = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run `aws configure`";
-        Err(Message::new(format!("no AWS credentials ({nothing}); {next}")))
+        Err(Message::new(format!("no AWS credentials ({reasons}); {next}")))
     }
 }
 
-fn is_due(cached: &Credentials, next_attempt: Option<SystemTime>, now: SystemTime) -> bool {
-    match left(cached, now) {
+fn needs_refresh(cached: &Credentials, next_attempt: Option<SystemTime>, now: SystemTime) -> bool {
+    match time_left(cached, now) {
         None => false,
-        Some(left) if left > ADVISORY => false,
-        Some(left) if left > MANDATORY => next_attempt.is_none_or(|next| now >= next),
+        Some(left) if left > ADVISORY_REFRESH => false,
+        Some(left) if left > MANDATORY_REFRESH => next_attempt.is_none_or(|next| now >= next),
         Some(_) => true,
     }
 }
 
-/// How long they are good for; `None`: for ever.
-fn left(credentials: &Credentials, now: SystemTime) -> Option<Duration> {
+/// Returns the time until the credentials expire, or `None` if they do not expire.
+fn time_left(credentials: &Credentials, now: SystemTime) -> Option<Duration> {
     credentials.expires.map(|expires| expires.duration_since(now).unwrap_or_default())
 }
 
-fn of_environment(env: &Env) -> Result<Lookup, Message> {
+fn from_environment(env: &Env) -> Result<Lookup, Message> {
     let names = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
     let keys = names.map(|name| env.get(name).map(str::trim));
     let found = checked_keys(keys, names, "environment", "set it, or unset the others")?;
     Ok(match found {
         Some((id, secret, token)) => Lookup::Found(Credentials::new(id, secret, token, None, "environment".to_owned())),
-        None => Lookup::Nothing("AWS_ACCESS_KEY_ID is not set".to_owned()),
+        None => Lookup::NotFound("AWS_ACCESS_KEY_ID is not set".to_owned()),
     })
 }
 
-/// Kubernetes' way to lend a role. To look further would be to find the keys of the machine below instead.
-fn refuse_web_identity(env: &Env) -> Result<Lookup, Message> {
+/// Reports an error if web identity is configured, which is how Kubernetes gives a pod its role. If
+/// the search went on, it would find the keys of the machine that runs the pod.
+fn reject_web_identity(env: &Env) -> Result<Lookup, Message> {
     match env.get("AWS_WEB_IDENTITY_TOKEN_FILE") {
-        None => Ok(Lookup::Nothing(String::new())),
+        None => Ok(Lookup::NotFound(String::new())),
         Some(_) => Err(Message::new(
             "AWS_WEB_IDENTITY_TOKEN_FILE is set: web identity is not supported; use EKS Pod Identity instead, \
              or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
@@ -194,13 +193,19 @@ fn refuse_web_identity(env: &Env) -> Result<Lookup, Message> {
     }
 }
 
+/// An id, a secret and a token.
 type Keys<'a> = (&'a str, &'a str, Option<&'a str>);
 
-/// The id, the secret and the token if all is well with them; `None` if there are none at all.
+/// Checks the id, the secret and the token of one source. Returns `None` if all three are missing.
+/// The three `names`, the `source` and the next step (`next`) are for the error message.
+///
+/// # Errors
+///
+/// Returns an error if a part is missing or has a character that no key has.
 fn checked_keys<'a>(
     keys: [Option<&'a str>; 3],
     names: [&str; 3],
-    place: &str,
+    source: &str,
     next: &str,
 ) -> Result<Option<Keys<'a>>, Message> {
     let [id, secret, token] = keys;
@@ -208,21 +213,22 @@ fn checked_keys<'a>(
         (Some(id), Some(secret)) => (id, secret),
         (None, None) if token.is_none() => return Ok(None),
         (id, secret) => {
-            let name = |wanted: &[bool]| {
+            let list = |wanted: &[bool]| {
                 let chosen = names.iter().zip(wanted).filter(|(_, wanted)| **wanted).map(|(name, _)| *name);
                 chosen.collect::<Vec<_>>().join(" and ")
             };
-            let there = name(&[id.is_some(), secret.is_some(), token.is_some()]);
-            let missing = name(&[id.is_none(), secret.is_none()]);
-            return Err(Message::new(format!("{place} has {there}, but no {missing}; {next}")));
+            let present = list(&[id.is_some(), secret.is_some(), token.is_some()]);
+            let missing = list(&[id.is_none(), secret.is_none()]);
+            return Err(Message::new(format!("{source} has {present}, but no {missing}; {next}")));
         }
     };
     for (value, name) in [(Some(id), names[0]), (Some(secret), names[1]), (token, names[2])] {
-        // They go into headers. Quotes come from env files, whose quotes docker passes on.
+        // The keys are sent in headers. Docker passes on the quotes that an env file has around a
+        // value.
         let fits = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\'';
         if value.is_some_and(|value| !value.bytes().all(fits)) {
             let problem = "holds a space, a quote or another character that no key has";
-            return Err(Message::new(format!("{place}: {name} {problem}; copy it again, without quotes")));
+            return Err(Message::new(format!("{source}: {name} {problem}; copy it again, without quotes")));
         }
     }
     Ok(Some((id, secret, token)))
@@ -235,7 +241,7 @@ impl Credentials {
     }
 }
 
-/// The end of the id tells a person which key it is; nothing else is shown.
+/// Shows only the last four characters of the id, by which a person recognises the key.
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let id = &self.access_key_id;
@@ -248,12 +254,9 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// The environment has secrets of its own, so it is left out.
+/// Omits the environment, because it contains secrets.
 impl fmt::Debug for CredentialChain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CredentialChain")
-            .field("cached", &self.cached)
-            .field("problem", &self.problem)
-            .finish_non_exhaustive()
+        f.debug_struct("CredentialChain").field("cached", &self.cached).finish_non_exhaustive()
     }
 }

@@ -1,6 +1,9 @@
-//! HTTP calls. Those that carry telemetry begin here and are never traced; those made for a request come through
-//! [`http::client`](crate::client), which traces them. None follows a redirect (the key would go along) or outlasts
-//! the timeout it is given.
+//! The HTTP client below all outgoing calls. Exporters call it directly, and their calls are never
+//! traced. Calls for a request of the application go through [`client`](crate::client), which
+//! traces them.
+//!
+//! The client follows no redirect, because the API key would be sent to the new address. A call
+//! ends when its timeout is over.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
@@ -19,7 +22,7 @@ use super::retry::parse_retry_after;
 use crate::sync::lock;
 use crate::text::Url;
 
-/// A client that keeps its connection between calls, for one thread at a time.
+/// A client that keeps its connection open between calls. It is made for one thread at a time.
 pub struct HttpClient {
     agent: Mutex<Agent>,
     proxy: Option<String>,
@@ -27,138 +30,143 @@ pub struct HttpClient {
 
 /// One request.
 pub struct Call<'a> {
-    /// Where to.
+    /// The address.
     pub url: &'a Url,
-    /// All headers besides `host` and `content-length`.
+    /// All headers except `host` and `content-length`, which the client adds.
     pub headers: &'a [(String, String)],
-    /// The body, as it leaves.
+    /// The body in the bytes that are sent, already compressed if it is compressed at all.
     pub body: &'a [u8],
-    /// How long it may take from the first look-up to the last byte; `None`: for ever.
+    /// The time limit from the DNS lookup to the last byte of the reply. `None` means no limit.
     pub timeout: Option<Duration>,
 }
 
-/// What came back.
+/// The response to a call.
 #[derive(Debug, Default)]
 pub struct Reply {
     /// The status code.
     pub status: u16,
-    /// Status line and headers, as text.
+    /// The status line and the headers, as text.
     pub head: String,
-    /// `Retry-After`, if it could be read.
+    /// The wait that `Retry-After` asks for, if the header is there and valid.
     pub retry_after: Option<Duration>,
-    /// Where a 3xx points to.
-    pub location: Option<String>,
-    /// `Date`: what the other side's clock showed, unless a cache stands between.
+    /// The server's time from `Date`. `None` if the header is missing or invalid, or if the reply
+    /// comes from a cache, which adds the header `Age`.
     pub date: Option<SystemTime>,
-    /// `x-amzn-errortype`: what AWS calls this error.
-    pub error_type: Option<String>,
-    /// The body, up to [`MAX_ANSWER`].
+    /// The body. At most one byte more than [`MAX_ANSWER`] is read.
     pub body: Vec<u8>,
-    /// There was more.
+    /// True if the body is longer than [`MAX_ANSWER`].
     pub too_long: bool,
-    /// Why the body ended early, if it did.
+    /// The error that ended the body early, if there was one.
     pub broken: Option<CallError>,
 }
 
-/// Why nothing came back.
+/// The reason why a call got no reply.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum CallError {
-    /// Nobody accepts connections there.
+    /// Nothing listens at the address: connection refused.
     ConnectionRefused,
-    /// The host name has no address.
+    /// The DNS lookup of the host name failed.
     UnknownHost,
-    /// The timeout ended.
+    /// The call took longer than its timeout.
     Timeout,
-    /// The connection ended before an answer came.
+    /// The connection ended before a reply came.
     Closed,
-    /// TLS could not be agreed on; the text says why.
+    /// TLS failed; the text gives the reason.
     Tls(String),
-    /// Whatever speaks there, it is not HTTP.
+    /// The reply is not HTTP; the text gives the reason.
     NotHttp(String),
-    /// Anything else.
+    /// Any other error.
     Other(String),
 }
 
-/// The certificates that TLS works with; empty: the public authorities, and none of our own.
+/// The certificates for TLS. The default is the public authorities, without a client certificate.
 #[derive(Default)]
 pub struct Certificates {
-    /// PEM of the authorities to trust instead of the public ones.
+    /// Authorities to trust instead of the public ones, in PEM.
     pub authorities: Option<Vec<u8>>,
-    /// PEM of our certificate chain and of its key.
+    /// The client certificate: its chain and its private key, both in PEM.
     pub ours: Option<(Vec<u8>, Vec<u8>)>,
 }
 
-/// The longest answer that is read.
+/// The largest response body that is read, in bytes.
 pub const MAX_ANSWER: u64 = 4 << 20;
 
 impl HttpClient {
-    /// A client for `url` with these certificates. A proxy that the environment names is used for other machines, never
-    /// for this one, nor for those in `NO_PROXY`.
+    /// Creates a client for `url` with these certificates. It uses the proxy of the environment,
+    /// but never for a URL on this machine or for a host in `NO_PROXY`.
     ///
     /// # Errors
     ///
-    /// A PEM text holds no certificate or no key.
+    /// Returns an error if a PEM text holds no certificate or no private key.
     pub fn new(url: &Url, certificates: &Certificates) -> Result<Self, String> {
-        let goes_through =
+        let uses_proxy =
             |proxy: &Proxy| !url.is_loopback() && !url.as_str().parse().is_ok_and(|uri| proxy.is_no_proxy(&uri));
-        let proxy = Proxy::try_from_env().filter(goes_through);
+        let proxy = Proxy::try_from_env().filter(uses_proxy);
         let agent = agent(tls(certificates)?, proxy.clone());
         let proxy = proxy.map(|proxy| format!("{}:{}", proxy.host(), proxy.port()));
         Ok(Self { agent: Mutex::new(agent), proxy })
     }
 
-    /// A client for servers of our own, past any proxy.
+    /// Creates a client that uses no proxy, for servers on this machine and for AWS's credential
+    /// services.
     #[must_use]
     pub fn without_proxy() -> Self {
         Self { agent: Mutex::new(agent(TlsConfig::default(), None)), proxy: None }
     }
 
-    /// The proxy that calls go through, as `host:port`.
+    /// The proxy of this client, as `host:port`.
     #[must_use]
     pub fn proxy(&self) -> Option<&str> {
         self.proxy.as_deref()
     }
 
-    /// Posts the body.
+    /// Sends a POST with the body of `call`.
     ///
     /// # Errors
     ///
-    /// No answer came, for the reason given.
+    /// Returns the reason if no reply came.
     pub fn post(&self, call: &Call<'_>) -> Result<Reply, CallError> {
         self.send(self.agent().post(call.url.as_str()), call)
     }
 
-    /// Puts the body.
+    /// Sends a PUT with the body of `call`.
     ///
     /// # Errors
     ///
-    /// No answer came, for the reason given.
+    /// Returns the reason if no reply came.
     pub fn put(&self, call: &Call<'_>) -> Result<Reply, CallError> {
         self.send(self.agent().put(call.url.as_str()), call)
     }
 
-    /// Gets what is there; a GET has no body, so the call's does not leave.
+    /// Sends a GET. A GET has no body, so the body of `call` is not sent.
     ///
     /// # Errors
     ///
-    /// No answer came, for the reason given.
+    /// Returns the reason if no reply came.
     pub fn get(&self, call: &Call<'_>) -> Result<Reply, CallError> {
-        let request = prepared(self.agent().get(call.url.as_str()), call);
-        if self.proxy.is_some() { self.in_time(call.timeout, || reply(request.call())) } else { reply(request.call()) }
+        let request = configured(self.agent().get(call.url.as_str()), call);
+        if self.proxy.is_some() {
+            self.with_timeout(call.timeout, || reply(request.call()))
+        } else {
+            reply(request.call())
+        }
     }
 
     fn send(&self, request: RequestBuilder<WithBody>, call: &Call<'_>) -> Result<Reply, CallError> {
-        let request = prepared(request, call);
+        let request = configured(request, call);
         if self.proxy.is_none() {
             return reply(request.send(call.body));
         }
         let body = call.body.to_vec();
-        self.in_time(call.timeout, move || reply(request.send(&body)))
+        self.with_timeout(call.timeout, move || reply(request.send(&body)))
     }
 
-    /// ureq gives every piece of a proxy's answer to CONNECT the time that the whole call has. So a call through a proxy is
-    /// made on a thread of its own; when its timeout is over all connections are closed, and the thread ends with them.
-    fn in_time(
+    /// Makes a call through a proxy on a thread of its own, so that the timeout holds.
+    ///
+    /// While ureq reads a proxy's response to CONNECT, the whole timeout starts again with each
+    /// piece of it. When the timeout is over, this function closes all connections, which ends the
+    /// thread.
+    fn with_timeout(
         &self,
         timeout: Option<Duration>,
         call: impl FnOnce() -> Result<Reply, CallError> + Send + 'static,
@@ -169,7 +177,7 @@ impl HttpClient {
             .name("proxied-call".to_owned())
             .spawn(move || drop(done.send(call())))
             .map_err(|error| CallError::Other(format!("no thread for the call: {error}")))?;
-        answer.recv_timeout(timeout + LAST_WORD).unwrap_or_else(|_| {
+        answer.recv_timeout(timeout + TIMEOUT_GRACE).unwrap_or_else(|_| {
             let mut agent = lock(&self.agent);
             let next = agent.config().clone().new_agent();
             std::mem::replace(&mut *agent, next).shutdown();
@@ -182,8 +190,8 @@ impl HttpClient {
     }
 }
 
-/// What ureq gets on top to say by itself that the time is over, and how far it came.
-const LAST_WORD: Duration = Duration::from_millis(20);
+/// Extra time in which ureq can report the timeout itself.
+const TIMEOUT_GRACE: Duration = Duration::from_millis(20);
 
 fn tls(certificates: &Certificates) -> Result<TlsConfig, String> {
     let mut tls = TlsConfig::builder();
@@ -211,7 +219,7 @@ fn agent(tls: TlsConfig, proxy: Option<Proxy>) -> Agent {
         .new_agent()
 }
 
-fn prepared<B>(mut request: RequestBuilder<B>, call: &Call<'_>) -> RequestBuilder<B> {
+fn configured<B>(mut request: RequestBuilder<B>, call: &Call<'_>) -> RequestBuilder<B> {
     for (name, value) in call.headers {
         request = request.header(name, value);
     }
@@ -222,22 +230,20 @@ fn reply(response: Result<Response<Body>, ureq::Error>) -> Result<Reply, CallErr
     let mut response = response.map_err(|error| CallError::from(&error))?;
     let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
     let retry_after = header("retry-after").and_then(|value| parse_retry_after(value, SystemTime::now()));
-    let location = header("location").map(str::to_owned);
     let date = header("date").filter(|_| header("age").is_none());
     let date = date.and_then(|date| DateTime::parse_from_rfc2822(date).ok()).map(SystemTime::from);
-    let error_type = header("x-amzn-errortype").map(str::to_owned);
     let status = response.status().as_u16();
     let head = head(&response);
     let mut body = Vec::new();
     let reader = response.body_mut().as_reader();
-    // An answer that breaks off is as good as its beginning to those who asked for the status: that has come.
+    // The status is known even if the body breaks off, and some callers need only the status.
     let broken = reader
         .take(MAX_ANSWER + 1)
         .read_to_end(&mut body)
         .err()
         .map(|error| CallError::from(&ureq::Error::from(error)));
     let too_long = body.len() as u64 > MAX_ANSWER;
-    Ok(Reply { status, head, retry_after, location, date, error_type, body, too_long, broken })
+    Ok(Reply { status, head, retry_after, date, body, too_long, broken })
 }
 
 fn head(response: &Response<Body>) -> String {
@@ -258,8 +264,20 @@ fn parse_certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, String> {
     if certificates.is_empty() { Err("no PEM certificate in it".to_owned()) } else { Ok(certificates) }
 }
 
+impl Reply {
+    /// Returns the value of the header `name`, if the reply has it and it is plain ASCII.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut fields = self.head.lines().filter_map(|line| line.split_once(": "));
+        fields
+            .find(|(field, _)| field.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+            .filter(|value| value.is_ascii())
+    }
+}
+
 impl CallError {
-    /// One word for what happened, by which repeated failures are recognised.
+    /// A short name for the kind of error. Callers compare it to recognise a repeated failure.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -274,7 +292,7 @@ impl CallError {
     }
 }
 
-/// What happened, in words; the caller adds where and what to do next.
+/// Writes what happened. The caller adds the address and the next step.
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -292,7 +310,7 @@ impl fmt::Display for CallError {
 impl From<&ureq::Error> for CallError {
     fn from(error: &ureq::Error) -> Self {
         match error {
-            ureq::Error::Io(io) => of_io(io),
+            ureq::Error::Io(io) => from_io(io),
             ureq::Error::Timeout(_) => Self::Timeout,
             ureq::Error::HostNotFound => Self::UnknownHost,
             ureq::Error::ConnectionFailed => Self::ConnectionRefused,
@@ -304,7 +322,7 @@ impl From<&ureq::Error> for CallError {
     }
 }
 
-fn of_io(error: &io::Error) -> CallError {
+fn from_io(error: &io::Error) -> CallError {
     match error.kind() {
         ErrorKind::ConnectionRefused => CallError::ConnectionRefused,
         ErrorKind::TimedOut | ErrorKind::WouldBlock => CallError::Timeout,
@@ -313,9 +331,9 @@ fn of_io(error: &io::Error) -> CallError {
         | ErrorKind::ConnectionAborted
         | ErrorKind::BrokenPipe
         | ErrorKind::NotConnected => CallError::Closed,
-        // rustls hands its errors through io::Error.
+        // rustls reports its errors as `io::Error` of this kind.
         ErrorKind::InvalidData => CallError::Tls(error.to_string()),
-        // The system's resolver has no kind of its own.
+        // The standard library has no error kind for a failed DNS lookup.
         _ if error.to_string().starts_with("failed to lookup address") => CallError::UnknownHost,
         _ => CallError::Other(error.to_string()),
     }

@@ -1,4 +1,5 @@
-//! Stage 5: bytes leave the process. No other folder does I/O for telemetry.
+//! Stage 5: the transports that send bytes out of the process. No other folder does I/O for
+//! telemetry.
 
 pub mod aws_credentials;
 pub mod http;

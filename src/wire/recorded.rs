@@ -1,5 +1,5 @@
-//! One call and its answer as they may be shown. Secrets are gone before an [`RecordedCall`] exists, so nobody who keeps or
-//! prints one has to think of them.
+//! One call and its response, ready to be shown. Secrets are redacted before a [`RecordedCall`] is
+//! created, so code that stores or prints one need not redact anything.
 //!
 //! ```text
 //! POST /v1/traces HTTP/1.1
@@ -17,57 +17,58 @@ use std::time::SystemTime;
 use super::http::{Call, CallError, Reply};
 use super::redact::{Redactor, basic_authorization};
 
-/// What left, and what came back.
+/// A request that was sent, and the response to it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct RecordedCall {
-    /// Where to, without secrets: a URL, `udp 127.0.0.1:2000`, `standard output`.
+    /// The destination without secrets: a URL, `udp 127.0.0.1:2000`, or `standard output`.
     pub to: String,
-    /// Request line and headers as they left, the values of secret headers replaced; empty where the wire has none.
+    /// The request line and the headers that were sent, with the values of secret headers replaced.
+    /// Empty if the protocol has no headers.
     pub head: String,
-    /// The body, where it is not the payload's bytes.
+    /// The body, if it differs from the bytes of the payload.
     pub body: Option<Vec<u8>>,
-    /// How the call was signed, if it was.
+    /// The texts behind the signature, if the call was signed.
     pub signing: Option<Signing>,
-    /// What came back; `None` where the wire has no answers.
+    /// The response, or the error as text. `None` if the protocol has no responses.
     pub answer: Option<Result<RecordedResponse, String>>,
 }
 
-/// The two texts that a signature is made of, see [`super::sigv4`].
+/// The two texts from which a signature is made; see [`super::sigv4`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Signing {
-    /// What was signed.
+    /// The canonical request.
     pub canonical_request: String,
-    /// What the key was applied to.
+    /// The string to sign.
     pub string_to_sign: String,
 }
 
-/// An answer over HTTP.
+/// An HTTP response.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RecordedResponse {
     /// The status code.
     pub status: u16,
-    /// Status line and headers.
+    /// The status line and the headers.
     pub head: String,
-    /// What the clock over there showed, as far as that can be told.
+    /// The server's time, if it is known; see [`Reply::date`].
     pub date: Option<SystemTime>,
-    /// The body, or the beginning of a long one.
+    /// The body, cut at 16 KiB.
     pub body: Vec<u8>,
-    /// How long it was.
+    /// The length of the body that was received, in bytes.
     pub body_size: usize,
 }
 
-/// What is kept of an answer.
-const MAX_ANSWER: usize = 16 * 1024;
+/// The largest response body that is kept.
+const MAX_RECORDED_BODY: usize = 16 * 1024;
 
 impl RecordedCall {
-    /// An exchange on a wire without heads and answers.
+    /// Records a call over a protocol without headers and responses.
     #[must_use]
     pub fn one_way(to: String) -> Self {
         Self { to, ..Self::default() }
     }
 
-    /// A POST. Values of headers that `may_be_shown` does not name are replaced, and what a URL has behind its question
-    /// mark; so is every secret that the answer repeats.
+    /// Records a POST. The value of a header is shown only if `may_be_shown` returns true for its
+    /// name. The query of the URL is replaced, and so is each secret that the response repeats.
     #[must_use]
     pub fn post(
         call: &Call<'_>,
@@ -77,13 +78,13 @@ impl RecordedCall {
     ) -> Self {
         let head = post_head(call, may_be_shown);
         let answer = match reply {
-            Ok(reply) => Ok(RecordedResponse::of(reply, redactor)),
+            Ok(reply) => Ok(RecordedResponse::new(reply, redactor)),
             Err(error) => Err(redactor.redact(error.to_string())),
         };
         Self { to: call.url.redacted(), head, body: None, signing: None, answer: Some(answer) }
     }
 
-    /// How many bytes it takes to keep it.
+    /// The size in memory, in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         let signing = self.signing.as_ref().map_or(0, |it| it.canonical_request.len() + it.string_to_sign.len());
@@ -96,16 +97,17 @@ impl RecordedCall {
     }
 }
 
-/// Request line and headers of a POST, in the order in which ureq writes them; the values of headers that `may_be_shown` does
-/// not name are replaced, and so is what the URL has behind its question mark.
+/// Returns the request line and the headers of a POST, in the order in which ureq writes them. The
+/// value of a header is shown only if `may_be_shown` returns true for its name. The query of the
+/// URL is replaced.
 #[must_use]
 pub fn post_head(call: &Call<'_>, may_be_shown: impl Fn(&str) -> bool) -> String {
     let query = call.url.query().map_or_else(String::new, |query| format!("?{}", not_shown(query)));
     let mut head = format!("POST {}{query} HTTP/1.1\r\ncontent-length: {}\r\n", call.url.path(), call.body.len());
     head.push_str(&format!("host: {}\r\n", call.url.host_header()));
     let has_authorization = call.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
-    if let Some(made) = basic_authorization(call.url).filter(|_| !has_authorization) {
-        head.push_str(&format!("authorization: {}\r\n", not_shown(&made)));
+    if let Some(value) = basic_authorization(call.url).filter(|_| !has_authorization) {
+        head.push_str(&format!("authorization: {}\r\n", not_shown(&value)));
     }
     for (name, value) in call.headers {
         let shown = if may_be_shown(name) { value.clone() } else { not_shown(value) };
@@ -115,15 +117,17 @@ pub fn post_head(call: &Call<'_>, may_be_shown: impl Fn(&str) -> bool) -> String
 }
 
 impl RecordedResponse {
-    fn of(reply: &Reply, redactor: &Redactor) -> Self {
-        // Cut only after secrets were looked for: half of one would not be found. And what is no text may hold one too.
+    fn new(reply: &Reply, redactor: &Redactor) -> Self {
+        // Redact first, then cut: half of a secret would not be found. A body that is not UTF-8 may
+        // hold a secret too.
         let mut body = match std::str::from_utf8(&reply.body) {
             Err(_) if redactor.is_empty() => reply.body.clone(),
             _ => redactor.redact(String::from_utf8_lossy(&reply.body).into_owned()).into_bytes(),
         };
-        if body.len() > MAX_ANSWER {
-            let begins_letter = |at: &usize| body[*at] & 0xc0 != 0x80;
-            let end = (MAX_ANSWER - 3..=MAX_ANSWER).rev().find(begins_letter).unwrap_or(MAX_ANSWER);
+        if body.len() > MAX_RECORDED_BODY {
+            let is_char_start = |at: &usize| body[*at] & 0xc0 != 0x80;
+            let end =
+                (MAX_RECORDED_BODY - 3..=MAX_RECORDED_BODY).rev().find(is_char_start).unwrap_or(MAX_RECORDED_BODY);
             body.truncate(end);
         }
         let head = redactor.redact(reply.head.clone());
@@ -145,7 +149,7 @@ mod tests {
         let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let url = Url::parse("https://me:password@host:4318/v1/traces?sig=signature").unwrap();
         let call = Call { url: &url, headers: &headers, body: b"{}", timeout: None };
-        let redactor = Redactor::new(&url, ["Bearer s3cr3t-and-long"]).and("redactor-key");
+        let redactor = Redactor::new(&url, ["Bearer s3cr3t-and-long"]).with_secret("redactor-key");
         RecordedCall::post(&call, reply, |name| name == "content-type", &redactor)
     }
 
@@ -186,11 +190,13 @@ mod tests {
         let Some(Ok(answer)) = exchange(Ok(&binary)).answer else { panic!("no answer") };
         assert!(!String::from_utf8_lossy(&answer.body).contains("s3cr3t"));
         assert!(answer.body.len() < answer.body_size);
-        let straddling = [vec![b'x'; MAX_ANSWER - 10], b"s3cr3t-and-long".to_vec()].concat();
+        let straddling = [vec![b'x'; MAX_RECORDED_BODY - 10], b"s3cr3t-and-long".to_vec()].concat();
         let Some(Ok(answer)) = exchange(Ok(&Reply { body: straddling, ..Reply::default() })).answer else { panic!() };
         assert!(answer.body.ends_with(b"x***"));
         let letters = Reply { body: "xé".repeat(20_000).into_bytes(), ..Reply::default() };
         let Some(Ok(answer)) = exchange(Ok(&letters)).answer else { panic!() };
-        assert!(answer.body.len() > MAX_ANSWER - 4 && std::str::from_utf8(&answer.body).unwrap().starts_with("xéxé"));
+        assert!(
+            answer.body.len() > MAX_RECORDED_BODY - 4 && std::str::from_utf8(&answer.body).unwrap().starts_with("xéxé")
+        );
     }
 }

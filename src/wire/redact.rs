@@ -1,8 +1,11 @@
-//! What must not be shown, in the spellings in which an answer may repeat it.
+//! Redaction of secrets. A server's reply may repeat a secret in another spelling, so each secret
+//! is stored in all spellings that a reply may contain:
 //!
 //! ```text
-//! authorization: Basic am9lOnBhc3N3MHJk     →  "Basic am9lOnBhc3N3MHJk", "am9lOnBhc3N3MHJk", "joe:passw0rd", "passw0rd"
-//! https://joe:passw0rd@host/?api-key=a%2Fb   →  the same, and "api-key=a%2Fb", "a%2Fb", "a/b", "a\/b"
+//! authorization: Basic am9lOnBhc3N3MHJk     →  "Basic am9lOnBhc3N3MHJk", "am9lOnBhc3N3MHJk",
+//!                                              "joe:passw0rd", "passw0rd"
+//! https://joe:passw0rd@host/?api-key=a%2Fb  →  the same, and "api-key=a%2Fb", "a%2Fb", "a/b",
+//!                                              "a\/b"
 //! ```
 
 use base64::Engine;
@@ -11,37 +14,40 @@ use percent_encoding::percent_decode_str;
 
 use crate::text::Url;
 
-/// Texts that are replaced wherever they stand. It has no `Debug`.
+/// A list of secrets that are replaced in any text. The type has no `Debug`, so that it cannot be
+/// logged.
 #[derive(Default)]
 pub struct Redactor(Vec<String>);
 
-/// Shorter words than this are no keys, and would be found everywhere.
+/// The length of the shortest word that is redacted. Shorter words are not keys, and would occur in
+/// ordinary text.
 const MIN_LENGTH: usize = 4;
 
 impl Redactor {
-    /// The secrets of calls to `url`: its user, password and query, and the values of `headers`.
+    /// Creates a redactor for calls to `url`. The secrets are the URL's user, password and query,
+    /// and the values of `headers`.
     #[must_use]
     pub fn new<'a>(url: &Url, headers: impl IntoIterator<Item = &'a str>) -> Self {
         let mut redactor = Self::default();
         if let Some(authorization) = basic_authorization(url) {
-            redactor.header(&authorization);
+            redactor.add_header(&authorization);
         }
         if let Some(query) = url.query() {
-            redactor.word(query);
-            query.split('&').filter_map(|pair| pair.split_once('=')).for_each(|(_, value)| redactor.word(value));
+            redactor.add(query);
+            query.split('&').filter_map(|pair| pair.split_once('=')).for_each(|(_, value)| redactor.add(value));
         }
-        headers.into_iter().for_each(|value| redactor.header(value));
+        headers.into_iter().for_each(|value| redactor.add_header(value));
         redactor
     }
 
-    /// This one too.
+    /// Adds one more secret.
     #[must_use]
-    pub fn and(mut self, secret: &str) -> Self {
-        self.word(secret);
+    pub fn with_secret(mut self, secret: &str) -> Self {
+        self.add(secret);
         self
     }
 
-    /// The text with `***` for every secret in it.
+    /// Returns `text` with `***` in place of each secret.
     #[must_use]
     pub fn redact(&self, mut text: String) -> String {
         for secret in &self.0 {
@@ -52,39 +58,41 @@ impl Redactor {
         text
     }
 
-    /// Whether there is nothing to hide.
+    /// Returns true if there are no secrets to redact.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    fn header(&mut self, value: &str) {
-        self.word(value);
+    fn add_header(&mut self, value: &str) {
+        self.add(value);
         for word in value.split([' ', ',', ';', '=']) {
-            self.word(word);
+            self.add(word);
         }
         let credentials = value.strip_prefix("Basic ").and_then(|encoded| BASE64.decode(encoded.trim()).ok());
         if let Some(credentials) = credentials.and_then(|bytes| String::from_utf8(bytes).ok()) {
-            self.word(&credentials);
-            credentials.split(':').skip(1).for_each(|password| self.word(password));
+            self.add(&credentials);
+            credentials.split(':').skip(1).for_each(|password| self.add(password));
         }
     }
 
-    fn word(&mut self, word: &str) {
+    fn add(&mut self, word: &str) {
         let decoded = percent_decode_str(word).decode_utf8_lossy().into_owned();
-        // JSON may write a slash with a backslash before it, and PHP does.
+        // JSON may write a slash as `\/`. PHP does so.
         let spellings = [word.to_owned(), word.replace('/', "\\/"), decoded.replace('/', "\\/"), decoded];
         for spelling in spellings {
             if spelling.len() >= MIN_LENGTH && !self.0.contains(&spelling) {
                 self.0.push(spelling);
             }
         }
-        // The longest first: what is left of a word after a part of it was replaced would be found by nobody.
+        // The longest secret is replaced first. If a part of it were replaced before, the rest
+        // would match no secret any more and stay visible.
         self.0.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     }
 }
 
-/// The header that ureq makes of user and password in a URL.
+/// Returns the value of the `authorization` header that ureq makes from the user and the password
+/// in a URL.
 #[must_use]
 pub fn basic_authorization(url: &Url) -> Option<String> {
     let (credentials, _) = url.authority().rsplit_once('@')?;
@@ -120,6 +128,6 @@ mod tests {
     #[test]
     fn a_secret_that_begins_with_another_one_leaves_no_rest() {
         assert_eq!(Redactor::new(&url("http://host"), ["abcd", "abcdefgh"]).redact("abcdefgh".to_owned()), "***");
-        assert_eq!(Redactor::new(&url("http://host"), ["a"]).and("tail").redact("a tail".to_owned()), "a ***");
+        assert_eq!(Redactor::new(&url("http://host"), ["a"]).with_secret("tail").redact("a tail".to_owned()), "a ***");
     }
 }

@@ -1,13 +1,18 @@
-//! When to try again: exponential back-off with jitter inside a budget, and `Retry-After` above all.
+//! The waits between attempts to send one payload: exponential back-off with jitter, up to a time
+//! limit. `Retry-After` takes precedence over the back-off.
 //!
 //! ```text
-//! try   1        2            3                        4
-//!       |--1 s---|----2 s-----|----------4 s-----------|   each wait +-20 %, so that a thousand clients
-//!       |<------------------ budget, 10 s ------------------->|   do not come back in the same instant
+//! attempt 1        2            3                        4
+//!         |--1 s---|----2 s-----|----------4 s-----------|
+//!         |<------------ max_elapsed_time, 10 s ------------->|
 //! ```
 //!
-//! One exception: a connection that broke before any answer came is opened again at once, a single time. A server that
-//! was restarted, or that closed an idle connection a moment ago, costs nothing that way.
+//! Each wait is changed at random by up to 20 % (the jitter), so that a thousand clients do not
+//! return at the same time.
+//!
+//! There is one exception, in the worker that uses these waits. If a connection breaks before a
+//! reply comes, the worker opens it again at once, but only a single time. So no time is lost if
+//! the server was restarted or closed an idle connection a moment ago.
 //!
 //! Specification: <https://opentelemetry.io/docs/specs/otlp/#otlphttp-throttling>.
 
@@ -15,41 +20,44 @@ use std::time::{Duration, Instant, SystemTime};
 
 use chrono::DateTime;
 
-/// The tries of one payload.
+/// The state of the attempts to send one payload.
 pub struct Retry {
-    began: Instant,
-    budget: Option<Duration>,
-    longest_wait: Duration,
+    start: Instant,
+    max_elapsed_time: Option<Duration>,
+    max_wait: Duration,
     next_wait: Duration,
-    held: Duration,
+    /// The sum of the waits that the destination asked for.
+    requested_waits: Duration,
 }
 
 const FIRST_WAIT: Duration = Duration::from_secs(1);
-/// The longest that one `Retry-After` is believed.
-const MAX_HOLD: Duration = Duration::from_secs(300);
-/// The longest that a destination may keep one payload waiting by `Retry-After`, in all.
-const MAX_HOLDS: Duration = Duration::from_secs(3600);
+/// The longest wait for one `Retry-After`. A longer one is shortened to this.
+const MAX_REQUESTED_WAIT: Duration = Duration::from_secs(300);
+/// The most that all `Retry-After` waits for one payload may add up to.
+const MAX_REQUESTED_WAITS: Duration = Duration::from_secs(3600);
 
 impl Retry {
-    /// All tries have to end within `budget`, none means no limit; no wait is longer than `longest_wait`, unless the
-    /// destination asks for it.
+    /// Starts the clock. All attempts have to end within `max_elapsed_time`; `None` means no limit.
+    /// A wait is longer than `max_wait` only if the destination asks for it.
     #[must_use]
-    pub fn new(budget: Option<Duration>, longest_wait: Duration) -> Self {
-        let next_wait = FIRST_WAIT.min(longest_wait);
-        Self { began: Instant::now(), budget, longest_wait, next_wait, held: Duration::ZERO }
+    pub fn new(max_elapsed_time: Option<Duration>, max_wait: Duration) -> Self {
+        let next_wait = FIRST_WAIT.min(max_wait);
+        Self { start: Instant::now(), max_elapsed_time, max_wait, next_wait, requested_waits: Duration::ZERO }
     }
 
-    /// How long to wait before the next try; `None` when there is none. `random` is between 0 and 1.
+    /// Returns the wait before the next attempt, or `None` if there is no next attempt.
+    /// `retry_after` is the wait that the destination asked for. `random` is between 0 and 1.
     ///
-    /// A wait that the destination asked for does not count against the budget: trying sooner is what it asked us not
-    /// to do. It is never shorter than the back-off: `Retry-After: 0` is no invitation to a storm.
-    pub fn wait(&mut self, asked: Option<Duration>, random: f64) -> Option<Duration> {
+    /// A wait that the destination asked for does not count towards `max_elapsed_time`, because an
+    /// earlier attempt would ignore the request. This wait is never shorter than the back-off, so
+    /// that `Retry-After: 0` cannot cause a flood of requests.
+    pub fn wait(&mut self, retry_after: Option<Duration>, random: f64) -> Option<Duration> {
         let wait = self.next_wait.mul_f64(0.8 + 0.4 * random.clamp(0.0, 1.0));
-        self.next_wait = self.next_wait.saturating_mul(2).min(self.longest_wait);
-        if let Some(asked) = asked {
-            let wait = wait.max(asked.min(MAX_HOLD));
-            self.held = self.held.saturating_add(wait);
-            return (self.held <= MAX_HOLDS).then_some(wait);
+        self.next_wait = self.next_wait.saturating_mul(2).min(self.max_wait);
+        if let Some(retry_after) = retry_after {
+            let wait = wait.max(retry_after.min(MAX_REQUESTED_WAIT));
+            self.requested_waits = self.requested_waits.saturating_add(wait);
+            return (self.requested_waits <= MAX_REQUESTED_WAITS).then_some(wait);
         }
         match self.left() {
             Some(left) if wait >= left => None,
@@ -57,14 +65,14 @@ impl Retry {
         }
     }
 
-    /// What is left of the budget; `None` means no limit.
+    /// The time that is left for all further attempts. `None` means no limit.
     #[must_use]
     pub fn left(&self) -> Option<Duration> {
-        self.budget.map(|budget| (budget + self.held).saturating_sub(self.began.elapsed()))
+        self.max_elapsed_time.map(|limit| (limit + self.requested_waits).saturating_sub(self.start.elapsed()))
     }
 }
 
-/// `Retry-After`: seconds, or a date.
+/// Parses the value of `Retry-After`: a number of seconds, or a date.
 #[must_use]
 pub fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
@@ -104,7 +112,7 @@ mod tests {
         assert_eq!(retry.wait(Some(60 * SECOND), 0.5), Some(60 * SECOND));
         assert!(retry.left().unwrap() > 60 * SECOND);
         let waits: Vec<_> = std::iter::from_fn(|| retry.wait(Some(Duration::MAX), 0.5)).collect();
-        assert_eq!(waits, [MAX_HOLD; 11]);
+        assert_eq!(waits, [MAX_REQUESTED_WAIT; 11]);
     }
 
     #[test]

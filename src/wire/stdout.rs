@@ -2,11 +2,11 @@
 
 use std::io::{self, Write};
 
-/// Writes all bytes and makes sure that they are gone.
+/// Writes all bytes and flushes them.
 ///
 /// # Errors
 ///
-/// Whoever read our output is no longer there, or the disk behind it is full.
+/// Returns an error if the reader of the output has closed it, or if the disk behind it is full.
 pub fn write(bytes: &[u8]) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(bytes)?;

@@ -1,67 +1,72 @@
-//! Datagrams to a daemon.
+//! Datagrams to a daemon over UDP.
 //!
-//! UDP has no answers, and a daemon that is not there is noticed only in one way: the kernel over there sends an ICMP
-//! "port unreachable", and our kernel gives it to the *next* call on the same socket, provided that the socket is
-//! connected. An unconnected one, as SDKs use it, never hears of it. On one machine the ICMP is back before `send`
-//! returns, so asking the socket right after it tells whether this very datagram was refused.
+//! UDP has no responses. There is only one sign that no daemon listens. The kernel of the daemon's
+//! machine replies with an ICMP message "port unreachable". Our kernel reports it as an error of
+//! the *next* call on the same socket, and only if the socket is connected. SDKs use unconnected
+//! sockets, so they never see this error. If the daemon is on the same machine, the ICMP message
+//! arrives before `send` returns. So the sender reads the socket's error directly after `send`: an
+//! error then belongs to the datagram that was just sent.
 //!
-//! Loss in a full receive buffer leaves no trace at all. The usual buffer holds 166 datagrams of up to 600 bytes, half as many
-//! larger ones, and a daemon on a busy machine may not be scheduled for some milliseconds; so no more than 16 leave in one.
+//! Loss in a full receive buffer leaves no trace at all. The usual buffer holds 166 datagrams of up
+//! to 600 bytes, or half as many larger ones. On a busy machine the daemon may have to wait some
+//! milliseconds for the CPU. So the sender sends at most 16 datagrams per millisecond.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// `host:port`, not yet looked up.
+/// A host and a port. The host name is not resolved yet.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HostPort {
-    /// A name, or an address without brackets.
+    /// The host name, or an IP address without brackets.
     pub host: String,
     /// The port.
     pub port: u16,
 }
 
-/// A connected socket to wherever the name leads at the moment.
+/// A connected UDP socket to the current address of a host name.
 pub struct DatagramSender {
     to: HostPort,
     socket: Option<(UdpSocket, SocketAddr)>,
-    /// How often the last address refused: a name may have several, and `localhost` often has two.
-    refusals: usize,
-    looked_up: Instant,
-    burst: u32,
-    burst_began: Instant,
+    /// The number of failed sends so far. Each failure moves on to the next address of the name;
+    /// `localhost` often has two.
+    failures: usize,
+    resolved_at: Instant,
+    sent_in_burst: u32,
+    burst_start: Instant,
 }
 
-/// What became of a datagram.
+/// The result of a send that did not fail.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum SendOutcome {
-    /// It left, and nobody has complained so far.
-    Yes,
-    /// It left; the complaint was about an earlier one.
-    AfterRefusal,
+    /// The datagram was sent, and no refusal has been reported.
+    Sent,
+    /// The datagram was sent, but the one before it was refused.
+    SentAfterRefusal,
 }
 
-/// Why a datagram did not leave.
+/// The reason why a datagram could not be sent.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum SendError {
-    /// The host name has no address.
+    /// The DNS lookup of the host name failed.
     UnknownHost(String),
-    /// Nobody listens at this address.
+    /// Nothing listens at this address: connection refused.
     ConnectionRefused(SocketAddr),
-    /// It is larger than a datagram can be.
+    /// The data is larger than the largest possible datagram.
     TooBig,
-    /// Anything else.
+    /// Any other error.
     Other(String),
 }
 
+/// The most datagrams that are sent without a pause.
 const BURST: u32 = 16;
-const BREATH: Duration = Duration::from_millis(1);
-/// A name is looked up again after this time: a container that was restarted has another address.
-const LOOK_UP_AGAIN: Duration = Duration::from_secs(30);
+const BURST_PAUSE: Duration = Duration::from_millis(1);
+/// The time between two lookups of the name. A restarted container has another address.
+const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 
 impl HostPort {
-    /// Reads `host:port` or `[v6]:port`.
+    /// Parses `host:port` or `[v6]:port`. Returns `None` for any other text.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
@@ -84,44 +89,45 @@ impl std::fmt::Display for HostPort {
 }
 
 impl DatagramSender {
-    /// A sender to `to`; nothing is looked up before the first datagram.
+    /// Creates a sender to `to`. The name is not resolved before the first datagram.
     #[must_use]
     pub fn new(to: HostPort) -> Self {
         let now = Instant::now();
-        Self { to, socket: None, refusals: 0, looked_up: now, burst: 0, burst_began: now }
+        Self { to, socket: None, failures: 0, resolved_at: now, sent_in_burst: 0, burst_start: now }
     }
 
-    /// Sends one datagram. A refusal of an earlier one costs a second try, not this one.
+    /// Sends one datagram. If the socket reports that an earlier datagram was refused, this one is
+    /// sent again.
     ///
     /// # Errors
     ///
-    /// It did not leave, or was refused.
+    /// Returns an error if the datagram could not be sent or was refused.
     pub fn send(&mut self, bytes: &[u8]) -> Result<SendOutcome, SendError> {
         self.pace();
         let (socket, address) = self.socket()?;
         let outcome = match socket.send(bytes) {
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-                socket.send(bytes).map(|_| SendOutcome::AfterRefusal)
+                socket.send(bytes).map(|_| SendOutcome::SentAfterRefusal)
             }
-            other => other.map(|_| SendOutcome::Yes),
+            other => other.map(|_| SendOutcome::Sent),
         };
         let outcome = match (outcome, socket.take_error()) {
             (Ok(_), Ok(Some(error))) => Err(error),
             (outcome, _) => outcome,
         };
         outcome.map_err(|error| {
-            // Whatever it is, the next datagram looks the name up again.
+            // After any error the next datagram resolves the name again.
             self.socket = None;
-            self.refusals += 1;
+            self.failures += 1;
             match error.kind() {
                 ErrorKind::ConnectionRefused => SendError::ConnectionRefused(address),
-                _ if error.raw_os_error() == Some(MESSAGE_TOO_LONG) => SendError::TooBig,
+                _ if error.raw_os_error() == Some(EMSGSIZE) => SendError::TooBig,
                 _ => SendError::Other(format!("{address}: {error}")),
             }
         })
     }
 
-    /// Where the last datagram went, if that has been refused since.
+    /// The address of the last datagram, if the datagram has been refused since it was sent.
     pub fn refused(&mut self) -> Option<SocketAddr> {
         let (socket, address) = self.socket.as_ref()?;
         let refused = matches!(socket.take_error(), Ok(Some(error)) if error.kind() == ErrorKind::ConnectionRefused);
@@ -129,9 +135,9 @@ impl DatagramSender {
     }
 
     fn socket(&mut self) -> Result<(&UdpSocket, SocketAddr), SendError> {
-        if self.socket.is_none() || self.looked_up.elapsed() > LOOK_UP_AGAIN {
-            self.looked_up = Instant::now();
-            let found = self.look_up()?;
+        if self.socket.is_none() || self.resolved_at.elapsed() > RESOLVE_INTERVAL {
+            self.resolved_at = Instant::now();
+            let found = self.resolve()?;
             if self.socket.as_ref().is_none_or(|(_, address)| *address != found) {
                 let socket = connect(found).map_err(|error| SendError::Other(format!("{found}: {error}")))?;
                 self.socket = Some((socket, found));
@@ -143,29 +149,28 @@ impl DatagramSender {
         }
     }
 
-    fn look_up(&self) -> Result<SocketAddr, SendError> {
+    fn resolve(&self) -> Result<SocketAddr, SendError> {
         let unknown = || SendError::UnknownHost(self.to.host.clone());
         let found = (self.to.host.as_str(), self.to.port).to_socket_addrs().map_err(|_| unknown())?;
         let found: Vec<SocketAddr> = found.collect();
-        // After every refusal it is the next address's turn.
-        let turn = self.refusals % found.len().max(1);
-        found.get(turn).copied().ok_or_else(unknown)
+        let index = self.failures % found.len().max(1);
+        found.get(index).copied().ok_or_else(unknown)
     }
 
     fn pace(&mut self) {
-        if self.burst_began.elapsed() > BREATH {
-            (self.burst, self.burst_began) = (0, Instant::now());
+        if self.burst_start.elapsed() > BURST_PAUSE {
+            (self.sent_in_burst, self.burst_start) = (0, Instant::now());
         }
-        self.burst += 1;
-        if self.burst > BURST {
-            thread::sleep(BREATH);
-            (self.burst, self.burst_began) = (1, Instant::now());
+        self.sent_in_burst += 1;
+        if self.sent_in_burst > BURST {
+            thread::sleep(BURST_PAUSE);
+            (self.sent_in_burst, self.burst_start) = (1, Instant::now());
         }
     }
 }
 
-/// `EMSGSIZE` of Linux.
-const MESSAGE_TOO_LONG: i32 = 90;
+/// The error number of Linux for a datagram that is too large.
+const EMSGSIZE: i32 = 90;
 
 fn connect(to: SocketAddr) -> io::Result<UdpSocket> {
     let any: SocketAddr = if to.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
@@ -198,7 +203,7 @@ mod tests {
         let port = receiver.local_addr().unwrap().port();
         let mut sender = DatagramSender::new(HostPort { host: "localhost".to_owned(), port });
         let mut sender_v4 = DatagramSender::new(HostPort { host: "127.0.0.1".to_owned(), port });
-        assert_eq!(sender_v4.send(b"hello"), Ok(SendOutcome::Yes));
+        assert_eq!(sender_v4.send(b"hello"), Ok(SendOutcome::Sent));
         let mut buffer = [0; 16];
         assert_eq!(receiver.recv(&mut buffer).unwrap(), 5);
         drop(receiver);
@@ -223,6 +228,6 @@ mod tests {
         for _ in 0..=3 * BURST {
             sender.send(b"x").unwrap();
         }
-        assert!(began.elapsed() >= 3 * BREATH);
+        assert!(began.elapsed() >= 3 * BURST_PAUSE);
     }
 }

@@ -64,7 +64,7 @@ impl LogsResponse {
             let (code, retry_after) = (String::new(), reply.retry_after);
             return Self { class, status, code, message: message.to_owned(), retry_after, rejected };
         }
-        let code = reply.error_type.as_deref().or_else(|| json.get("__type").and_then(Json::as_str));
+        let code = reply.header("x-amzn-errortype").or_else(|| json.get("__type").and_then(Json::as_str));
         let code = code.map_or_else(|| xml(&text, "Code"), |code| short_code(code).to_owned());
         // A name, or nothing: it goes to the log, and is half of what problems are told apart by.
         let is_name = code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
@@ -150,7 +150,8 @@ mod tests {
             let answer = read(400, body);
             assert_eq!((answer.class, answer.message.as_str()), (Class::Missing, "no"), "{body}");
         }
-        let reply = Reply { status: 400, error_type: Some("ThrottlingException:".to_owned()), ..Reply::default() };
+        let head = "HTTP/1.1 400 Bad Request\r\nx-amzn-errortype: ThrottlingException:\r\n\r\n".to_owned();
+        let reply = Reply { status: 400, head, ..Reply::default() };
         assert_eq!(LogsResponse::read(&reply, 1).class, Class::Throttled);
     }
 

@@ -1,12 +1,15 @@
-//! Which region, and which address its CloudWatch Logs has.
+//! The region, and the address of CloudWatch Logs in it.
 //!
 //! ```text
 //! AWS_REGION=eu-central-1          ->  https://logs.eu-central-1.amazonaws.com
 //! AWS_REGION=cn-north-1            ->  https://logs.cn-north-1.amazonaws.com.cn
-//! AWS_ENDPOINT_URL=http://moto:5000    a stand-in for all of AWS; the region is still part of each signature
+//! AWS_ENDPOINT_URL=http://moto:5000    a test server in place of all AWS services;
+//!                                      the region is still part of each signature
 //! ```
 //!
-//! Regions are grouped in partitions, which share nothing, not even accounts; the region's name tells its partition.
+//! AWS groups its regions into partitions. Partitions are fully separate and do not even share
+//! accounts. The name of a region shows its partition.
+//!
 //! Specification: <https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html>,
 //! <https://docs.aws.amazon.com/general/latest/gr/cwl_region.html>.
 
@@ -15,7 +18,8 @@ use crate::settings::Env;
 use crate::text::Message;
 use crate::text::url::{Url, redacted};
 
-/// What a region's name begins with, and what its host names end with; the first one that fits.
+/// The partitions: the prefix of their region names, and the suffix of their host names. The first
+/// prefix that fits is used.
 const PARTITIONS: [(&str, &str); 7] = [
     ("cn-", "amazonaws.com.cn"),
     ("eusc-", "amazonaws.eu"),
@@ -23,16 +27,17 @@ const PARTITIONS: [(&str, &str); 7] = [
     ("us-isob-", "sc2s.sgov.gov"),
     ("eu-isoe-", "cloud.adc-e.uk"),
     ("us-isof-", "csp.hci.ic.gov"),
-    // The public regions, and us-gov-*.
+    // All public regions, and us-gov-*.
     ("", "amazonaws.com"),
 ];
 
-/// The region, and where it was found: `AWS_REGION`, `AWS_DEFAULT_REGION` (older, and all that Python's SDK reads),
-/// then the profile.
+/// Returns the region, and the place where it was found. The order is `AWS_REGION`, then
+/// `AWS_DEFAULT_REGION`, then the profile. `AWS_DEFAULT_REGION` is older, and Python's SDK reads
+/// only this variable.
 ///
 /// # Errors
 ///
-/// There is none, or its name is none.
+/// Returns an error if no region is set, or if its name is invalid.
 pub fn region(env: &Env) -> Result<(String, String), Message> {
     let variable = ["AWS_REGION", "AWS_DEFAULT_REGION"]
         .into_iter()
@@ -49,10 +54,10 @@ pub fn region(env: &Env) -> Result<(String, String), Message> {
                      set AWS_REGION, for instance to us-east-1"
                 )));
             };
-            (region.to_owned(), of_profile(&shared))
+            (region.to_owned(), profile_origin(&shared))
         }
     };
-    // It becomes part of a host name and of every signature.
+    // The region becomes a part of the host name and of each signature.
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if value.len() > 63 || value.starts_with('-') || value.ends_with('-') || !value.bytes().all(fits) {
         let value = value.escape_debug();
@@ -61,15 +66,17 @@ pub fn region(env: &Env) -> Result<(String, String), Message> {
     Ok((value, origin))
 }
 
-/// The address of CloudWatch Logs without a path, and where it was found: `AWS_ENDPOINT_URL_CLOUDWATCH_LOGS`,
-/// `AWS_ENDPOINT_URL`, `endpoint_url` of the profile, else the public one of the region. With
-/// `AWS_IGNORE_CONFIGURED_ENDPOINT_URLS=true` it is the public one.
+/// Returns the address of CloudWatch Logs without a path, and the place where it was found. The
+/// order is `AWS_ENDPOINT_URL_CLOUDWATCH_LOGS`, then `AWS_ENDPOINT_URL`, then `endpoint_url` of the
+/// profile, then the public address of the region. `AWS_IGNORE_CONFIGURED_ENDPOINT_URLS=true`
+/// selects the public address.
 ///
 /// # Errors
 ///
-/// What was found is no URL, or has a path: `/` is what gets signed.
+/// Returns an error if the address is not a URL, or if it has a path. The signature always covers
+/// the path `/`.
 pub fn logs_endpoint(env: &Env, region: &str) -> Result<(Url, String), Message> {
-    let Some((url, origin)) = configured(env)? else {
+    let Some((url, origin)) = configured_url(env)? else {
         let fits = |(prefix, _): &&(&str, &str)| region.starts_with(prefix);
         let suffix = PARTITIONS.iter().find(fits).map_or("amazonaws.com", |(_, suffix)| suffix);
         let url = format!("https://logs.{region}.{suffix}");
@@ -87,7 +94,7 @@ pub fn logs_endpoint(env: &Env, region: &str) -> Result<(Url, String), Message> 
     }
 }
 
-fn configured(env: &Env) -> Result<Option<(String, String)>, Message> {
+fn configured_url(env: &Env) -> Result<Option<(String, String)>, Message> {
     let is_true = |value: &str| value.trim().eq_ignore_ascii_case("true");
     if env.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS").is_some_and(is_true) {
         return Ok(None);
@@ -101,11 +108,11 @@ fn configured(env: &Env) -> Result<Option<(String, String)>, Message> {
     if shared.get("ignore_configured_endpoint_urls").is_some_and(is_true) {
         return Ok(None);
     }
-    Ok(shared.get("endpoint_url").map(|url| (url.to_owned(), of_profile(&shared))))
+    Ok(shared.get("endpoint_url").map(|url| (url.to_owned(), profile_origin(&shared))))
 }
 
-fn of_profile(shared: &SharedProfile) -> String {
-    format!("profile {} in {}", shared.name.escape_debug(), shared.places)
+fn profile_origin(shared: &SharedProfile) -> String {
+    format!("profile {} in {}", shared.name.escape_debug(), shared.files)
 }
 
 #[cfg(test)]
@@ -171,7 +178,7 @@ mod tests {
         assert_eq!(endpoint(Env::from([path, ("AWS_PROFILE", "off")])), public);
         let off = ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true");
         assert_eq!(endpoint(Env::from([own, all, path, off])), public);
-        // This one is a common mistake: no SDK reads it.
+        // This name is a common mistake: no SDK reads it.
         assert_eq!(endpoint(Env::from([("AWS_ENDPOINT_URL_LOGS", "http://x")])), public);
     }
 

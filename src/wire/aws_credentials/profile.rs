@@ -1,120 +1,123 @@
 //! The grammar of `~/.aws/config` and `~/.aws/credentials`.
 //!
-//! It looks like INI and is stricter. A line is one of five things, told apart by its first character:
+//! The grammar is similar to INI, but stricter. There are five kinds of line, and the first
+//! character shows the kind:
 //!
 //! ```text
 //! # or ; first              a comment
-//! [profile dev]             a section; only in `credentials` it is written [dev], and [default] never needs the word
+//! [profile dev]             a section; [dev] in `credentials`; [default] in both files
 //! region = eu-central-1     a property; " #" and " ;" begin a comment, "a#b" does not
-//! s3 =                      an empty property, whose sub-properties follow
-//!   max_queue_size = 10     a space or tab first: the line above goes on, comments included
+//! s3 =                      an empty property; its sub-properties follow
+//!   max_queue_size = 10     a space or tab first: continues the line above, even a comment in it
 //! ```
 //!
-//! A section or property whose *name* is none is passed over, whatever else does not fit is a mistake: half-read
-//! credentials would be worse than none. A mistake is told by its line, never by its text, which may be a secret.
+//! A section or property with an invalid *name* is ignored. Any other line that does not fit the
+//! grammar is an error, because credentials that are read only in part are worse than none. An
+//! error gives the number of the line but not its text, which may be a secret.
 //!
-//! Specification: <https://docs.aws.amazon.com/sdkref/latest/guide/file-format.html>; the cases of AWS's own SDKs are
-//! in `tests/data/aws-config/profile-parser-tests.json`.
+//! Specification: <https://docs.aws.amazon.com/sdkref/latest/guide/file-format.html>. The test
+//! cases of AWS's own SDKs are in `tests/data/aws-config/profile-parser-tests.json`.
 
 use std::collections::BTreeMap;
 
-/// What one profile says; the keys in lower case.
+/// The properties of one profile. The keys are in lower case.
 pub(super) type Properties = BTreeMap<String, String>;
 
-/// All profiles by name.
+/// All profiles, by name.
 pub(super) type Profiles = BTreeMap<String, Properties>;
 
-/// Which of the two files a text is from.
+/// One of the two files that AWS tools share.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Kind {
-    /// `config`
+pub(super) enum SharedFile {
+    /// The file `~/.aws/config`.
     Config,
-    /// `credentials`
+    /// The file `~/.aws/credentials`.
     Credentials,
 }
 
 /// A line that does not fit the grammar.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) struct Mistake {
-    /// Which line, from 1.
+pub(super) struct SyntaxError {
+    /// The number of the line, from 1.
     pub(super) line: usize,
-    /// What is wrong with it.
+    /// The description of the error.
     pub(super) what: &'static str,
 }
 
-/// What a `[...]` line opens.
+/// The section that a `[...]` line begins.
 #[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
-enum Section<'t> {
-    /// A profile as this kind of file spells it.
+enum ProfileSection<'t> {
+    /// A profile, written as this file requires.
     Profile(&'t str),
-    /// `[default]` in `config`, where `[profile default]` takes its place if both are there.
+    /// The section `[default]` in `config`. If `[profile default]` exists too, it is used instead.
     PlainDefault,
-    /// `[sso-session x]`, `[services x]`, a misspelled name. Its lines must fit the grammar, and are not kept.
+    /// Any other section: `[sso-session x]`, `[services x]`, or an invalid name. Its lines are
+    /// checked but not kept.
     Ignored,
 }
 
-/// The property that an indented line goes on with.
-struct Open {
+/// The last property. Indented lines continue it.
+struct OpenProperty {
     key: String,
-    /// Nothing stood after its `=`: the indented lines are properties themselves.
+    /// True if its own line has no value. The indented lines are then sub-properties.
     nested: bool,
 }
 
-/// Reads one file.
+/// Parses the text of one file.
 ///
 /// # Errors
 ///
-/// The first line that does not fit.
-pub(super) fn parse(text: &str, kind: Kind) -> Result<Profiles, Mistake> {
-    // Windows editors put a byte order mark first.
+/// Returns an error for the first line that does not fit the grammar.
+pub(super) fn parse(text: &str, file: SharedFile) -> Result<Profiles, SyntaxError> {
+    // Editors on Windows write a byte order mark at the beginning.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut sections: BTreeMap<Section<'_>, Properties> = BTreeMap::new();
+    let mut sections: BTreeMap<ProfileSection<'_>, Properties> = BTreeMap::new();
     let mut current = None;
-    let mut open: Option<Open> = None;
+    let mut open: Option<OpenProperty> = None;
     for (index, line) in text.lines().enumerate() {
-        let mistake = |what| Mistake { line: index + 1, what };
+        let error = |what| SyntaxError { line: index + 1, what };
         if line.trim().is_empty() || line.starts_with(['#', ';']) {
             continue;
         }
         if let Some(header) = line.strip_prefix('[') {
-            let header = without_comment(header, "");
-            let name = header.strip_suffix(']').ok_or_else(|| mistake("Profile definition must end with ']'"))?;
-            let section = section(name.trim(), kind);
+            let header = strip_comment(header, "");
+            let name = header.strip_suffix(']').ok_or_else(|| error("Profile definition must end with ']'"))?;
+            let section = section(name.trim(), file);
             sections.entry(section).or_default();
             (current, open) = (Some(section), None);
             continue;
         }
-        let Some(section) = current else { return Err(mistake("Expected a profile definition")) };
+        let Some(section) = current else { return Err(error("Expected a profile definition")) };
         let properties = sections.entry(section).or_default();
         if line.starts_with(char::is_whitespace) {
-            let Some(open) = &open else { return Err(mistake("Expected a property definition, found continuation")) };
+            let Some(open) = &open else { return Err(error("Expected a property definition, found continuation")) };
             let line = line.trim();
             if open.nested {
                 let (key, _) =
-                    line.split_once('=').ok_or_else(|| mistake("Expected an '=' sign defining a sub-property"))?;
+                    line.split_once('=').ok_or_else(|| error("Expected an '=' sign defining a sub-property"))?;
                 if key.trim().is_empty() {
-                    return Err(mistake("Sub-property did not have a name"));
+                    return Err(error("Sub-property did not have a name"));
                 }
             }
             let value = properties.entry(open.key.clone()).or_default();
             value.push('\n');
             value.push_str(line);
         } else {
-            let line = without_comment(line, " \t");
-            let (key, value) =
-                line.split_once('=').ok_or_else(|| mistake("Expected an '=' sign defining a property"))?;
+            let line = strip_comment(line, " \t");
+            let (key, value) = line.split_once('=').ok_or_else(|| error("Expected an '=' sign defining a property"))?;
             let (key, value) = (key.trim().to_lowercase(), value.trim());
             if key.is_empty() {
-                return Err(mistake("Property did not have a name"));
+                return Err(error("Property did not have a name"));
             }
             properties.insert(key.clone(), value.to_owned());
-            open = Some(Open { key, nested: value.is_empty() });
+            open = Some(OpenProperty { key, nested: value.is_empty() });
         }
     }
-    Ok(named(sections))
+    Ok(profiles(sections))
 }
 
-/// One set of profiles out of both files: the credentials file wins, property by property.
+/// Merges the profiles of both files. If both have the same property, `credentials` takes
+/// precedence.
 pub(super) fn merge(config: Profiles, credentials: Profiles) -> Profiles {
     let mut merged = config;
     for (name, properties) in credentials {
@@ -123,38 +126,40 @@ pub(super) fn merge(config: Profiles, credentials: Profiles) -> Profiles {
     merged
 }
 
-fn section(name: &str, kind: Kind) -> Section<'_> {
+fn section(name: &str, file: SharedFile) -> ProfileSection<'_> {
     let after_prefix = name.strip_prefix("profile").filter(|rest| rest.starts_with(char::is_whitespace)).map(str::trim);
-    match (kind, after_prefix) {
-        (Kind::Config, Some(name)) if is_name(name) => Section::Profile(name),
-        (Kind::Config, None) if name == "default" => Section::PlainDefault,
-        (Kind::Credentials, None) if is_name(name) => Section::Profile(name),
-        _ => Section::Ignored,
+    match (file, after_prefix) {
+        (SharedFile::Config, Some(name)) if is_valid_name(name) => ProfileSection::Profile(name),
+        (SharedFile::Config, None) if name == "default" => ProfileSection::PlainDefault,
+        (SharedFile::Credentials, None) if is_valid_name(name) => ProfileSection::Profile(name),
+        _ => ProfileSection::Ignored,
     }
 }
 
-/// Keeps what has a name that is one.
-fn named(sections: BTreeMap<Section<'_>, Properties>) -> Profiles {
+/// Drops the sections to ignore, and the properties with invalid names.
+fn profiles(sections: BTreeMap<ProfileSection<'_>, Properties>) -> Profiles {
     let mut profiles = Profiles::new();
-    // In the order of `Section`: the plain default comes after all that could take its place.
+    // The map is sorted in the order of the enum's variants, so `PlainDefault` comes after all
+    // profiles.
     for (section, mut properties) in sections {
-        properties.retain(|key, _| is_name(key));
+        properties.retain(|key, _| is_valid_name(key));
         match section {
-            Section::Profile(name) => drop(profiles.insert(name.to_owned(), properties)),
-            Section::PlainDefault => drop(profiles.entry("default".to_owned()).or_insert(properties)),
-            Section::Ignored => {}
+            ProfileSection::Profile(name) => drop(profiles.insert(name.to_owned(), properties)),
+            ProfileSection::PlainDefault => drop(profiles.entry("default".to_owned()).or_insert(properties)),
+            ProfileSection::Ignored => {}
         }
     }
     profiles
 }
 
-fn is_name(text: &str) -> bool {
+fn is_valid_name(text: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-/.%@_:+".contains(c);
     !text.is_empty() && text.chars().all(allowed)
 }
 
-/// The line up to a `#` or `;`; if `after` is not empty, one of its characters must stand before that.
-fn without_comment<'t>(line: &'t str, after: &str) -> &'t str {
+/// Returns the line without its comment, which begins with `#` or `;`. If `after` is not empty, a
+/// comment begins only after one of the characters in `after`.
+fn strip_comment<'t>(line: &'t str, after: &str) -> &'t str {
     let begins = |(at, c): &(usize, char)| {
         matches!(c, '#' | ';') && (after.is_empty() || line[..*at].ends_with(|before| after.contains(before)))
     };
@@ -168,14 +173,15 @@ mod tests {
 
     use super::*;
 
-    /// Both files of a case, and what comes out of them.
-    fn outcome(input: &Value) -> Result<Profiles, Mistake> {
+    /// Parses both files of a test case.
+    fn parse_case(input: &Value) -> Result<Profiles, SyntaxError> {
         let text = |key: &str| input[key].as_str().unwrap_or_default();
-        let config = parse(text("configFile"), Kind::Config)?;
-        Ok(merge(config, parse(text("credentialsFile"), Kind::Credentials)?))
+        let config = parse(text("configFile"), SharedFile::Config)?;
+        Ok(merge(config, parse(text("credentialsFile"), SharedFile::Credentials)?))
     }
 
-    /// None is left out. Of the three cases with `sso_sessions` the profiles are compared: we keep no sessions.
+    /// Runs all cases. Three of them have `sso_sessions`: there only the profiles are compared,
+    /// because the parser keeps no sessions.
     #[test]
     fn files_are_read_as_the_sdks_of_aws_read_them() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/aws-config/profile-parser-tests.json");
@@ -183,12 +189,12 @@ mod tests {
         let cases = cases["tests"].as_array().unwrap();
         for case in cases {
             let (name, output) = (&case["name"], &case["output"]);
-            match (outcome(&case["input"]), output["errorContaining"].as_str()) {
+            match (parse_case(&case["input"]), output["errorContaining"].as_str()) {
                 (Ok(profiles), None) => {
                     let wanted: Profiles = serde_json::from_value(output["config"]["profiles"].clone()).unwrap();
                     assert_eq!(profiles, wanted, "{name}");
                 }
-                (Err(mistake), Some(wanted)) => assert!(mistake.what.contains(wanted), "{name}: {mistake:?}"),
+                (Err(error), Some(wanted)) => assert!(error.what.contains(wanted), "{name}: {error:?}"),
                 (outcome, wanted) => panic!("{name}: {outcome:?}, not {wanted:?}"),
             }
         }
@@ -197,13 +203,13 @@ mod tests {
 
     #[test]
     fn a_mistake_is_told_by_its_line_and_not_by_its_text() {
-        let mistake = parse("# mine\n[dev]\n\naws_secret_access_key: TOPSECRET", Kind::Credentials).unwrap_err();
-        assert_eq!(mistake, Mistake { line: 4, what: "Expected an '=' sign defining a property" });
+        let error = parse("# mine\n[dev]\n\naws_secret_access_key: TOPSECRET", SharedFile::Credentials).unwrap_err();
+        assert_eq!(error, SyntaxError { line: 4, what: "Expected an '=' sign defining a property" });
     }
 
     #[test]
     fn a_byte_order_mark_is_no_part_of_the_first_line() {
-        let profiles = parse("\u{feff}[default]\nregion = eu-west-1", Kind::Config).unwrap();
+        let profiles = parse("\u{feff}[default]\nregion = eu-west-1", SharedFile::Config).unwrap();
         assert_eq!(profiles["default"]["region"], "eu-west-1");
     }
 
@@ -217,8 +223,8 @@ mod tests {
                 seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 text.push_str(pieces[(seed >> 16) as usize % pieces.len()]);
             }
-            let _ = parse(&text, Kind::Config);
-            let _ = parse(&text, Kind::Credentials);
+            let _ = parse(&text, SharedFile::Config);
+            let _ = parse(&text, SharedFile::Credentials);
         }
     }
 }

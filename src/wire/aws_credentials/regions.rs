@@ -1,10 +1,11 @@
-//! What is odd about the region that the environment names: it is none that is known here, or two variables disagree.
+//! Warnings about the region: an unknown name, or two variables with different values.
 
 use crate::settings::Env;
 use crate::text::Message;
 
-/// The regions there are, as of 2026. New ones come, so an unknown one is a doubt and no mistake.
-const KNOWN: &str = "\
+/// The regions of AWS as of 2026. AWS adds new ones, so an unknown region is a warning, not an
+/// error.
+const KNOWN_REGIONS: &str = "\
     af-south-1 ap-east-1 ap-east-2 ap-northeast-1 ap-northeast-2 ap-northeast-3 ap-south-1 \
     ap-south-2 ap-southeast-1 ap-southeast-2 ap-southeast-3 ap-southeast-4 ap-southeast-5 \
     ap-southeast-6 ap-southeast-7 ca-central-1 ca-west-1 cn-north-1 cn-northwest-1 eu-central-1 \
@@ -12,12 +13,13 @@ const KNOWN: &str = "\
     il-central-1 me-central-1 me-south-1 mx-central-1 sa-east-1 us-east-1 us-east-2 us-gov-east-1 \
     us-gov-west-1 us-west-1 us-west-2";
 
-/// Warnings about `region`, which was found at `origin`.
+/// Returns warnings about `region`. `origin` is the place where the region was found.
 #[must_use]
 pub fn region_warnings(env: &Env, region: &str, origin: &str) -> Vec<Message> {
     let mut warnings = Vec::new();
-    if !known().any(|known| known == region) && !region.contains("-iso") {
-        let nearest = known().min_by_key(|known| strsim::damerau_levenshtein(known, region)).unwrap_or("us-east-1");
+    if !known_regions().any(|known| known == region) && !region.contains("-iso") {
+        let nearest =
+            known_regions().min_by_key(|known| strsim::damerau_levenshtein(known, region)).unwrap_or("us-east-1");
         let what = format!("{origin}={region} is no region that is known here; did you mean {nearest}?");
         warnings.push(what.into());
     }
@@ -33,8 +35,8 @@ pub fn region_warnings(env: &Env, region: &str, origin: &str) -> Vec<Message> {
     warnings
 }
 
-fn known() -> impl Iterator<Item = &'static str> {
-    KNOWN.split_whitespace()
+fn known_regions() -> impl Iterator<Item = &'static str> {
+    KNOWN_REGIONS.split_whitespace()
 }
 
 #[cfg(test)]
@@ -52,7 +54,7 @@ mod tests {
             assert!(text.starts_with(&format!("AWS_REGION={region} ")), "{text}");
             assert!(text.ends_with(&format!("did you mean {nearest}?")), "{text}");
         }
-        for region in known().chain(["us-isob-east-1"]) {
+        for region in known_regions().chain(["us-isob-east-1"]) {
             assert_eq!(region_warnings(&Env::default(), region, "AWS_REGION"), []);
         }
     }

@@ -1,25 +1,38 @@
-//! Credentials that a neighbour lends for some hours: the container agent, or the EC2 metadata service.
+//! Temporary credentials from a server on the same machine: the container agent, or the EC2
+//! metadata service.
 //!
 //! ```text
-//! container                                               EC2 metadata, version 2
+//! container agent
 //!
-//! GET /v2/credentials/<uuid>   (ECS, Fargate)             PUT /latest/api/token
-//! GET /v1/credentials          (EKS)                      x-aws-ec2-metadata-token-ttl-seconds: 21600
-//! authorization: <token>       (EKS)                        <- a session token
-//!   <- {"AccessKeyId":...}                                GET /latest/meta-data/iam/security-credentials/
-//!                                                         x-aws-ec2-metadata-token: <session token>
-//!                                                           <- my-role
-//!                                                         GET /latest/meta-data/iam/security-credentials/my-role
-//!                                                           <- {"Code":"Success","AccessKeyId":...}
+//! GET /v2/credentials/<uuid>      (ECS, Fargate)
+//! GET /v1/credentials             (EKS)
+//! authorization: <token>          (EKS)
+//!   <- {"AccessKeyId":...}
+//!
+//! EC2 metadata service, version 2
+//!
+//! PUT /latest/api/token
+//! x-aws-ec2-metadata-token-ttl-seconds: 21600
+//!   <- a session token
+//! GET /latest/meta-data/iam/security-credentials/
+//! x-aws-ec2-metadata-token: <session token>
+//!   <- my-role
+//! GET /latest/meta-data/iam/security-credentials/my-role
+//! x-aws-ec2-metadata-token: <session token>
+//!   <- {"Code":"Success","AccessKeyId":...}
 //! ```
 //!
-//! Version 1 had no PUT: whoever made a server fetch a URL had its keys. A PUT with a header of its own is beyond most
-//! such tricks, and its answer travels one hop only, which is why a container on EC2 needs a hop limit of 2.
+//! Version 1 had no PUT. An attacker who could make a server fetch a URL got the keys of the
+//! machine. Most of these attacks cannot send a PUT with an extra header. In addition, the response
+//! to the PUT travels one network hop only, so a container on EC2 needs a hop limit of 2.
 //!
-//! Both are on the same machine and answer in milliseconds or not at all: 3 tries of 2 s, 1 s apart, and 1 s for each
-//! step. No proxy may hear of them. Of an answer that is wrong, nothing is repeated: it may be half a secret.
+//! Both servers respond in milliseconds or not at all. The container agent gets 3 attempts of 2 s,
+//! 1 s apart; each step of the metadata service gets 1 s. The requests never go through a proxy. An
+//! error message never repeats an invalid response, because the response may contain a part of a
+//! secret.
 //!
-//! Specification: <https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html>,
+//! Specification:
+//! <https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html>,
 //! <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html>.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -36,15 +49,15 @@ use crate::text::Message;
 use crate::text::url::{Url, redacted};
 use crate::wire::http::{Call, CallError, HttpClient, Reply};
 
-/// Where they are and how long they may take. Tests have their own.
+/// The address and the time limits of the two servers. Tests use other values.
 pub(super) struct Remote {
-    /// Where relative URIs lead.
+    /// The base URL for a relative URI.
     pub(super) container: String,
-    /// How long one try at the container endpoint may take.
+    /// The time limit for one attempt to ask the container agent.
     pub(super) container_timeout: Duration,
-    /// Between two tries.
-    pub(super) pause: Duration,
-    /// How long one step of the metadata service may take.
+    /// The wait between two attempts.
+    pub(super) retry_wait: Duration,
+    /// The time limit for one step of the metadata service.
     pub(super) metadata_timeout: Duration,
 }
 
@@ -54,18 +67,19 @@ const TOKEN: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN";
 const TOKEN_FILE: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE";
 const METADATA: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
 const METADATA_DISABLED: &str = "AWS_EC2_METADATA_DISABLED";
-const TRIES: u32 = 3;
-/// Where plain HTTP may go, besides this machine: the agents of ECS and EKS. None of these is ever routed.
-const AGENTS: [IpAddr; 3] = [
+const MAX_ATTEMPTS: u32 = 3;
+/// The agents of ECS and EKS. Plain HTTP is allowed to these addresses and to this machine, because
+/// the network never routes them.
+const AGENT_ADDRESSES: [IpAddr; 3] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)),
     IpAddr::V4(Ipv4Addr::new(169, 254, 170, 23)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)),
 ];
 
-/// What both of them answer.
+/// The response of both servers.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Lent {
+struct CredentialsResponse {
     code: Option<String>,
     access_key_id: Option<String>,
     secret_access_key: Option<String>,
@@ -78,53 +92,55 @@ impl Default for Remote {
         Self {
             container: "http://169.254.170.2".to_owned(),
             container_timeout: Duration::from_secs(2),
-            pause: Duration::from_secs(1),
+            retry_wait: Duration::from_secs(1),
             metadata_timeout: Duration::from_secs(1),
         }
     }
 }
 
 impl Remote {
-    /// Asks the container agent, if a variable says that there is one.
+    /// Asks the container agent, if a variable gives its address.
     ///
     /// # Errors
     ///
-    /// There is one, and no credentials come of it.
+    /// Returns an error if the address is set but the agent returns no valid credentials.
     pub(super) fn container(&self, env: &Env, now: SystemTime) -> Result<Lookup, Message> {
         let Some((variable, url)) = self.container_url(env)? else {
-            return Ok(Lookup::Nothing(format!("neither {RELATIVE} nor {FULL} is set")));
+            return Ok(Lookup::NotFound(format!("neither {RELATIVE} nor {FULL} is set")));
         };
         let mut headers = vec![("accept".to_owned(), "application/json".to_owned())];
         headers.extend(authorization(env)?.map(|token| ("authorization".to_owned(), token)));
         let client = HttpClient::without_proxy();
-        let place = format!("container endpoint {} ({variable})", url.redacted().escape_debug());
-        let mut tries = 1;
+        let origin = format!("container endpoint {} ({variable})", url.redacted().escape_debug());
+        let mut attempt = 1;
         loop {
             let timeout = Some(self.container_timeout);
             let answer = client.get(&Call { url: &url, headers: &headers, body: &[], timeout });
-            // What it refuses now, it refuses in a second; anything else may be an agent that is just starting.
+            // A 4xx will not change within seconds. After any other failure the agent may still be
+            // starting, so the request is sent again.
             let is_final = matches!(&answer, Ok(reply) if (400..500).contains(&reply.status) && reply.status != 429);
-            let outcome = success(answer).and_then(|reply| credentials(&reply, &place, now));
+            let outcome = success(answer).and_then(|reply| credentials(&reply, &origin, now));
             match outcome {
                 Ok(found) => return Ok(Lookup::Found(found)),
-                Err(problem) if is_final || tries == TRIES => {
+                Err(problem) if is_final || attempt == MAX_ATTEMPTS => {
                     let next = "look at the task's role and at its agent";
-                    return Err(Message::new(format!("{place}: {problem}; {next}")));
+                    return Err(Message::new(format!("{origin}: {problem}; {next}")));
                 }
-                Err(_) => thread::sleep(self.pause),
+                Err(_) => thread::sleep(self.retry_wait),
             }
-            tries += 1;
+            attempt += 1;
         }
     }
 
-    /// Asks the metadata service, as if this were an EC2 instance.
+    /// Asks the metadata service, as on an EC2 instance. Without a response to the first step, this
+    /// machine is not an EC2 instance and has no credentials.
     ///
     /// # Errors
     ///
-    /// It is one, and no credentials come of it.
+    /// Returns an error if the service responds to the first step but returns no valid credentials.
     pub(super) fn metadata(&self, env: &Env, now: SystemTime) -> Result<Lookup, Message> {
         if env.get(METADATA_DISABLED).is_some_and(|value| value.trim().eq_ignore_ascii_case("true")) {
-            return Ok(Lookup::Nothing(format!("{METADATA_DISABLED} is true")));
+            return Ok(Lookup::NotFound(format!("{METADATA_DISABLED} is true")));
         }
         let base = env.get(METADATA).unwrap_or("http://169.254.169.254").trim().trim_end_matches('/');
         let shown = redacted(base).escape_debug().to_string();
@@ -134,19 +150,19 @@ impl Remote {
         };
         let base = Url::parse(base).ok_or_else(no_url)?;
         let at = |path: &str| base.join(path).ok_or_else(no_url);
-        let place = format!("EC2 metadata at {shown}");
-        let failed = |problem: String| Message::new(format!("{place}: {problem}; look at the instance's role"));
+        let origin = format!("EC2 metadata at {shown}");
+        let failed = |problem: String| Message::new(format!("{origin}: {problem}; look at the instance's role"));
         let client = HttpClient::without_proxy();
 
         let url = at("/latest/api/token")?;
         let headers = [("x-aws-ec2-metadata-token-ttl-seconds".to_owned(), "21600".to_owned())];
         let timeout = Some(self.metadata_timeout);
         let token = match success(client.put(&Call { url: &url, headers: &headers, body: &[], timeout })) {
-            Ok(reply) => line(&reply).ok_or_else(|| failed("its session token is none".to_owned()))?,
-            // Nobody there, a service that is off, or some other server: then this is no such instance.
+            Ok(reply) => single_word(&reply).ok_or_else(|| failed("its session token is none".to_owned()))?,
+            // Nothing listens there, the service is off, or another server responds.
             Err(problem) => {
                 let hint = "on EC2, a container needs a hop limit of 2";
-                return Ok(Lookup::Nothing(format!("{shown}: {problem} ({hint})")));
+                return Ok(Lookup::NotFound(format!("{shown}: {problem} ({hint})")));
             }
         };
 
@@ -154,21 +170,21 @@ impl Remote {
         let get = |url: &Url| success(client.get(&Call { url, headers: &headers, body: &[], timeout }));
         let roles = "/latest/meta-data/iam/security-credentials/";
         let reply = match client.get(&Call { url: &at(roles)?, headers: &headers, body: &[], timeout }) {
-            Ok(reply) if reply.status == 404 => return Ok(Lookup::Nothing("the instance has no role".to_owned())),
+            Ok(reply) if reply.status == 404 => return Ok(Lookup::NotFound("the instance has no role".to_owned())),
             answer => success(answer).map_err(failed)?,
         };
         if reply.body.trim_ascii().is_empty() {
-            return Ok(Lookup::Nothing("the instance has no role".to_owned()));
+            return Ok(Lookup::NotFound("the instance has no role".to_owned()));
         }
         let is_name = |c: char| c.is_ascii_alphanumeric() || "+=,.@_-".contains(c);
-        let role = line(&reply).filter(|role| role.chars().all(is_name) && role.len() <= 64);
+        let role = single_word(&reply).filter(|role| role.chars().all(is_name) && role.len() <= 64);
         let role = role.ok_or_else(|| failed("the name of its role is none".to_owned()))?;
-        let place = format!("{place}, role {role}");
+        let origin = format!("{origin}, role {role}");
         let reply = get(&at(&format!("{roles}{role}"))?).map_err(failed)?;
-        credentials(&reply, &place, now).map(Lookup::Found).map_err(failed)
+        credentials(&reply, &origin, now).map(Lookup::Found).map_err(failed)
     }
 
-    /// Where the agent is, and which variable said so.
+    /// Returns the URL of the container agent, and the variable that sets it.
     fn container_url(&self, env: &Env) -> Result<Option<(&'static str, Url)>, Message> {
         let no_url = |variable: &str, text: &str| {
             let next = "use https, this machine, 169.254.170.2, 169.254.170.23 or [fd00:ec2::23]";
@@ -183,16 +199,18 @@ impl Remote {
             return Ok(Some((RELATIVE, url)));
         }
         let Some(text) = env.get(FULL).map(str::trim) else { return Ok(None) };
-        let is_near = |url: &Url| {
+        let is_local = |url: &Url| {
             let host = url.host();
-            host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback() || AGENTS.contains(&ip))
+            host == "localhost"
+                || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback() || AGENT_ADDRESSES.contains(&ip))
         };
-        let url = Url::parse(text).filter(|url| url.is_https() || is_near(url));
+        let url = Url::parse(text).filter(|url| url.is_https() || is_local(url));
         Ok(Some((FULL, url.ok_or_else(|| no_url(FULL, text))?)))
     }
 }
 
-/// The `authorization` header. The file is read each time: Kubernetes replaces the token in it every few hours.
+/// Returns the value of the `authorization` header. The file is read for each request, because
+/// Kubernetes replaces the token in it every few hours.
 fn authorization(env: &Env) -> Result<Option<String>, Message> {
     let (name, token) = match (env.get(TOKEN_FILE), env.get(TOKEN)) {
         (Some(path), _) => {
@@ -205,7 +223,7 @@ fn authorization(env: &Env) -> Result<Option<String>, Message> {
         (None, Some(token)) => (TOKEN, token.to_owned()),
         (None, None) => return Ok(None),
     };
-    // A line end in it would begin another header.
+    // A line end in the token would begin another header.
     if token.is_empty() || !token.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
         let next = "write it without one, as printf does";
         return Err(Message::new(format!("{name}: the token is empty or holds a line end; {next}")));
@@ -213,9 +231,11 @@ fn authorization(env: &Env) -> Result<Option<String>, Message> {
     Ok(Some(token))
 }
 
-/// The reply, if it is a 200 of bearable length.
+/// Returns the reply if its status is 200 and its body is not too long. Otherwise returns the
+/// problem as text.
 fn success(answer: Result<Reply, CallError>) -> Result<Reply, String> {
-    // ureq's own words are not used where they could repeat a part of the answer or of the URL.
+    // The texts inside the errors are not used: they could repeat a part of the response or of the
+    // URL.
     let problem = match answer {
         Ok(reply) if reply.status == 200 && !reply.too_long => return Ok(reply),
         Ok(reply) if reply.status == 200 => "the answer is too long",
@@ -231,40 +251,40 @@ fn success(answer: Result<Reply, CallError>) -> Result<Reply, String> {
     Err(problem.to_owned())
 }
 
-/// A body that is one word, fit for a header or a path.
-fn line(reply: &Reply) -> Option<String> {
+/// Returns the first line of the body if it is one word that a header or a path may contain.
+fn single_word(reply: &Reply) -> Option<String> {
     let word = str::from_utf8(&reply.body).ok()?.lines().next()?.trim();
     (!word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic())).then(|| word.to_owned())
 }
 
-fn credentials(reply: &Reply, place: &str, now: SystemTime) -> Result<Credentials, String> {
-    let Ok(lent) = serde_json::from_slice::<Lent>(&reply.body) else {
+fn credentials(reply: &Reply, origin: &str, now: SystemTime) -> Result<Credentials, String> {
+    let Ok(response) = serde_json::from_slice::<CredentialsResponse>(&reply.body) else {
         return Err("the answer is not the JSON that it should be".to_owned());
     };
-    if let Some(code) = lent.code.filter(|code| code != "Success") {
+    if let Some(code) = response.code.filter(|code| code != "Success") {
         let is_word = code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_alphabetic());
         return Err(format!("it says {}", if is_word { &code } else { "that something is wrong" }));
     }
-    let given = |value: &'_ Option<String>| value.as_ref().is_some_and(|value| !value.trim().is_empty());
+    let is_present = |value: &'_ Option<String>| value.as_ref().is_some_and(|value| !value.trim().is_empty());
     let fields = [
-        ("AccessKeyId", &lent.access_key_id),
-        ("SecretAccessKey", &lent.secret_access_key),
-        ("Token", &lent.token),
-        ("Expiration", &lent.expiration),
+        ("AccessKeyId", &response.access_key_id),
+        ("SecretAccessKey", &response.secret_access_key),
+        ("Token", &response.token),
+        ("Expiration", &response.expiration),
     ];
-    let missing: Vec<_> = fields.iter().filter(|(_, value)| !given(value)).map(|(name, _)| *name).collect();
+    let missing: Vec<_> = fields.iter().filter(|(_, value)| !is_present(value)).map(|(name, _)| *name).collect();
     if !missing.is_empty() {
         return Err(format!("the answer has no {}", missing.join(" and no ")));
     }
-    let keys = [lent.access_key_id.as_deref(), lent.secret_access_key.as_deref(), lent.token.as_deref()];
+    let keys = [response.access_key_id.as_deref(), response.secret_access_key.as_deref(), response.token.as_deref()];
     let found = checked_keys(keys, ["AccessKeyId", "SecretAccessKey", "Token"], "the answer", "ask again");
     let Ok(Some((id, secret, token))) = found else { return Err("the answer has keys that are none".to_owned()) };
-    let expires = lent.expiration.as_deref().and_then(|text| DateTime::parse_from_rfc3339(text.trim()).ok());
+    let expires = response.expiration.as_deref().and_then(|text| DateTime::parse_from_rfc3339(text.trim()).ok());
     let expires = SystemTime::from(expires.ok_or("the Expiration in the answer is no time")?);
     if expires <= now {
         let shown = |time: SystemTime| DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Secs, true);
         let (then, here) = (shown(expires), shown(now));
         return Err(format!("its keys ended at {then}, and the clock of this machine says {here}"));
     }
-    Ok(Credentials::new(id, secret, token, Some(expires), place.to_owned()))
+    Ok(Credentials::new(id, secret, token, Some(expires), origin.to_owned()))
 }

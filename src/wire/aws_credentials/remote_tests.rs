@@ -1,4 +1,4 @@
-//! Lenders on loopback: good, late, wrong, silent.
+//! Tests with credential servers on loopback: valid, late, wrong and silent ones.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -15,8 +15,9 @@ const MINUTE: Duration = Duration::from_secs(60);
 const RELATIVE: (&str, &str) = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/credentials/x");
 const SILENCE: &str = "";
 
-/// Serves on loopback what `answer` makes of each request's head; [`SILENCE`] keeps the caller waiting. Gives the URL,
-/// and the heads so far.
+/// Starts a server on loopback. It responds to each request with the result of `answer`, which gets
+/// the head of the request. For [`SILENCE`] it does not respond and keeps the connection open.
+/// Returns the URL, and the heads of the requests so far.
 fn serve(answer: impl Fn(&str) -> String + Send + 'static) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -51,26 +52,27 @@ fn status(status: u16) -> String {
     format!("HTTP/1.1 {status} x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
 }
 
-/// Keys that are good for `minutes` from noon.
-fn lent(id: &str, minutes: u32) -> String {
+/// Returns a response with keys that are valid for `minutes` from noon.
+fn credentials_json(id: &str, minutes: u32) -> String {
     let expires = chrono::DateTime::<chrono::Utc>::from(noon() + minutes * MINUTE).to_rfc3339();
     let keys = format!(r#""AccessKeyId":"{id}","SecretAccessKey":"TOPSECRET1","Token":"TOPSECRET2""#);
     format!(r#"{{"Code":"Success",{keys},"Expiration":"{expires}"}}"#)
 }
 
-/// A chain that looks for relative URIs at `url`, and is impatient.
+/// Creates a chain with short time limits that resolves relative URIs against `url`.
 fn chain<const N: usize>(url: &str, pairs: [(&str, &str); N]) -> CredentialChain {
     let mut chain = CredentialChain::new(&Env::from(pairs));
     chain.remote = Remote {
         container: url.to_owned(),
         container_timeout: Duration::from_millis(300),
-        pause: Duration::from_millis(10),
+        retry_wait: Duration::from_millis(10),
         metadata_timeout: Duration::from_millis(300),
     };
     chain
 }
 
-/// A metadata service with one role; each step may be replaced.
+/// Starts a metadata service with one role. For the request that begins with `step` it responds
+/// with `instead`.
 fn metadata(step: &'static str, instead: String) -> (String, Arc<Mutex<Vec<String>>>) {
     let roles = "GET /latest/meta-data/iam/security-credentials/";
     serve(move |head| match head {
@@ -80,7 +82,7 @@ fn metadata(step: &'static str, instead: String) -> (String, Arc<Mutex<Vec<Strin
         }
         head if !head.contains("x-aws-ec2-metadata-token: TOPSECRET3\r\n") => status(401),
         head if head.starts_with(&format!("{roles} ")) => ok("my-role\n"),
-        head if head.starts_with(&format!("{roles}my-role ")) => ok(&lent("ASIAMETADATA", 360)),
+        head if head.starts_with(&format!("{roles}my-role ")) => ok(&credentials_json("ASIAMETADATA", 360)),
         _ => status(404),
     })
 }
@@ -89,7 +91,7 @@ fn metadata(step: &'static str, instead: String) -> (String, Arc<Mutex<Vec<Strin
 fn the_container_endpoint_lends_keys_and_is_asked_again_in_time() {
     let minutes = Arc::new(Mutex::new(vec![180, 90, 60]));
     let (url, heads) = serve(move |_| match minutes.lock().unwrap().pop() {
-        Some(minutes) => ok(&lent(&format!("ASIA{minutes}"), minutes)),
+        Some(minutes) => ok(&credentials_json(&format!("ASIA{minutes}"), minutes)),
         None => status(500),
     });
     let mut chain = chain(&url, [RELATIVE]);
@@ -101,26 +103,26 @@ fn the_container_endpoint_lends_keys_and_is_asked_again_in_time() {
     assert_eq!(id(80).unwrap(), "ASIA180");
     assert_eq!(heads.lock().unwrap().len(), 3);
 
-    // From now on it fails. While it is not urgent, an attempt (3 tries) is made once a minute.
+    // From now on the server fails. Before the refresh is mandatory, the chain asks once per
+    // minute, with 3 requests each time.
     assert_eq!(id(165).unwrap(), "ASIA180");
     assert_eq!(id(165).unwrap(), "ASIA180");
     assert_eq!(heads.lock().unwrap().len(), 6);
     assert_eq!(id(166).unwrap(), "ASIA180");
     assert_eq!(heads.lock().unwrap().len(), 9);
-    // Then at every call, and the old keys are used as long as they are good.
+    // Then the chain asks at each call, and uses the old keys until they expire.
     assert_eq!(id(170).unwrap(), "ASIA180");
     assert_eq!(id(170).unwrap(), "ASIA180");
     assert_eq!(heads.lock().unwrap().len(), 15);
     assert_eq!(id(179).unwrap(), "ASIA180");
     let error = id(180).unwrap_err().to_string();
     assert!(error.contains("it answered 500; "), "{error}");
-    assert_eq!(chain.problem().unwrap().to_string(), error);
     assert!(heads.lock().unwrap().iter().all(|head| head.starts_with("GET /v2/credentials/x HTTP/1.1\r\n")));
 }
 
 #[test]
 fn forgotten_keys_are_asked_for_again() {
-    let (url, heads) = serve(|_| ok(&lent("ASIA", 60)));
+    let (url, heads) = serve(|_| ok(&credentials_json("ASIA", 60)));
     let mut chain = chain(&url, [RELATIVE]);
     let found = chain.resolve(noon()).unwrap();
     assert_eq!(found.session_token.as_deref(), Some("TOPSECRET2"));
@@ -135,7 +137,7 @@ fn forgotten_keys_are_asked_for_again() {
 
 #[test]
 fn the_token_file_is_read_each_time_and_may_hold_no_line_end() {
-    let (url, heads) = serve(|_| ok(&lent("ASIA", 60)));
+    let (url, heads) = serve(|_| ok(&credentials_json("ASIA", 60)));
     let file = TempFile::new("Bearer TOPSECRET4");
     let mut with_file = chain(
         "",
@@ -225,9 +227,9 @@ fn a_wrong_answer_is_described_and_not_repeated() {
             "its keys ended at 2026-01-15T12:00:00Z, and the clock of this machine says 2026-01-15T12:34:56Z",
             3,
         ),
-        (ok(&lent("ASIA", 60).replace("SECRET1", "SECRET\\n1")), "the answer has keys that are none", 3),
-        (ok(&lent("ASIA", 60).replace("Success", "AssumeRoleDenied")), "it says AssumeRoleDenied", 3),
-        (ok(&lent("ASIA", 60).replace("Success", "TOPSECRET 5")), "it says that something is wrong", 3),
+        (ok(&credentials_json("ASIA", 60).replace("SECRET1", "SECRET\\n1")), "the answer has keys that are none", 3),
+        (ok(&credentials_json("ASIA", 60).replace("Success", "AssumeRoleDenied")), "it says AssumeRoleDenied", 3),
+        (ok(&credentials_json("ASIA", 60).replace("Success", "TOPSECRET 5")), "it says that something is wrong", 3),
         ("TOPSECRET\r\n\r\n".to_owned(), "the answer is not HTTP", 3),
         ("HTTP/1.1 200 OK\r\nx-y: TOPSECRET".to_owned(), "the connection ended before an answer came", 3),
         (status(302), "it answered 302", 3),
@@ -250,7 +252,8 @@ fn the_metadata_service_is_asked_in_three_steps() {
     assert_eq!(found.origin, format!("EC2 metadata at {url}, role my-role"));
     chain.resolve(noon() + 344 * MINUTE).unwrap();
     assert_eq!(heads.lock().unwrap().len(), 3);
-    // Within the last quarter of an hour it still lends the same keys: they are kept, and it is asked once a minute.
+    // In the last 15 minutes the service still returns the same keys. The chain keeps them and asks
+    // once per minute.
     chain.resolve(noon() + 346 * MINUTE).unwrap();
     chain.resolve(noon() + 346 * MINUTE).unwrap();
     assert_eq!(heads.lock().unwrap().len(), 6);
@@ -266,7 +269,7 @@ fn a_metadata_service_that_is_off_is_one_place_less() {
         assert!(error.starts_with("no AWS credentials (environment: "), "{error}");
         let wanted = format!("EC2 metadata: {url}: {wanted} (on EC2, a container needs a hop limit of 2)); ");
         assert!(error.contains(&wanted), "{error}");
-        // One try, and no step of version 1.
+        // One request only, and none of version 1.
         assert_eq!(heads.lock().unwrap().len(), 1);
         assert!(began.elapsed() < Duration::from_secs(3));
     }
@@ -299,7 +302,8 @@ fn a_metadata_service_that_breaks_off_ends_the_search() {
     }
 }
 
-/// The environment of a process cannot be changed safely, so the test starts itself again in another one.
+/// Starts itself again as another process, because the environment of a running process cannot be
+/// changed safely.
 #[test]
 fn no_proxy_hears_of_it() {
     if std::env::var_os("CRUDDUR_TEST_PROXY").is_some() {
