@@ -249,7 +249,7 @@ mod tests {
                 assert_eq!(profile_name(&env), profile, "{}", case["name"]);
             }
         }
-        assert_eq!(cases.len(), 9);
+        assert_eq!(cases.len(), 4);
     }
 
     #[test]
