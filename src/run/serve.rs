@@ -62,7 +62,7 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>, notifications_url: Opt
     let telemetry =
         Telemetry { page: Page::new(&settings, findings), tracer: tracer(ids, &settings, &pipeline), pipeline };
     let service = Service {
-        app: App { notifications, ..App::new() },
+        app: App { notifications, ..App::default() },
         cors: Cors::new(settings.origins),
         known_methods: settings.known_methods,
     };
