@@ -1,18 +1,19 @@
-//! The endpoint that the W3C's test suite for Trace Context asks for, on the program's own propagation and client:
+//! The endpoint that the W3C's test suite for Trace Context needs, made of the program's propagation:
 //!
 //! ```text
 //! $ cargo run --example trace_context_harness -- --listen 127.0.0.1:5055
 //!
-//! $ git clone https://github.com/w3c/trace-context && cd trace-context/test       # in a second terminal
+//! $ git clone https://github.com/w3c/trace-context && cd trace-context/test  # second terminal
 //! $ pip install aiohttp
 //! $ SPEC_LEVEL=2 STRICT_LEVEL=2 python test.py http://127.0.0.1:5055/test
 //! ```
 //!
-//! The suite POSTs `[{"url": "http://127.0.0.1:7777/...", "arguments": [...]}, ...]`, with good or bad trace headers. For
-//! each element `arguments` are POSTed to `url`, and the suite looks at the headers they come with.
+//! The suite POSTs `[{"url": "http://127.0.0.1:7777/...", "arguments": [...]}, ...]`, with valid or
+//! invalid trace headers. For each element the example POSTs `arguments` to `url`, and the suite checks
+//! the headers of that call.
 //!
-//! It is an example and no route of the program because it calls any URL that it is given. So it listens on this machine
-//! only, and does nothing for a page in a browser.
+//! The program itself has no such route, because it calls any URL. So the example listens on this
+//! machine only, and makes no calls for a page in a browser.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -20,24 +21,25 @@ use std::io::Read;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use cruddur::client::{Client, Endpoint};
 use cruddur::http::head::Head;
 use cruddur::http::listener::{Listener, Next};
+use cruddur::text::Url;
 use cruddur::trace::context::Propagator;
 use cruddur::trace::id::IdSource;
 use cruddur::trace::sampler::Sampler;
 use cruddur::trace::span::{Limits, Timestamp};
 use cruddur::trace::{Incoming, RequestTrace, Scope, Tracer};
+use cruddur::wire::http::{Call, Certificates, HttpClient};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tiny_http::{Header, Request, Response};
 
 const SCOPE: Scope = Scope::named("trace_context_harness");
 const MAX_BODY: u64 = 1 << 20;
-/// The suite itself gives up after five seconds.
+/// Shorter than the five seconds after which the suite gives up.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
-/// One call that the suite wants.
+/// A call that the suite asks for.
 #[derive(Deserialize)]
 struct Wanted {
     url: String,
@@ -88,9 +90,7 @@ fn answer(mut request: Request, tracer: &Tracer) {
         let trace = tracer.begin(&incoming, SCOPE, Cow::Borrowed("POST"));
         match head.origin {
             Some(origin) => Err(format!("a page of {origin} wants calls to be made; none are")),
-            None => {
-                read.map_err(|error| error.to_string()).and_then(|_| call_all(&trace, &tracer.ids, &head.via, &body))
-            }
+            None => read.map_err(|error| error.to_string()).and_then(|_| call_all(&trace, &body)),
         }
     };
     let (status, text) = match result {
@@ -106,12 +106,19 @@ fn answer(mut request: Request, tracer: &Tracer) {
     }
 }
 
-fn call_all(trace: &RequestTrace<'_>, ids: &IdSource, via: &[&str], body: &[u8]) -> Result<(), String> {
+fn call_all(trace: &RequestTrace<'_>, body: &[u8]) -> Result<(), String> {
     let all: Vec<Wanted> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    for Wanted { url, arguments } in all {
-        let target = Endpoint { url, origin: "url".to_owned(), timeout: TIMEOUT, timeout_origin: "TIMEOUT" };
-        let client = Client::new(target, ids)?;
-        client.post_json(trace, via, arguments.to_string().as_bytes()).map_err(|failed| failed.to_string())?;
-    }
-    Ok(())
+    all.iter().try_for_each(|Wanted { url, arguments }| post(trace, url, &arguments.to_string()))
+}
+
+/// Posts a JSON text in a CLIENT span, with its headers.
+fn post(trace: &RequestTrace<'_>, url: &str, json: &str) -> Result<(), String> {
+    let url = Url::parse(url).ok_or_else(|| format!("{url:?} is no URL to call"))?;
+    let span = trace.client_span(SCOPE, "POST");
+    let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
+    headers.extend(span.context_headers().into_iter().map(|(name, value)| (name.to_owned(), value)));
+    let call = Call { url: &url, headers: &headers, body: json.as_bytes(), timeout: Some(TIMEOUT) };
+    let client = HttpClient::new(&url, &Certificates::default())?;
+    let reply = client.post(&call).map_err(|error| format!("{url}: {error}"))?;
+    if (200..300).contains(&reply.status) { Ok(()) } else { Err(format!("{url} answered {}", reply.status)) }
 }

@@ -1,9 +1,10 @@
-//! A call to another service, made for a request. One CLIENT span a try, and the headers that make two processes one trace:
+//! Calls to another service on behalf of a request. Each attempt has a CLIENT span, whose headers
+//! join the traces of both processes:
 //!
 //! ```text
-//! SERVER  GET /api/activities/notifications        in this process
-//! └─ CLIENT  GET                                    url.full=http://127.0.0.1:4568/api/activities/notifications
-//!    └─ SERVER  GET /api/activities/notifications   in the other one: its parent is our CLIENT span
+//! SERVER  GET /api/activities/notifications      in this process
+//! └─ CLIENT  GET                                  http://127.0.0.1:4568/api/activities/notifications
+//!    └─ SERVER  GET /api/activities/notifications in the other one; its parent is the CLIENT span
 //!
 //! GET /api/activities/notifications HTTP/1.1
 //! traceparent: 00-4efaaf4d1e8720b39541901950019ee5-b7ad6b7169203331-03
@@ -11,10 +12,10 @@
 //! via: 1.1 cruddur-53995c3f42cd8ad8
 //! ```
 //!
-//! The one thread waits for the answer, so there is one deadline for everything: the look-up of the name, the connection,
-//! TLS, a second try, the last byte of the body. `Via` keeps two instances that call one another from doing so for ever.
+//! The request loop waits for the response, so one deadline covers the whole call: DNS, connection,
+//! TLS, a second attempt, and the body to its last byte. `Via` ends calls that go in a circle.
 //!
-//! Exporters do not come through here: what they send is never traced.
+//! Exporters use [`wire`](crate::wire) directly: their calls are never traced.
 //!
 //! Specification: <https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-client-span>,
 //! <https://www.rfc-editor.org/rfc/rfc9110#field.via>.
@@ -26,79 +27,68 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 use ureq::http::StatusCode;
 
-use crate::text::printable;
 use crate::text::url::{Url, redacted};
+use crate::text::{Message, printable};
 use crate::trace::exception::Exception;
 use crate::trace::id::IdSource;
 use crate::trace::{RequestTrace, Scope, Span};
 use crate::wire::http::{Call, CallError, Certificates, HttpClient, MAX_ANSWER, Reply};
 
-/// A client of one address of another service.
+/// A client for one URL of another service.
 pub struct Client {
     http: HttpClient,
     url: Url,
-    /// The address as people may see it: no user, no password, nothing of the query but its keys.
+    /// URL for people: without user and password, and with the keys of the query only.
     url_shown: String,
-    target: Endpoint,
-    /// What this instance calls itself in `Via`.
+    endpoint: Endpoint,
+    /// Name of this instance in `Via`.
     pseudonym: String,
 }
 
-/// What is called, and what a failure says about it.
+/// The URL to call, and the settings that messages about it name.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    /// The absolute URL.
+    /// Absolute URL.
     pub url: String,
-    /// Where the URL was set: what people have to look at when it is wrong.
+    /// Setting of the URL.
     pub origin: String,
-    /// How long a call may take, all tries together.
+    /// Maximum time of a call, with all its attempts.
     pub timeout: Duration,
-    /// Where more time can be given.
+    /// Setting of the timeout.
     pub timeout_origin: &'static str,
 }
 
-/// A call that brought nothing: what was called, what happened, what to do next.
+/// A call that failed.
 #[derive(Clone, Debug)]
 pub struct CallFailure {
-    /// The kind of failure, one of few: `timeout`, `connection_refused`, `503`. It is `error.type` of the span.
+    /// `error.type` of the span: `timeout`, `connection_refused`, `503` and a few more.
     pub kind: String,
-    message: String,
+    /// The URL, what happened and what to do next.
+    pub message: Message,
 }
 
-/// What went wrong in one try.
-struct AttemptError {
-    kind: String,
-    /// What happened, and what to do next.
-    text: String,
-    /// Whether the connection broke before any answer came, as one does that was kept for too long.
-    may_pass: bool,
-}
-
-enum Method<'a> {
-    Get,
-    Post(&'a [u8]),
-}
-
-/// The scope of SERVER and CLIENT spans.
+/// Scope of SERVER and CLIENT spans.
 pub const HTTP_SCOPE: Scope = Scope { name: "cruddur.http", version: Some(env!("CARGO_PKG_VERSION")) };
 
-/// So many times a GET is sent again when its connection breaks.
+/// Maximum number of times that a GET is sent again after its connection has broken.
 const MAX_RESENDS: u16 = 1;
-/// Requests that came through more instances than this go no further.
+/// Maximum number of instances that a request may pass.
 const MAX_HOPS: usize = 16;
 const PSEUDONYM: &str = "cruddur-";
+/// Maximum length of a text from outside in a message, in characters.
+const MAX_TEXT: usize = 300;
 
 impl Client {
-    /// A client of that address.
+    /// A client for `endpoint`.
     ///
     /// # Errors
     ///
-    /// The URL is not one that can be called; the text says what would be.
-    pub fn new(target: Endpoint, ids: &IdSource) -> Result<Self, String> {
-        let Endpoint { url, origin, .. } = &target;
+    /// The URL cannot be called; the text shows the form of a URL that can.
+    pub fn new(endpoint: Endpoint, ids: &IdSource) -> Result<Self, String> {
+        let Endpoint { url, origin, .. } = &endpoint;
         let wrong = || format!("{origin}: {:?} is no URL to call: write http://host:port", redacted(url));
         let url = Url::parse(url).ok_or_else(wrong)?;
-        // What stands behind the last colon must be a port, unless it is the end of an IPv6 address.
+        // The text after the last colon must be a port, unless it ends an IPv6 address.
         let has_port = url.authority().rsplit('@').next().is_some_and(|host| host.rfind(':') > host.rfind(']'));
         if has_port && url.explicit_port().is_none_or(|port| port == 0) {
             return Err(wrong());
@@ -111,103 +101,71 @@ impl Client {
             http: HttpClient::new(&url, &Certificates::default())?,
             url,
             url_shown,
-            target,
+            endpoint,
             pseudonym: format!("{PSEUDONYM}{}", ids.span_id()),
         })
     }
 
-    /// Whether the address is the one that this program listens on. Other names of this machine are not known here; `Via`
-    /// ends what goes in circles by them.
+    /// True if the URL has the address that this program listens on. Other names of this machine
+    /// are not recognised; `Via` ends a circle that goes through them.
     #[must_use]
     pub fn leads_to(&self, listening: SocketAddr) -> bool {
         let ip = listening.ip().to_canonical();
         let to = self.url.host().parse::<IpAddr>().ok().map(|to| to.to_canonical());
-        // Who connects to 0.0.0.0 gets to this machine.
+        // A connection to 0.0.0.0 leads to this machine.
         let is_here = self.url.is_loopback() || to.is_some_and(|to| to.is_unspecified());
         self.url.port() == listening.port()
             && (to == Some(ip) || (is_here && (ip.is_loopback() || ip.is_unspecified())))
     }
 
-    /// Gets what is there, as JSON of a certain form. `via` are the `Via` headers of the request that this is done for.
+    /// Sends a GET and reads the response as JSON. `via` are the `Via` headers of the request that
+    /// this call belongs to.
     ///
-    /// A connection that broke before any answer came is tried once more: a GET may be sent twice.
+    /// A GET is sent once more if its connection breaks before there is a response.
     ///
     /// # Errors
     ///
-    /// Nothing came, or something else. The spans and the log have it already.
+    /// There is no response, or not the expected one. The spans and the log have the failure
+    /// already.
     pub fn get_json<T: DeserializeOwned>(&self, trace: &RequestTrace<'_>, via: &[&str]) -> Result<T, CallFailure> {
-        self.call(trace, via, &Method::Get, |body| {
-            serde_json::from_slice(body).map_err(|error| {
-                let error = printable(&error.to_string(), MAX_TEXT);
-                let what = format!("it answered with something else than was expected ({error})");
-                AttemptError::new(
-                    "unexpected_body",
-                    &what,
-                    "see what answers there, and whether it is of the same version",
-                )
-            })
-        })
-    }
-
-    /// Posts a JSON text, once; what is answered does not matter.
-    ///
-    /// # Errors
-    ///
-    /// It was not answered with success. The span and the log have it already.
-    pub fn post_json(&self, trace: &RequestTrace<'_>, via: &[&str], json: &[u8]) -> Result<(), CallFailure> {
-        self.call(trace, via, &Method::Post(json), |_| Ok(()))
-    }
-
-    fn call<T>(
-        &self,
-        trace: &RequestTrace<'_>,
-        via: &[&str],
-        method: &Method<'_>,
-        read: impl Fn(&[u8]) -> Result<T, AttemptError>,
-    ) -> Result<T, CallFailure> {
         let hops = hops(via);
         if hops.len() > MAX_HOPS || hops.contains(&self.pseudonym.as_str()) {
-            let failed = self.failed(method, AttemptError::circle());
-            // There is no call, so no span of one: the span that wanted it says why.
-            trace.record_exception(&Exception::from_error(&failed));
-            log::error!(target: "client", "{failed}");
-            return Err(failed);
+            return Err(self.refuse_circle(trace));
         }
         let via = hops.iter().map(|hop| format!("1.1 {hop}, ")).collect::<String>() + "1.1 " + &self.pseudonym;
-        let deadline = Instant::now() + self.target.timeout;
+        let deadline = Instant::now() + self.endpoint.timeout;
         let mut resends = 0;
         loop {
-            let mut span = trace.client_span(HTTP_SCOPE, method.name());
-            self.describe_call(&mut span, method, resends);
-            let reply = self.send(&span, method, &via, deadline);
-            if let Ok(reply) = &reply {
-                describe_reply(&mut span, reply);
-            }
-            let problem = match reply.and_then(|reply| self.body(reply)).and_then(|body| read(&body)) {
+            let mut span = trace.client_span(HTTP_SCOPE, "GET");
+            self.describe_call(&mut span, resends);
+            let reply = self.send(&span, &via, deadline);
+            let connection_broke = matches!(reply, Err(CallError::Closed));
+            let failure = match self.read_json(&mut span, reply) {
                 Ok(value) => return Ok(value),
-                Err(problem) => problem,
+                Err(failure) => failure,
             };
-            let again =
-                problem.may_pass && matches!(method, Method::Get) && resends < MAX_RESENDS && Instant::now() < deadline;
-            let failed = self.failed(method, problem);
-            span.set_attribute("error.type", failed.kind.clone());
-            if failed.kind.bytes().all(|byte| byte.is_ascii_digit()) {
-                // A status that says all there is to say.
-                span.set_failed();
-            } else {
-                span.record_exception(&Exception::from_error(&failed));
-            }
-            if again {
-                log::warn!(target: "client", "{failed}; trying once more");
+            describe_failure(&mut span, &failure);
+            if connection_broke && resends < MAX_RESENDS && Instant::now() < deadline {
+                log::warn!(target: "client", "{failure}; trying once more");
                 resends += 1;
             } else {
-                log::error!(target: "client", "{failed}");
-                return Err(failed);
+                log::error!(target: "client", "{failure}");
+                return Err(failure);
             }
         }
     }
 
-    fn send(&self, span: &Span<'_>, method: &Method<'_>, via: &str, deadline: Instant) -> Result<Reply, AttemptError> {
+    /// No call is made, so there is no CLIENT span: the span that wanted the call has the
+    /// exception.
+    fn refuse_circle(&self, trace: &RequestTrace<'_>) -> CallFailure {
+        let what = format!("this request has come through here already, or through more than {MAX_HOPS} instances");
+        let failure = self.failure("loop", what, "let one of the instances answer from its own data");
+        trace.record_exception(&Exception::from_error(&failure));
+        log::error!(target: "client", "{failure}");
+        failure
+    }
+
+    fn send(&self, span: &Span<'_>, via: &str, deadline: Instant) -> Result<Reply, CallError> {
         let own = [
             ("accept", "application/json"),
             ("user-agent", concat!("cruddur/", env!("CARGO_PKG_VERSION"))),
@@ -216,59 +174,64 @@ impl Client {
         let mut headers: Vec<_> = own.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         headers.extend(span.context_headers().into_iter().map(|(name, value)| (name.to_owned(), value)));
         let timeout = Some(deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
-        let reply = match method {
-            Method::Get => self.http.get(&Call { url: &self.url, headers: &headers, body: b"", timeout }),
-            Method::Post(body) => {
-                headers.push(("content-type".to_owned(), "application/json".to_owned()));
-                self.http.post(&Call { url: &self.url, headers: &headers, body, timeout })
-            }
-        };
-        reply.map_err(|error| self.problem_of(&error))
+        self.http.get(&Call { url: &self.url, headers: &headers, body: b"", timeout })
     }
 
-    /// The body of a good answer, whole.
-    fn body(&self, reply: Reply) -> Result<Vec<u8>, AttemptError> {
+    fn read_json<T: DeserializeOwned>(
+        &self,
+        span: &mut Span<'_>,
+        reply: Result<Reply, CallError>,
+    ) -> Result<T, CallFailure> {
+        let reply = reply.map_err(|error| self.no_reply(&error))?;
+        describe_reply(span, &reply);
+        self.check_status(&reply)?;
+        self.check_complete(&reply)?;
+        serde_json::from_slice(&reply.body).map_err(|error| {
+            let error = printable(&error.to_string(), MAX_TEXT);
+            let what = format!("it answered with something else than was expected ({error})");
+            self.failure("unexpected_body", what, "see what answers there, and whether it is of the same version")
+        })
+    }
+
+    fn check_status(&self, reply: &Reply) -> Result<(), CallFailure> {
         let status = reply.status;
         let what = format!("it answered {status} {}", reason_phrase(status));
-        match status {
-            200..=299 => {}
-            301..=303 | 307 | 308 => {
-                let to = reply
-                    .header("location")
-                    .map_or_else(String::new, |to| format!(" to {}", printable(&redacted(to), MAX_TEXT)));
-                let what = format!("{what}, a redirect{to}, and none is followed");
-                return Err(AttemptError::new("redirect", &what, "give the address where the answer is"));
+        match (status, reply.header("location")) {
+            (200..=299, _) => Ok(()),
+            (301..=303 | 307 | 308, to) => {
+                let to = to.map(|to| format!(" to {}", printable(&redacted(to), MAX_TEXT)));
+                let what = format!("{what}, a redirect{}, and none is followed", to.unwrap_or_default());
+                Err(self.failure("redirect", what, "give the address where the answer is"))
             }
-            _ => return Err(AttemptError::new(&status.to_string(), &what, "look for the same trace id in its log")),
-        }
-        match reply.broken {
-            Some(CallError::Timeout) => Err(self.problem_of(&CallError::Timeout)),
-            Some(error) => {
-                let what = match error {
-                    CallError::Closed => "its answer broke off: the connection ended in the middle of it".to_owned(),
-                    error => format!("its answer broke off: {}", printable(&error.to_string(), MAX_TEXT)),
-                };
-                Err(AttemptError::new("connection_closed", &what, "look into its log"))
-            }
-            None if reply.too_long => {
-                let what = format!("its answer is longer than {MAX_ANSWER} bytes");
-                Err(AttemptError::new("too_long", &what, "see what answers there"))
-            }
-            None => Ok(reply.body),
+            _ => Err(self.failure(status.to_string(), what, "look for the same trace id in its log")),
         }
     }
 
-    fn problem_of(&self, error: &CallError) -> AttemptError {
+    fn check_complete(&self, reply: &Reply) -> Result<(), CallFailure> {
+        let why = match &reply.broken {
+            None if reply.too_long => {
+                let what = format!("its answer is longer than {MAX_ANSWER} bytes");
+                return Err(self.failure("too_long", what, "see what answers there"));
+            }
+            None => return Ok(()),
+            Some(CallError::Timeout) => return Err(self.no_reply(&CallError::Timeout)),
+            Some(CallError::Closed) => "the connection ended in the middle of it".to_owned(),
+            Some(error) => printable(&error.to_string(), MAX_TEXT),
+        };
+        Err(self.failure("connection_closed", format!("its answer broke off: {why}"), "look into its log"))
+    }
+
+    fn no_reply(&self, error: &CallError) -> CallFailure {
         let (kind, next) = match error {
             CallError::ConnectionRefused => {
                 ("connection_refused", "start what should listen there, or mend the address")
             }
             CallError::UnknownHost => ("unknown_host", "check the name, and DNS"),
             CallError::Timeout => {
-                let Endpoint { timeout, timeout_origin, .. } = &self.target;
+                let Endpoint { timeout, timeout_origin, .. } = &self.endpoint;
                 let what = format!("no whole answer within {} ms", timeout.as_millis());
                 let next = format!("see what keeps it, or allow more with {timeout_origin}");
-                return AttemptError::new("timeout", &what, &next);
+                return self.failure("timeout", what, next);
             }
             CallError::Closed => ("connection_closed", "look into its log"),
             CallError::Tls(_) => ("tls", "check its certificate, and whether it speaks https at all"),
@@ -276,49 +239,27 @@ impl Client {
             CallError::Other(_) if self.http.proxy().is_some() => ("_OTHER", "check the address, and the proxy"),
             CallError::Other(_) => ("_OTHER", "check the address"),
         };
-        let may_pass = *error == CallError::Closed;
-        AttemptError { may_pass, ..AttemptError::new(kind, &printable(&error.to_string(), MAX_TEXT), next) }
+        self.failure(kind, printable(&error.to_string(), MAX_TEXT), next)
     }
 
-    fn failed(&self, method: &Method<'_>, problem: AttemptError) -> CallFailure {
-        let message =
-            format!("{} {} ({}){}: {}", method.name(), self.url_shown, self.target.origin, self.by(), problem.text);
-        CallFailure { kind: problem.kind, message }
+    fn failure(&self, kind: impl Into<String>, what: String, next: impl Into<String>) -> CallFailure {
+        let what = format!("GET {} ({}){}: {what}", self.url_shown, self.endpoint.origin, self.through_proxy());
+        CallFailure { kind: kind.into(), message: Message::new(what).next(next) }
     }
 
-    /// A proxy that calls go through: what fails may be its fault.
-    fn by(&self) -> String {
+    /// Names the proxy of a call: it may be the cause of a failure.
+    fn through_proxy(&self) -> String {
         self.http.proxy().map_or_else(String::new, |proxy| format!(" through the proxy {proxy}"))
     }
 
-    fn describe_call(&self, span: &mut Span<'_>, method: &Method<'_>, resends: u16) {
-        span.set_attribute("http.request.method", method.name());
+    fn describe_call(&self, span: &mut Span<'_>, resends: u16) {
+        span.set_attribute("http.request.method", "GET");
         span.set_attribute("url.full", self.url_shown.clone());
         span.set_attribute("server.address", self.url.host());
         span.set_attribute("server.port", self.url.port());
         if resends > 0 {
             span.set_attribute("http.request.resend_count", resends);
         }
-    }
-}
-
-impl Method<'_> {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Get => "GET",
-            Self::Post(_) => "POST",
-        }
-    }
-}
-
-impl AttemptError {
-    fn new(kind: &str, what: &str, next: &str) -> Self {
-        Self { kind: kind.to_owned(), text: format!("{what}; next: {next}"), may_pass: false }
-    }
-
-    fn circle() -> Self {
-        let what = format!("this request has come through here already, or through more than {MAX_HOPS} instances");
-        Self::new("loop", &what, "let one of the instances answer from its own data")
     }
 }
 
@@ -332,20 +273,30 @@ fn describe_reply(span: &mut Span<'_>, reply: &Reply) {
     }
 }
 
+fn describe_failure(span: &mut Span<'_>, failure: &CallFailure) {
+    span.set_attribute("error.type", failure.kind.clone());
+    if failure.kind.bytes().all(|byte| byte.is_ascii_digit()) {
+        // The status needs no explanation.
+        span.set_failed();
+    } else {
+        span.record_exception(&Exception::from_error(failure));
+    }
+}
+
 fn reason_phrase(status: u16) -> &'static str {
     StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Unknown")
 }
 
-/// A query without its values: it comes from the settings, and whatever is in there may be a key.
+/// A query with all values redacted: the query of a setting may hold a key.
 fn keys_of(query: &str) -> String {
-    let hidden = query.split('&').map(|pair| match pair.split_once('=') {
+    let redacted = query.split('&').map(|pair| match pair.split_once('=') {
         Some((key, _)) => format!("{key}=REDACTED"),
         None => "REDACTED".to_owned(),
     });
-    hidden.collect::<Vec<_>>().join("&")
+    redacted.collect::<Vec<_>>().join("&")
 }
 
-/// The instances of this program in `Via`: `1.1 nginx, 1.1 cruddur-53995c3f42cd8ad8`. Others are none of our business.
+/// Returns the instances of this program in `Via`, as in `1.1 nginx, 1.1 cruddur-53995c3f42cd8ad8`.
 fn hops<'a>(via: &[&'a str]) -> Vec<&'a str> {
     let members = via.iter().flat_map(|header| header.split(','));
     let names = members.filter_map(|member| member.split_ascii_whitespace().nth(1));
@@ -355,20 +306,17 @@ fn hops<'a>(via: &[&'a str]) -> Vec<&'a str> {
     names.filter(is_ours).collect()
 }
 
-/// How much of what others wrote is repeated.
-const MAX_TEXT: usize = 300;
-
 impl fmt::Display for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Endpoint { origin, timeout, timeout_origin, .. } = &self.target;
-        let (by, millis) = (self.by(), timeout.as_millis());
-        write!(f, "{} ({origin}){by}, within {millis} ms ({timeout_origin})", self.url_shown)
+        let Endpoint { origin, timeout, timeout_origin, .. } = &self.endpoint;
+        let (proxy, millis) = (self.through_proxy(), timeout.as_millis());
+        write!(f, "{} ({origin}){proxy}, within {millis} ms ({timeout_origin})", self.url_shown)
     }
 }
 
 impl fmt::Display for CallFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        self.message.fmt(f)
     }
 }
 
@@ -379,13 +327,13 @@ mod tests {
     use super::*;
 
     fn client(url: &str) -> Client {
-        let target = Endpoint {
+        let endpoint = Endpoint {
             url: url.to_owned(),
             origin: "URL".to_owned(),
             timeout: Duration::from_secs(1),
             timeout_origin: "TIMEOUT",
         };
-        Client::new(target, &IdSource::new()).unwrap()
+        Client::new(endpoint, &IdSource::new()).unwrap()
     }
 
     #[test]

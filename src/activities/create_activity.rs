@@ -1,14 +1,14 @@
-//! `POST /api/activities`: a message to everybody.
+//! `POST /api/activities`: writes a public message.
 
 use chrono::TimeDelta;
 
-use super::{Activity, App, Invalid, Time, last_failing, longer_than, mock};
+use super::{Activity, App, Invalid, Time, last_failing, longer_than};
 use crate::trace::{RequestTrace, Scope};
 
 const SCOPE: Scope = Scope::named("create.activity");
 const MAX_MESSAGE: usize = 280;
 
-/// Keeps what `handle` has to say for as long as `ttl` names.
+/// Stores the message of `handle` for the time that `ttl` names.
 ///
 /// # Errors
 ///
@@ -22,9 +22,8 @@ pub fn run(trace: &RequestTrace<'_>, app: &App, message: &str, handle: &str, ttl
         (message.is_empty(), "message_blank"),
         (longer_than(message, MAX_MESSAGE), "message_exceed_max_chars"),
     ])?;
-    let now = mock::now();
-    let expires_at = Time(now.0 + lives.unwrap_or_default());
-    let activity = Activity::new(app.ids.uuid(), handle, message, now, expires_at);
+    let now = Time::now();
+    let activity = Activity::new(app.ids.uuid(), handle, message, now, now + lives.unwrap_or_default());
     span.set_attribute("app.activity_uuid", activity.uuid.clone());
     app.store.add_activity(activity.clone(), now);
     Ok(activity)

@@ -1,27 +1,27 @@
-//! `POST /api/messages`: a message to one person.
+//! `POST /api/messages`: writes a message to one person.
 
 use chrono::TimeDelta;
 
-use super::{App, Invalid, Message, Time, last_failing, longer_than, mock};
+use super::{App, DirectMessage, Invalid, Time, last_failing, longer_than, mock};
 use crate::trace::{RequestTrace, Scope};
 
 const SCOPE: Scope = Scope::named("create.message");
 const MAX_MESSAGE: usize = 1024;
 const LIVES: TimeDelta = TimeDelta::days(30);
 
-/// Keeps what `sender` writes to `receiver`.
+/// Stores a message of `sender` to `receiver`.
 ///
 /// # Errors
 ///
-/// `user_sender_handle_blank`, `user_receiver_handle_blank` (misspelt in the original), `message_blank` or
-/// `message_exceed_max_chars`.
+/// `user_sender_handle_blank`, `user_receiver_handle_blank` (misspelt in the original),
+/// `message_blank` or `message_exceed_max_chars`.
 pub fn run(
     trace: &RequestTrace<'_>,
     app: &App,
     message: &str,
     sender: &str,
     receiver: &str,
-) -> Result<Message, Invalid> {
+) -> Result<DirectMessage, Invalid> {
     let mut span = trace.span(SCOPE, "create-message");
     last_failing([
         (sender.is_empty(), "user_sender_handle_blank"),
@@ -29,8 +29,8 @@ pub fn run(
         (message.is_empty(), "message_blank"),
         (longer_than(message, MAX_MESSAGE), "message_exceed_max_chars"),
     ])?;
-    let now = mock::now();
-    let message = Message {
+    let now = Time::now();
+    let message = DirectMessage {
         created_at: now,
         display_name: mock::display_name(sender),
         handle: sender.to_owned(),
@@ -38,6 +38,6 @@ pub fn run(
         uuid: app.ids.uuid(),
     };
     span.set_attribute("app.message_uuid", message.uuid.clone());
-    app.store.add_message(receiver.to_owned(), message.clone(), Time(now.0 + LIVES), now);
+    app.store.add_message(receiver.to_owned(), message.clone(), now + LIVES, now);
     Ok(message)
 }

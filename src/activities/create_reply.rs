@@ -1,16 +1,17 @@
-//! `POST /api/activities/{uuid}/reply`: an answer to an activity. In the original every mistake in it is a 500.
+//! `POST /api/activities/{uuid}/reply`: writes a reply to an activity. In the original every
+//! mistake in it is a 500.
 
 use chrono::TimeDelta;
 
-use super::{Activity, App, Invalid, Time, last_failing, longer_than, mock};
+use super::{Activity, App, Invalid, Time, last_failing, longer_than};
 use crate::trace::{RequestTrace, Scope};
 
 const SCOPE: Scope = Scope::named("create.reply");
 const MAX_MESSAGE: usize = 1024;
 const LIVES: TimeDelta = TimeDelta::days(7);
 
-/// Keeps what `handle` answers to the activity `uuid`. Whether that exists is not checked, as in the original: it may
-/// have expired while the answer was written.
+/// Stores a reply of `handle` to the activity `uuid`. As in the original, that activity need not
+/// exist: it may have expired while the reply was written.
 ///
 /// # Errors
 ///
@@ -24,10 +25,10 @@ pub fn run(trace: &RequestTrace<'_>, app: &App, message: &str, handle: &str, uui
         (message.is_empty(), "message_blank"),
         (longer_than(message, MAX_MESSAGE), "message_exceed_max_chars"),
     ])?;
-    let now = mock::now();
+    let now = Time::now();
     let reply = Activity {
         reply_to_activity_uuid: Some(uuid.to_owned()),
-        ..Activity::new(app.ids.uuid(), handle, message, now, Time(now.0 + LIVES))
+        ..Activity::new(app.ids.uuid(), handle, message, now, now + LIVES)
     };
     app.store.add_reply(reply.clone(), now);
     Ok(reply)

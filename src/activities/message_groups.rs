@@ -1,14 +1,15 @@
-//! `GET /api/message_groups`: whom the logged-in user talks to.
+//! `GET /api/message_groups`: conversations of the logged-in user.
 
-use super::{App, MessageGroup, mock};
+use super::{App, MessageGroup, Time, mock};
 use crate::trace::{RequestTrace, Scope};
 
 const SCOPE: Scope = Scope::named("message.groups");
 
-/// The two that are always there, then everybody else who was written to since the start.
+/// The two conversations of the mock data, then those with other receivers of messages since the
+/// start.
 pub fn run(trace: &RequestTrace<'_>, app: &App) -> Vec<MessageGroup> {
     let mut span = trace.span(SCOPE, "message-groups-mock-data");
-    let now = mock::now();
+    let now = Time::now();
     let mut results = mock::message_groups(now);
     for (handle, last) in app.store.receivers(now) {
         match results.iter_mut().find(|group| group.handle == handle) {
@@ -17,7 +18,7 @@ pub fn run(trace: &RequestTrace<'_>, app: &App) -> Vec<MessageGroup> {
                 created_at: last.created_at,
                 display_name: mock::display_name(&handle),
                 handle,
-                // A group lives as long as its messages, so its id is that of the last one.
+                // A group has no id of its own; it exists while it has messages.
                 uuid: last.uuid,
             }),
         }

@@ -1,7 +1,9 @@
-//! The application being watched: Cruddur, where people write messages that expire. One file a service.
+//! The application that is traced: Cruddur, where people write messages that expire. Each service
+//! has a file.
 //!
-//! A service gets the [`RequestTrace`](crate::trace::RequestTrace) of its request and opens a span in it; it knows nothing of the request's HTTP or
-//! of any backend. Mock data, as the course has it, and a [`Store`] for what is written while the program runs.
+//! A service gets the [`RequestTrace`](crate::trace::RequestTrace) of its request and opens a span
+//! in it. It is independent of HTTP and of all backends. The data are the mock data of the course,
+//! and a [`Store`] of what users write while the program runs.
 
 pub mod create_activity;
 pub mod create_message;
@@ -16,7 +18,10 @@ pub mod show_activity;
 mod store;
 pub mod user_activities;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use std::fmt;
+use std::ops::Add;
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use store::Store;
@@ -24,69 +29,70 @@ pub use store::Store;
 use crate::client::Client;
 use crate::trace::id::IdSource;
 
-/// What every service works with.
+/// The parts that services share. By default there are only the mock data.
+#[derive(Default)]
 pub struct App {
-    /// What was written since the start.
+    /// Data written since the start.
     pub store: Store,
-    /// Where new uuids come from.
+    /// Source of new uuids.
     pub ids: IdSource,
-    /// Who has the notifications, if it is not this instance.
+    /// Client of the instance that has the notifications; `None` if this one has them.
     pub notifications: Option<Client>,
 }
 
-/// A message to everybody. Fields in alphabetical order, as the original sends them.
+/// A public message. The fields are in alphabetical order, as the original sends them.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Activity {
-    /// When it was written.
+    /// Time of writing.
     pub created_at: Time,
-    /// The author's name as people read it.
+    /// Full name of the author.
     pub display_name: String,
-    /// When it vanishes.
+    /// Time of its end.
     pub expires_at: Time,
-    /// The author.
+    /// Handle of the author.
     pub handle: String,
-    /// How many like it.
+    /// Number of likes.
     pub likes_count: u32,
-    /// The text.
+    /// Text.
     pub message: String,
-    /// Its answers, oldest first.
+    /// Replies, oldest first.
     pub replies: Vec<Self>,
-    /// How many answers it has.
+    /// Number of replies.
     pub replies_count: usize,
-    /// What it answers, if it is a reply.
+    /// For a reply, the activity that it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to_activity_uuid: Option<String>,
-    /// How many passed it on.
+    /// Number of reposts.
     pub reposts_count: u32,
-    /// Its id.
+    /// Id.
     pub uuid: String,
 }
 
 /// A message to one person.
 #[derive(Clone, Debug, Serialize)]
-pub struct Message {
-    /// When it was written.
+pub struct DirectMessage {
+    /// Time of writing.
     pub created_at: Time,
-    /// The author's name as people read it.
+    /// Full name of the author.
     pub display_name: String,
-    /// The author.
+    /// Handle of the author.
     pub handle: String,
-    /// The text.
+    /// Text.
     pub message: String,
-    /// Its id.
+    /// Id.
     pub uuid: String,
 }
 
 /// The messages exchanged with one person.
 #[derive(Clone, Debug, Serialize)]
 pub struct MessageGroup {
-    /// When the last message was written.
+    /// Time of the last message.
     pub created_at: Time,
-    /// The other person's name.
+    /// Full name of the other person.
     pub display_name: String,
-    /// The other person.
+    /// Handle of the other person.
     pub handle: String,
-    /// Its id.
+    /// Id.
     pub uuid: String,
 }
 
@@ -94,16 +100,16 @@ pub struct MessageGroup {
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Time(pub DateTime<Utc>);
 
-/// Why something written was not accepted: one code, as the original has it.
+/// Reason why an input was not accepted, as a code of the original.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Invalid(pub &'static str);
 
-/// Who is logged in: always the same, there are no accounts in this part of the course.
+/// Handle of the logged-in user. It is always this one: this part of the course has no accounts.
 pub const ME: &str = "andrewbrown";
 
 impl Activity {
-    /// An activity that nobody has reacted to yet.
-    fn new(uuid: String, handle: &str, message: &str, created_at: Time, expires_at: Time) -> Self {
+    /// An activity without likes, replies and reposts.
+    fn new(uuid: impl Into<String>, handle: &str, message: &str, created_at: Time, expires_at: Time) -> Self {
         Self {
             created_at,
             display_name: mock::display_name(handle),
@@ -115,27 +121,28 @@ impl Activity {
             replies_count: 0,
             reply_to_activity_uuid: None,
             reposts_count: 0,
-            uuid,
+            uuid: uuid.into(),
         }
     }
 }
 
-impl App {
-    /// An application with nothing but its mock data.
-    #[must_use]
-    pub fn new() -> Self {
-        Self { store: Store::default(), ids: IdSource::new(), notifications: None }
+impl Time {
+    /// The present.
+    fn now() -> Self {
+        Self(Utc::now())
     }
 }
 
-impl Default for App {
-    fn default() -> Self {
-        Self::new()
+impl Add<TimeDelta> for Time {
+    type Output = Self;
+
+    fn add(self, delta: TimeDelta) -> Self {
+        Self(self.0 + delta)
     }
 }
 
-impl std::fmt::Display for Time {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.to_rfc3339_opts(SecondsFormat::Micros, false))
     }
 }
@@ -154,15 +161,12 @@ impl<'de> Deserialize<'de> for Time {
     }
 }
 
-/// The last check that fails is the one that is reported, as in the original.
+/// Returns the code of the last check that failed, as the original does.
 fn last_failing<const N: usize>(checks: [(bool, &'static str); N]) -> Result<(), Invalid> {
-    match checks.iter().rev().find(|(failed, _)| *failed) {
-        Some((_, code)) => Err(Invalid(code)),
-        None => Ok(()),
-    }
+    checks.iter().rev().find(|(failed, _)| *failed).map_or(Ok(()), |(_, code)| Err(Invalid(code)))
 }
 
-/// Lengths are counted in characters, not in bytes.
+/// True if `text` is longer than that; length is counted in characters, not in bytes.
 fn longer_than(text: &str, characters: usize) -> bool {
     text.chars().nth(characters).is_some()
 }

@@ -1,38 +1,38 @@
-//! What was written since the start: in memory, bounded, until it expires. Nothing is persisted.
+//! Data written since the start. It is held in memory, in a bounded number, until it expires.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
-use super::{Activity, Message, Time};
+use super::{Activity, DirectMessage, Time};
 
-/// All that was written. One thread answers requests, so there is no lock.
+/// Activities, replies and messages. One thread answers requests, so there is no lock.
 #[derive(Default)]
 pub struct Store {
     activities: RefCell<VecDeque<Activity>>,
     replies: RefCell<VecDeque<Activity>>,
-    messages: RefCell<VecDeque<(String, Message, Time)>>,
+    messages: RefCell<VecDeque<(String, DirectMessage, Time)>>,
 }
 
-/// How many of each kind are kept; the oldest goes first.
+/// Maximum number of each kind; the oldest is removed first.
 const MAX_KEPT: usize = 200;
 
 impl Store {
-    /// Keeps an activity.
+    /// Stores an activity.
     pub(super) fn add_activity(&self, activity: Activity, now: Time) {
         keep(&mut self.activities.borrow_mut(), activity, |kept| kept.expires_at > now);
     }
 
-    /// Keeps a reply.
+    /// Stores a reply.
     pub(super) fn add_reply(&self, reply: Activity, now: Time) {
         keep(&mut self.replies.borrow_mut(), reply, |kept| kept.expires_at > now);
     }
 
-    /// Keeps a message to `receiver`.
-    pub(super) fn add_message(&self, receiver: String, message: Message, expires_at: Time, now: Time) {
+    /// Stores a message to `receiver`.
+    pub(super) fn add_message(&self, receiver: String, message: DirectMessage, expires_at: Time, now: Time) {
         keep(&mut self.messages.borrow_mut(), (receiver, message, expires_at), |(_, _, expires)| *expires > now);
     }
 
-    /// Activities that `wanted` wants, newest first, with their replies.
+    /// Activities for which `wanted` is true, newest first, with their replies.
     pub(super) fn activities(&self, now: Time, wanted: impl Fn(&Activity) -> bool) -> Vec<Activity> {
         let activities = self.activities.borrow();
         let found = activities.iter().rev().filter(|activity| activity.expires_at > now && wanted(activity));
@@ -45,7 +45,7 @@ impl Store {
         replies.iter().find(|reply| reply.uuid == uuid && reply.expires_at > now).cloned()
     }
 
-    /// The same activities, each with the replies that were written to it.
+    /// Adds to each activity the replies to it.
     pub(super) fn with_replies(&self, mut activities: Vec<Activity>, now: Time) -> Vec<Activity> {
         for reply in self.replies.borrow().iter().filter(|reply| reply.expires_at > now) {
             for activity in &mut activities {
@@ -59,15 +59,15 @@ impl Store {
     }
 
     /// Messages to `receiver`, oldest first.
-    pub(super) fn messages_to(&self, receiver: &str, now: Time) -> Vec<Message> {
+    pub(super) fn messages_to(&self, receiver: &str, now: Time) -> Vec<DirectMessage> {
         let messages = self.messages.borrow();
         let to_receiver = messages.iter().filter(|(to, _, expires)| to == receiver && *expires > now);
         to_receiver.map(|(_, message, _)| message.clone()).collect()
     }
 
     /// The receivers of messages, each with the last message to them.
-    pub(super) fn receivers(&self, now: Time) -> Vec<(String, Message)> {
-        let mut receivers: Vec<(String, Message)> = Vec::new();
+    pub(super) fn receivers(&self, now: Time) -> Vec<(String, DirectMessage)> {
+        let mut receivers: Vec<(String, DirectMessage)> = Vec::new();
         for (to, message, _) in self.messages.borrow().iter().filter(|(_, _, expires)| *expires > now) {
             match receivers.iter_mut().find(|(receiver, _)| receiver == to) {
                 Some((_, last)) => *last = message.clone(),
@@ -100,7 +100,7 @@ mod tests {
         let written = |n: usize, lives: TimeDelta| Activity {
             message: n.to_string(),
             expires_at: Time(now.0 + lives),
-            ..mock::of_user("worf", now).remove(0)
+            ..mock::user("worf", now).remove(0)
         };
         store.add_activity(written(0, TimeDelta::seconds(1)), now);
         assert_eq!(store.activities(now, |_| true).len(), 1);

@@ -21,8 +21,8 @@ fn times_are_utc_with_microseconds_and_an_offset() {
 
 #[test]
 fn every_uuid_of_the_mock_data_is_another() {
-    let now = mock::now();
-    let activities = [mock::home(now), mock::notifications(now), mock::of_user(ME, now), mock::search(now)].concat();
+    let now = Time::now();
+    let activities = [mock::home(now), mock::notifications(now), mock::user(ME, now), mock::search(now)].concat();
     let with_replies = activities.iter().flat_map(|activity| activity.replies.iter().chain([activity]));
     let mut uuids: Vec<_> = with_replies.map(|activity| activity.uuid.clone()).collect();
     uuids.extend(mock::message_groups(now).into_iter().map(|group| group.uuid));

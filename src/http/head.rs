@@ -1,5 +1,5 @@
-//! The head of a request, checked before anybody acts on it: tiny_http lets through what other servers refuse, and what
-//! two servers read differently is how requests are smuggled.
+//! The head of a request, checked before it is used. tiny_http accepts heads that other servers
+//! refuse, and request smuggling needs two servers that read one head differently.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -9,27 +9,28 @@ use tiny_http::Request;
 use super::response::Failure;
 use crate::trace::context::TraceHeaders;
 
-/// What the program reads of a request's head.
+/// The parts of a request's head that the program uses.
+#[derive(Default)]
 pub struct Head<'r> {
-    /// The method, by its name.
+    /// Name of the method.
     pub method: &'r str,
-    /// The path as it came, with its percent signs.
+    /// Path as received, percent-encoded.
     pub path: &'r str,
-    /// What follows the question mark, as it came.
+    /// Text after the question mark, as received.
     pub query: Option<&'r str>,
-    /// `1.1`, mostly.
+    /// HTTP version: `1.1`, or `1.0`.
     pub version: &'static str,
-    /// The other end of the connection.
+    /// Address of the other end of the connection.
     pub peer: Option<SocketAddr>,
     /// `Host`.
     pub host: Option<&'r str>,
-    /// Whether a proxy says that it is one.
+    /// True if there is a header that only proxies add.
     pub is_forwarded: bool,
-    /// The host that the client asked the first proxy for.
+    /// Host that the client sent to the first proxy.
     pub forwarded_host: Option<&'r str>,
-    /// The client of the first proxy, if it is an address.
+    /// Client of the first proxy, if it is an address.
     pub forwarded_for: Option<IpAddr>,
-    /// Whether the client came to the first proxy by https.
+    /// True if the client called the first proxy by https.
     pub forwarded_https: bool,
     /// `Origin`: the page that makes this request.
     pub origin: Option<&'r str>,
@@ -39,23 +40,25 @@ pub struct Head<'r> {
     pub content_type: Option<&'r str>,
     /// `Content-Encoding`.
     pub content_encoding: Option<&'r str>,
-    /// Whether `Content-Length` is there.
+    /// True if there is a `Content-Length`.
     pub has_length: bool,
-    /// Whether `Transfer-Encoding` is there.
+    /// True if there is a `Transfer-Encoding`.
     pub is_chunked: bool,
-    /// Every `Via`: the gateways it came through.
+    /// Every `Via`: the gateways that the request passed.
     pub via: Vec<&'r str>,
-    /// The headers of trace context.
+    /// Headers of the trace context.
     pub trace: TraceHeaders<'r>,
-    /// Why the request will not be answered as it wishes.
+    /// Reason to reject the request: the first problem that was found.
     pub problem: Option<Failure>,
 }
 
-/// Heads larger than this are refused. The 8192 bytes of `baggage` that everybody must pass on fit in.
+/// Maximum size of a head. The 8192 bytes of `baggage` that have to be propagated fit in.
 const MAX_BYTES: usize = 16 * 1024;
-/// Heads with more headers than this are refused.
+/// Maximum number of headers.
 const MAX_HEADERS: usize = 64;
-/// Query values that are keys or signatures, by OpenTelemetry's list.
+/// Length of the longest header name that is read.
+const MAX_NAME: usize = "x-forwarded-proto".len();
+/// Keys of the query whose values are secrets, by OpenTelemetry's list.
 const SECRET_QUERY_KEYS: [&str; 7] = [
     "AWSAccessKeyId",
     "Signature",
@@ -67,7 +70,7 @@ const SECRET_QUERY_KEYS: [&str; 7] = [
 ];
 
 impl<'r> Head<'r> {
-    /// Reads the head of `request`.
+    /// Reads and checks the head of `request`.
     #[must_use]
     pub fn read(request: &'r Request) -> Self {
         let target = request.url();
@@ -81,20 +84,7 @@ impl<'r> Head<'r> {
             query,
             version: if *request.http_version() == (1, 0) { "1.0" } else { "1.1" },
             peer: request.remote_addr().copied(),
-            host: None,
-            is_forwarded: false,
-            forwarded_host: None,
-            forwarded_for: None,
-            forwarded_https: false,
-            origin: None,
-            user_agent: None,
-            content_type: None,
-            content_encoding: None,
-            has_length: false,
-            is_chunked: false,
-            via: Vec::new(),
-            trace: TraceHeaders::default(),
-            problem: None,
+            ..Self::default()
         };
         let mut size = target.len();
         for header in request.headers() {
@@ -116,13 +106,13 @@ impl<'r> Head<'r> {
         head
     }
 
-    /// Whether the client uses https, as far as a proxy tells.
+    /// The scheme that the client used, as far as a proxy tells.
     #[must_use]
     pub fn scheme(&self) -> &'static str {
         if self.forwarded_https { "https" } else { "http" }
     }
 
-    /// The name and port that the client asked for.
+    /// Host name and port that the client asked for.
     #[must_use]
     pub fn server(&self) -> Option<(&'r str, u16)> {
         let authority = self.forwarded_host.or(self.host)?;
@@ -134,9 +124,10 @@ impl<'r> Head<'r> {
         Some((name.trim_matches(['[', ']']), port))
     }
 
-    /// Whether the request comes from this machine, through no proxy, and asks for it by its own name. A page elsewhere
-    /// that has its name point here (DNS rebinding) asks for another. HTTP/1.0 is what nginx speaks to those behind it,
-    /// unless it is told otherwise, and it says nothing of itself then.
+    /// True if the request comes from this machine, through no proxy, and names this machine as its
+    /// host. A foreign page whose name resolves to this machine (DNS rebinding) names another host.
+    /// HTTP/1.0 does not count as local: it is nginx's default for upstream servers, and nginx adds
+    /// no header that would show the proxy.
     #[must_use]
     pub fn is_local(&self) -> bool {
         let from_here = self.peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback());
@@ -146,53 +137,55 @@ impl<'r> Head<'r> {
         from_here && !self.is_forwarded && self.via.is_empty() && self.version == "1.1" && asks_for_us
     }
 
-    /// The query without the values of signatures and keys.
+    /// The query, with the values of signatures and keys redacted.
     #[must_use]
-    pub fn safe_query(&self) -> Option<Cow<'r, str>> {
-        self.query.map(safe_query)
+    pub fn redacted_query(&self) -> Option<Cow<'r, str>> {
+        let query = self.query?;
+        let is_secret = |key: &str| SECRET_QUERY_KEYS.contains(&key);
+        let redacted = |pair: &'r str| match pair.split_once('=') {
+            Some((key, _)) if is_secret(key) => Cow::Owned(format!("{key}=REDACTED")),
+            _ => Cow::Borrowed(pair),
+        };
+        if query.split('&').any(|pair| matches!(redacted(pair), Cow::Owned(_))) {
+            let pairs: Vec<_> = query.split('&').map(redacted).collect();
+            return Some(Cow::Owned(pairs.join("&")));
+        }
+        Some(Cow::Borrowed(query))
     }
 
     fn read_header(&mut self, name: &str, value: &'r str) {
-        let is = |known: &str| name.eq_ignore_ascii_case(known);
-        match name.len() {
-            3 if is("via") => self.via.push(value),
-            4 if is("host") && value.is_empty() => self.refuse("the Host header is empty"),
-            4 if is("host") && self.host.is_some() => self.refuse("there is more than one Host header"),
-            4 if is("host") => self.host = Some(value),
-            6 if is("origin") => self.origin = Some(value),
-            7 if is("baggage") => self.trace.baggage.push(value),
-            10 if is("user-agent") => self.user_agent = Some(value),
-            10 if is("tracestate") => self.trace.tracestate.push(value),
-            11 if is("traceparent") => self.trace.traceparent.push(value),
-            12 if is("content-type") => self.content_type = Some(value),
-            14 if is("content-length") => {
-                if self.has_length {
-                    self.refuse("there is more than one Content-Length header");
-                } else if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
-                    self.refuse("Content-Length must be digits only");
-                } else if value.parse::<usize>().is_err() {
-                    self.refuse("Content-Length is larger than any body can be");
-                }
-                self.has_length = true;
-            }
-            15 if is("x-amzn-trace-id") => {
+        let mut lower_case = [0; MAX_NAME];
+        let Some(lower_case) = lower_case.get_mut(..name.len()) else { return };
+        lower_case.copy_from_slice(name.as_bytes());
+        lower_case.make_ascii_lowercase();
+        match &*lower_case {
+            b"host" => self.read_host(value),
+            b"content-length" => self.read_content_length(value),
+            b"content-type" => self.content_type = Some(value),
+            b"content-encoding" => self.content_encoding = Some(value),
+            b"transfer-encoding" => self.is_chunked = true,
+            b"origin" => self.origin = Some(value),
+            b"user-agent" => self.user_agent = Some(value),
+            b"via" => self.via.push(value),
+            b"traceparent" => self.trace.traceparent.push(value),
+            b"tracestate" => self.trace.tracestate.push(value),
+            b"baggage" => self.trace.baggage.push(value),
+            b"x-amzn-trace-id" => {
                 self.trace.x_amzn_trace_id.get_or_insert(value);
             }
-            9 if is("forwarded") => self.read_forwarded(value),
-            // It says nothing that is used here, but only proxies write it.
-            9 if is("x-real-ip") => self.is_forwarded = true,
-            15 if is("x-forwarded-for") => {
+            b"forwarded" => self.read_forwarded(value),
+            // The value is not used, but only proxies send it.
+            b"x-real-ip" => self.is_forwarded = true,
+            b"x-forwarded-for" => {
                 self.is_forwarded = true;
-                self.forwarded_for = self.forwarded_for.or_else(|| address(first(value)));
+                self.forwarded_for = self.forwarded_for.or_else(|| parse_address(first(value)));
             }
-            16 if is("x-forwarded-host") => {
+            b"x-forwarded-host" => {
                 self.is_forwarded = true;
                 self.forwarded_host =
                     self.forwarded_host.or_else(|| Some(first(value)).filter(|host| !host.is_empty()));
             }
-            16 if is("content-encoding") => self.content_encoding = Some(value),
-            17 if is("transfer-encoding") => self.is_chunked = true,
-            17 if is("x-forwarded-proto") => {
+            b"x-forwarded-proto" => {
                 self.is_forwarded = true;
                 self.forwarded_https |= first(value).eq_ignore_ascii_case("https");
             }
@@ -200,14 +193,36 @@ impl<'r> Head<'r> {
         }
     }
 
-    /// `Forwarded: for=192.0.2.60;proto=https;host=example.com, for=...`; what it says goes before the headers with an X.
+    fn read_host(&mut self, value: &'r str) {
+        if value.is_empty() {
+            self.refuse("the Host header is empty");
+        } else if self.host.is_some() {
+            self.refuse("there is more than one Host header");
+        } else {
+            self.host = Some(value);
+        }
+    }
+
+    fn read_content_length(&mut self, value: &str) {
+        if self.has_length {
+            self.refuse("there is more than one Content-Length header");
+        } else if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
+            self.refuse("Content-Length must be digits only");
+        } else if value.parse::<usize>().is_err() {
+            self.refuse("Content-Length is larger than any body can be");
+        }
+        self.has_length = true;
+    }
+
+    /// Reads `Forwarded: for=192.0.2.60;proto=https;host=example.com, for=...`. It takes precedence
+    /// over the `X-Forwarded-` headers.
     fn read_forwarded(&mut self, value: &'r str) {
         self.is_forwarded = true;
         for pair in first(value).split(';') {
             let Some((key, value)) = pair.split_once('=') else { continue };
             let value = value.trim().trim_matches('"');
             match key.trim().to_ascii_lowercase().as_str() {
-                "for" => self.forwarded_for = address(value).or(self.forwarded_for),
+                "for" => self.forwarded_for = parse_address(value).or(self.forwarded_for),
                 "host" if !value.is_empty() => self.forwarded_host = Some(value),
                 "proto" => self.forwarded_https |= value.eq_ignore_ascii_case("https"),
                 _ => {}
@@ -215,35 +230,19 @@ impl<'r> Head<'r> {
         }
     }
 
-    /// The first problem counts.
+    /// Records a problem, unless there is one already.
     fn refuse(&mut self, message: &str) {
-        self.problem.get_or_insert_with(|| Failure::rejected(400, message.to_owned()));
+        self.problem.get_or_insert_with(|| Failure::rejected(400, message));
     }
 }
 
-/// A query without the values of signatures and keys.
-fn safe_query(query: &str) -> Cow<'_, str> {
-    let secret = |pair: &str| {
-        let key = pair.split('=').next().unwrap_or(pair);
-        SECRET_QUERY_KEYS.contains(&key)
-    };
-    if !query.split('&').any(secret) {
-        return Cow::Borrowed(query);
-    }
-    let safe = query.split('&').map(|pair| match pair.split_once('=') {
-        Some((key, _)) if secret(pair) => format!("{key}=REDACTED"),
-        _ => pair.to_owned(),
-    });
-    Cow::Owned(safe.collect::<Vec<_>>().join("&"))
-}
-
-/// The first of a list: what the proxy nearest to the client wrote.
+/// The first element of a list: the one that the proxy nearest to the client wrote.
 fn first(list: &str) -> &str {
     list.split(',').next().unwrap_or(list).trim()
 }
 
-/// An address, with or without brackets, quotes and a port. Anything else in such a header is somebody's joke.
-fn address(text: &str) -> Option<IpAddr> {
+/// Parses an address with or without brackets, quotes and a port. Clients may send any text here.
+fn parse_address(text: &str) -> Option<IpAddr> {
     let text = text.trim_matches('"');
     let bare = || text.trim_matches(['[', ']']).parse().ok();
     text.parse::<SocketAddr>().map(|with_port| with_port.ip()).ok().or_else(bare)
@@ -300,7 +299,7 @@ mod tests {
     #[test]
     fn signatures_in_a_query_are_not_shown() {
         with_head(&[], |head| {
-            assert_eq!(head.safe_query().unwrap(), "a=1&sig=REDACTED&X-Amz-Signature=REDACTED");
+            assert_eq!(head.redacted_query().unwrap(), "a=1&sig=REDACTED&X-Amz-Signature=REDACTED");
         });
     }
 }

@@ -1,16 +1,20 @@
-//! The listening socket, and the ways in which the request loop is woken: a request, a body that was read, new settings,
-//! the end.
+//! The listening socket, and the events that wake the request loop: a request, a body that was
+//! read, new settings, a stop signal.
 //!
-//! tiny_http would bind a socket by itself; this one is ours because options set on it are inherited by every connection:
+//! tiny_http could bind the socket itself. It is bound here because every connection inherits the
+//! options set on it:
 //!
-//! - `TCP_NODELAY`: without it an answer in two pieces waits 44 ms for the client's delayed acknowledgement;
-//! - a send time-out: the loop is never held by a client that does not read;
-//! - a receive time-out, so that silent connections end. It would end `accept` too, which the ticker prevents.
+//! - `TCP_NODELAY`: without it a response in two pieces waits 44 ms for the client's delayed
+//!   acknowledgement;
+//! - a send timeout, so that a client that does not read cannot hold the loop;
+//! - a receive timeout, so that silent connections end. It would also end `accept`, which the
+//!   ticker prevents.
 //!
-//! The ticker connects to our own port many times a second and hangs up. tiny_http's thread pool counts a thread as free
-//! until it has woken up; five connections that open together can share four threads, and one of them waits until
-//! another connection comes or goes. A browser opens six. The ticker is that other connection: each tick frees one of
-//! those that wait, so it is quickest when requests begin to come in.
+//! The ticker connects to the program's own port many times a second and hangs up. It is needed
+//! because tiny_http's thread pool counts a thread as free until it has woken up: five connections
+//! that open together can share four threads, and one of them waits until another connection is
+//! opened or closed. A browser opens six. Each tick is such a connection and frees one that waits,
+//! so the ticker is fastest when requests begin to come in.
 
 use std::io::{self, IsTerminal};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -28,37 +32,38 @@ use tiny_http::{Request, Server};
 use super::panics::{accept_panicked, connection_panics};
 use crate::sync::lock;
 
-/// Where requests come from.
+/// Source of requests.
 pub struct Listener {
     server: Arc<Server>,
     shared: Arc<LoopState>,
     address: SocketAddr,
 }
 
-/// What the loop has to do next.
+/// Next event for the loop.
 pub enum Next {
-    /// Answer this.
+    /// A request arrived.
     Request(Request),
-    /// Look for bodies that were read, and for new settings.
+    /// Bodies may have been read, or settings may have changed.
     Wake,
-    /// Answer what is left and stop.
+    /// A stop signal arrived.
     Stop,
-    /// Nothing will come any more, for this reason.
+    /// No more connections can be accepted, for this reason.
     Failed(io::Error),
 }
 
 #[derive(Default)]
 struct LoopState {
     stopping: AtomicBool,
-    /// Requests so far: the ticker runs faster while there are some.
+    /// Number of requests so far. The ticker is faster while it grows.
     requests: AtomicU64,
-    /// The ticker is asleep, and the next request wakes it.
+    /// True while the ticker sleeps. The next request wakes it.
     idle: AtomicBool,
     sleep: Mutex<()>,
     wake: Condvar,
 }
 
-/// What the loop may lose to a client that does not read, once a connection; the rest is its outbox's.
+/// Maximum time that the loop waits for a client to read, once per connection; an outbox does the
+/// rest.
 const SEND_TIMEOUT: Duration = Duration::from_millis(5);
 const RECEIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const USER_TIMEOUT: Duration = Duration::from_secs(6);
@@ -68,15 +73,16 @@ const FIRST_TICKS: u32 = 128;
 const FIRST_TICK: Duration = Duration::from_millis(1);
 const BUSY_TICK: Duration = Duration::from_millis(10);
 const IDLE_TICK: Duration = Duration::from_millis(100);
-/// So many busy ticks without a request, and the ticker slows down.
+/// Number of busy ticks without a request after which the ticker slows down.
 const TICKS_TO_IDLE: u32 = 100;
 
 impl Listener {
-    /// Listens on `address`, `host:port`; port 0 takes a free one. Every SIGHUP is told to `hangups`.
+    /// Listens on `address`, `host:port`; port 0 chooses a free one. Every SIGHUP is sent to
+    /// `hangups`.
     ///
     /// # Errors
     ///
-    /// The address is none, or is taken.
+    /// The address is not valid, or is in use.
     pub fn bind(address: &str, hangups: Sender<()>) -> io::Result<Self> {
         let candidates = address.to_socket_addrs()?;
         let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "the host name has no address"));
@@ -93,23 +99,23 @@ impl Listener {
         let server = Arc::new(server);
         let shared = Arc::new(LoopState::default());
         watch_signals(Arc::clone(&server), Arc::clone(&shared), for_stop, hangups)?;
-        tick(address, Arc::clone(&server), Arc::clone(&shared))?;
+        start_ticker(address, Arc::clone(&server), Arc::clone(&shared))?;
         Ok(Self { server, shared, address })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The server, to be woken by others.
+    /// The server, for other threads to unblock the loop.
     #[must_use]
     pub fn server(&self) -> Arc<Server> {
         Arc::clone(&self.server)
     }
 
-    /// Waits for something to do.
+    /// Waits for the next event.
     #[must_use]
     pub fn next(&self) -> Next {
         match self.server.recv() {
@@ -124,13 +130,13 @@ impl Listener {
             Err(_) if accept_panicked() => {
                 Next::Failed(io::Error::other("no descriptor or no thread was left for another one"))
             }
-            // What `unblock` leaves behind; an error of `accept` has another kind.
+            // The error that `unblock` causes; errors of `accept` are of another kind.
             Err(error) if error.kind() == io::ErrorKind::Other && error.raw_os_error().is_none() => Next::Wake,
             Err(error) => Next::Failed(error),
         }
     }
 
-    /// The next request that has already come in, if there is one.
+    /// The next request that has been received already, if there is one.
     #[must_use]
     pub fn next_waiting(&self) -> Option<Request> {
         self.server.try_recv().ok().flatten()
@@ -152,8 +158,10 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// The first signal to stop stops the listener, the second one the process. SIGHUP is a wish to read the settings again,
-/// unless it says that the terminal is gone: nobody wants a server that lives on unseen and holds the port.
+/// Starts the thread that receives signals. The first SIGTERM or SIGINT stops the listener, the
+/// second one ends the process. SIGHUP asks for the settings to be read again. If it was sent
+/// because the terminal has been closed, it stops the server, which would otherwise hold the port
+/// unnoticed.
 fn watch_signals(server: Arc<Server>, shared: Arc<LoopState>, socket: Socket, hangups: Sender<()>) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let has_terminal = || io::stdin().is_terminal() || io::stderr().is_terminal();
@@ -167,7 +175,7 @@ fn watch_signals(server: Arc<Server>, shared: Arc<LoopState>, socket: Socket, ha
             if shared.stopping.swap(true, Ordering::AcqRel) {
                 std::process::exit(128 + signal);
             }
-            // New connections are refused from here on; requests that are already in are still answered.
+            // From here on new connections are refused; requests already received are answered.
             let _ = SockRef::from(&socket).shutdown(std::net::Shutdown::Both);
             server.unblock();
         }
@@ -175,21 +183,23 @@ fn watch_signals(server: Arc<Server>, shared: Arc<LoopState>, socket: Socket, ha
     Ok(())
 }
 
-fn tick(address: SocketAddr, server: Arc<Server>, shared: Arc<LoopState>) -> io::Result<()> {
+/// Starts the ticker.
+fn start_ticker(address: SocketAddr, server: Arc<Server>, shared: Arc<LoopState>) -> io::Result<()> {
     let ip = match address.ip() {
         ip if !ip.is_unspecified() => ip,
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
     };
-    let to_ourselves = SocketAddr::new(ip, address.port());
+    let own_address = SocketAddr::new(ip, address.port());
     thread::Builder::new().name("ticker".to_owned()).spawn(move || {
         let (mut seen, mut quiet, mut first) = (0, TICKS_TO_IDLE, 0);
         while !shared.stopping.load(Ordering::Acquire) {
             if accept_panicked() {
-                // Nobody else would wake the loop to learn of it.
+                // No other thread would wake the loop.
                 return server.unblock();
             }
-            // A client that hung up at once never becomes a request, but its thread's panic leaves others waiting as well.
+            // A client that hangs up at once sends no request, but the panic of its thread leaves
+            // other connections waiting as well.
             let activity = shared.requests.load(Ordering::Relaxed) + connection_panics();
             quiet = if activity == seen { quiet.saturating_add(1) } else { 0 };
             seen = activity;
@@ -200,14 +210,14 @@ fn tick(address: SocketAddr, server: Arc<Server>, shared: Arc<LoopState>) -> io:
                 thread::sleep(if first > 0 { FIRST_TICK } else { BUSY_TICK });
                 first = first.saturating_sub(1);
             }
-            drop(TcpStream::connect_timeout(&to_ourselves, RECEIVE_TIMEOUT / 10));
+            drop(TcpStream::connect_timeout(&own_address, RECEIVE_TIMEOUT / 10));
         }
     })?;
     Ok(())
 }
 
 impl LoopState {
-    /// Sleeps for an idle tick, or until a request wakes it. If the two miss each other, the tick ends it.
+    /// Sleeps until a request arrives, at most for an idle tick.
     fn sleep_until_a_request(&self) {
         let guard = lock(&self.sleep);
         self.idle.store(true, Ordering::Release);

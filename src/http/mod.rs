@@ -1,17 +1,19 @@
-//! Stage 1: a request arrives, and its response leaves.
+//! Stage 1: receives requests and sends responses.
 //!
 //! In: TCP connections. Out: one response per request, and one finished trace.
 //!
-//! One thread answers all requests, and it never waits: not for a client (bodies that are not there
-//! yet, and responses that a client does not read, go to threads of their own) and not for a backend.
-//! It only waits for another service that a request is about ([`crate::client`]), no longer than a
-//! time-out.
+//! One thread answers all requests. It never waits for a client: bodies that have not been received
+//! yet, and responses that a client is slow to read, are left to threads of their own. Nor does it
+//! wait for a backend. It waits only for another service that a request needs ([`crate::client`]),
+//! no longer than a timeout.
 
 pub mod body;
 pub mod cors;
 pub mod head;
+mod json_fields;
 pub mod listener;
 pub mod panics;
+mod render;
 pub mod response;
 pub mod routes;
 pub mod semantics;

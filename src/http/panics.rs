@@ -1,18 +1,19 @@
-//! The panic hook: every panic is kept for its trace and logged as one line. Those inside tiny_http
-//! are its own trouble, told apart by the file they come from.
+//! The panic hook. It keeps every panic for its trace and logs it as one line. Panics inside
+//! tiny_http are counted instead; they are recognised by the file that they come from.
 
 use std::panic;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::trace::exception::{Exception, keep_panic};
 
-/// Keeps every panic for the trace it happened in, and logs it with the ids of its span.
+/// Installs the hook that keeps every panic for its trace, and logs it with the ids of its span.
 pub fn install_panic_hook() {
     panic::set_hook(Box::new(|info| {
         let exception = Exception::from_panic(info);
-        // tiny_http's connection threads panic when a client hangs up at the wrong moment. Nothing is lost by it.
+        // A connection thread of tiny_http panics if its client hangs up at the wrong moment. No
+        // other request is affected.
         if exception.place.contains("/tiny_http-") {
-            // In these files it is the thread that accepts: there was no descriptor or no thread left.
+            // These two belong to the thread that accepts: no descriptor or no thread was left.
             if ["refined_tcp_stream", "task_pool"].iter().any(|file| exception.place.contains(file)) {
                 ACCEPT_PANICKED.store(true, Ordering::Release);
             }
@@ -24,7 +25,8 @@ pub fn install_panic_hook() {
     }));
 }
 
-/// How many connection threads have panicked so far. Each may have left others without a thread.
+/// Number of panics in connection threads so far. Each may have left other connections without a
+/// thread.
 pub(super) fn connection_panics() -> u64 {
     CONNECTION_PANICS.load(Ordering::Relaxed)
 }

@@ -1,50 +1,48 @@
-//! What is sent back: an answer, or a failure that becomes one.
+//! Responses, and failures that become responses.
 
 use std::error::Error;
 
 use serde::Serialize;
 
 use crate::activities::Invalid;
-use crate::client::CallFailure;
+use crate::text::Message;
 use crate::trace::exception::Exception;
 use crate::trace::id::TraceId;
 
-/// An answer before it becomes bytes.
+/// A response before it is written as bytes.
 #[derive(Clone, Debug)]
 pub struct Response {
-    /// The status code.
+    /// Status code.
     pub status: u16,
-    /// `Allow`, where the method was wrong.
+    /// `Allow`: the methods of the path, for OPTIONS and 405.
     pub allow: Option<&'static str>,
-    /// `Content-Type` of the body, if there is one.
+    /// `Content-Type` of the body; it is sent if there is a body.
     pub content_type: &'static str,
-    /// Headers that this answer has and others have not.
+    /// Headers of this kind of response only.
     pub headers: &'static [(&'static str, &'static str)],
-    /// The body; JSON has a newline behind it.
+    /// Body; JSON ends with a newline.
     pub body: Vec<u8>,
 }
 
-const JSON: &str = "application/json";
-
-/// Why a request did not get what it asked for.
+/// Reason why a request did not succeed.
 #[derive(Clone, Debug)]
 pub enum Failure {
-    /// What was written breaks a rule of Cruddur: 422 with an array of one code, as the original answers.
+    /// The input breaks a rule of Cruddur: 422 with an array of one code, as in the original.
     Invalid(Invalid),
-    /// The request cannot be understood, or asks for something that is not there: a status and a sentence.
+    /// The request cannot be understood, or asks for something that does not exist.
     Rejected {
-        /// The status code, 400 to 431 mostly.
+        /// Status code, mostly 400 to 431.
         status: u16,
-        /// What is wrong and what would be right.
+        /// What is wrong, and what would be right.
         message: String,
-        /// The methods that this path has.
+        /// Methods of the path, if the method was wrong.
         allow: Option<&'static str>,
     },
-    /// Another service, which had to be asked, did not answer as it should: 502, with its sentence and the trace id.
-    Elsewhere(CallFailure),
-    /// An error inside: 500, with the trace id to find it by.
+    /// Another service did not answer as it should: 502 with this message and the trace id.
+    BadGateway(Message),
+    /// An error in a handler: 500 with the trace id.
     Internal(Exception),
-    /// A panic inside: 500 as well. The panic hook and the trace have what there is to know about it.
+    /// A panic in a handler: 500 with the trace id. The panic hook has logged the details.
     Panicked,
 }
 
@@ -58,46 +56,48 @@ impl Response {
         let mut body = Vec::with_capacity(2048);
         serde_json::to_writer(&mut body, value)?;
         body.push(b'\n');
-        Ok(Self { body, ..Self::empty_json() })
+        Ok(Self { body, ..Self::default() })
     }
 
-    /// 200 with a body of JSON, which is still empty.
-    pub(super) fn empty_json() -> Self {
-        Self { status: 200, allow: None, content_type: JSON, headers: &[], body: Vec::new() }
-    }
-
-    /// 200 with nothing: what a preflight gets, whose answer is in the headers.
+    /// 200 without a body, for OPTIONS: the answer to a preflight is in the headers.
     #[must_use]
     pub fn empty(allow: &'static str) -> Self {
-        Self { allow: Some(allow), ..Self::empty_json() }
+        Self { allow: Some(allow), ..Self::default() }
     }
 
-    /// What a failure looks like from outside.
+    /// The response to a request that failed. An untraced request has no `trace_id`.
     #[must_use]
-    pub fn of(failure: &Failure, trace_id: Option<TraceId>) -> Self {
-        let (status, allow, body) = match failure {
+    pub fn from_failure(failure: &Failure, trace_id: Option<TraceId>) -> Self {
+        let (status, allow, json) = match failure {
             Failure::Invalid(Invalid(code)) => (422, None, format!("[\"{code}\"]")),
-            Failure::Rejected { status, message, allow } => (*status, *allow, Self::message(message, None)),
-            Failure::Elsewhere(failed) => (502, None, Self::message(&failed.to_string(), trace_id)),
+            Failure::Rejected { status, message, allow } => (*status, *allow, error_json(message, None)),
+            Failure::BadGateway(message) => (502, None, error_json(&message.to_string(), trace_id)),
             Failure::Internal(_) | Failure::Panicked => {
                 let message = "something failed inside; look for the trace id in the logs, or in GET /telemetry/traces";
-                (500, None, Self::message(message, trace_id))
+                (500, None, error_json(message, trace_id))
             }
         };
-        Self { status, allow, content_type: JSON, headers: &[], body: (body + "\n").into_bytes() }
-    }
-
-    fn message(message: &str, trace_id: Option<TraceId>) -> String {
-        let mut object = serde_json::json!({ "message": message });
-        if let Some(trace_id) = trace_id {
-            object["trace_id"] = trace_id.to_string().into();
-        }
-        object.to_string()
+        Self { status, allow, body: (json + "\n").into_bytes(), ..Self::default() }
     }
 }
 
+/// 200 with JSON, of which there is none yet.
+impl Default for Response {
+    fn default() -> Self {
+        Self { status: 200, allow: None, content_type: "application/json", headers: &[], body: Vec::new() }
+    }
+}
+
+fn error_json(message: &str, trace_id: Option<TraceId>) -> String {
+    let mut object = serde_json::json!({ "message": message });
+    if let Some(trace_id) = trace_id {
+        object["trace_id"] = trace_id.to_string().into();
+    }
+    object.to_string()
+}
+
 impl Failure {
-    /// A refusal with a sentence.
+    /// A rejection with a status and a message.
     #[must_use]
     pub fn rejected(status: u16, message: impl Into<String>) -> Self {
         Self::Rejected { status, message: message.into(), allow: None }
@@ -110,7 +110,7 @@ impl From<Invalid> for Failure {
     }
 }
 
-/// `?` on any error makes it an exception, of the span it happened in and with the line it happened on.
+/// Turns any error into an exception of the current span, at the line of the `?`.
 impl<E: Error> From<E> for Failure {
     #[track_caller]
     fn from(error: E) -> Self {

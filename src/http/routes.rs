@@ -1,10 +1,11 @@
-//! Every route, one line each, tried from top to bottom.
+//! The table of routes, and the handlers that call the application.
 
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-use super::body::fields;
+use super::head::Head;
+use super::json_fields::text_fields;
 use super::response::{Failure, Response};
 use super::telemetry;
 use crate::activities::{
@@ -15,165 +16,186 @@ use crate::delivery::Pipeline;
 use crate::page::Page;
 use crate::trace::{RequestTrace, Scope};
 
-/// All routes. `/api/activities/{uuid}` takes what the fixed names above it leave.
+/// All routes; the first pattern that matches counts. `/api/activities/{uuid}` therefore comes
+/// after the fixed names.
 pub const ROUTES: &[Route] = &[
-    get!("/api/activities/home", |call| Response::json(&home_activities::run(call.trace, call.app))),
-    get!("/api/activities/notifications", notifications),
-    get!("/api/activities/search", search),
-    get!("/api/activities/@{handle}", |call| Response::json(&user_activities::run(
-        call.trace,
-        call.app,
-        &call.parameter
-    ))),
-    get!("/api/activities/{uuid}", show),
-    post!("/api/activities", create),
-    post!("/api/activities/{uuid}/reply", reply),
-    get!("/api/message_groups", |call| Response::json(&message_groups::run(call.trace, call.app))),
-    get!("/api/messages/@{handle}", |call| Response::json(&messages::run(call.trace, call.app, &call.parameter))),
-    post!("/api/messages", message),
-    get!("/api/fail", fail),
-    untraced!("/health", |_| Response::json(&serde_json::json!({ "status": "ok" }))),
-    untraced!("/telemetry/status", telemetry::status),
-    untraced!("/telemetry/traces", telemetry::traces),
-    untraced!("/telemetry/traces/{id}", telemetry::trace),
-    untraced!("/telemetry/deliveries", telemetry::deliveries),
-    untraced!("/telemetry/deliveries/{id}", telemetry::delivery),
-    untraced!("/", telemetry::page),
-    untraced!("/page/{file}", telemetry::file),
+    get("/api/activities/home", |call| Response::json(&home_activities::run(call.trace, call.app))),
+    get("/api/activities/notifications", notifications),
+    get("/api/activities/search", search),
+    get("/api/activities/@{handle}", |call| {
+        Response::json(&user_activities::run(call.trace, call.app, call.parameter))
+    }),
+    get("/api/activities/{uuid}", show),
+    post("/api/activities", create),
+    post("/api/activities/{uuid}/reply", reply),
+    get("/api/message_groups", |call| Response::json(&message_groups::run(call.trace, call.app))),
+    get("/api/messages/@{handle}", |call| Response::json(&messages::run(call.trace, call.app, call.parameter))),
+    post("/api/messages", message),
+    get("/api/fail", fail),
+    get("/health", |_| Response::json(&serde_json::json!({ "status": "ok" }))).untraced(),
+    get("/telemetry/status", telemetry::status).untraced(),
+    get("/telemetry/traces", telemetry::traces).untraced(),
+    get("/telemetry/traces/{id}", telemetry::trace).untraced(),
+    get("/telemetry/deliveries", telemetry::deliveries).untraced(),
+    get("/telemetry/deliveries/{id}", telemetry::delivery).untraced(),
+    get("/", telemetry::page).untraced(),
+    get("/page/{file}", telemetry::file).untraced(),
 ];
 
-/// A route.
+/// A route: method, path and handler.
 pub struct Route {
     /// `GET` or `POST`.
     pub method: &'static str,
-    /// The path, with at most one `{name}`.
+    /// Path, with at most one `{name}`.
     pub pattern: &'static str,
-    /// The name of its span: method and pattern.
-    pub name: &'static str,
-    /// Whether its requests are traced. Health checks and the page's own requests would only be noise.
+    /// False for health checks and for the page's own requests, whose traces would only be noise.
     pub traced: bool,
-    handler: Handler,
+    /// Function that answers the requests.
+    pub handler: Handler,
 }
 
-/// What a handler gets.
+/// The argument of a handler.
 pub struct RequestContext<'a> {
-    /// The spans of this request.
+    /// Trace of the request, in which handlers open spans.
     pub trace: &'a RequestTrace<'a>,
-    /// The application.
+    /// Application.
     pub app: &'a App,
-    /// What the program knows about itself.
+    /// Source of the JSON under `/telemetry`.
     pub page: &'a Page,
-    /// The backends.
+    /// Backends.
     pub pipeline: &'a Pipeline,
-    /// What stood in the place of `{name}`, decoded.
-    pub parameter: Cow<'a, str>,
-    /// What follows the question mark, as it came.
-    pub query: &'a str,
-    /// The body.
+    /// Head of the request.
+    pub head: &'a Head<'a>,
+    /// Decoded value of the pattern's `{name}`; empty if the pattern has none.
+    pub parameter: &'a str,
+    /// Body of the request.
     pub body: &'a [u8],
-    /// `Content-Type` of the body.
-    pub content_type: Option<&'a str>,
-    /// `Content-Encoding` of the body.
-    pub content_encoding: Option<&'a str>,
-    /// The `Via` headers: who passed the request on to us.
-    pub via: &'a [&'a str],
-    /// Whether it comes from this machine, and asks for this machine.
-    pub is_local: bool,
 }
 
-type Handler = fn(&RequestContext<'_>) -> Result<Response, Failure>;
+/// Function that answers the requests of a route.
+pub type Handler = fn(&RequestContext<'_>) -> Result<Response, Failure>;
 
-/// What a path leads to.
+/// Result of looking up a method and a path.
 pub enum RouteMatch<'p> {
-    /// A route, and what stood in the place of its `{name}`.
-    Route(&'static Route, Cow<'p, str>),
-    /// A preflight or a question for the methods of this route.
+    /// A route, and the decoded value of its `{name}`.
+    Found(&'static Route, Cow<'p, str>),
+    /// OPTIONS for the path of this route: a preflight, or a client that asks for the methods.
     Options(&'static Route),
-    /// The path exists, the method does not.
-    WrongMethod(&'static Route),
-    /// Nothing.
-    Nothing,
+    /// The path of this route, with another method.
+    MethodNotAllowed(&'static Route),
+    /// A path without a route.
+    NotFound,
 }
 
-/// Finds the route of a path.
+/// Looks up the route of a method and a path.
 #[must_use]
 pub fn find<'p>(method: &str, path: &'p str) -> RouteMatch<'p> {
     for route in ROUTES {
-        let Some(parameter) = matches(route.pattern, path) else { continue };
+        let Some(parameter) = match_pattern(route.pattern, path) else { continue };
+        let is_head = method == "HEAD" && route.method == "GET";
         return match method {
             "OPTIONS" => RouteMatch::Options(route),
-            "HEAD" if route.method == "GET" => RouteMatch::Route(route, decode(parameter)),
-            _ if method == route.method => RouteMatch::Route(route, decode(parameter)),
-            _ => RouteMatch::WrongMethod(route),
+            _ if is_head || method == route.method => {
+                RouteMatch::Found(route, percent_decode_str(parameter).decode_utf8_lossy())
+            }
+            _ => RouteMatch::MethodNotAllowed(route),
         };
     }
-    RouteMatch::Nothing
+    RouteMatch::NotFound
+}
+
+const fn get(pattern: &'static str, handler: Handler) -> Route {
+    Route { method: "GET", pattern, traced: true, handler }
+}
+
+const fn post(pattern: &'static str, handler: Handler) -> Route {
+    Route { method: "POST", pattern, traced: true, handler }
 }
 
 impl Route {
-    /// The methods of its path, for `Allow`.
+    const fn untraced(self) -> Self {
+        Self { traced: false, ..self }
+    }
+
+    /// The methods of the path, for `Allow`.
     #[must_use]
     pub fn allow(&self) -> &'static str {
         if self.method == "GET" { "GET, HEAD, OPTIONS" } else { "OPTIONS, POST" }
     }
+}
 
-    /// Answers a call.
-    ///
-    /// # Errors
-    ///
-    /// Whatever keeps the handler from it.
-    pub fn answer(&self, call: &RequestContext<'_>) -> Result<Response, Failure> {
-        (self.handler)(call)
+impl RouteMatch<'_> {
+    /// The route of the path, with whatever method.
+    #[must_use]
+    pub fn route(&self) -> Option<&'static Route> {
+        match self {
+            Self::Found(route, _) | Self::Options(route) | Self::MethodNotAllowed(route) => Some(route),
+            Self::NotFound => None,
+        }
+    }
+
+    /// True if the request is traced. Requests without a route are.
+    #[must_use]
+    pub fn is_traced(&self) -> bool {
+        self.route().is_none_or(|route| route.traced)
+    }
+}
+
+impl<'a> RequestContext<'a> {
+    /// The first value of `key` in the query, decoded.
+    #[must_use]
+    pub fn query_value(&self, key: &str) -> Option<Cow<'a, str>> {
+        let mut pairs = form_urlencoded::parse(self.head.query.unwrap_or_default().as_bytes());
+        pairs.find(|(name, _)| name == key).map(|(_, value)| value)
     }
 }
 
 fn notifications(call: &RequestContext<'_>) -> Result<Response, Failure> {
-    match notifications_activities::run(call.trace, call.app, call.via) {
+    match notifications_activities::run(call.trace, call.app, &call.head.via) {
         Ok(activities) => Response::json(&activities),
-        Err(failed) => Err(Failure::Elsewhere(failed)),
+        Err(failure) => Err(Failure::BadGateway(failure.message)),
     }
 }
 
 fn search(call: &RequestContext<'_>) -> Result<Response, Failure> {
-    let term = form_urlencoded::parse(call.query.as_bytes()).find(|(key, _)| key == "term");
-    let term = term.map_or(Cow::Borrowed(""), |(_, term)| term);
+    let term = call.query_value("term").unwrap_or_default();
     Response::json(&search_activities::run(call.trace, call.app, &term)?)
 }
 
 fn show(call: &RequestContext<'_>) -> Result<Response, Failure> {
-    match show_activity::run(call.trace, call.app, &call.parameter) {
+    match show_activity::run(call.trace, call.app, call.parameter) {
         Some(activity) => Response::json(&[activity]),
         None => Err(Failure::rejected(404, "there is no activity with this uuid; it may have expired")),
     }
 }
 
 fn create(call: &RequestContext<'_>) -> Result<Response, Failure> {
-    let [message, ttl] = fields(call, ["message", "ttl"])?;
+    let [message, ttl] = text_fields(call, ["message", "ttl"])?;
     Response::json(&create_activity::run(call.trace, call.app, &message, ME, &ttl)?)
 }
 
 fn reply(call: &RequestContext<'_>) -> Result<Response, Failure> {
-    let [message] = fields(call, ["message"])?;
-    Response::json(&create_reply::run(call.trace, call.app, &message, ME, &call.parameter)?)
+    let [message] = text_fields(call, ["message"])?;
+    Response::json(&create_reply::run(call.trace, call.app, &message, ME, call.parameter)?)
 }
 
 fn message(call: &RequestContext<'_>) -> Result<Response, Failure> {
-    let [receiver, message] = fields(call, ["user_receiver_handle", "message"])?;
+    let [receiver, message] = text_fields(call, ["user_receiver_handle", "message"])?;
     Response::json(&create_message::run(call.trace, call.app, &message, ME, &receiver)?)
 }
 
-/// A failure to look at: what a panic or, with `?how=error`, an error looks like in a trace.
+/// Fails on purpose, to show a panic or, with `?how=error`, an error in a trace.
 fn fail(call: &RequestContext<'_>) -> Result<Response, Failure> {
     let _span = call.trace.span(Scope::named("fail"), "fail-on-purpose");
-    if call.query == "how=error" {
+    if call.head.query == Some("how=error") {
         let _: u8 = "not a number".parse()?;
     }
     panic!("this route fails on purpose");
 }
 
-/// The text in the place of `{name}`, or nothing if there is none; `None` if the path is another one. A parameter is
-/// never empty and holds no slash.
-fn matches<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
+/// Returns the text in the place of `{name}`, or an empty one if the pattern has no `{name}`;
+/// `None` if the path does not match. A parameter is never empty and contains no slash.
+fn match_pattern<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
     let Some((before, rest)) = pattern.split_once('{') else {
         return (pattern == path).then_some("");
     };
@@ -182,37 +204,16 @@ fn matches<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
     (!parameter.is_empty() && !parameter.contains('/')).then_some(parameter)
 }
 
-fn decode(parameter: &str) -> Cow<'_, str> {
-    percent_decode_str(parameter).decode_utf8_lossy()
-}
-
-macro_rules! get {
-    ($pattern:literal, $handler:expr) => {
-        Route { method: "GET", pattern: $pattern, name: concat!("GET ", $pattern), traced: true, handler: $handler }
-    };
-}
-macro_rules! post {
-    ($pattern:literal, $handler:expr) => {
-        Route { method: "POST", pattern: $pattern, name: concat!("POST ", $pattern), traced: true, handler: $handler }
-    };
-}
-macro_rules! untraced {
-    ($pattern:literal, $handler:expr) => {
-        Route { method: "GET", pattern: $pattern, name: concat!("GET ", $pattern), traced: false, handler: $handler }
-    };
-}
-use {get, post, untraced};
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn name(method: &str, path: &str) -> String {
         match find(method, path) {
-            RouteMatch::Route(route, parameter) => format!("{} [{parameter}]", route.name),
+            RouteMatch::Found(route, parameter) => format!("{} {} [{parameter}]", route.method, route.pattern),
             RouteMatch::Options(route) => format!("options {}", route.allow()),
-            RouteMatch::WrongMethod(route) => format!("wrong, {}", route.allow()),
-            RouteMatch::Nothing => "nothing".to_owned(),
+            RouteMatch::MethodNotAllowed(route) => format!("wrong, {}", route.allow()),
+            RouteMatch::NotFound => "nothing".to_owned(),
         }
     }
 

@@ -1,40 +1,42 @@
-//! The SERVER span in the words of OpenTelemetry's stable HTTP conventions. The CLIENT span is [`client`](crate::client)'s.
+//! Name and attributes of the SERVER span, by OpenTelemetry's stable HTTP conventions. The CLIENT
+//! span is made in [`client`](crate::client).
 //!
 //! Specification: <https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server-span>.
 
-use std::borrow::Cow;
-
 use super::head::Head;
-use super::routes::{Route, RouteMatch};
+use super::response::Response;
+use super::routes::RouteMatch;
 use crate::trace::RequestTrace;
 
-/// `{method} {route}`; without a route only the method, never the path: there are as many paths as clients like.
+/// Returns `{method} {route}`, or only the method where there is no route. An unknown method is
+/// called `HTTP`. The path is never part of the name: clients could make up any number of names.
 #[must_use]
-pub fn span_name(method: &str, known: bool, found: &RouteMatch<'_>) -> Cow<'static, str> {
-    let method = if known { method } else { "HTTP" };
-    match found {
-        RouteMatch::Route(route, _) if method == route.method => Cow::Borrowed(route.name),
-        RouteMatch::Route(route, _) | RouteMatch::Options(route) | RouteMatch::WrongMethod(route) => {
-            Cow::Owned(format!("{method} {}", route.pattern))
-        }
-        RouteMatch::Nothing => Cow::Owned(method.to_owned()),
+pub fn span_name(known_method: Option<&str>, target: &RouteMatch<'_>) -> String {
+    let method = known_method.unwrap_or("HTTP");
+    match target.route() {
+        Some(route) => format!("{method} {}", route.pattern),
+        None => method.to_owned(),
     }
 }
 
-/// What is known before the request is answered.
-pub fn describe_request(trace: &RequestTrace<'_>, head: &Head<'_>, known: bool, route: Option<&Route>) {
-    if known {
-        trace.set_attribute("http.request.method", head.method.to_owned());
-    } else {
-        trace.set_attribute("http.request.method", "_OTHER");
+/// Sets the attributes that are known before the request is handled. An unknown method is `_OTHER`:
+/// clients must not be able to add values to this attribute.
+pub fn describe_request(
+    trace: &RequestTrace<'_>,
+    head: &Head<'_>,
+    known_method: Option<&str>,
+    target: &RouteMatch<'_>,
+) {
+    trace.set_attribute("http.request.method", known_method.unwrap_or("_OTHER").to_owned());
+    if known_method.is_none() {
         trace.set_attribute("http.request.method_original", head.method.to_owned());
     }
     trace.set_attribute("url.path", head.path.to_owned());
-    if let Some(query) = head.safe_query() {
+    if let Some(query) = head.redacted_query() {
         trace.set_attribute("url.query", query.into_owned());
     }
     trace.set_attribute("url.scheme", head.scheme());
-    if let Some(route) = route {
+    if let Some(route) = target.route() {
         trace.set_attribute("http.route", route.pattern);
     }
     if let Some((name, port)) = head.server() {
@@ -42,12 +44,9 @@ pub fn describe_request(trace: &RequestTrace<'_>, head: &Head<'_>, known: bool, 
         trace.set_attribute("server.port", port);
     }
     if let Some(peer) = head.peer {
-        let address = peer.ip().to_canonical().to_string();
-        trace.set_attribute(
-            "client.address",
-            head.forwarded_for.map_or_else(|| address.clone(), |client| client.to_string()),
-        );
-        trace.set_attribute("network.peer.address", address);
+        let address = peer.ip().to_canonical();
+        trace.set_attribute("client.address", head.forwarded_for.unwrap_or(address).to_string());
+        trace.set_attribute("network.peer.address", address.to_string());
         trace.set_attribute("network.peer.port", peer.port());
     }
     trace.set_attribute("network.protocol.version", head.version);
@@ -56,10 +55,12 @@ pub fn describe_request(trace: &RequestTrace<'_>, head: &Head<'_>, known: bool, 
     }
 }
 
-/// What is known when the answer is. For a server a 4xx is no error: it did its work, and the client did not.
-pub fn describe_answer(trace: &RequestTrace<'_>, status: u16, body_size: usize) {
+/// Sets the attributes that are known with the response. A 4xx is an error of the client, so it
+/// does not mark the SERVER span as failed.
+pub fn describe_response(trace: &RequestTrace<'_>, response: &Response) {
+    let status = response.status;
     trace.set_attribute("http.response.status_code", status);
-    trace.set_attribute("http.response.body.size", body_size);
+    trace.set_attribute("http.response.body.size", response.body.len());
     if status >= 500 {
         trace.set_attribute("error.type", status.to_string());
         trace.set_failed();

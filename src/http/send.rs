@@ -1,11 +1,12 @@
-//! Answers leave. Nearly all in one write from the loop; what would make the loop wait goes to an outbox: a thread that
-//! writes the answers of one connection, in their order, as fast as the client takes them.
+//! Sending responses. The loop writes nearly all of them at once. One that would make the loop wait
+//! goes to an outbox: a thread that writes the responses of one connection, in order, as fast as
+//! the client reads them.
 //!
 //! ```text
-//! loop ──▶ write ──▶ all gone                                 nearly always
-//!            └─────▶ the client's window is full ──▶ outbox: write, wait, write .. or give the connection up
-//! loop ──▶ answer of more than 64 KiB ─────────────▶ outbox
-//! loop ──▶ refusal of a body that nobody has read ─▶ outbox: write, then read the body away, for a while
+//! loop ──▶ write ──▶ done                            nearly always
+//!            └─────▶ the client's window is full ──▶ outbox: write and wait, or give the connection up
+//! loop ──▶ response of more than 64 KiB ───────────▶ outbox
+//! loop ──▶ response to an unread body ─────────────▶ outbox: write, then read the body and discard it
 //! ```
 
 use std::collections::{HashMap, VecDeque};
@@ -18,79 +19,85 @@ use std::time::{Duration, Instant};
 
 use tiny_http::{Request, Response};
 
-use super::spawn::spawn_with_request;
+use super::spawn::spawn_with;
 use crate::sync::lock;
 
-/// Sends answers.
+/// Sends responses.
 #[derive(Default)]
 pub struct Sender {
     shared: Arc<Outboxes>,
 }
 
-/// The client has left, or does not read what it asked for.
+/// Error of a client that has closed its connection, or does not read its responses.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ClientGone;
 
 #[derive(Default)]
 struct Outboxes {
     state: Mutex<Connections>,
-    /// How many connections `state` knows: with none, the loop need not look.
+    /// Number of connections in `state`. While it is 0, the loop does not lock `state`.
     known: AtomicUsize,
 }
 
 #[derive(Default)]
 struct Connections {
     outboxes: HashMap<SocketAddr, Outbox>,
-    /// Connections that got half an answer and must not get another byte, and when they last asked for one. They end by
-    /// themselves: a connection that asks for nothing is closed after the receive time-out.
+    /// Connections that must not get another byte, because half a response is on them; each with
+    /// the time of its last request. They are closed by the receive timeout once they send no more
+    /// requests.
     given_up: HashMap<SocketAddr, Instant>,
 }
 
-/// The answers that wait behind the one that a thread is writing.
+/// Responses that are queued behind the one that a thread is writing.
 #[derive(Default)]
 struct Outbox {
     jobs: VecDeque<Job>,
     bytes: usize,
 }
 
-/// What a job leaves behind.
+/// State of a connection after a job.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Connection {
-    /// Ready for the next answer.
+    /// Ready for the next response.
     Good,
-    /// Closed, or never to ask for anything again.
+    /// Closed, or no more requests are read from it.
     Over,
-    /// Open, but with half an answer on it.
+    /// Open, with half a response on it.
     HalfWritten,
 }
 
+/// A response to write.
 enum Job {
     Response(Box<dyn Write + Send>, Vec<u8>),
+    /// Response to a request whose body has not been read.
     Refusal(Request, Vec<u8>),
 }
 
-/// What fits into the socket's buffer, unless the client lets answers pile up.
-const SMALL: usize = 64 * 1024;
+/// Maximum size of a response that the loop writes. It fits into the socket's buffer, unless the
+/// client has left earlier ones unread.
+const MAX_DIRECT: usize = 64 * 1024;
 const MAX_OUTBOXES: usize = 128;
-/// What may wait in one outbox; a client that lets more pile up is given up.
+/// Maximum size of the responses in one outbox. The connection is given up when it is reached.
 const MAX_WAITING: usize = 4 * 1024 * 1024;
-/// How long one answer may take to leave.
+/// Maximum time to write one response.
 const TIMEOUT: Duration = Duration::from_secs(30);
-const BEFORE_THE_NEXT_TRY: Duration = Duration::from_millis(10);
-/// How long, and how far, a refused body is read away.
+const RETRY_INTERVAL: Duration = Duration::from_millis(10);
+/// Maximum time to read an unread body and discard it.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum size of a body that is read and discarded.
 const MAX_DRAIN: usize = 16 * 1024 * 1024;
-/// Longer than a silent connection lives.
+/// Time after which a connection without requests has been closed.
 const FORGET_AFTER: Duration = Duration::from_secs(6);
-/// Connections that are remembered as given up.
+/// Maximum number of connections that are remembered as given up.
 const MAX_GIVEN_UP: usize = 1024;
 
 impl Sender {
-    /// Sends the bytes of an answer. The request's body must have been read.
+    /// Sends the bytes of a response. The request's body must have been read.
     ///
     /// # Errors
     ///
-    /// The client has left, or does not read. What is still being written when this returns may fail later.
+    /// The client has closed the connection, or does not read. A response that an outbox is still
+    /// writing may fail later.
     pub fn send(&self, request: Request, bytes: &[u8]) -> Result<(), ClientGone> {
         let Some(peer) = request.remote_addr().copied() else { return Err(ClientGone) };
         if self.shared.known.load(Ordering::Acquire) > 0 {
@@ -98,7 +105,6 @@ impl Sender {
             let given_up = state.is_given_up(peer);
             self.shared.recount(&state);
             if given_up {
-                // The writer is let go without a word.
                 drop(request.into_writer());
                 return Err(ClientGone);
             }
@@ -107,7 +113,7 @@ impl Sender {
             }
         }
         let mut writer = request.into_writer();
-        if bytes.len() > SMALL {
+        if bytes.len() > MAX_DIRECT {
             return self.open_outbox(peer, Job::Response(writer, bytes.to_vec()));
         }
         match write_some(&mut writer, bytes) {
@@ -117,11 +123,12 @@ impl Sender {
         }
     }
 
-    /// Answers a request whose body nobody has read, nor will.
+    /// Sends the response to a request whose body has not been read. Some of the body is read and
+    /// discarded, so that the client can read the response.
     ///
     /// # Errors
     ///
-    /// The client has left, or there is no thread to do it.
+    /// The client has closed the connection, or there is no thread for it.
     pub fn refuse(&self, request: Request, bytes: &[u8]) -> Result<(), ClientGone> {
         let Some(peer) = request.remote_addr().copied() else {
             leak(request);
@@ -140,9 +147,9 @@ impl Sender {
         self.open_outbox(peer, job)
     }
 
-    /// Whether answers are still being written.
+    /// True while responses are being written.
     #[must_use]
-    pub fn are_pending(&self) -> bool {
+    pub fn has_pending(&self) -> bool {
         !lock(&self.shared.state).outboxes.is_empty()
     }
 
@@ -155,19 +162,8 @@ impl Sender {
         self.shared.recount(&state);
         drop(state);
         let shared = Arc::clone(&self.shared);
-        let not_done = match job {
-            Job::Refusal(request, bytes) => {
-                spawn_with_request("outbox", request, move |request| shared.work(peer, Job::Refusal(request, bytes)))
-                    .map(|request| Job::Refusal(request, Vec::new()))
-            }
-            // If there is no thread, the writer is gone with the closure, and the connection has to go too.
-            answer => thread::Builder::new()
-                .name("outbox".to_owned())
-                .spawn(move || shared.work(peer, answer))
-                .err()
-                .map(|_| Job::Response(Box::new(io::sink()), Vec::new())),
-        };
-        let Some(job) = not_done else { return Ok(()) };
+        let not_started = spawn_with("outbox", job, move |job| shared.work(peer, job));
+        let Some(job) = not_started else { return Ok(()) };
         let mut state = lock(&self.shared.state);
         state.outboxes.remove(&peer);
         self.shared.give_up(&mut state, peer, job)
@@ -175,7 +171,8 @@ impl Sender {
 }
 
 impl Outboxes {
-    /// An outbox's thread: writes until nothing waits any more.
+    /// Writes the responses of one connection until its outbox is empty. The outbox's thread runs
+    /// this.
     fn work(&self, peer: SocketAddr, first: Job) {
         let mut job = first;
         loop {
@@ -244,17 +241,16 @@ impl Connections {
 
     fn is_given_up(&mut self, peer: SocketAddr) -> bool {
         let now = Instant::now();
-        // A port that was quiet for so long belongs to somebody else by now.
+        // By then the address may be that of another connection.
         self.given_up.retain(|_, asked| now - *asked < FORGET_AFTER);
         self.given_up.get_mut(&peer).map(|asked| *asked = now).is_some()
     }
 }
 
 impl Job {
-    /// Does it.
     fn run(self) -> Connection {
         match self {
-            Self::Response(mut writer, bytes) => write_blocking(&mut *writer, &bytes),
+            Self::Response(mut writer, bytes) => write_all(&mut *writer, &bytes),
             Self::Refusal(request, bytes) => refuse(request, &bytes),
         }
     }
@@ -265,7 +261,7 @@ impl Job {
         }
     }
 
-    /// Ends it without an answer.
+    /// Ends the job without a response.
     fn discard(self) {
         match self {
             Self::Response(writer, _) => drop(writer),
@@ -274,8 +270,9 @@ impl Job {
     }
 }
 
-/// Writes as much as leaves without waiting; answers what is left from where, if anything is. Head and body are one
-/// piece: in two, the second would wait for the client to acknowledge the first.
+/// Writes as much as possible without waiting. Returns the number of bytes written if some are
+/// left. Head and body are written together: a separate body would wait until the client has
+/// acknowledged the head.
 fn write_some(writer: &mut Box<dyn Write + Send>, bytes: &[u8]) -> io::Result<Option<usize>> {
     let mut written = 0;
     while written < bytes.len() {
@@ -288,14 +285,14 @@ fn write_some(writer: &mut Box<dyn Write + Send>, bytes: &[u8]) -> io::Result<Op
     }
     match writer.flush() {
         Ok(()) => Ok(None),
-        // All of it is in the writer's own buffer, which has to be flushed again.
+        // All bytes are in the writer's buffer, which has to be flushed again.
         Err(error) if is_full(&error) => Ok(Some(written)),
         Err(error) => Err(error),
     }
 }
 
-/// Writes all of it, even if the client takes its time.
-fn write_blocking(writer: &mut (impl Write + ?Sized), bytes: &[u8]) -> Connection {
+/// Writes all bytes, waiting for a slow client.
+fn write_all(writer: &mut (impl Write + ?Sized), bytes: &[u8]) -> Connection {
     let deadline = Instant::now() + TIMEOUT;
     let mut written = 0;
     loop {
@@ -303,7 +300,7 @@ fn write_blocking(writer: &mut (impl Write + ?Sized), bytes: &[u8]) -> Connectio
         match result {
             Ok(0) if written == bytes.len() => return Connection::Good,
             Ok(count) if count > 0 => written += count,
-            Err(error) if is_full(&error) && Instant::now() < deadline => thread::sleep(BEFORE_THE_NEXT_TRY),
+            Err(error) if is_full(&error) && Instant::now() < deadline => thread::sleep(RETRY_INTERVAL),
             Err(error) if is_full(&error) => return Connection::HalfWritten,
             Ok(_) | Err(_) => return Connection::Over,
         }
@@ -314,27 +311,27 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
-/// Answers, then reads the body away. An upgrade is the one way to a connection that does not drop the body's reader; it
-/// answers in its own words, so it gets an interim status to say, and the real answer follows.
+/// Writes the response, then reads the body and discards it. An upgrade is the only way to get a
+/// connection without dropping the body's reader. tiny_http sends a response of its own for it, so
+/// it is given an interim one (100), and the real response follows.
 fn refuse(request: Request, bytes: &[u8]) -> Connection {
     let length = request.body_length();
     let mut stream = request.upgrade("none", Response::empty(100));
     let deadline = Instant::now() + DRAIN_TIMEOUT;
-    let mut connection = write_blocking(&mut *stream, bytes);
+    let mut connection = write_all(&mut *stream, bytes);
     if length.is_some_and(|length| length > MAX_DRAIN) {
-        // Dropping the reader, which also happens at the end of what it reads, would make tiny_http allocate all that the
-        // client said it would send, and end the process.
-        std::mem::forget(stream);
+        // tiny_http drops the reader also where the body breaks off, so none of the body is read.
+        leak(stream);
         return Connection::Over;
     }
     let mut buffer = [0; 8 * 1024];
     let mut total = 0;
     while connection == Connection::Good && length != Some(total) && total < MAX_DRAIN && Instant::now() < deadline {
         match stream.read(&mut buffer) {
-            // A chunked body ends here; one with a length was broken off.
+            // The end of a chunked body; a body with a length was broken off.
             Ok(0) if length.is_none() => return Connection::Good,
             Ok(count) if count > 0 => total += count,
-            // Nothing came for as long as a read may take.
+            // No byte arrived within the receive timeout.
             Err(error) if is_full(&error) => {}
             Ok(_) | Err(_) => connection = Connection::Over,
         }
@@ -342,12 +339,14 @@ fn refuse(request: Request, bytes: &[u8]) -> Connection {
     if connection == Connection::Over || length == Some(total) {
         return connection;
     }
-    // Dropping it would wait for the rest, however long that takes. Nothing more is read from this connection.
-    std::mem::forget(stream);
+    leak(stream);
     Connection::Over
 }
 
-/// Keeps a request with its thread and its connection: to drop it could end the process.
-fn leak(request: Request) {
-    std::mem::forget(request);
+/// Keeps a request or its stream for ever, and with it a thread and a connection. This is on
+/// purpose: dropping it would drop tiny_http's reader of the body, which then reads the rest,
+/// however long the client takes, into a buffer of the `Content-Length` that the client has sent.
+/// If that cannot be allocated, the process aborts.
+fn leak<T>(value: T) {
+    std::mem::forget(value);
 }

@@ -1,26 +1,18 @@
-//! Handing a request to a thread, without losing it when there is none.
+//! Threads that take over a request.
 
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use tiny_http::Request;
-
 use crate::sync::lock;
 
-/// Starts a thread with `request`; gives the request back if the system has no thread. A request must not be dropped by accident:
-/// tiny_http would read its body, however long that takes.
-pub(super) fn spawn_with_request(
-    name: &str,
-    request: Request,
-    work: impl FnOnce(Request) + Send + 'static,
-) -> Option<Request> {
-    let slot = Arc::new(Mutex::new(Some(request)));
+/// Runs `work` with `value` on a new thread. Returns `value` if the system has no thread left: a
+/// request must not be dropped by accident, see [`super::send`].
+pub(super) fn spawn_with<T: Send + 'static>(name: &str, value: T, work: impl FnOnce(T) + Send + 'static) -> Option<T> {
+    let slot = Arc::new(Mutex::new(Some(value)));
     let for_thread = Arc::clone(&slot);
     let started = thread::Builder::new().name(name.to_owned()).spawn(move || {
-        let request = lock(&for_thread).take();
-        if let Some(request) = request {
-            work(request);
-        }
+        let value = lock(&for_thread).take();
+        value.map(work);
     });
     if started.is_ok() { None } else { lock(&slot).take() }
 }

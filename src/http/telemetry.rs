@@ -1,4 +1,4 @@
-//! The routes that show what [`crate::page`] knows. Nothing they are asked is traced.
+//! Handlers of the page and of its JSON, see [`crate::page`]. Their requests are not traced.
 
 use super::response::{Failure, Response};
 use super::routes::RequestContext;
@@ -10,11 +10,10 @@ pub(super) fn status(call: &RequestContext<'_>) -> Result<Response, Failure> {
     Ok(json(call.page.status(call.pipeline)?))
 }
 
-/// `GET /telemetry/traces`, with `?since=N` only the requests after that number.
+/// `GET /telemetry/traces`; `?since=N` returns only the requests after number N.
 pub(super) fn traces(call: &RequestContext<'_>) -> Result<Response, Failure> {
     admit(call)?;
-    let since = form_urlencoded::parse(call.query.as_bytes()).find(|(key, _)| key == "since");
-    let since = match since.map(|(_, text)| text.parse()) {
+    let since = match call.query_value("since").map(|text| text.parse()) {
         None => 0,
         Some(Ok(number)) => number,
         Some(Err(_)) => {
@@ -28,7 +27,7 @@ pub(super) fn traces(call: &RequestContext<'_>) -> Result<Response, Failure> {
 pub(super) fn trace(call: &RequestContext<'_>) -> Result<Response, Failure> {
     admit(call)?;
     let missing = "no such trace among the last 200; look at GET /telemetry/traces";
-    found(call.page.trace(call.pipeline, &call.parameter)?, missing)
+    found(call.page.trace(call.pipeline, call.parameter)?, missing)
 }
 
 /// `GET /telemetry/deliveries`
@@ -41,7 +40,7 @@ pub(super) fn deliveries(call: &RequestContext<'_>) -> Result<Response, Failure>
 pub(super) fn delivery(call: &RequestContext<'_>) -> Result<Response, Failure> {
     admit(call)?;
     let missing = "no such delivery among the last 50 of a backend; look at GET /telemetry/deliveries";
-    found(page::delivery(call.pipeline, &call.parameter)?, missing)
+    found(page::delivery(call.pipeline, call.parameter)?, missing)
 }
 
 /// `GET /`
@@ -51,10 +50,11 @@ pub(super) fn page(call: &RequestContext<'_>) -> Result<Response, Failure> {
 
 /// `GET /page/{file}`
 pub(super) fn file(call: &RequestContext<'_>) -> Result<Response, Failure> {
-    asset(call, &call.parameter)
+    asset(call, call.parameter)
 }
 
-/// Nothing from elsewhere, nothing inline, in no other page's frame, and nothing that outlives the program in a cache.
+/// The page loads only its own files, runs no inline script, and is shown in no frame. No cache
+/// keeps it: its files belong to the running program.
 const ASSET_HEADERS: &[(&str, &str)] = &[
     ("Content-Security-Policy", "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
     ("X-Content-Type-Options", "nosniff"),
@@ -62,11 +62,11 @@ const ASSET_HEADERS: &[(&str, &str)] = &[
     ("Cache-Control", "no-store"),
 ];
 
-/// What is shown about clients and their requests is for no cache, and for no other page.
+/// Data about clients is kept in no cache, and other pages cannot load it as a script.
 const JSON_HEADERS: &[(&str, &str)] = &[("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")];
 
 fn admit(call: &RequestContext<'_>) -> Result<(), Failure> {
-    call.page.admit(call.is_local).map_err(|denied| {
+    call.page.admit(call.head.is_local()).map_err(|denied| {
         let (status, message) = denied.explain();
         Failure::rejected(status, message)
     })
@@ -78,7 +78,7 @@ fn asset(call: &RequestContext<'_>, name: &str) -> Result<Response, Failure> {
         return Err(Failure::rejected(404, "the page has no such file; open / instead"));
     };
     let body = asset.bytes.to_vec();
-    Ok(Response { status: 200, allow: None, content_type: asset.content_type, headers: ASSET_HEADERS, body })
+    Ok(Response { content_type: asset.content_type, headers: ASSET_HEADERS, body, ..Response::default() })
 }
 
 fn found(body: Option<Vec<u8>>, missing: &str) -> Result<Response, Failure> {
@@ -87,5 +87,5 @@ fn found(body: Option<Vec<u8>>, missing: &str) -> Result<Response, Failure> {
 
 fn json(mut body: Vec<u8>) -> Response {
     body.push(b'\n');
-    Response { headers: JSON_HEADERS, body, ..Response::empty_json() }
+    Response { headers: JSON_HEADERS, body, ..Response::default() }
 }

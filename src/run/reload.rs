@@ -112,7 +112,7 @@ impl Follower {
 fn apply(new: Configuration, values: &mut Values, telemetry: &mut Telemetry) {
     let known: Vec<Message> = findings(telemetry).map(|finding| finding.message.clone()).collect();
     let Configuration { settings, plans, findings: of_all, values: now, file, .. } = new;
-    let Telemetry { tracer, pipeline, page } = telemetry;
+    let Telemetry { tracer, pipeline, page, .. } = telemetry;
     let (mut changes, result) = pipeline.switch(plans);
     let shared = now.changed_since(values);
     if !shared.is_empty() {

@@ -14,7 +14,7 @@ use crate::delivery::Pipeline;
 use crate::http::cors::Cors;
 use crate::http::listener::Listener;
 use crate::http::panics::install_panic_hook;
-use crate::http::server::{Server, Service, Telemetry};
+use crate::http::server::{Server, Telemetry};
 use crate::logging;
 use crate::page::Page;
 use crate::settings::{Env, Finding, Setting, Settings, Severity};
@@ -59,14 +59,14 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>, notifications_url: Opt
     let wake = listener.server();
     let Configuration { settings, findings, values, content, .. } = configuration;
     let on_wake = reload::follow(args, content, values, requests, move || wake.unblock()).map_err(no_thread)?;
-    let telemetry =
-        Telemetry { page: Page::new(&settings, findings), tracer: tracer(ids, &settings, &pipeline), pipeline };
-    let service = Service {
-        app: App { notifications, ..App::new() },
-        cors: Cors::new(settings.origins),
+    let telemetry = Telemetry {
+        page: Page::new(&settings, findings),
+        tracer: tracer(ids, &settings, &pipeline),
         known_methods: settings.known_methods,
+        pipeline,
     };
-    let mut server = Server::new(listener, service, telemetry, on_wake);
+    let app = App { notifications, ..App::default() };
+    let mut server = Server::new(listener, app, Cors::new(settings.origins), telemetry, on_wake);
     let (stopped, result) = server.run();
     let mut pipeline = server.into_pipeline();
     pipeline.finish(stopped + LAST_FLUSH);

@@ -1,0 +1,73 @@
+//! The text fields of a JSON body.
+
+use serde_json::Value as Json;
+
+use super::head::Head;
+use super::response::Failure;
+use super::routes::RequestContext;
+
+/// Reads a JSON object that has a text for each of these names.
+///
+/// # Errors
+///
+/// The body is something else (400), or has an encoding that is not supported (415).
+pub(super) fn text_fields<const N: usize>(call: &RequestContext<'_>, names: [&str; N]) -> Result<[String; N], Failure> {
+    let names_shown = names.map(|name| format!("\"{name}\"")).join(" and ");
+    let wanted = format!("send a JSON object with {names_shown}, as application/json");
+    let bad = |what: &str| Failure::rejected(400, format!("{what}; {wanted}"));
+    check_headers(call.head, bad)?;
+    if call.body.is_empty() {
+        return Err(bad("the body is empty"));
+    }
+    let json: Json = serde_json::from_slice(call.body)
+        .map_err(|error| Failure::rejected(400, format!("the body is no JSON: {error}")))?;
+    let Json::Object(mut object) = json else {
+        return Err(bad(&format!("the body is {}", json_type(&json))));
+    };
+    let mut texts = names.map(|_| String::new());
+    for (name, text) in names.into_iter().zip(&mut texts) {
+        *text = match object.remove(name) {
+            Some(Json::String(text)) => text,
+            Some(other) => {
+                let message = format!("\"{name}\" must be text, not {}", json_type(&other));
+                return Err(Failure::rejected(400, message));
+            }
+            None => return Err(bad(&format!("the key \"{name}\" is missing"))),
+        };
+    }
+    Ok(texts)
+}
+
+/// Checks that the headers of a body say JSON, in UTF-8 and not compressed.
+fn check_headers(head: &Head<'_>, bad: impl Fn(&str) -> Failure) -> Result<(), Failure> {
+    if let Some(encoding) = head.content_encoding.filter(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+        let message = format!("Content-Encoding: {encoding} is not read here; send the body as it is");
+        return Err(Failure::rejected(415, message));
+    }
+    let content_type = head.content_type.unwrap_or_default().to_ascii_lowercase();
+    let (media_type, parameters) = content_type.split_once(';').unwrap_or((&content_type, ""));
+    match media_type.trim() {
+        "application/json" => {}
+        json if json.starts_with("application/") && json.ends_with("+json") => {}
+        "" => return Err(bad("the request has no Content-Type")),
+        other => return Err(bad(&format!("the request has Content-Type: {other}"))),
+    }
+    if let Some((_, charset)) = parameters.split_once("charset=") {
+        let charset = charset.split(';').next().unwrap_or_default().trim().trim_matches('"');
+        if charset != "utf-8" && charset != "utf8" {
+            return Err(Failure::rejected(415, format!("charset={charset} is not read here; send UTF-8")));
+        }
+    }
+    Ok(())
+}
+
+fn json_type(json: &Json) -> &'static str {
+    match json {
+        Json::Null => "null",
+        Json::Bool(_) => "true or false",
+        Json::Number(_) => "a number",
+        Json::String(_) => "text",
+        Json::Array(_) => "an array",
+        Json::Object(_) => "an object",
+    }
+}
