@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use lexopt::prelude::{Long, Short, Value};
 
-/// What the user wants.
+/// A command with its options.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Command {
-    /// Answer requests.
+    /// Run the server.
     Serve {
         /// `--config FILE`
         config: Option<PathBuf>,
@@ -17,7 +17,7 @@ pub enum Command {
         /// `--notifications-url URL`
         notifications_url: Option<String>,
     },
-    /// Try out every backend that is on.
+    /// Test every backend that is on.
     Check {
         /// `--config FILE`
         config: Option<PathBuf>,
@@ -29,14 +29,14 @@ pub enum Command {
         /// `--config FILE`
         config: Option<PathBuf>,
     },
-    /// Ask the running server how it is.
+    /// Check the health of the running server.
     Health {
         /// `--listen ADDR`
         listen: Option<String>,
     },
-    /// Print the way of a request to its bytes.
+    /// Print a sample request on its way from spans to bytes.
     Explain {
-        /// The backend; all of them without it.
+        /// Backend to explain. `None` means all backends.
         backend: Option<String>,
     },
     /// Print help.
@@ -45,7 +45,7 @@ pub enum Command {
     Version,
 }
 
-/// `--help`
+/// Text of `--help`.
 pub const HELP: &str = "\
 The Cruddur backend, traced by hand: OTLP to Honeycomb, segments to X-Ray, log lines to CloudWatch, every byte on view.
 
@@ -79,7 +79,7 @@ Try: http://127.0.0.1:4567/ in a browser, or curl http://127.0.0.1:4567/api/acti
 ///
 /// # Errors
 ///
-/// One of them makes no sense; the text says which, and what would.
+/// An argument is invalid. The text names it and refers to `--help`.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
     let mut parser = lexopt::Parser::from_args(arguments);
     let (mut command, mut given) = (None::<OsString>, Vec::new());
@@ -128,7 +128,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
     })
 }
 
-/// Every command, and the options that it takes. The first one is what happens without a command.
+/// Commands and their options. The first command is the default.
 const COMMANDS: [(&str, &[&str]); 5] = [
     ("serve", &["--config", "--listen", "--notifications-url"]),
     ("check", &["--config", "--json"]),

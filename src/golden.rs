@@ -1,9 +1,10 @@
-//! Golden files: the exact bytes that something writes, kept under `tests/golden`. `UPDATE_GOLDEN=1` writes them anew.
+//! Golden files: expected output of an encoder, byte for byte, in `tests/golden`. Run the tests
+//! with `UPDATE_GOLDEN=1` to rewrite them.
 
 use std::fs;
 use std::path::Path;
 
-/// Compares `bytes` with the golden file of that name.
+/// Compares `bytes` with the golden file `name`.
 #[track_caller]
 pub(crate) fn check(name: &str, bytes: &[u8]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);

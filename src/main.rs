@@ -1,4 +1,4 @@
-//! The whole program on one page: arguments, then a command of [`cruddur::run`].
+//! Entry point: parses the arguments and runs a command of [`cruddur::run`].
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -1,4 +1,5 @@
-//! Locks that outlive a panic of another holder: whatever is behind one here is sound after every statement.
+//! Mutex access that ignores poisoning. In this program the data behind a mutex is consistent after
+//! every statement, so a panic of another thread does not make it unusable.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -40,15 +40,18 @@ use crate::wire::stdout;
 pub const PLUGIN: Plugin = Plugin { name: "console", section: &Console::SECTION, plan, explain: None };
 
 section! {
-    /// Every trace on standard output.
+    /// Prints the traces on standard output.
     struct Console("console") {
         enabled: bool = flag(true),
-        /// "tree" for people, "json" for programs: one object a line, with the fields of Python's ConsoleSpanExporter.
+        /// "tree" is for people. "json" is for programs: one object per line, with the fields of
+        /// Python's ConsoleSpanExporter.
         format: &'static str = choice("tree", &["tree", "json"]),
-        // A tenth of a second is at once for people, and a fraction of the work for a busy server.
-        /// A trace is printed after at most this many milliseconds.
+        // People do not notice 100 ms, and a busy server writes less often.
+        /// Longest time before a trace is printed, in milliseconds.
         schedule_delay: u64 = whole(100, 1..=3_600_000),
+        /// Spans per batch. A trace is never split.
         max_export_batch_size: u64 = whole(512, 1..=1_000_000),
+        /// Spans that the queue holds. More are dropped and counted.
         max_queue_size: u64 = whole(2048, 1..=1_000_000),
     }
 }

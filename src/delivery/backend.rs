@@ -1,5 +1,6 @@
-//! The contract of a backend. It has two halves, so that what is pure is so by its type: an [`Encoder`] makes bytes of a
-//! batch, a [`Transport`] sends them and says what became of them. (OpenTelemetry calls the two together an exporter.)
+//! Interfaces of a backend. An [`Encoder`] turns a batch into bytes and does no I/O. A
+//! [`Transport`] sends the bytes and returns the result. OpenTelemetry calls the two together an
+//! exporter.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,15 +14,14 @@ use crate::trace::id::TraceId;
 use crate::trace::sampler::BackendSampler;
 use crate::wire::recorded::RecordedCall;
 
-/// Makes the bytes that carry a batch. It holds no client, no clock and no credentials, so the worker, the page, `check` and
-/// `explain` share one.
+/// Encodes a batch. An encoder has no client, no clock and no credentials, so the worker, the page,
+/// `check` and `explain` can share one.
 pub trait Encoder<T>: Send + Sync {
-    /// One or more payloads. `clock_offset` is what the other side's clock shows more than ours, in milliseconds, as far as
-    /// the transport knows.
+    /// Encodes a batch into one or more payloads. `clock_offset`: see [`Transport::clock_offset`].
     fn encode(&self, batch: &[Arc<T>], clock_offset: i64) -> Vec<Payload>;
 }
 
-/// An encoder, by what it takes.
+/// An encoder of traces or of log lines.
 #[derive(Clone)]
 pub enum Encoding {
     /// Finished traces.
@@ -30,87 +30,88 @@ pub enum Encoding {
     Lines(Arc<dyn Encoder<LogLine>>),
 }
 
-/// Sends payloads to one destination. The only part of a backend that does I/O.
+/// Sends payloads to one destination. The transport does all I/O of a backend.
 pub trait Transport: Send {
-    /// Sends one payload and returns what the other side made of it, within `timeout` if there is one. The calls and their
-    /// answers are added to `calls`, without secrets.
+    /// Sends one payload, within `timeout` if there is one, and returns the result. Adds the calls
+    /// and their responses to `calls`, without secrets.
     fn deliver(&mut self, payload: &Payload, timeout: Option<Duration>, calls: &mut Vec<RecordedCall>) -> Outcome;
 
-    /// How long all attempts at one payload may take together; `None`: there is no limit.
+    /// Returns the time limit for all attempts to send one payload. `None` means no limit.
     fn max_elapsed_time(&self) -> Option<Duration>;
 
-    /// The longest wait between two attempts, unless the other side asks for a longer one.
+    /// Returns the longest wait between two attempts. The server may ask for a longer one.
     fn max_wait(&self) -> Duration {
         Duration::from_secs(30)
     }
 
-    /// Whether payloads are compressed with gzip before they are sent.
+    /// Returns true if payloads are compressed with gzip before they are sent.
     fn compresses(&self) -> bool {
         false
     }
 
-    /// What the other side's clock shows more than ours, in milliseconds.
+    /// Returns the server's clock minus our clock, in milliseconds, as far as it is known.
     fn clock_offset(&self) -> i64 {
         0
     }
 
-    /// The payload before the last one, if it turned out to be lost after it was reported as delivered. Only a wire without
-    /// answers learns of it so late.
+    /// Returns the loss of the payload before the last one, after it was reported as delivered.
+    /// Only UDP learns of a loss this late, because it has no responses.
     fn take_loss(&mut self) -> Option<Loss> {
         None
     }
 
-    /// Whether the last payload was refused after it was reported as delivered; for `cruddur check`, which waits for it.
+    /// Returns the refusal of the last payload, if it came after the payload was reported as
+    /// delivered. Used by `cruddur check`, which waits for it.
     fn late_refusal(&mut self) -> Option<Problem> {
         None
     }
 }
 
-/// Something that a backend does all the time, whether there is anything to send or not, on a thread of its own.
+/// Periodic work of a backend on its own thread, for example to fetch sampling rules.
 pub trait BackgroundTask: Send {
-    /// Works until `stop` says that its backend ends.
+    /// Runs until `stop` is requested.
     fn run(self: Box<Self>, stop: &Stop);
 
-    /// Does its work once, for `cruddur check`, and returns how that went.
+    /// Does the work once, for `cruddur check`, and returns the findings.
     fn check(&mut self) -> Vec<Finding>;
 }
 
-/// Bytes that are sent together.
+/// Bytes of one request or datagram.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Payload {
-    /// Exactly what goes on the wire.
+    /// Bytes exactly as they are sent.
     pub bytes: Vec<u8>,
-    /// How many spans or lines they carry.
+    /// Number of spans or lines.
     pub items: usize,
-    /// The traces that these belong to.
+    /// Traces of the spans or lines.
     pub traces: Vec<TraceId>,
-    /// What had to be left out to make them fit, if anything had to.
+    /// Description of the parts that were left out because the payload was too large.
     pub trimmed: Option<Problem>,
 }
 
-/// What became of a payload. Not an error type: a refusal is an answer too.
+/// Result of sending a payload.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Outcome {
     /// All of it was accepted.
     Delivered,
     /// All of it was accepted, with a warning.
     Warned(Problem),
-    /// It was accepted except for some. Never sent again.
+    /// A part was rejected, the rest was accepted. Never retried.
     Partly {
-        /// How many spans or lines were not accepted.
+        /// Number of rejected spans or lines.
         rejected: usize,
-        /// What the other side said.
+        /// The server's reason.
         problem: Problem,
     },
-    /// It was not accepted and never will be.
+    /// The payload was rejected. A retry would not help.
     Refused(Problem),
-    /// The connection ended before an answer came: opened again at once, a single time.
+    /// The connection ended before a response came. Retried at once, but only one time.
     Closed(Problem),
-    /// Not now: throttled, or unreachable. Tried again while there is time.
+    /// The destination throttled us or was unreachable. Retried while there is time.
     Later {
-        /// When the other side wants to be asked again.
+        /// Wait that the server asked for.
         after: Option<Duration>,
-        /// What happened.
+        /// Reason of the failure.
         problem: Problem,
     },
 }
@@ -118,72 +119,72 @@ pub enum Outcome {
 /// A payload that was lost after it was reported as delivered.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Loss {
-    /// How many spans it carried.
+    /// Number of spans in the payload.
     pub items: usize,
-    /// What happened.
+    /// Reason of the loss.
     pub problem: Problem,
 }
 
-/// Something that kept a batch from its destination.
+/// Reason for a failed delivery.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Problem {
-    /// Problems of one kind are reported once.
+    /// Kind of the problem. Problems of the same kind are logged once.
     pub kind: String,
-    /// What, where, what next.
+    /// The problem, its place, and the next step.
     pub message: Message,
 }
 
-/// A backend as the settings want it.
+/// Configuration of a backend, made from the settings.
 pub struct Plan {
-    /// Its name: its table in telemetry.toml.
+    /// Name of the backend and of its table in telemetry.toml.
     pub name: &'static str,
-    /// Makes its bytes, whether it runs or not.
+    /// Encoder. The page uses it even if the backend is off.
     pub encoding: Encoding,
-    /// False if it only writes to this process's own output.
+    /// False if the backend only writes to the output of this process.
     pub is_remote: bool,
-    /// Whether it runs.
+    /// State, with the transport if the backend is on.
     pub state: PlannedState,
-    /// Why it does, or does not; with the next step if something is missing.
+    /// Reason for the state. Includes the next step if something is missing.
     pub reason: String,
-    /// Where it sends to, without secrets.
+    /// Destination, without secrets.
     pub destination: String,
-    /// How its queue is filled and emptied.
+    /// Limits of the queue.
     pub limits: BatchLimits,
-    /// The least important level of log lines that it takes.
+    /// Lowest level of log lines that the backend receives.
     pub level: log::LevelFilter,
-    /// Its own sampler, if it has one.
+    /// Sampler of the backend, if it does not use the general one.
     pub sampler: Option<Arc<dyn BackendSampler>>,
-    /// What has to go on beside the worker.
+    /// Background task, if the backend needs one.
     pub task: Option<Box<dyn BackgroundTask>>,
-    /// What is remarkable about its settings, as far as that can be seen without asking anything.
+    /// Findings about the settings of the backend.
     pub findings: Vec<Finding>,
-    /// The values it was made from. Equal ones make an equal backend.
+    /// Values that the plan was made from. A backend with equal values is not restarted.
     pub values: Values,
 }
 
-/// Whether a backend runs, and with what.
+/// State of a backend in a [`Plan`].
 pub enum PlannedState {
-    /// It is not wanted.
+    /// Not enabled.
     Off,
-    /// It is wanted, but something is missing.
+    /// Enabled, but a required setting is missing.
     Waiting,
-    /// It runs.
+    /// Enabled, with the transport to use.
     On(Box<dyn Transport>),
 }
 
-/// Whether a backend runs.
+/// State of a backend.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum State {
-    /// It is not wanted.
+    /// Not enabled.
     Off,
-    /// It is wanted, but something is missing.
+    /// Enabled, but a required setting is missing.
     Waiting,
-    /// It runs.
+    /// Enabled and running.
     On,
 }
 
 impl Problem {
-    /// A problem of that kind.
+    /// Creates a problem.
     #[must_use]
     pub fn new(kind: impl Into<String>, message: impl Into<Message>) -> Self {
         Self { kind: kind.into(), message: message.into() }
@@ -191,7 +192,7 @@ impl Problem {
 }
 
 impl State {
-    /// `off`, `waiting` or `on`.
+    /// Returns `off`, `waiting` or `on`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -203,7 +204,7 @@ impl State {
 }
 
 impl PlannedState {
-    /// The state without what it needs to run.
+    /// Returns the state without the transport.
     #[must_use]
     pub fn state(&self) -> State {
         match self {
@@ -215,16 +216,16 @@ impl PlannedState {
 }
 
 impl Encoding {
-    /// The payloads of one request, alone in its batch: its trace, or its log lines.
+    /// Encodes a batch that contains only one request: its trace, or its log lines.
     #[must_use]
-    pub fn of_request(&self, trace: &Arc<FinishedTrace>, lines: &[Arc<LogLine>]) -> Vec<Payload> {
+    pub fn encode_request(&self, trace: &Arc<FinishedTrace>, lines: &[Arc<LogLine>]) -> Vec<Payload> {
         match self {
             Self::Traces(encoder) => encoder.encode(std::slice::from_ref(trace), 0),
             Self::Lines(encoder) => encoder.encode(lines, 0),
         }
     }
 
-    /// What is counted: spans or lines.
+    /// Returns the unit of the counts: `spans` or `lines`.
     #[must_use]
     pub fn unit(&self) -> &'static str {
         match self {
@@ -235,7 +236,7 @@ impl Encoding {
 }
 
 impl Plan {
-    /// A backend that does not run yet.
+    /// Creates the plan of a backend that is off.
     #[must_use]
     pub fn new(name: &'static str, encoding: Encoding, limits: BatchLimits, values: Values) -> Self {
         Self {
@@ -254,7 +255,7 @@ impl Plan {
         }
     }
 
-    /// The backend does not run, because its `enabled` says so.
+    /// Sets the reason of a backend that is not enabled.
     #[must_use]
     pub fn off(self, enabled: &Setting<bool>) -> Self {
         let reason = match &enabled.origin {
@@ -266,13 +267,13 @@ impl Plan {
         Self { reason, ..self }
     }
 
-    /// The backend cannot run, because something is missing.
+    /// Sets the state to waiting, because a required setting is missing.
     #[must_use]
     pub fn waiting(self, missing: &Message) -> Self {
         Self { state: PlannedState::Waiting, reason: missing.to_string(), ..self }
     }
 
-    /// The backend runs.
+    /// Sets the state to on.
     #[must_use]
     pub fn on(self, transport: impl Transport + 'static, reason: String) -> Self {
         Self { state: PlannedState::On(Box::new(transport)), reason, ..self }

@@ -1,5 +1,5 @@
-//! The last deliveries of one backend: the bytes, the calls that carried them, and what came of it. Bounded in number and
-//! in bytes; the oldest makes room.
+//! History of one backend's deliveries: payloads, calls and results. The number of deliveries and
+//! their bytes are limited. The oldest deliveries are removed first.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -12,88 +12,89 @@ use crate::sync::lock;
 use crate::text::Message;
 use crate::wire::recorded::RecordedCall;
 
-/// A bounded list of deliveries.
+/// The last deliveries of one backend.
 #[derive(Default)]
 pub struct Deliveries(Mutex<DeliveryLog>);
 
-/// One payload on its way, or at its end.
+/// A payload and the result of its delivery so far.
 #[derive(Clone, Debug)]
 pub struct Delivery {
-    /// Counted from 1 since the start.
+    /// Number of the delivery, counted from 1 since start-up.
     pub number: u64,
-    /// The bytes.
+    /// The payload.
     pub payload: Arc<Payload>,
-    /// When the first try began.
+    /// Start of the first attempt.
     pub began: DateTime<Utc>,
-    /// From the beginning of the first try to the end of the last one.
+    /// Time from the start of the first attempt to the end of the last one.
     pub took: Duration,
-    /// How many tries there were.
+    /// Number of attempts.
     pub tries: u32,
-    /// The calls of the last try, without secrets.
+    /// Calls of the last attempt, without secrets.
     pub exchanges: Vec<RecordedCall>,
-    /// Where it stands.
-    pub end: End,
-    /// What went wrong, and what to do about it.
+    /// Status of the delivery.
+    pub status: DeliveryStatus,
+    /// Problem of the last attempt, with the next step.
     pub message: Option<Message>,
     first_try: Instant,
 }
 
-/// Where a delivery stands.
+/// Status of a delivery.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum End {
-    /// A try is going on.
+pub enum DeliveryStatus {
+    /// The payload is being sent.
     Sending,
-    /// A try has failed, and there will be another.
+    /// The last attempt failed. The worker waits before the next one.
     Waiting,
-    /// All of it arrived.
+    /// The destination accepted everything.
     Delivered,
-    /// It arrived except for what was rejected.
+    /// The destination accepted a part and rejected the rest.
     Partly,
-    /// It was refused for good.
+    /// The destination rejected everything.
     Refused,
-    /// It was given up.
+    /// The worker gave up.
     Dropped,
 }
 
 #[derive(Default)]
 struct DeliveryLog {
     kept: VecDeque<Delivery>,
-    /// What is kept, in bytes, except for the last one: that one is still growing.
+    /// Size of the kept deliveries. Excludes the last one, which is still growing.
     bytes: usize,
     begun: u64,
     changes: u64,
 }
 
-/// How many are kept, and how many bytes of them.
 const MAX_DELIVERIES: usize = 50;
 const MAX_DELIVERY_BYTES: usize = 4 * 1024 * 1024;
 
 impl Deliveries {
-    /// What `look` makes of each, the newest first. They are not copied: their calls and answers may be large.
+    /// Returns the results of `map`, newest delivery first. Deliveries can be large, so they are
+    /// not cloned.
     #[must_use]
-    pub fn newest_first<T>(&self, look: impl FnMut(&Delivery) -> Option<T>) -> Vec<T> {
-        lock(&self.0).kept.iter().rev().filter_map(look).collect()
+    pub fn newest_first<T>(&self, map: impl FnMut(&Delivery) -> Option<T>) -> Vec<T> {
+        lock(&self.0).kept.iter().rev().filter_map(map).collect()
     }
 
-    /// The one with that number, if it is still kept.
+    /// Returns the delivery with this number, if it is still kept.
     #[must_use]
     pub fn numbered(&self, number: u64) -> Option<Delivery> {
         lock(&self.0).kept.iter().find(|delivery| delivery.number == number).cloned()
     }
 
-    /// How many have begun so far.
+    /// Returns the number of deliveries since start-up.
     #[must_use]
     pub fn begun(&self) -> u64 {
         lock(&self.0).begun
     }
 
-    /// A number that changes whenever anything in the list does.
+    /// Returns a number that changes whenever the list changes.
     #[must_use]
     pub fn changes(&self) -> u64 {
         lock(&self.0).changes
     }
 
-    /// A payload's first try begins. Answers its number: when settings change, two payloads may be on their way at once.
+    /// Records the start of a delivery. Returns its number, because after a settings change two
+    /// workers can send at the same time.
     pub(super) fn begin(&self, payload: &Arc<Payload>) -> u64 {
         let mut state = lock(&self.0);
         state.begun += 1;
@@ -106,7 +107,7 @@ impl Deliveries {
             took: Duration::ZERO,
             tries: 0,
             exchanges: Vec::new(),
-            end: End::Sending,
+            status: DeliveryStatus::Sending,
             message: None,
             first_try: Instant::now(),
         };
@@ -115,37 +116,37 @@ impl Deliveries {
         state.begun
     }
 
-    /// A try of this payload has ended.
+    /// Records the result of an attempt.
     pub(super) fn tried(&self, number: u64, exchanges: Vec<RecordedCall>, outcome: &Outcome) {
-        let (end, problem) = match outcome {
-            Outcome::Delivered => (End::Delivered, None),
-            Outcome::Warned(problem) => (End::Delivered, Some(problem)),
-            Outcome::Partly { problem, .. } => (End::Partly, Some(problem)),
-            Outcome::Refused(problem) => (End::Refused, Some(problem)),
-            Outcome::Closed(problem) | Outcome::Later { problem, .. } => (End::Waiting, Some(problem)),
+        let (status, problem) = match outcome {
+            Outcome::Delivered => (DeliveryStatus::Delivered, None),
+            Outcome::Warned(problem) => (DeliveryStatus::Delivered, Some(problem)),
+            Outcome::Partly { problem, .. } => (DeliveryStatus::Partly, Some(problem)),
+            Outcome::Refused(problem) => (DeliveryStatus::Refused, Some(problem)),
+            Outcome::Closed(problem) | Outcome::Later { problem, .. } => (DeliveryStatus::Waiting, Some(problem)),
         };
         self.edit(number, |delivery| {
             delivery.took = delivery.first_try.elapsed();
             delivery.tries += 1;
             delivery.exchanges = exchanges;
-            delivery.end = end;
+            delivery.status = status;
             delivery.message = problem.map(|problem| problem.message.clone());
         });
     }
 
-    /// This payload was reported as delivered, and turned out to be lost.
+    /// Marks a delivery as dropped, although it was reported as delivered.
     pub(super) fn lost(&self, number: u64, problem: &Problem) {
         self.edit(number, |delivery| {
-            delivery.end = End::Dropped;
+            delivery.status = DeliveryStatus::Dropped;
             delivery.message = Some(problem.message.clone());
         });
     }
 
-    /// This payload is not tried again, if it has not met its end yet.
+    /// Marks a delivery as dropped, unless it already has a final status.
     pub(super) fn gave_up(&self, number: u64) {
         self.edit(number, |delivery| {
-            if matches!(delivery.end, End::Sending | End::Waiting) {
-                delivery.end = End::Dropped;
+            if matches!(delivery.status, DeliveryStatus::Sending | DeliveryStatus::Waiting) {
+                delivery.status = DeliveryStatus::Dropped;
             }
         });
     }
@@ -176,8 +177,8 @@ impl Delivery {
     }
 }
 
-impl End {
-    /// One word.
+impl DeliveryStatus {
+    /// Returns the status as text for the page.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -207,14 +208,17 @@ mod tests {
     fn a_delivery_is_seen_from_its_first_try_to_its_end() {
         let deliveries = Deliveries::default();
         deliveries.begin(&payload(3));
-        assert_eq!(deliveries.numbered(1).unwrap().end, End::Sending);
+        assert_eq!(deliveries.numbered(1).unwrap().status, DeliveryStatus::Sending);
         deliveries.tried(1, vec![RecordedCall::default()], &Outcome::Later { after: None, problem: problem() });
         let waiting = deliveries.numbered(1).unwrap();
-        assert_eq!((waiting.end, waiting.tries, waiting.message), (End::Waiting, 1, Some("not now".into())));
+        assert_eq!(
+            (waiting.status, waiting.tries, waiting.message),
+            (DeliveryStatus::Waiting, 1, Some("not now".into()))
+        );
         let changes = deliveries.changes();
         deliveries.tried(1, Vec::new(), &Outcome::Delivered);
         let delivered = deliveries.numbered(1).unwrap();
-        assert_eq!((delivered.end, delivered.tries, delivered.message), (End::Delivered, 2, None));
+        assert_eq!((delivered.status, delivered.tries, delivered.message), (DeliveryStatus::Delivered, 2, None));
         assert_ne!(deliveries.changes(), changes);
     }
 
@@ -226,8 +230,8 @@ mod tests {
             deliveries.tried(number, Vec::new(), &Outcome::Delivered);
         }
         deliveries.lost(1, &problem());
-        let ends = deliveries.newest_first(|delivery| Some(delivery.end));
-        assert_eq!(ends, [End::Delivered, End::Dropped]);
+        let statuses = deliveries.newest_first(|delivery| Some(delivery.status));
+        assert_eq!(statuses, [DeliveryStatus::Delivered, DeliveryStatus::Dropped]);
     }
 
     #[test]

@@ -1,17 +1,18 @@
-//! Stage 3: finished things wait for their backends.
+//! Stage 3: finished traces and log lines are queued and sent to the backends.
 //!
-//! In: a finished trace. Out: batches, each given to one backend by that backend's own thread.
+//! In: a finished trace. Out: batches, sent to each backend by its own worker thread.
 //!
 //! ```text
 //! request thread ──▶ queue ──▶ worker: encode ─▶ deliver ─▶ stats      console
 //!        └─────────▶ queue ──▶ worker: encode ─▶ deliver ─▶ stats      honeycomb
 //! ```
 //!
-//! The request thread pays for a push into each queue. A queue that is full drops the newest and counts it; nothing in
-//! here makes a request wait or fail.
+//! The request thread only pushes into each queue. A full queue drops the new item and counts it.
+//! A request never waits for a delivery and never fails because of one.
 //!
-//! When the settings change, queues and ledgers stay and workers change: the old one finishes what it has in hand on its
-//! own thread, the new one takes over what waits. A backend that is switched off sends what waits first.
+//! After a settings change the queues and counts stay, and new workers replace the old ones. The
+//! old worker finishes its current batch on its own thread. The new worker continues with the
+//! queued items. A backend that is switched off first sends its queued items.
 
 mod backend;
 mod deliveries;
@@ -35,17 +36,18 @@ use crate::trace::sampler::BackendSampler;
 pub use backend::{
     BackgroundTask, Encoder, Encoding, Loss, Outcome, Payload, Plan, PlannedState, Problem, State, Transport,
 };
-pub use deliveries::{Deliveries, Delivery, End};
+pub use deliveries::{Deliveries, Delivery, DeliveryStatus};
 pub use encode::payloads;
 pub use processor::BatchProcessor;
-pub use queue::{Item, Pushed, Queue};
+pub use queue::{Item, PushResult, Queue};
 pub use stats::{DeliveryStats, LastError, Totals};
 pub use worker::Stop;
 
-/// All backends, those that are off too.
+/// All backends, including those that are off.
 pub struct Pipeline {
     processors: Vec<BatchProcessor>,
-    /// Held by every worker too: when all have let go of it, all have ended.
+    /// Sender for the workers. Each worker holds a clone, so the channel is disconnected when all
+    /// workers have ended.
     done: Option<Sender<()>>,
     all_done: Receiver<()>,
 }
@@ -55,7 +57,7 @@ impl Pipeline {
     ///
     /// # Errors
     ///
-    /// The system has no thread left.
+    /// The system cannot start another thread.
     pub fn start(plans: Vec<Plan>) -> io::Result<Self> {
         let (done, all_done) = channel::<()>();
         let mut processors: Vec<BatchProcessor> = plans.iter().map(BatchProcessor::new).collect();
@@ -65,19 +67,19 @@ impl Pipeline {
         Ok(Self { processors, done: Some(done), all_done })
     }
 
-    /// Goes over to new plans, of the same backends in the same order: backends are switched on and off, and those whose
-    /// settings have changed get another worker. Nobody waits, and nothing that waits is lost. Answers what changed, a
-    /// sentence a backend.
+    /// Applies new plans of the same backends in the same order. Backends are switched on and off,
+    /// and those with changed settings get a new worker. The call does not block, and queued items
+    /// are kept. Returns one sentence per backend that changed.
     ///
     /// # Errors
     ///
-    /// The system has no thread left for one of them, which is off then, while all others have changed.
+    /// The system cannot start another thread. That backend is then off. All other
+    /// changes are applied.
     pub fn switch(&mut self, plans: Vec<Plan>) -> (Vec<String>, io::Result<()>) {
         let (mut changes, mut result) = (Vec::new(), Ok(()));
         let Some(done) = &self.done else { return (changes, result) };
         for (processor, plan) in self.processors.iter_mut().zip(plans) {
-            let changed = processor.switch(plan, done);
-            match changed {
+            match processor.switch(plan, done) {
                 Ok(change) => changes.extend(change),
                 Err(error) => result = Err(error),
             }
@@ -85,7 +87,7 @@ impl Pipeline {
         (changes, result)
     }
 
-    /// Hands a trace to every backend that is on and wants it.
+    /// Queues a trace for every backend that is on and samples it.
     pub fn submit(&self, trace: &Arc<FinishedTrace>) {
         let size = trace.size();
         let spans = trace.spans.len();
@@ -101,7 +103,7 @@ impl Pipeline {
         }
     }
 
-    /// The sinks of the backends that take log lines.
+    /// Returns the sinks of the backends that receive log lines.
     #[must_use]
     pub fn log_sinks(&self) -> Vec<Box<dyn LogSink>> {
         let sinks = self.processors.iter().filter_map(|processor| match &processor.queue {
@@ -115,7 +117,7 @@ impl Pipeline {
         sinks.collect()
     }
 
-    /// The samplers that backends bring along.
+    /// Returns the samplers of the backends that have their own.
     #[must_use]
     pub fn samplers(&self) -> Vec<(&'static str, Arc<dyn BackendSampler>)> {
         self.processors
@@ -124,20 +126,21 @@ impl Pipeline {
             .collect()
     }
 
-    /// All backends.
+    /// Returns all backends.
     #[must_use]
     pub fn processors(&self) -> &[BatchProcessor] {
         &self.processors
     }
 
-    /// Sends what waits, until `deadline`. What has not left by then is counted as dropped, and said.
+    /// Sends the queued items until `deadline`. Items not sent by then are counted as dropped, and
+    /// a warning is logged.
     pub fn finish(&mut self, deadline: Instant) {
         for processor in &self.processors {
             processor.stops.iter().for_each(|stop| stop.at(deadline, StopReason::Program));
             processor.queue.close();
         }
         self.done = None;
-        // Nothing is ever sent on this channel: it ends when the last worker does.
+        // No message is ever sent on this channel. It is disconnected when the last worker ends.
         while let Ok(()) | Err(RecvTimeoutError::Timeout) =
             self.all_done.recv_timeout(deadline.saturating_duration_since(Instant::now()))
         {

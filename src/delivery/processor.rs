@@ -1,4 +1,4 @@
-//! One backend while the program runs, whether it is on or not: its queue, its counts, its worker.
+//! Batch processor (OpenTelemetry's term): queue, counts and worker of one backend.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use log::LevelFilter;
 
 use super::backend::{BackgroundTask, Encoder, Encoding, Plan, PlannedState, State, Transport};
-use super::queue::{Item, Pushed, Queue};
+use super::queue::{Item, PushResult, Queue};
 use super::stats::DeliveryStats;
 use super::worker::{Stop, StopReason, Worker};
 use crate::logging::{self, LogLine, LogSink};
@@ -19,57 +19,58 @@ use crate::text::Message;
 use crate::trace::FinishedTrace;
 use crate::trace::sampler::BackendSampler;
 
-/// One backend at run time: its configuration, its queue, its counts and its worker.
+/// One backend at run time. It exists even while the backend is off.
 pub struct BatchProcessor {
-    /// Its name: its table in telemetry.toml.
+    /// Name of the backend and of its table in telemetry.toml.
     pub name: &'static str,
-    /// Whether it runs.
+    /// State of the backend.
     pub state: State,
-    /// Why it does, or does not.
+    /// Reason for the state.
     pub reason: String,
-    /// Where it sends to, without secrets.
+    /// Destination, without secrets.
     pub destination: String,
-    /// What is remarkable about its settings.
+    /// Findings about the settings of the backend.
     pub findings: Vec<Finding>,
-    /// What became of everything it was given.
+    /// Counts and last deliveries.
     pub stats: Arc<DeliveryStats>,
-    /// Its own sampler, if it has one.
+    /// Sampler of the backend, if it does not use the general one.
     pub sampler: Option<Arc<dyn BackendSampler>>,
-    /// Makes its bytes.
+    /// Encoder.
     pub encoding: Encoding,
-    /// False if it only writes to this process's own output.
+    /// False if the backend only writes to the output of this process.
     pub is_remote: bool,
-    /// How its queue is filled and emptied.
+    /// Limits of the queue.
     pub limits: BatchLimits,
     pub(super) queue: QueueHandle,
-    /// The values that its worker was made from.
+    /// Values of the current plan.
     values: Values,
     /// Stop handles of the current worker and of earlier workers that are still finishing.
     pub(super) stops: Vec<Arc<Stop>>,
 }
 
-/// The queue of a backend. It is there whether the backend runs or not.
+/// Queue of a backend. It exists even while the backend is off.
 pub(super) enum QueueHandle {
     Traces(Arc<Queue<Arc<FinishedTrace>>>),
     Lines(Arc<Level>, Arc<Queue<Arc<LogLine>>>),
 }
 
-/// The least important level of lines that a backend takes, as a number; 0 is none. It changes while other threads read it.
+/// Lowest level of the lines that a backend receives, as a number. 0 means no lines. It is atomic,
+/// because it changes while other threads read it.
 #[derive(Default)]
 pub(super) struct Level(AtomicUsize);
 
-/// Puts log lines into the queue of a backend.
+/// Sink that pushes log lines into the queue of a backend.
 pub(super) struct LineSink {
     pub(super) level: Arc<Level>,
     pub(super) queue: Arc<Queue<Arc<LogLine>>>,
     pub(super) stats: Arc<DeliveryStats>,
 }
 
-/// How long a backend that was switched off, or whose settings have changed, may take to end its work.
-const LAST_WORK: Duration = Duration::from_secs(5);
+/// Time limit for a worker to finish after its backend was switched off or got new settings.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl BatchProcessor {
-    /// A backend that does not run yet.
+    /// Creates a backend that is off until [`Self::switch`].
     pub(super) fn new(plan: &Plan) -> Self {
         let queue = match plan.encoding {
             Encoding::Traces(_) => QueueHandle::Traces(Arc::new(Queue::new(plan.limits))),
@@ -92,7 +93,7 @@ impl BatchProcessor {
         }
     }
 
-    /// Applies `plan`. Returns what changed, or `None` if nothing but descriptions did.
+    /// Applies `plan`. Returns a description of the change, or `None` if only texts changed.
     pub(super) fn switch(&mut self, plan: Plan, done: &Sender<()>) -> io::Result<Option<String>> {
         let (before, was_on) = (self.state, self.is_on());
         let changed = plan.values.changed_since(&self.values);
@@ -110,7 +111,7 @@ impl BatchProcessor {
         if was_on && changed.is_empty() {
             return Ok(None);
         }
-        // An earlier worker may still be at work, if only to send the rest.
+        // Even if the backend was off, an earlier worker may still be sending its last items.
         self.retire(StopReason::Replaced);
         if let (Some(before), Some(sampler)) = (&self.sampler, &plan.sampler)
             && let Some(state) = before.take_state()
@@ -133,7 +134,7 @@ impl BatchProcessor {
         }))
     }
 
-    /// How much waits in the queue.
+    /// Returns the number of queued spans or lines.
     #[must_use]
     pub fn queued(&self) -> usize {
         match &self.queue {
@@ -142,7 +143,8 @@ impl BatchProcessor {
         }
     }
 
-    /// How long it is until what waits in the queue leaves at the latest; `None` if nothing waits.
+    /// Returns the time until the queued items are sent at the latest, or `None` if the queue is
+    /// empty.
     #[must_use]
     pub fn due_in(&self) -> Option<Duration> {
         match &self.queue {
@@ -155,14 +157,14 @@ impl BatchProcessor {
         self.state == State::On
     }
 
-    /// Asks the worker, and earlier ones that have not ended yet, to end within [`LAST_WORK`].
+    /// Asks the worker, and earlier ones that are still finishing, to end within [`STOP_TIMEOUT`].
     fn retire(&mut self, reason: StopReason) {
-        // A worker that has ended has dropped its `Arc`.
+        // A worker that has ended has dropped its `Arc`, so the strong count is 1.
         self.stops.retain(|stop| Arc::strong_count(stop) > 1);
-        self.stops.iter().for_each(|stop| stop.at(Instant::now() + LAST_WORK, reason));
+        self.stops.iter().for_each(|stop| stop.at(Instant::now() + STOP_TIMEOUT, reason));
     }
 
-    /// Sends what waits, and takes nothing more.
+    /// Sends the queued items and accepts no more.
     fn stop(&mut self) {
         self.sampler = None;
         self.retire(StopReason::Off { lost_before: self.stats.lost() });
@@ -234,11 +236,11 @@ impl LogSink for LineSink {
 
 pub(super) fn push<T: Item>(queue: &Queue<Arc<T>>, stats: &DeliveryStats, item: &Arc<T>, size: usize) {
     match queue.push(Arc::clone(item), item.count(), size) {
-        Pushed::Taken => {}
-        Pushed::Full => stats.queue_was_full(item.count(), Some(queue.limits().queue)),
-        Pushed::FullOfBytes => stats.queue_was_full(item.count(), None),
+        PushResult::Queued => {}
+        PushResult::QueueFull => stats.queue_was_full(item.count(), Some(queue.limits().queue)),
+        PushResult::MemoryFull => stats.queue_was_full(item.count(), None),
         // Log lines written during the final flush are counted as not sent.
-        Pushed::Closed => stats.not_sent(item.count()),
+        PushResult::Closed => stats.not_sent(item.count()),
     }
 }
 

@@ -1,9 +1,11 @@
 //! A bounded queue between the request thread and one worker.
 //!
-//! It outlives its worker: when the settings change, another one takes over what waits, and nothing is lost between them.
+//! The queue outlives its worker. After a settings change the new worker continues with the items
+//! already queued.
 //!
-//! Waking a sleeping thread costs more than answering a request, so a push wakes the worker in two cases only: it was
-//! idle (then it starts its clock), or a batch is full. In between the worker sleeps until its clock says "send".
+//! Waking a sleeping thread costs more than answering a request. A push therefore wakes the worker
+//! in only two cases: the queue was empty, or a batch is full. Otherwise the worker sleeps until
+//! the batch is due.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -12,49 +14,50 @@ use std::time::{Duration, Instant};
 use crate::settings::BatchLimits;
 use crate::sync::lock;
 
-/// What a queue holds in memory, whatever its limits say: clients decide how long the heads are that end up in spans.
+/// Memory limit of a queue. The limit in items is not enough, because clients decide the size of
+/// the headers that are recorded in spans.
 pub(super) const MAX_QUEUE_BYTES: usize = 32 * 1024 * 1024;
 
-/// The items that wait for one worker. Limits count what items carry: a trace counts as many spans as it has.
+/// Items that wait for one worker. Limits count spans or lines, see [`Item::count`].
 pub struct Queue<T> {
     state: Mutex<QueueState<T>>,
     wake: Condvar,
 }
 
-/// What can wait in a queue.
+/// A type of item that can be queued.
 pub trait Item {
-    /// How much of a batch it makes: a trace counts as many spans as it has, a log line as one.
+    /// Returns the number of spans of a trace, or 1 for a log line.
     fn count(&self) -> usize;
 
-    /// About how many bytes it takes in memory.
+    /// Returns the approximate size in memory, in bytes.
     fn size(&self) -> usize;
 }
 
-/// What became of an item that was pushed.
+/// Result of a push. An item that is not queued is dropped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Pushed {
-    /// It waits for its batch.
-    Taken,
-    /// It did not fit, and is gone.
-    Full,
-    /// It would have made more than what fits in memory, and is gone.
-    FullOfBytes,
-    /// Nobody works any more, and it is gone.
+pub enum PushResult {
+    /// The item was queued.
+    Queued,
+    /// The queue had reached its limit of spans or lines.
+    QueueFull,
+    /// The queue had reached its memory limit.
+    MemoryFull,
+    /// The queue is closed, because the backend is off or the program ends.
     Closed,
 }
 
-/// Which worker may take from a queue: only the one that was attached last.
+/// Number of a worker. Only the worker that was attached last may take batches.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Generation(u64);
 
 struct QueueState<T> {
     limits: BatchLimits,
     generation: Generation,
-    /// Each with its count and its size.
+    /// Items, with count and size.
     items: VecDeque<(T, usize, usize)>,
     count: usize,
     size: usize,
-    /// When the batch that waits is due; `None` while the worker is idle.
+    /// Time when the queued batch is due. `None` while the queue is empty.
     due: Option<Instant>,
     /// True once the worker has been woken for the current batch.
     woken: bool,
@@ -62,7 +65,7 @@ struct QueueState<T> {
 }
 
 impl<T> Queue<T> {
-    /// An empty queue, closed until it is given to a worker.
+    /// Creates an empty queue, closed until a worker is attached.
     #[must_use]
     pub fn new(limits: BatchLimits) -> Self {
         let (items, generation) = (VecDeque::new(), Generation(0));
@@ -70,13 +73,14 @@ impl<T> Queue<T> {
         Self { state: Mutex::new(state), wake: Condvar::new() }
     }
 
-    /// Opens it for a new worker, with these limits from now on. The one before, if there is one, takes nothing more.
+    /// Opens the queue for a new worker and sets new limits. An earlier worker gets no more
+    /// batches.
     pub fn attach_worker(&self, limits: BatchLimits) -> Generation {
         let mut state = lock(&self.state);
         state.limits = limits;
         state.generation.0 += 1;
         state.closed = false;
-        // What waits is not to wait longer than the new delay.
+        // Queued items must not wait longer than the new delay.
         if let Some(due) = state.due {
             state.due = Some(due.min(Instant::now() + limits.delay));
         }
@@ -84,7 +88,7 @@ impl<T> Queue<T> {
         state.generation
     }
 
-    /// Puts a batch back to where it came from, for the next worker. It is taken even if there is no room for it.
+    /// Returns a batch to the front of the queue, for the next worker. The limits are ignored.
     pub fn put_back(&self, batch: Vec<T>, count_and_size: impl Fn(&T) -> (usize, usize)) {
         let mut state = lock(&self.state);
         for item in batch.into_iter().rev() {
@@ -97,18 +101,17 @@ impl<T> Queue<T> {
         self.wake.notify_all();
     }
 
-    /// Adds an item, if it fits.
-    pub fn push(&self, item: T, count: usize, size: usize) -> Pushed {
+    /// Adds an item if it fits. An empty queue accepts an item that is larger than its limits.
+    pub fn push(&self, item: T, count: usize, size: usize) -> PushResult {
         let mut state = lock(&self.state);
-        // What is heavier than the whole queue passes through an empty one.
         if state.closed {
-            return Pushed::Closed;
+            return PushResult::Closed;
         }
         if state.count + count > state.limits.queue && state.count > 0 {
-            return Pushed::Full;
+            return PushResult::QueueFull;
         }
         if state.size + size > MAX_QUEUE_BYTES && state.count > 0 {
-            return Pushed::FullOfBytes;
+            return PushResult::MemoryFull;
         }
         state.items.push_back((item, count, size));
         state.count += count;
@@ -124,11 +127,12 @@ impl<T> Queue<T> {
         if wake {
             self.wake.notify_one();
         }
-        Pushed::Taken
+        PushResult::Queued
     }
 
-    /// The next batch, once it is full or due; at most one batch's count, but never less than one item. `None` when
-    /// the queue is closed and empty, or is another worker's by now.
+    /// Waits until a batch is full or due, and returns it. A batch has at least one item, and more
+    /// only up to the batch limit. Returns `None` if the queue is closed and empty, or if another
+    /// worker has been attached.
     pub fn take(&self, generation: Generation) -> Option<Vec<T>> {
         let mut state = lock(&self.state);
         loop {
@@ -166,31 +170,32 @@ impl<T> Queue<T> {
             batch.push(item);
         }
         state.count -= count;
-        // What stays came later than what leaves, so its time is not before this.
+        // The remaining items are newer than the removed ones, so the old due time is early enough.
         state.due = state.due.filter(|_| !state.items.is_empty());
         state.woken = false;
         batch
     }
 
-    /// Takes nothing more; what waits can still be taken, without waiting for its batch to fill.
+    /// Closes the queue for new items. The worker can still take the queued ones, without waiting
+    /// for a full batch.
     pub fn close(&self) {
         lock(&self.state).closed = true;
         self.wake.notify_all();
     }
 
-    /// The count of what waits.
+    /// Returns the number of queued spans or lines.
     #[must_use]
     pub fn count(&self) -> usize {
         lock(&self.state).count
     }
 
-    /// How long it is until the batch that waits is due; `None` if none waits.
+    /// Returns the time until the queued batch is due, or `None` if the queue is empty.
     #[must_use]
     pub fn due_in(&self) -> Option<Duration> {
         lock(&self.state).due.map(|due| due.saturating_duration_since(Instant::now()))
     }
 
-    /// The limits in force.
+    /// Returns the current limits.
     #[must_use]
     pub fn limits(&self) -> BatchLimits {
         lock(&self.state).limits
@@ -217,9 +222,9 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused_and_the_rest_kept() {
         let (queue, generation) = opened(limits(1, 5, 5));
-        assert_eq!(queue.push("a", 3, 0), Pushed::Taken);
-        assert_ne!(queue.push("b", 3, 0), Pushed::Taken);
-        assert_eq!(queue.push("c", 2, 0), Pushed::Taken);
+        assert_eq!(queue.push("a", 3, 0), PushResult::Queued);
+        assert_ne!(queue.push("b", 3, 0), PushResult::Queued);
+        assert_eq!(queue.push("c", 2, 0), PushResult::Queued);
         assert_eq!(queue.count(), 5);
         assert_eq!(queue.take(generation), Some(vec!["a", "c"]));
         assert_eq!(queue.count(), 0);
@@ -228,15 +233,15 @@ mod tests {
     #[test]
     fn memory_is_bounded_whatever_the_limits_say() {
         let (queue, generation) = opened(limits(1, 1000, 2));
-        for (item, pushed) in [("a", Pushed::Taken), ("b", Pushed::Taken), ("c", Pushed::FullOfBytes)] {
+        for (item, pushed) in [("a", PushResult::Queued), ("b", PushResult::Queued), ("c", PushResult::MemoryFull)] {
             assert_eq!(queue.push(item, 1, MAX_QUEUE_BYTES / 2), pushed);
         }
         assert_eq!(queue.take(generation), Some(vec!["a", "b"]));
-        assert_eq!(queue.push("one that is larger than all", 1, 2 * MAX_QUEUE_BYTES), Pushed::Taken);
-        assert_eq!(queue.push("d", 1, 0), Pushed::FullOfBytes);
+        assert_eq!(queue.push("one that is larger than all", 1, 2 * MAX_QUEUE_BYTES), PushResult::Queued);
+        assert_eq!(queue.push("d", 1, 0), PushResult::MemoryFull);
         assert_eq!(queue.take(generation), Some(vec!["one that is larger than all"]));
         queue.put_back(vec!["e"], |_| (1, MAX_QUEUE_BYTES));
-        assert_eq!(queue.push("f", 1, 1), Pushed::FullOfBytes);
+        assert_eq!(queue.push("f", 1, 1), PushResult::MemoryFull);
         queue.take(generation);
         assert_eq!(lock(&queue.state).size, 0);
     }
@@ -244,8 +249,8 @@ mod tests {
     #[test]
     fn what_is_heavier_than_the_queue_passes_through_an_empty_one() {
         let (queue, generation) = opened(limits(1, 1, 1));
-        assert_eq!(queue.push("trace", 2, 0), Pushed::Taken);
-        assert_ne!(queue.push("next", 2, 0), Pushed::Taken);
+        assert_eq!(queue.push("trace", 2, 0), PushResult::Queued);
+        assert_ne!(queue.push("next", 2, 0), PushResult::Queued);
         assert_eq!(queue.take(generation), Some(vec!["trace"]));
     }
 
@@ -253,7 +258,7 @@ mod tests {
     fn a_batch_holds_whole_items_up_to_its_weight() {
         let (queue, generation) = opened(limits(1, 100, 4));
         for (item, count) in [("a", 2), ("b", 2), ("c", 1), ("big", 9), ("d", 1)] {
-            assert_eq!(queue.push(item, count, 0), Pushed::Taken);
+            assert_eq!(queue.push(item, count, 0), PushResult::Queued);
         }
         queue.close();
         let mut batches = Vec::new();
@@ -261,7 +266,7 @@ mod tests {
             batches.push(batch);
         }
         assert_eq!(batches, [vec!["a", "b"], vec!["c"], vec!["big"], vec!["d"]]);
-        assert_ne!(queue.push("late", 1, 0), Pushed::Taken);
+        assert_ne!(queue.push("late", 1, 0), PushResult::Queued);
     }
 
     #[test]
@@ -301,7 +306,7 @@ mod tests {
             move || std::iter::from_fn(|| queue.take(generation)).flatten().collect::<Vec<_>>()
         });
         for n in 0..50_000 {
-            assert_eq!(queue.push(n, 1 + n % 3, 0), Pushed::Taken);
+            assert_eq!(queue.push(n, 1 + n % 3, 0), PushResult::Queued);
         }
         queue.close();
         assert_eq!(worker.join().unwrap(), (0..50_000).collect::<Vec<_>>());
@@ -317,7 +322,7 @@ mod tests {
         let second = queue.attach_worker(limits(1, 9, 9));
         assert_eq!(queue.take(first), None);
         queue.put_back(batch, |_| (1, 0));
-        assert_eq!(queue.push(5, 1, 0), Pushed::Taken);
+        assert_eq!(queue.push(5, 1, 0), PushResult::Queued);
         assert_eq!(queue.take(second), Some(vec![0, 1, 2, 3, 4, 5]));
         assert_eq!(queue.count(), 0);
     }
@@ -337,11 +342,11 @@ mod tests {
     #[test]
     fn nothing_goes_into_a_queue_that_nobody_empties() {
         let queue = Queue::new(limits(1, 5, 5));
-        assert_eq!(queue.push(1, 1, 0), Pushed::Closed);
+        assert_eq!(queue.push(1, 1, 0), PushResult::Closed);
         let generation = queue.attach_worker(limits(1, 5, 5));
-        assert_eq!(queue.push(1, 1, 0), Pushed::Taken);
+        assert_eq!(queue.push(1, 1, 0), PushResult::Queued);
         queue.close();
-        assert_eq!(queue.push(2, 1, 0), Pushed::Closed);
+        assert_eq!(queue.push(2, 1, 0), PushResult::Closed);
         assert_eq!((queue.take(generation), queue.take(generation)), (Some(vec![1]), None));
     }
 }

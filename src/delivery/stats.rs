@@ -1,7 +1,7 @@
-//! What became of everything that was handed to one backend: counts, and the trouble it is in.
+//! Delivery counts of one backend, and the log of its outages.
 //!
-//! Trouble is reported once, when it begins, and once more when it is over; not once per batch. A learner needs the
-//! sentence, not four hundred copies of it.
+//! An outage is logged twice: when it begins and when it ends. It is not logged for each batch,
+//! because hundreds of copies of the same line would hide the rest of the log.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -16,42 +16,42 @@ use super::queue::MAX_QUEUE_BYTES;
 use crate::sync::lock;
 use crate::text::Message;
 
-/// The delivery counts of one backend, and the trouble it is in.
+/// Delivery counts of one backend, and its current outage.
 pub struct DeliveryStats {
-    /// The last deliveries.
+    /// Last deliveries.
     pub deliveries: Deliveries,
-    /// The name of the backend.
+    /// Name of the backend.
     pub name: &'static str,
-    /// What is counted: `spans` or `lines`.
+    /// Unit of the counts: `spans` or `lines`.
     pub unit: &'static str,
     state: Mutex<StatsState>,
 }
 
-/// The counts at one moment, all in the backend's unit.
+/// Counts at one moment, in the unit of the backend except for `trimmed`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct Totals {
-    /// Taken from the queue, and not yet settled.
+    /// Items taken from the queue whose result is not known yet.
     pub in_flight: u64,
-    /// Accepted by the other side.
+    /// Items accepted by the destination.
     pub delivered: u64,
-    /// Answered with a refusal that no retry would change.
+    /// Items rejected by the destination.
     pub refused: u64,
-    /// Given up: the queue was full, the retries used up, or the program ended.
+    /// Items lost because the queue was full, all retries failed, or the program ended.
     pub dropped: u64,
-    /// Not sent because the sampler said so.
+    /// Items not sampled.
     pub sampled_out: u64,
-    /// Not sent because the backend is off or waiting.
+    /// Items not sent because the backend is off or waiting.
     pub not_sent: u64,
-    /// Documents that were sent without a part of theirs, to fit.
+    /// Documents sent without some of their content, because they were too large.
     pub trimmed: u64,
 }
 
-/// The last problem, and when.
+/// The last problem and its time.
 #[derive(Clone, Debug)]
 pub struct LastError {
-    /// What, where, what next.
+    /// The problem, its place, and the next step.
     pub message: Message,
-    /// When.
+    /// Time of the problem.
     pub at: DateTime<Utc>,
 }
 
@@ -61,43 +61,43 @@ struct StatsState {
     queue_is_full: bool,
     is_closed: bool,
     last_error: Option<LastError>,
-    /// When the first problem came after the last success.
+    /// Time of the first problem after the last success.
     failing_since: Option<DateTime<Utc>>,
-    /// When the last reported outage began. `None` after its recovery was reported.
+    /// Start of the last logged outage. `None` after its recovery was logged.
     outage: Option<Instant>,
-    /// How much was lost since the last recovery.
+    /// Number of items lost since the last logged recovery.
     lost: u64,
-    /// When each kind of problem was last reported, and in which episode.
+    /// Time and episode in which each kind of problem was last logged.
     reported: HashMap<String, (Instant, u64)>,
-    /// How often trouble has ended so far.
+    /// Number of recoveries so far.
     episode: u64,
 }
 
-/// A kind of problem that comes back this soon after it was reported is not reported again.
-const QUIET: Duration = Duration::from_secs(60);
-/// Kinds of problems that are remembered as reported.
+/// Shortest time between two log lines about the same kind of problem in different episodes.
+const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
+/// Maximum number of kinds in [`StatsState::reported`].
 const MAX_KINDS: usize = 64;
 
 impl DeliveryStats {
-    /// Counts of nothing yet.
+    /// Creates counts of zero.
     #[must_use]
     pub fn new(name: &'static str, unit: &'static str) -> Self {
         Self { deliveries: Deliveries::default(), name, unit, state: Mutex::default() }
     }
 
-    /// The counts now.
+    /// Returns the current counts.
     #[must_use]
     pub fn totals(&self) -> Totals {
         lock(&self.state).totals
     }
 
-    /// The last problem.
+    /// Returns the last problem.
     #[must_use]
     pub fn last_error(&self) -> Option<LastError> {
         lock(&self.state).last_error.clone()
     }
 
-    /// Since when nothing gets through.
+    /// Returns the time of the first problem after the last success.
     #[must_use]
     pub fn failing_since(&self) -> Option<DateTime<Utc>> {
         lock(&self.state).failing_since
@@ -111,8 +111,9 @@ impl DeliveryStats {
         lock(&self.state).totals.not_sent += count as u64;
     }
 
-    /// Counts what the queue had no room for. `capacity` is the limit that it reached, `None` if that was
-    /// [`MAX_QUEUE_BYTES`]. The request thread calls this, so only the first time does more than count.
+    /// Counts items that did not fit into the queue. `capacity` is the limit that was reached, or
+    /// `None` for [`MAX_QUEUE_BYTES`]. The request thread calls this function, so only the first
+    /// call writes a log line.
     pub(super) fn queue_was_full(&self, count: usize, capacity: Option<usize>) {
         let mut state = lock(&self.state);
         state.totals.dropped += count as u64;
@@ -137,18 +138,19 @@ impl DeliveryStats {
         lock(&self.state).totals.in_flight += count as u64;
     }
 
-    /// Counts what goes back into the queue, for the next worker.
+    /// Subtracts items that return to the queue for the next worker.
     pub(super) fn put_back(&self, count: usize) {
         lock(&self.state).settle(count);
     }
 
-    /// How much did not arrive and never will, so far.
+    /// Returns the number of items lost so far: refused or dropped.
     pub(super) fn lost(&self) -> u64 {
         let Totals { refused, dropped, .. } = self.totals();
         refused + dropped
     }
 
-    /// Reports that the backend, which was switched off when `lost_before` had been lost, has sent what it could.
+    /// Logs that the last worker of a backend that was switched off has ended. `lost_before` is the
+    /// number of items lost before that.
     pub(super) fn switched_off(&self, lost_before: u64) {
         let unit = self.unit;
         match self.lost().saturating_sub(lost_before) {
@@ -160,7 +162,7 @@ impl DeliveryStats {
         }
     }
 
-    /// Counts a payload of which all arrived, and reports the end of an outage.
+    /// Counts accepted items, and logs the end of an outage.
     pub(super) fn delivered(&self, count: usize) {
         let mut state = lock(&self.state);
         state.totals.delivered += state.settle(count);
@@ -174,7 +176,7 @@ impl DeliveryStats {
         }
     }
 
-    /// Corrects the counts: items reported as delivered were lost after all.
+    /// Corrects the counts: items reported as delivered were lost.
     pub(super) fn lost_after_all(&self, count: usize, problem: &Problem) {
         let mut state = lock(&self.state);
         if !state.is_closed {
@@ -184,7 +186,7 @@ impl DeliveryStats {
         }
     }
 
-    /// Counts a payload of which a part arrived, and the rest is refused for good.
+    /// Counts a payload of which `rejected` items were rejected and the rest was accepted.
     pub(super) fn partly(&self, count: usize, rejected: usize, problem: &Problem) {
         let mut state = lock(&self.state);
         state.totals.delivered += state.settle(count - rejected);
@@ -202,17 +204,18 @@ impl DeliveryStats {
         self.problem(&mut state, count, problem);
     }
 
-    /// Reports an attempt that failed, and that another will follow.
+    /// Records a failed attempt that will be retried.
     pub(super) fn will_retry(&self, problem: &Problem) {
         self.problem(&mut lock(&self.state), 0, problem);
     }
 
-    /// Reports what the other side has to say although it has accepted everything.
+    /// Records a warning that came with a success.
     pub(super) fn warned(&self, problem: &Problem) {
         self.report(&mut lock(&self.state), problem);
     }
 
-    /// Counts what still waits, and what is not settled yet, as dropped, and reports it: the program ends.
+    /// Counts queued items and those in flight as dropped, and logs a warning. Called when the
+    /// program ends.
     pub(super) fn close(&self, waiting: usize) {
         let mut state = lock(&self.state);
         state.is_closed = true;
@@ -225,7 +228,7 @@ impl DeliveryStats {
         }
     }
 
-    /// Counts a document that was sent without a part of it.
+    /// Counts a document that was sent without some of its content.
     pub(super) fn trimmed(&self, problem: &Problem) {
         lock(&self.state).totals.trimmed += 1;
         self.warned(problem);
@@ -239,10 +242,11 @@ impl DeliveryStats {
         }
     }
 
-    /// Logs the problem, unless one of its kind was logged in this episode or a short while ago.
+    /// Logs the problem, unless one of the same kind was logged in this episode or within
+    /// [`REPEAT_INTERVAL`]. Returns true if it was logged.
     fn report(&self, state: &mut StatsState, problem: &Problem) -> bool {
         state.last_error = Some(LastError { message: problem.message.clone(), at: Utc::now() });
-        let is_known = |(at, episode): &(Instant, u64)| *episode == state.episode || at.elapsed() < QUIET;
+        let is_known = |(at, episode): &(Instant, u64)| *episode == state.episode || at.elapsed() < REPEAT_INTERVAL;
         if state.reported.get(&problem.kind).is_some_and(is_known) {
             return false;
         }
@@ -256,8 +260,8 @@ impl DeliveryStats {
 }
 
 impl StatsState {
-    /// Takes items out of those in flight. Returns how many are to be counted: none after [`DeliveryStats::close`], which
-    /// has already counted them as dropped.
+    /// Subtracts items from those in flight. Returns the number to count: 0 after
+    /// [`DeliveryStats::close`], because `close` has already counted these items as dropped.
     fn settle(&mut self, count: usize) -> u64 {
         if self.is_closed {
             return 0;

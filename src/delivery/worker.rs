@@ -1,5 +1,5 @@
-//! One thread per backend: takes a batch, has it encoded, delivers it, tries again where that makes sense, and counts. Whatever
-//! goes wrong here, the request thread does not notice.
+//! Worker thread of a backend. It takes a batch, encodes it, sends it, retries if that can help,
+//! and counts the results. No error or panic of a worker reaches the request thread.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,7 +18,7 @@ use crate::sync::lock;
 use crate::trace::id::IdSource;
 use crate::wire::retry::Retry;
 
-/// What one worker works with.
+/// Everything that one worker thread needs.
 pub(super) struct Worker<T> {
     pub(super) encoder: Arc<dyn Encoder<T>>,
     pub(super) transport: Box<dyn Transport>,
@@ -27,25 +27,25 @@ pub(super) struct Worker<T> {
     pub(super) stop: Arc<Stop>,
 }
 
-/// How far the worker has come with a batch. It stands outside of what may panic.
+/// Progress with one batch. It is kept outside of the code that may panic.
 #[derive(Default)]
 struct Progress {
-    /// The number of the delivery that is going on.
+    /// Number of the current delivery.
     number: u64,
-    /// How much of the batch is delivered, refused or dropped.
+    /// Number of items delivered, refused or dropped.
     settled: usize,
 }
 
-/// What became of a batch.
+/// Result of one batch.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Batch {
-    /// All of it is delivered, refused or dropped.
+enum BatchResult {
+    /// All items are delivered, refused or dropped.
     Settled,
-    /// None of it could be sent, and the next worker is to try.
+    /// Nothing could be sent. The batch returns to the queue for the next worker.
     PutBack,
 }
 
-/// Ends a worker's work.
+/// Stop signal for a worker and its background task.
 #[derive(Default)]
 pub struct Stop {
     request: Mutex<Option<StopRequest>>,
@@ -58,22 +58,22 @@ struct StopRequest {
     reason: StopReason,
 }
 
-/// Why a worker ends.
+/// Reason for a worker to end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum StopReason {
     /// The program ends.
     Program,
-    /// The backend was switched off: what waits is sent first.
+    /// The backend was switched off. The worker first sends the queued items.
     Off {
-        /// How much had been lost by then.
+        /// Number of items lost before that.
         lost_before: u64,
     },
-    /// Its settings have changed: what it cannot send, the next worker will.
+    /// The settings have changed. A batch that the worker cannot send goes to the next worker.
     Replaced,
 }
 
 impl<T: Item + Send + Sync + 'static> Worker<T> {
-    /// Starts the thread, with these limits for the queue. It holds `done` until it ends.
+    /// Starts the thread and sets the limits of the queue. The thread holds `done` until it ends.
     pub(super) fn start(self, limits: BatchLimits, done: Sender<()>) -> io::Result<()> {
         let name = self.stats.name.to_owned();
         let generation = self.queue.attach_worker(limits);
@@ -85,7 +85,7 @@ impl<T: Item + Send + Sync + 'static> Worker<T> {
         Ok(())
     }
 
-    /// Works until the queue is closed and empty, or another worker is attached to it.
+    /// Sends batches until the queue is closed and empty, or another worker is attached.
     fn run(mut self, generation: Generation) {
         let random = IdSource::new();
         while let Some(batch) = self.queue.take(generation) {
@@ -94,8 +94,8 @@ impl<T: Item + Send + Sync + 'static> Worker<T> {
             let mut progress = Progress::default();
             let worked = catch_unwind(AssertUnwindSafe(|| self.work(&batch, &mut progress, &random)));
             match worked {
-                Ok(Batch::Settled) => {}
-                Ok(Batch::PutBack) => {
+                Ok(BatchResult::Settled) => {}
+                Ok(BatchResult::PutBack) => {
                     self.stats.put_back(count);
                     return self.queue.put_back(batch, |item| (item.count(), item.size()));
                 }
@@ -112,7 +112,7 @@ impl<T: Item + Send + Sync + 'static> Worker<T> {
         }
     }
 
-    fn work(&mut self, batch: &[Arc<T>], progress: &mut Progress, random: &IdSource) -> Batch {
+    fn work(&mut self, batch: &[Arc<T>], progress: &mut Progress, random: &IdSource) -> BatchResult {
         for payload in payloads(&*self.encoder, batch, &*self.transport) {
             if let Some(problem) = &payload.trimmed {
                 self.stats.trimmed(problem);
@@ -121,19 +121,20 @@ impl<T: Item + Send + Sync + 'static> Worker<T> {
             progress.number = self.stats.deliveries.begin(&payload);
             if let Some(problem) = self.deliver(&payload, progress.number, random) {
                 self.stats.deliveries.gave_up(progress.number);
-                // A batch of which nothing was sent yet goes to the next worker, if there is one.
+                // If nothing of the batch was sent yet, the next worker gets it.
                 let is_replaced = self.stop.request().is_some_and(|request| request.reason == StopReason::Replaced);
                 if progress.settled == 0 && is_replaced {
-                    return Batch::PutBack;
+                    return BatchResult::PutBack;
                 }
                 self.stats.gave_up(payload.items, &problem);
             }
             progress.settled += payload.items;
         }
-        Batch::Settled
+        BatchResult::Settled
     }
 
-    /// Tries to deliver the payload until it is settled and counted. Returns the problem if the worker has to give up.
+    /// Sends the payload, retries if necessary, and counts the result. Returns the problem if the
+    /// worker gives up.
     fn deliver(&mut self, payload: &Payload, number: u64, random: &IdSource) -> Option<Problem> {
         let count = payload.items;
         let mut retry = Retry::new(self.transport.max_elapsed_time(), self.transport.max_wait());
@@ -165,7 +166,7 @@ impl<T: Item + Send + Sync + 'static> Worker<T> {
                 Outcome::Closed(problem) => (None, problem),
                 Outcome::Later { after, problem } => (after, problem),
             };
-            // After the request to stop, waiting for better times makes no sense.
+            // Do not wait for another attempt after a stop request.
             if deadline.is_some() {
                 return Some(problem);
             }
@@ -210,7 +211,7 @@ impl Stop {
         *lock(&self.request)
     }
 
-    /// Waits that long; true if the work was asked to end meanwhile.
+    /// Sleeps for `wait`. Returns true if a stop was requested before or meanwhile.
     pub fn interrupts(&self, wait: Duration) -> bool {
         let guard = lock(&self.request);
         let waited = self.wake.wait_timeout_while(guard, wait, |request| request.is_none());

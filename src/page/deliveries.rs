@@ -105,7 +105,7 @@ impl DeliverySummaryView {
             bytes: delivery.payload.bytes.len(),
             items: delivery.payload.items,
             tries: delivery.tries,
-            end: delivery.end.as_str(),
+            end: delivery.status.as_str(),
             status: delivery.exchanges.iter().rev().find_map(|exchange| match &exchange.answer {
                 Some(Ok(answer)) => Some(answer.status),
                 _ => None,

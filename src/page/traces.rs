@@ -191,7 +191,7 @@ impl<'a> RequestView<'a> {
         let (trace, lines) = (&request.trace, &request.lines);
         let arrived = trace.spans[0].start;
         let dialect = |processor: &BatchProcessor| {
-            let payloads = processor.encoding.of_request(trace, lines).into_iter();
+            let payloads = processor.encoding.encode_request(trace, lines).into_iter();
             let texts = payloads.map(|payload| String::from_utf8_lossy(&payload.bytes).into_owned());
             (processor.name, texts.collect())
         };

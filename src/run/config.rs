@@ -1,4 +1,4 @@
-//! Everything that the settings file and the environment say, read and found good.
+//! The complete, valid configuration from the settings file, the environment and the command line.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::settings::{Env, FileContent, Finding, Findings, Settings, Sources, Va
 use crate::text::Message;
 use crate::trace::id::IdSource;
 
-/// What this process was started with. It stays the same, whatever becomes of the file.
+/// Arguments and environment of this process. They stay the same when the file changes.
 #[derive(Default)]
 pub(super) struct CliArgs {
     /// `--config`
@@ -19,32 +19,32 @@ pub(super) struct CliArgs {
     pub(super) listen: Option<String>,
     /// `--notifications-url`
     pub(super) notifications_url: Option<String>,
-    /// The environment.
+    /// Environment at start-up.
     pub(super) env: Env,
-    /// The id of this process.
+    /// Id of this process.
     pub(super) instance: String,
 }
 
-/// Settings that can be put to use.
+/// Valid configuration of the program.
 pub(super) struct Configuration {
-    /// What all share.
+    /// Settings that do not belong to one backend.
     pub(super) settings: Settings,
-    /// The instance that has the notifications, if it is another one. The file has no say in it.
+    /// Client of the instance that has the notifications, if it is another one. Not in the file.
     pub(super) notifications: Option<Client>,
-    /// The backends.
+    /// Plans of the backends.
     pub(super) plans: Vec<Plan>,
-    /// What is remarkable about what belongs to no backend.
+    /// Findings that belong to no backend.
     pub(super) findings: Vec<Finding>,
-    /// The values that belong to no backend.
+    /// Values that belong to no backend.
     pub(super) values: Values,
-    /// The file, if there is one.
+    /// Path of the settings file, if there is one.
     pub(super) file: Option<PathBuf>,
-    /// What was in it.
+    /// Content of the file.
     pub(super) content: FileContent,
 }
 
 impl CliArgs {
-    /// Where the settings are, or will be.
+    /// Returns the path of the settings file, which need not exist.
     pub(super) fn path(&self) -> PathBuf {
         settings_path(self.config.as_deref(), &self.env).0
     }
@@ -56,7 +56,7 @@ impl Configuration {
         Self::from_sources(&Sources::read(args.config.as_deref(), args.env.clone())?, args)
     }
 
-    /// The same, with this as the content of the file.
+    /// Reads the environment, and uses `content` as the content of the file.
     pub(super) fn from_content(args: &CliArgs, content: Vec<u8>) -> Result<Self, Message> {
         Self::from_sources(&Sources::from_content(&args.path(), content, args.env.clone())?, args)
     }

@@ -1,4 +1,4 @@
-//! `cruddur health`: asks the server on this machine how it is, for a container that has no curl in it.
+//! `cruddur health`: health check of the local server, for a container image without curl.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -8,25 +8,26 @@ use crate::settings::{DEFAULT_LISTEN, Env};
 use crate::text::{Message, Url};
 use crate::wire::http::{Call, CallError, HttpClient};
 
-/// Docker's own time-out of a health check is 30 s; a server that needs two is not well.
+/// Time limit. Docker's own limit for a health check is 30 s, but a server that needs 2 s is not
+/// healthy.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Asks `GET /health` of the server that listens at `listen`, else at `CRUDDUR_LISTEN`, else at the default address. Answers
-/// the address that was asked.
+/// Sends `GET /health` to the server at `listen`, else at `CRUDDUR_LISTEN`, else at the default
+/// address. Returns the URL.
 ///
 /// # Errors
 ///
-/// Nobody answers there, or not as this program does (status 1); or that is no address to ask (status 2).
+/// The call fails, or another program responds (status 1). The address is invalid (status 2).
 pub fn health(listen: Option<&str>) -> Result<String, Exit> {
     let env = Env::from_process();
     let listen = listen.or_else(|| env.get("CRUDDUR_LISTEN")).unwrap_or(DEFAULT_LISTEN);
-    let Some(url) = to_ask(listen).and_then(|address| Url::parse(&format!("http://{address}/health"))) else {
+    let Some(url) = target_address(listen).and_then(|address| Url::parse(&format!("http://{address}/health"))) else {
         let what = Message::new(format!("nobody can be asked at {listen}"));
         return Err(Exit::wrong(what.next("write host:port, for instance --listen 127.0.0.1:4567")));
     };
     let reply = HttpClient::without_proxy()
         .get(&Call { url: &url, headers: &[], body: &[], timeout: Some(TIMEOUT) })
-        .map_err(|error| Exit::failed(unanswered(&url, &error)))?;
+        .map_err(|error| Exit::failed(call_failed(&url, &error)))?;
     if reply.status == 200 && reply.body.trim_ascii() == br#"{"status":"ok"}"# {
         return Ok(url.redacted());
     }
@@ -34,9 +35,9 @@ pub fn health(listen: Option<&str>) -> Result<String, Exit> {
     Err(Exit::failed(what.next("look who listens there")))
 }
 
-/// Where to reach a server that was told to listen there; `None` for what names no port. An address that stands for all of
-/// this machine's is asked through loopback.
-fn to_ask(listen: &str) -> Option<String> {
+/// Returns the address at which a server that listens at `listen` can be called, or `None` if the
+/// port is missing or 0. Replaces an unspecified address (0.0.0.0 or ::) with loopback.
+fn target_address(listen: &str) -> Option<String> {
     match listen.parse::<SocketAddr>() {
         Ok(address) if address.port() == 0 => None,
         Ok(address) if address.ip().is_unspecified() => {
@@ -53,7 +54,7 @@ fn to_ask(listen: &str) -> Option<String> {
     }
 }
 
-fn unanswered(url: &Url, error: &CallError) -> Message {
+fn call_failed(url: &Url, error: &CallError) -> Message {
     let next = match error {
         CallError::ConnectionRefused => "start cruddur, or name its address with --listen",
         CallError::Timeout | CallError::Closed => "look at its log",
@@ -77,7 +78,7 @@ mod tests {
             ("192.0.2.1:80", "192.0.2.1:80"),
             ("localhost:4567", "localhost:4567"),
         ] {
-            assert_eq!(to_ask(listen).as_deref(), Some(asked), "{listen}");
+            assert_eq!(target_address(listen).as_deref(), Some(asked), "{listen}");
         }
     }
 
@@ -86,7 +87,7 @@ mod tests {
         for listen in
             ["", "4567", ":4567", "localhost", "127.0.0.1:0", "localhost:0", "localhost:65536", "a b:1", "me@x:1"]
         {
-            assert_eq!(to_ask(listen), None, "{listen}");
+            assert_eq!(target_address(listen), None, "{listen}");
         }
     }
 }

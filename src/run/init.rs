@@ -1,4 +1,4 @@
-//! `cruddur init`: writes telemetry.toml with every setting and a comment on each.
+//! `cruddur init`: writes telemetry.toml with all settings and their comments.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -9,7 +9,7 @@ use crate::backends::BACKENDS;
 use crate::logging::say;
 use crate::settings::{self, Env, settings_path};
 
-/// Writes the settings file, never over one that exists.
+/// Writes the settings file. Never overwrites an existing file.
 ///
 /// # Errors
 ///
@@ -34,7 +34,7 @@ pub fn init(config: Option<PathBuf>) -> Result<(), Exit> {
     }
 }
 
-/// The text of telemetry.toml: the program's part, then every backend's own.
+/// Returns the text of telemetry.toml: the general settings, then a table for each backend.
 #[must_use]
 pub fn default_file() -> String {
     BACKENDS.iter().fold(settings::toml(), |text, plugin| text + "\n" + &plugin.section.toml())

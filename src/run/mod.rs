@@ -1,4 +1,4 @@
-//! The commands, a file for each: what `main` calls. This is where everything is put together.
+//! Commands of the program, one file each. They connect all other modules.
 
 mod check;
 mod config;
@@ -18,23 +18,23 @@ pub use health::health;
 pub use init::{default_file, init};
 pub use serve::serve;
 
-/// Why the program ends other than well: a line for people, and a status for scripts.
+/// Error that ends the program: a message for people, and an exit status for scripts.
 #[derive(Debug)]
 pub struct Exit {
-    /// What to print.
+    /// Text to print.
     pub message: Message,
-    /// 2 for settings and arguments, 1 for everything else.
+    /// Exit status: 2 for invalid settings and arguments, 1 for everything else.
     pub status: u8,
 }
 
 impl Exit {
-    /// Something failed.
+    /// Creates an error with status 1.
     #[must_use]
     pub fn failed(message: impl Into<Message>) -> Self {
         Self { message: message.into(), status: 1 }
     }
 
-    /// The settings or the arguments are wrong.
+    /// Creates an error with status 2, for invalid settings or arguments.
     #[must_use]
     pub fn wrong(message: impl Into<Message>) -> Self {
         Self { message: message.into(), status: 2 }

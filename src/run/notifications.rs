@@ -1,4 +1,5 @@
-//! Where notifications come from, if not from this instance: `--notifications-url`, or `NOTIFICATIONS_URL`.
+//! Client for another instance that has the notifications: `--notifications-url`, or
+//! `NOTIFICATIONS_URL`.
 
 use std::time::Duration;
 
@@ -11,17 +12,18 @@ const URL: &str = "NOTIFICATIONS_URL";
 const TIMEOUT: &str = "NOTIFICATIONS_TIMEOUT";
 const DEFAULT_TIMEOUT: u64 = 1000;
 const MAX_TIMEOUT: u64 = 60_000;
-/// A name that nobody answers for keeps a thread until the system gives up, ten seconds mostly: not too many of them at once.
+/// Shortest timeout, in milliseconds. A DNS lookup that gets no response blocks a thread until the
+/// system gives up, usually for ten seconds. A shorter timeout could start too many such threads.
 const MIN_TIMEOUT: u64 = 50;
-/// What is appended to the address of an instance.
+/// Path that is appended to the address of an instance.
 const ROUTE: &str = "/api/activities/notifications";
 
-/// The client of the instance that has the notifications; `None` if this one has. `argument` is what the command line
-/// says.
+/// Returns the client of the instance that has the notifications, or `None` if this instance has
+/// them. `argument` is the value of `--notifications-url`.
 ///
 /// # Errors
 ///
-/// The command line has something else than a URL; a mistake in the variable is noticed and passed over, as always.
+/// `argument` is not a valid URL. An invalid variable is only reported as a finding.
 pub(super) fn notifications(
     sources: &Sources,
     argument: Option<&str>,
@@ -34,7 +36,7 @@ pub(super) fn notifications(
         sources.variable(&[TIMEOUT], whole, &wanted, findings).map_or(DEFAULT_TIMEOUT, |setting| setting.value);
     let client = |url: &str, origin: &str| {
         let timeout = Duration::from_millis(millis);
-        let target = Endpoint { url: whole_url(url), origin: origin.to_owned(), timeout, timeout_origin: TIMEOUT };
+        let target = Endpoint { url: with_route(url), origin: origin.to_owned(), timeout, timeout_origin: TIMEOUT };
         Client::new(target, ids)
     };
     if let Some(url) = argument {
@@ -47,10 +49,10 @@ pub(super) fn notifications(
     }))
 }
 
-/// The address of an instance leads to its route; one with a path is taken as it is.
-fn whole_url(text: &str) -> String {
-    let route = |url: Url| if url.path() == "/" { url.join(ROUTE) } else { None };
-    Url::parse(text).and_then(route).map_or_else(|| text.to_owned(), |url| url.as_str().to_owned())
+/// Appends [`ROUTE`] to a URL without a path. Returns any other text unchanged.
+fn with_route(text: &str) -> String {
+    let join = |url: Url| if url.path() == "/" { url.join(ROUTE) } else { None };
+    Url::parse(text).and_then(join).map_or_else(|| text.to_owned(), |url| url.as_str().to_owned())
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! The settings file is followed while the program runs. A thread watches it, reads it and plans all that it asks for; the
-//! request loop only has to put the plans in place, between two requests.
+//! Reload of the settings file while the program runs. A thread watches the file, reads it and
+//! makes the plans of the backends. The request loop applies the plans between two requests.
 //!
 //! ```text
-//! thread "settings":  look, twice the same ─▶ parse, plan ─▶ Configuration ─┐       a bad file goes no further than this
-//! request loop:       ... request, request, (woken) ◀───────────────────────┘ apply, request, request ...
+//! thread "settings":  two equal polls ─▶ parse, plan ─▶ Configuration ─┐   (stops here if invalid)
+//! request loop:       ... request, request, (woken) ◀──────────────────┘ apply, request, ...
 //! ```
 
 use std::io;
@@ -20,26 +20,27 @@ use crate::settings::{FileContent, FileEvent, Finding, Severity, Values, Watch};
 use crate::sync::lock;
 use crate::text::Message;
 
-/// What the thread has for the loop: the newest settings, and what was wrong with the file after them.
+/// Data from the thread for the loop: the newest configuration, and the error of a later file.
 #[derive(Default)]
 struct PendingUpdate {
     configuration: Option<Box<Configuration>>,
     refused: Option<Finding>,
 }
 
-/// The thread's side.
+/// State of the thread.
 struct Follower {
     args: CliArgs,
     path: PathBuf,
     update: Arc<Mutex<PendingUpdate>>,
 }
 
-/// Starts to follow the file, in which `content` was, with `values` that belong to no backend. Each message of `requests`
-/// asks to read it again. `wake` wakes the loop, which then calls what is returned here.
+/// Starts the thread. `content` is the current content of the file, and `values` are those that
+/// belong to no backend. Each message of `requests` asks for a reload. The thread calls `wake`, and
+/// the loop then has to call the returned function.
 ///
 /// # Errors
 ///
-/// The system has no thread left.
+/// The system cannot start another thread.
 pub(super) fn follow(
     args: CliArgs,
     content: FileContent,
@@ -68,7 +69,7 @@ pub(super) fn follow(
 }
 
 impl Follower {
-    /// Reads what is there now, and hands it over if it is good; reports what is wrong otherwise.
+    /// Reads the new content. Passes a valid configuration to the loop, or logs the error.
     fn read(&self, event: FileEvent) {
         let path = self.path.display();
         let (content, is_requested) = match event {
@@ -108,7 +109,8 @@ impl Follower {
     }
 }
 
-/// Puts everything in its place. `values` are those of before that belong to no backend.
+/// Applies a configuration and logs the changes. `values` are the previous ones that belong to no
+/// backend, and are replaced.
 fn apply(new: Configuration, values: &mut Values, telemetry: &mut Telemetry) {
     let known: Vec<Message> = findings(telemetry).map(|finding| finding.message.clone()).collect();
     let Configuration { settings, plans, findings: of_all, values: now, file, .. } = new;

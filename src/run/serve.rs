@@ -1,5 +1,5 @@
-//! `cruddur serve`: answers requests until SIGTERM or SIGINT, then sends what waits, and prints what became of it. Meanwhile
-//! it follows the settings file.
+//! `cruddur serve`: runs the server until SIGTERM or SIGINT, and applies changes of the settings
+//! file. At the end it sends the queued items and prints the counts.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -22,16 +22,16 @@ use crate::text::Message;
 use crate::trace::Tracer;
 use crate::trace::id::IdSource;
 
-/// How long what waits may take to be sent when the program ends.
-const LAST_FLUSH: Duration = Duration::from_secs(5);
-/// How long the last lines may take to be read.
-const LAST_LINES: Duration = Duration::from_millis(500);
+/// Time limit for sending the queued items when the program ends.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time limit for writing the last log lines. The reader of standard error may be slow.
+const LOG_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Runs the server.
 ///
 /// # Errors
 ///
-/// The settings are wrong (status 2), or it cannot listen (status 1).
+/// The settings are invalid (status 2), or the server cannot listen (status 1).
 pub fn serve(config: Option<&Path>, listen: Option<&str>, notifications_url: Option<&str>) -> Result<(), Exit> {
     let ids = IdSource::new();
     let args = CliArgs {
@@ -48,7 +48,8 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>, notifications_url: Opt
     let listen = &configuration.settings.listen;
     let listener = Listener::bind(&listen.value, hangups).map_err(|error| cannot_listen(listen, &error))?;
     let notifications = configuration.notifications.take();
-    let notifications = notifications.filter(|client| is_elsewhere(client, &listener, &mut configuration.findings));
+    let notifications =
+        notifications.filter(|client| is_other_instance(client, &listener, &mut configuration.findings));
 
     let no_thread = |error| Exit::failed(format!("no thread for a backend: {error}"));
     let pipeline = Pipeline::start(std::mem::take(&mut configuration.plans)).map_err(no_thread)?;
@@ -69,9 +70,9 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>, notifications_url: Opt
     let mut server = Server::new(listener, app, Cors::new(settings.origins), telemetry, on_wake);
     let (stopped, result) = server.run();
     let mut pipeline = server.into_pipeline();
-    pipeline.finish(stopped + LAST_FLUSH);
+    pipeline.finish(stopped + DELIVERY_TIMEOUT);
     summary::print_counts(pipeline.processors());
-    logging::flush(LAST_LINES);
+    logging::flush(LOG_TIMEOUT);
     result.map_err(|error| {
         Exit::failed(Message::new(format!("no connection can be accepted any more: {error}")).next("start again"))
     })
@@ -88,8 +89,9 @@ fn tracer(ids: IdSource, settings: &Settings, pipeline: &Pipeline) -> Tracer {
     }
 }
 
-/// One thread that asked itself would wait for itself.
-fn is_elsewhere(client: &Client, listener: &Listener, findings: &mut Vec<Finding>) -> bool {
+/// Returns true if the client calls another instance. If this instance called itself, its single
+/// request thread would wait for itself.
+fn is_other_instance(client: &Client, listener: &Listener, findings: &mut Vec<Finding>) -> bool {
     let leads_here = client.leads_to(listener.address());
     if leads_here {
         let what = format!(

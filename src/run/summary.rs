@@ -1,4 +1,4 @@
-//! What is said at start, and at the end.
+//! Texts printed at start-up and at the end.
 
 use std::net::SocketAddr;
 
@@ -7,7 +7,7 @@ use crate::client::Client;
 use crate::delivery::{BatchProcessor, Pipeline, State, Totals};
 use crate::logging::say;
 
-/// Where it listens, what is on, what is off and why, and what is remarkable about the settings.
+/// Prints the address, the state of each backend with its reason, and the findings.
 pub(super) fn print(
     address: SocketAddr,
     configuration: &Configuration,
@@ -42,7 +42,7 @@ pub(super) fn print(
     say(text.trim_end());
 }
 
-/// What became of everything, a line for each backend that was on, be it for a while.
+/// Prints the final counts, one line for each backend that is on or has handled anything.
 pub(super) fn print_counts(processors: &[BatchProcessor]) {
     for processor in processors {
         let Totals { delivered, refused, dropped, sampled_out, not_sent, .. } = processor.stats.totals();

@@ -1,22 +1,22 @@
-//! How the queue of a backend is filled and emptied, under the names of OpenTelemetry's batch processor.
+//! Limits of the queue of a backend, with the names of OpenTelemetry's batch processor.
 
 use std::time::Duration;
 
 use super::{Findings, Origin, Setting};
 
-/// How much waits, and how long.
+/// Limits of a queue and its batches, in spans or log lines.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct BatchLimits {
-    /// The longest time that anything waits for its batch to fill.
+    /// Longest time that an item waits until its batch is sent.
     pub delay: Duration,
-    /// How much the queue holds; what comes on top is dropped and counted.
+    /// Capacity of the queue. Items beyond it are dropped and counted.
     pub queue: usize,
-    /// How much makes a batch.
+    /// Size of a full batch.
     pub batch: usize,
 }
 
 impl BatchLimits {
-    /// The limits of the three keys of a backend's table.
+    /// Creates the limits from the three keys of a backend's table.
     #[must_use]
     pub fn new(delay: &Setting<u64>, queue: &Setting<u64>, batch: &Setting<u64>, findings: &mut Findings) -> Self {
         warn_of_seconds("schedule_delay", delay, findings);
@@ -28,7 +28,7 @@ impl BatchLimits {
     }
 }
 
-/// Warns if milliseconds are set to so small a number that seconds were probably meant.
+/// Warns if a value in milliseconds is so small that the user probably meant seconds.
 pub fn warn_of_seconds(name: &str, setting: &Setting<u64>, findings: &mut Findings) {
     let Setting { value, origin } = setting;
     if (1..50).contains(value) && *origin != Origin::Default {

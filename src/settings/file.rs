@@ -1,4 +1,4 @@
-//! `telemetry.toml` as a tree in which everything knows its place in the text.
+//! Content of `telemetry.toml` as a tree whose nodes know their position in the text.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read};
@@ -15,7 +15,7 @@ pub(super) struct TomlFile {
     pub(super) root: Vec<Entry>,
 }
 
-/// `key = value` and where each stands in the text.
+/// `key = value`, with the byte offsets of both.
 pub(super) struct Entry {
     pub(super) key: String,
     pub(super) key_at: usize,
@@ -29,18 +29,18 @@ pub(super) enum TomlValue {
     Float(f64),
     Flag(bool),
     Table(Vec<Entry>),
-    /// A list or a date: no setting is one.
+    /// A list or a date, which no setting accepts.
     Other(&'static str),
 }
 
-/// Larger files are rejected.
+/// Larger files are rejected, in bytes.
 const MAX_FILE: usize = 1 << 20;
 
-/// Reads a file, but no more of it than it takes to see that it is too long.
+/// Reads a file, at most one byte more than [`MAX_FILE`].
 ///
 /// # Errors
 ///
-/// The file cannot be read, or is a pipe: opening one waits until another process writes to it.
+/// The file cannot be read, or is a pipe: opening a pipe blocks until another process writes to it.
 pub(super) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     if fs::metadata(path)?.file_type().is_fifo() {
         return Err(io::Error::new(
@@ -102,7 +102,7 @@ impl TomlFile {
         format!("{}:{}", self.path.display(), self.position(offset).0)
     }
 
-    /// Line and column, both from 1, the column in characters.
+    /// Returns line and column, both counted from 1. The column is in characters.
     fn position(&self, offset: usize) -> (usize, usize) {
         let before = self.text.get(..offset).unwrap_or(&self.text);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -111,7 +111,7 @@ impl TomlFile {
 }
 
 impl TomlValue {
-    /// What it is, for an error.
+    /// Returns the type of the value, in words for an error message.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Text(_) => "text",
@@ -135,7 +135,7 @@ fn entries(table: &DeTable<'_>) -> Vec<Entry> {
             value_at: value.span().start,
         })
         .collect();
-    // The parser sorts by name; the reader expects the order of the file.
+    // The parser sorts by name. Restore the order of the file.
     entries.sort_by_key(|entry| entry.key_at);
     entries
 }

@@ -1,5 +1,5 @@
-//! What was found out about the settings without asking anybody: a sentence that names the variable or the line, its
-//! value, and the next step.
+//! Findings about the settings that can be detected offline. Each names the variable or the line,
+//! its value, and the next step.
 
 use std::fmt;
 
@@ -7,47 +7,47 @@ use serde::Serialize;
 
 use crate::text::{Message, url};
 
-/// One thing that was found.
+/// A note, warning or error about the settings.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Finding {
-    /// How bad it is.
+    /// Severity.
     pub severity: Severity,
-    /// What, where, what next.
+    /// The problem, its place, and the next step.
     #[serde(rename = "text")]
     pub message: Message,
 }
 
-/// What was found so far.
+/// Collector of findings.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Findings(Vec<Finding>);
 
 impl Findings {
-    /// Something that is as it is, and worth knowing.
+    /// Adds a note.
     pub fn note(&mut self, message: impl Into<Message>) {
         self.0.push(Finding { severity: Severity::Note, message: message.into() });
     }
 
-    /// Something that is probably not what was meant, but not wrong enough to stop for.
+    /// Adds a warning.
     pub fn warn(&mut self, message: impl Into<Message>) {
         self.0.push(Finding { severity: Severity::Warning, message: message.into() });
     }
 
-    /// All of them, in the order in which they were found.
+    /// Returns all findings, in the order in which they were added.
     #[must_use]
     pub fn into_vec(self) -> Vec<Finding> {
         self.0
     }
 }
 
-/// How bad a finding is.
+/// Severity of a finding.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// It is as it is, and worth knowing.
+    /// Useful to know, but no mistake.
     Note,
-    /// It is probably not what was meant.
+    /// Probably a mistake, but the setting is used.
     Warning,
-    /// It does not work.
+    /// Does not work.
     Error,
 }
 
@@ -62,7 +62,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// A secret as it may be shown: how long it is, and its last four characters if it can spare them.
+/// Describes a secret: its length, and the last four characters if it has at least 16.
 #[must_use]
 pub fn described_secret(secret: &str) -> String {
     let length = secret.chars().count();
@@ -70,7 +70,8 @@ pub fn described_secret(secret: &str) -> String {
     if length >= 16 { format!("ending in {ending} ({length} characters)") } else { format!("of {length} characters") }
 }
 
-/// An address as it may be shown. What can be none may be a key in the wrong place, so its value is not repeated.
+/// Returns an address without secrets. A text that is not an address may be a key in the wrong
+/// place, so it is described like a secret.
 #[must_use]
 pub fn described_address(text: &str) -> String {
     let is_address = text.contains("://") || (text.contains(['.', ':']) && !text.contains('='));

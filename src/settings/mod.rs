@@ -1,9 +1,10 @@
-//! `telemetry.toml` and the environment become [`Settings`].
+//! Settings of the program, read from `telemetry.toml` and the environment.
 //!
-//! The environment wins over the file, the file over the default; only `enabled` is the file's alone, so that one
-//! place says what is on. A mistake in the file ends the program before it listens, and changes nothing in one that runs;
-//! a mistake in a variable is noticed, and the next source counts. Whatever can be seen to be odd without asking anybody
-//! is a [`Finding`].
+//! - An environment variable overrides the file, and the file overrides the default. Only `enabled`
+//!   has no variable, so that the file alone shows which backends run.
+//! - A mistake in the file stops the program at start-up. A server that runs keeps its settings.
+//! - An invalid variable is reported, and the next source is used.
+//! - Every other doubtful setting that can be detected offline becomes a [`Finding`].
 
 mod batch;
 mod file;
@@ -31,74 +32,80 @@ pub use sources::{DEFAULT_FILE, Env, Origin, Setting, Sources, settings_path};
 pub use values::{ResolvedValue, Scalar, Values};
 pub use watch::{FileContent, FileEvent, Watch};
 
-/// What all of the program shares; each backend reads its own table.
+/// Settings of the whole program. Each backend reads its own table.
 pub struct Settings {
-    /// Where to listen.
+    /// Address to listen on, `host:port`.
     pub listen: Setting<String>,
-    /// The name under which Honeycomb and X-Ray file our traces.
+    /// Service name of our traces in Honeycomb and X-Ray.
     pub service_name: Setting<String>,
-    /// Facts about this process, sent with every batch; `service.name` is the first.
+    /// Attributes of this process, sent with every batch. `service.name` is the first.
     pub resource: Vec<Attribute>,
     /// False with `OTEL_SDK_DISABLED=true`.
     pub recording: bool,
-    /// Which headers bring a caller's context, and go to those we call.
+    /// Formats of the trace headers, for requests that arrive and for those that we send.
     pub propagators: Vec<Propagator>,
-    /// What OpenTelemetry backends get.
+    /// Sampler of the backends that have no sampler of their own.
     pub sampler: Sampler,
-    /// How much a span may hold.
+    /// Limits on attributes and events of a span.
     pub limits: Limits,
-    /// The methods that spans are named after; any other is `_OTHER`. `OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS`
+    /// HTTP methods that may appear in span names. Any other method is recorded as `_OTHER`.
+    /// Set by `OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS`.
     pub known_methods: Vec<String>,
-    /// The origins of pages that may call the API.
+    /// Origins of the web pages that may call the API (CORS).
     pub origins: Vec<String>,
-    /// Whether `/telemetry/...` is served.
+    /// True if `/telemetry/...` is served.
     pub page: Setting<bool>,
-    /// Whether `/telemetry/...` is served to other machines.
+    /// True if `/telemetry/...` is served to other machines too.
     pub page_for_all: Setting<bool>,
 }
 
-/// Where to listen when nobody says.
+/// Default of [`Settings::listen`].
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:4567";
 
 section! {
-    /// Cruddur's telemetry: who hears about its requests. `cruddur init` writes this file.
-    /// Environment variables win over what is written here, except over `enabled`.
-    /// No secret belongs in this file: keys come from the environment.
-    /// Save it, and the running program goes over to it. `cruddur check` tries it out.
+    /// Telemetry settings of Cruddur: which backends receive its traces and log lines.
+    /// `cruddur init` writes this file. `cruddur check` tests the settings.
+    /// A running server applies the file when you save it.
+    /// Environment variables override the values here, except `enabled`.
+    /// Keep secrets out of this file: set API keys in the environment.
     struct TopLevel("") {
-        /// The name under which Honeycomb and X-Ray file the traces.
+        /// Service name of the traces in Honeycomb and X-Ray. Give each program its own name.
         service_name: String = text("backend-flask", Plain).from(&["OTEL_SERVICE_NAME"]),
-        /// Which traces OpenTelemetry backends get.
+        /// Sampler of the console and honeycomb backends: always_on, always_off, traceidratio, or
+        /// one of these with parentbased_ in front.
         traces_sampler: Option<String> = optional("parentbased_always_on", Plain).from(&["OTEL_TRACES_SAMPLER"]),
-        /// The share of traces that a sampler with "traceidratio" in its name takes.
+        /// Share of the traces that a traceidratio sampler keeps, from 0 to 1. Lower it to send
+        /// fewer traces.
         traces_sampler_arg: Option<String> = optional("1.0", Plain).from(&["OTEL_TRACES_SAMPLER_ARG"]),
-        /// Which headers bring the caller's trace (the first valid one wins) and are sent to those we call.
+        /// Trace headers that are read from requests and added to outgoing requests. If a request
+        /// has several, the first valid one in this order is used.
         propagators: Option<String> = optional("tracecontext,baggage,xray", Plain).from(&["OTEL_PROPAGATORS"]),
     }
 }
 
 section! {
-    /// The page, GET /, and the JSON it is made of, GET /telemetry/...: requests, traces, and every byte that left.
+    /// Debug page at GET /, and its JSON at GET /telemetry/...: requests, traces, and sent bytes.
     struct PageTable("page") {
         enabled: bool = flag(true),
-        /// Answer other machines too, not only this one; a container takes every browser for one.
+        /// Access to the page from other machines. Needed in a container, where every browser is a
+        /// remote client.
         allow_remote: bool = flag(false).from(&["CRUDDUR_PAGE_ALLOW_REMOTE"]),
     }
 }
 
-/// The part of telemetry.toml that belongs to no backend.
+/// Returns the first part of telemetry.toml: everything but the tables of the backends.
 #[must_use]
 pub fn toml() -> String {
     [TopLevel::SECTION.toml(), resource::TOML.to_owned(), PageTable::SECTION.toml()].join("\n")
 }
 
-/// The sections of [`toml`], except `[resource]`, which takes any key.
+/// Returns the sections of [`toml()`], without `[resource]`, which accepts any key.
 #[must_use]
 pub fn sections() -> [&'static Section; 2] {
     [&TopLevel::SECTION, &PageTable::SECTION]
 }
 
-/// The keys and tables of [`toml`].
+/// Returns the keys and tables of [`toml()`].
 #[must_use]
 pub fn known_tables() -> Vec<&'static str> {
     let keys = TopLevel::SECTION.keys.iter().map(|key| key.name);
@@ -106,12 +113,13 @@ pub fn known_tables() -> Vec<&'static str> {
 }
 
 impl Settings {
-    /// Reads all but the backends' tables. `listen` is what the command line says, `instance` the id of this process: it
-    /// outlives the settings. The values are those of the file that belong to no backend.
+    /// Reads everything but the tables of the backends. `listen` is the value of `--listen`.
+    /// `instance` is the id of this process, which stays the same when the settings change. The
+    /// returned [`Values`] are those that belong to no backend.
     ///
     /// # Errors
     ///
-    /// The file has a value of the wrong type.
+    /// A value in the file has the wrong type.
     pub fn read(
         sources: &Sources,
         listen: Option<&str>,
@@ -147,7 +155,7 @@ impl Settings {
             page: page.enabled,
             page_for_all: page.allow_remote,
         };
-        settings.warn_of_an_open_page(findings);
+        settings.warn_of_open_page(findings);
         if settings.service_name.value.starts_with("unknown_service") {
             let Setting { value, origin } = &settings.service_name;
             let what = origin.says("service_name", value);
@@ -160,7 +168,7 @@ impl Settings {
         Ok((settings, values))
     }
 
-    /// Adds what every backend depends on to its values.
+    /// Adds the settings that every backend depends on to the values of one backend.
     pub fn add_to(&self, values: &mut Values) {
         let Setting { value, origin } = &self.service_name;
         values.add("service_name", Scalar::Text(value.clone()), value, origin.clone());
@@ -169,8 +177,8 @@ impl Settings {
 }
 
 impl Settings {
-    /// Traces hold what clients sent.
-    fn warn_of_an_open_page(&self, findings: &mut Findings) {
+    /// Warns if other machines can read the page, because traces contain data from clients.
+    fn warn_of_open_page(&self, findings: &mut Findings) {
         let Self { listen, page, page_for_all, .. } = self;
         let host = listen.value.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']);
         let is_local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
@@ -189,7 +197,7 @@ impl Settings {
     }
 }
 
-/// Notes each variable that users of other SDKs set, and that does nothing here, with what to do instead.
+/// Notes each variable of other SDKs that is set but has no effect here, with an alternative.
 fn note_variables_without_effect(sources: &Sources, findings: &mut Findings) {
     for (name, instead) in WITHOUT_EFFECT.iter().filter(|(name, _)| sources.env.get(name).is_some()) {
         findings.note(format!("{name} has no effect here: {instead}"));
@@ -250,7 +258,7 @@ fn sampler(name: Setting<Option<String>>, ratio: Setting<Option<String>>, findin
     })
 }
 
-/// These have no key in the file: they are for those who bring OpenTelemetry's variables with them.
+/// Reads OpenTelemetry's variables for span limits. There are no keys in the file for them.
 fn limits(sources: &Sources, findings: &mut Findings) -> Limits {
     let defaults = Limits::default();
     let mut count = |names: &[&'static str]| {
@@ -267,14 +275,15 @@ fn limits(sources: &Sources, findings: &mut Findings) -> Limits {
     }
 }
 
-/// The variable replaces the whole list, and its case counts.
+/// Returns the known HTTP methods. The variable replaces the whole list and is case-sensitive.
 fn known_methods(sources: &Sources) -> Vec<String> {
     let methods = sources.env.get("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS");
     let methods = methods.unwrap_or("CONNECT,DELETE,GET,HEAD,OPTIONS,PATCH,POST,PUT,QUERY,TRACE");
     methods.split(',').map(|method| method.trim().to_owned()).filter(|method| !method.is_empty()).collect()
 }
 
-/// What a browser sends as `Origin` has no path and no trailing slash, whatever the variable says.
+/// Returns the allowed origins. A browser sends `Origin` without a path or a trailing slash, so
+/// both are removed from the variables.
 fn origins(sources: &Sources, findings: &mut Findings) -> Vec<String> {
     const FRONT_END: &str = "FRONTEND_URL";
     let mut origins = Vec::new();
@@ -305,14 +314,15 @@ fn origins(sources: &Sources, findings: &mut Findings) -> Vec<String> {
     origins
 }
 
-/// Whether a shell, or whoever else should have, has left a variable as it was written: `${NAME}`, `{NAME}`, `$NAME`.
+/// Returns true if the text contains a variable that was not expanded: `${NAME}`, `{NAME}` or
+/// `$NAME`.
 #[must_use]
 pub fn is_unexpanded(text: &str) -> bool {
     let names = text.split('$').skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_'));
     names || text.contains('{')
 }
 
-/// Only `true` is true, in any case; anything else is false, and said if it is not `false`.
+/// Returns true only for `true`, in upper or lower case. Any other value but `false` is reported.
 fn boolean(sources: &Sources, name: &'static str, findings: &mut Findings) -> bool {
     let parse = |text: &str| text.to_ascii_lowercase().parse().ok();
     sources.variable(&[name], parse, "true or false", findings).is_some_and(|setting| setting.value)

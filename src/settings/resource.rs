@@ -1,4 +1,4 @@
-//! The resource: facts about this process that every batch carries.
+//! The resource (OpenTelemetry's term): attributes of this process, sent with every batch.
 
 use std::borrow::Cow;
 
@@ -10,27 +10,28 @@ use crate::text::Message;
 use crate::trace::Value;
 use crate::trace::span::Attribute;
 
-/// The table as telemetry.toml shows it. It takes any key.
+/// Text of the table in telemetry.toml. It accepts any key, so `section!` cannot declare it.
 pub(super) const TOML: &str = "\
-# Facts about this deployment, sent with every batch. OTEL_RESOURCE_ATTRIBUTES
+# Attributes of this deployment, sent with every batch. Add any keys. OTEL_RESOURCE_ATTRIBUTES
 [resource]
 # \"deployment.environment.name\" = \"development\"
 ";
 pub(super) const TABLE: &str = "resource";
 const VARIABLE: &str = "OTEL_RESOURCE_ATTRIBUTES";
 
-/// The service's name and all attributes, in the order they are sent: our own, then those of `[resource]`, then those
-/// of `OTEL_RESOURCE_ATTRIBUTES`; a later one of the same key replaces the earlier one in its place. `service_name` is what
-/// the file and `OTEL_SERVICE_NAME` say, `instance` the id of this process.
+/// Returns the service name and all attributes in the order in which they are sent: our own, then
+/// `[resource]`, then `OTEL_RESOURCE_ATTRIBUTES`. A later value replaces an earlier one of the same
+/// key. `service_name` comes from the file or `OTEL_SERVICE_NAME`. `instance` identifies
+/// this process.
 pub(super) fn read(
     sources: &Sources,
     service_name: Setting<String>,
     instance: &str,
     findings: &mut Findings,
 ) -> Result<(Setting<String>, Vec<Attribute>), Message> {
-    let from_variable = variable(sources, findings);
+    let from_variable = variable_pairs(sources, findings);
     let from_file =
-        sources.entries_of(TABLE)?.iter().map(|entry| pair(sources, entry)).collect::<Result<Vec<_>, _>>()?;
+        sources.entries_of(TABLE)?.iter().map(|entry| file_pair(sources, entry)).collect::<Result<Vec<_>, _>>()?;
     if from_file.iter().any(|(key, _)| key == "service.name") {
         findings.warn("[resource] service.name is passed over: service_name, above the first table, is the name");
     }
@@ -39,7 +40,7 @@ pub(super) fn read(
         (_, Origin::Environment(_)) | (None, _) => service_name,
         (Some((_, name)), _) => Setting { value: name.clone(), origin: Origin::Environment(VARIABLE) },
     };
-    let mut resource = own(&service_name.value, instance, std::process::id());
+    let mut resource = process_attributes(&service_name.value, instance, std::process::id());
     let given = from_file.into_iter().chain(from_variable.into_iter().map(|(key, text)| (key, Value::from(text))));
     for (key, value) in given.filter(|(key, _)| key != "service.name") {
         match resource.iter_mut().find(|attribute| attribute.key == key) {
@@ -50,38 +51,38 @@ pub(super) fn read(
     Ok((service_name, resource))
 }
 
-/// The keys of `[resource]`, to be listed and compared.
+/// Returns the values of `[resource]`, for listing and comparison.
 pub(super) fn values(sources: &Sources) -> Result<Values, Message> {
     let mut values = Values::default();
     for entry in sources.entries_of(TABLE)? {
-        let (key, value) = pair(sources, entry)?;
+        let (key, value) = file_pair(sources, entry)?;
         let scalar = Scalar::Text(format!("{value:?}"));
         values.add(format!("[{TABLE}] {key}"), scalar, "", sources.origin_of(entry));
     }
     Ok(values)
 }
 
-/// The resource of the sample request, see [`crate::trace::sample`].
+/// Returns the resource of the sample request, see [`crate::trace::sample`].
 pub(crate) fn sample_resource() -> Vec<Attribute> {
-    own("backend-flask", "627cc493-f310-47de-96bd-71410b7dec09", 4242)
+    process_attributes("backend-flask", "627cc493-f310-47de-96bd-71410b7dec09", 4242)
 }
 
-/// The attributes that every process of this program has.
-fn own(service_name: &str, instance: &str, pid: u32) -> Vec<Attribute> {
+/// Returns the attributes that every process of this program has.
+fn process_attributes(service_name: &str, instance: &str, pid: u32) -> Vec<Attribute> {
     vec![
         attribute("service.name", service_name.to_owned()),
         attribute("service.version", env!("CARGO_PKG_VERSION")),
         attribute("service.instance.id", instance.to_owned()),
         attribute("telemetry.sdk.language", "rust"),
-        // "opentelemetry" is reserved for the official SDKs.
+        // The name "opentelemetry" is reserved for the official SDKs.
         attribute("telemetry.sdk.name", "cruddur-otlp"),
         attribute("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
         attribute("process.pid", i64::from(pid)),
     ]
 }
 
-/// A key of `[resource]` and its value: text, a number, true or false.
-fn pair(sources: &Sources, entry: &Entry) -> Result<(String, Value), Message> {
+/// Returns a key of `[resource]` and its value: text, a number, true or false.
+fn file_pair(sources: &Sources, entry: &Entry) -> Result<(String, Value), Message> {
     let key = &entry.key;
     let value = match &entry.value {
         TomlValue::Text(text) => text.clone().into(),
@@ -105,8 +106,9 @@ fn attribute(key: &'static str, value: impl Into<Value>) -> Attribute {
     Attribute { key: Cow::Borrowed(key), value: value.into() }
 }
 
-/// `key=value,key2=value2`, both percent-encoded. One mistake discards the whole variable, as OpenTelemetry wants it.
-fn variable(sources: &Sources, findings: &mut Findings) -> Vec<(String, String)> {
+/// Parses `key=value,key2=value2`, with percent-encoded keys and values. One mistake discards the
+/// whole variable, as OpenTelemetry specifies.
+fn variable_pairs(sources: &Sources, findings: &mut Findings) -> Vec<(String, String)> {
     let Some(text) = sources.env.get(VARIABLE) else { return Vec::new() };
     let mut pairs = Vec::new();
     for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {

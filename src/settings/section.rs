@@ -1,20 +1,22 @@
-//! The declaration of settings: each one stands in the program exactly once, with its name, its kind, its default, the
-//! environment variables that win over the file, and its documentation.
+//! Declaration of settings. The macro `section!` declares each setting once, with its name, type,
+//! default, documentation, and the environment variables that override it.
 //!
 //! ```text
 //! section! {
-//!     /// X-Ray.                                                   the comment above the table in telemetry.toml
+//!     /// AWS X-Ray.                                        comment of the table in telemetry.toml
 //!     struct XRay("xray") {
-//!         /// How often rules are fetched, in milliseconds.        the comment above the key
+//!         /// Time between two fetches, in milliseconds.    comment of the key
 //!         rules_interval: u64 = whole(300_000, 100..=86_400_000),
 //!         /// "host:port" of the daemon.
-//!         daemon_address: String = text("127.0.0.1:2000", Shown::Plain).from(&["AWS_XRAY_DAEMON_ADDRESS"]),
+//!         daemon_address: String =
+//!             text("127.0.0.1:2000", Shown::Plain).from(&["AWS_XRAY_DAEMON_ADDRESS"]),
 //!     }
 //! }
 //! ```
 //!
-//! From it come the struct with a [`Setting`](super::Setting) for each key, the text of telemetry.toml, the rows of the README,
-//! the listing of `cruddur check`, the hint for a key that does not exist, and the default.
+//! The declaration yields the struct with a [`Setting`](super::Setting) for each key, the default,
+//! the text of telemetry.toml, the rows of the README, the listing of `cruddur check`, and the
+//! suggestion for an unknown key.
 
 use std::fmt::Write as _;
 use std::marker::PhantomData;
@@ -24,59 +26,59 @@ use super::values::{Scalar, Values};
 use super::{Findings, Sources};
 use crate::text::{Message, wrap};
 
-/// A table of telemetry.toml, or the keys above the first one.
+/// A table of telemetry.toml, or the keys above the first table.
 pub struct Section {
-    /// The name of the table; empty for the keys above the first one.
+    /// Name of the table. Empty for the keys above the first table.
     pub name: &'static str,
-    /// The lines of the comment above it.
+    /// Lines of the comment above the table.
     pub doc: &'static [&'static str],
-    /// Its keys, in the order in which the file shows them.
+    /// Keys, in the order of the file.
     pub keys: &'static [Key],
 }
 
 /// One setting.
 pub struct Key {
-    /// Its name in the file.
+    /// Name in the file.
     pub name: &'static str,
-    /// The environment variables that win over the file; the first one that is set counts.
+    /// Environment variables that override the file. The first one that is set is used.
     pub variables: &'static [&'static str],
-    /// The lines of its comment; empty if the comment above the key before it is about this one too.
+    /// Lines of the comment. Empty if the key needs none, or shares that of the key before it.
     pub doc: &'static [&'static str],
-    /// What it can hold, and what it holds by default.
+    /// Type and default.
     pub shape: Shape,
 }
 
-/// What a setting can hold, and what it holds by default.
+/// Type of a setting, with its default.
 #[derive(Clone, Debug)]
 pub enum Shape {
     /// `true` or `false`.
     Flag(bool),
-    /// A whole number, and the range that it must be in.
+    /// A whole number, and its allowed range.
     Whole(u64, RangeInclusive<u64>),
-    /// One of these names.
+    /// A default, and the allowed names.
     Choice(&'static str, &'static [&'static str]),
     /// Text with a default.
     Text(&'static str, Shown),
-    /// Text that may be unset, with an example of it.
+    /// Text that may be unset, with an example value.
     Optional(&'static str, Shown),
 }
 
-/// How a text may be shown.
+/// Form in which a text may be displayed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Shown {
-    /// As it is, except for user and password in what looks like a URL.
+    /// The text itself. If it looks like a URL, user and password are removed.
     Plain,
-    /// As a URL without user, password and query.
+    /// A URL without user, password and query.
     Redacted,
-    /// Only its length, and its end if it is long.
+    /// The length of the text, and its last characters if it is long.
     Described,
 }
 
-/// The shape of a setting whose value is a `T`, and its variables.
+/// Shape and variables of a setting of type `T`.
 pub struct Kind<T> {
-    /// What it can hold.
+    /// Type and default.
     pub shape: Shape,
-    /// The environment variables that win over the file.
+    /// Environment variables that override the file.
     pub variables: &'static [&'static str],
     value: PhantomData<T>,
 }
@@ -86,7 +88,7 @@ impl<T: 'static> Kind<T> {
         Self { shape, variables: &[], value: PhantomData }
     }
 
-    /// The same setting, read from these environment variables first.
+    /// Adds environment variables that override the file.
     #[must_use]
     pub const fn from(mut self, variables: &'static [&'static str]) -> Self {
         self.variables = variables;
@@ -94,39 +96,39 @@ impl<T: 'static> Kind<T> {
     }
 }
 
-/// `true` or `false`.
+/// Declares `true` or `false`.
 #[must_use]
 pub const fn flag(default: bool) -> Kind<bool> {
     Kind::new(Shape::Flag(default))
 }
 
-/// A whole number within `range`.
+/// Declares a whole number within `range`.
 #[must_use]
 pub const fn whole(default: u64, range: RangeInclusive<u64>) -> Kind<u64> {
     Kind::new(Shape::Whole(default, range))
 }
 
-/// One of `names`, in any case.
+/// Declares one of `names`, in upper or lower case.
 #[must_use]
 pub const fn choice(default: &'static str, names: &'static [&'static str]) -> Kind<&'static str> {
     Kind::new(Shape::Choice(default, names))
 }
 
-/// Text with a default.
+/// Declares text with a default.
 #[must_use]
 pub const fn text(default: &'static str, shown: Shown) -> Kind<String> {
     Kind::new(Shape::Text(default, shown))
 }
 
-/// Text that may be unset.
+/// Declares text that may be unset.
 #[must_use]
 pub const fn optional(example: &'static str, shown: Shown) -> Kind<Option<String>> {
     Kind::new(Shape::Optional(example, shown))
 }
 
-/// What a field of a section's struct can be.
+/// Types that a field in the struct of a section can have.
 pub trait FromScalar: Sized {
-    /// The value, if the scalar is of that type.
+    /// Returns the value, or `None` if the scalar has another type.
     fn from_scalar(scalar: Scalar) -> Option<Self>;
 }
 
@@ -150,25 +152,25 @@ from_scalar! {
     Option<String>: Scalar::Text(value) => Some(value), Scalar::Unset => None;
 }
 
-/// The width of comments in telemetry.toml.
+/// Maximum width of a comment in telemetry.toml.
 const WIDTH: usize = 100;
 
 impl Section {
-    /// Reads the section. A variable with a value that cannot be used is a finding, and the next source counts.
+    /// Reads the section. If a variable is invalid, adds a finding and uses the next source.
     ///
     /// # Errors
     ///
-    /// The file has an unknown key in it, or a value of the wrong type.
+    /// The table has an unknown key, or a value of the wrong type.
     pub fn read(&'static self, sources: &Sources, findings: &mut Findings) -> Result<Values, Message> {
         Values::read(self, sources, findings)
     }
 
-    /// The section as telemetry.toml shows it: a comment on every key, and its default.
+    /// Returns the section as text for telemetry.toml: keys with comments and defaults.
     #[must_use]
     pub fn toml(&self) -> String {
         let mut text = comment(self.doc.iter().map(|line| line.trim()));
         if self.name.is_empty() {
-            // Each paragraph of its own: there is no table around these.
+            // An empty line separates keys that belong to no table.
             text.extend(self.keys.iter().map(|key| format!("\n{}", key.toml())));
         } else {
             let _ = writeln!(text, "[{}]", self.name);
@@ -198,7 +200,7 @@ fn comment<'a>(lines: impl Iterator<Item = &'a str>) -> String {
     lines.map(|line| format!("# {line}\n")).collect()
 }
 
-/// Declares a section: its struct, its keys, and how the one is read from the other.
+/// Declares a section: the struct, the keys, and the function that reads them.
 macro_rules! section {
     (
         $(#[doc = $doc:literal])*
@@ -209,11 +211,11 @@ macro_rules! section {
         $(#[doc = $doc])*
         #[derive(Clone)]
         $visibility struct $name {
-            $($(#[doc = $key_doc])* #[doc = ""] $visibility $key: $crate::settings::Setting<$type>,)*
+            $($(#[doc = $key_doc])* $visibility $key: $crate::settings::Setting<$type>,)*
         }
 
         impl $name {
-            /// The declaration.
+            /// Declaration of the table.
             $visibility const SECTION: $crate::settings::Section = $crate::settings::Section {
                 name: $table,
                 doc: &[$($doc),*],
@@ -228,11 +230,11 @@ macro_rules! section {
                 }),*],
             };
 
-            /// Reads the section: typed, and as values that can be listed and compared.
+            /// Reads the section. Returns it typed, and as values that can be listed and compared.
             ///
             /// # Errors
             ///
-            /// The file has an unknown key in it, or a value of the wrong type.
+            /// The table has an unknown key, or a value of the wrong type.
             $visibility fn read(
                 sources: &$crate::settings::Sources,
                 findings: &mut $crate::settings::Findings,

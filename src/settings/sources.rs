@@ -1,5 +1,5 @@
-//! Where a value can come from: the environment, a line of the file, a default. First one wins, and each value
-//! remembers which it was.
+//! Sources of a setting, in order of priority: the environment, the file, the default. Each setting
+//! keeps its origin.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,42 +10,42 @@ use super::finding::Findings;
 use super::watch::FileContent;
 use crate::text::Message;
 
-/// A value and where it came from.
+/// A value and its origin.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Setting<T> {
     /// The value.
     pub value: T,
-    /// Where it came from.
+    /// Source of the value.
     pub origin: Origin,
 }
 
-/// Where a value came from.
+/// Source of a value.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Origin {
-    /// Nobody set it.
+    /// The default.
     Default,
-    /// The environment variable of this name.
+    /// The environment variable of this name, or the command line option.
     Environment(&'static str),
-    /// `telemetry.toml:12`.
+    /// The line of the file: `telemetry.toml:12`.
     File(String),
 }
 
-/// The environment as it was at start. An empty variable is an unset one.
+/// Environment variables at start-up. An empty variable counts as unset.
 #[derive(Clone, Debug, Default)]
 pub struct Env(HashMap<String, String>);
 
-/// Everything that settings are read from.
+/// Environment and settings file.
 pub struct Sources {
     /// The environment.
     pub env: Env,
     file: Option<TomlFile>,
 }
 
-/// The file that is read when nobody names another, if it is there.
+/// Settings file that is read if it exists and no other file is named.
 pub const DEFAULT_FILE: &str = "telemetry.toml";
 
-/// Where the settings are: what `--config` says, else `CRUDDUR_CONFIG`, else `telemetry.toml`. True if somebody named it,
-/// so that it must exist.
+/// Returns the path of the settings file: `--config`, else `CRUDDUR_CONFIG`, else `telemetry.toml`.
+/// The flag is true if the user named the file. Then it must exist.
 #[must_use]
 pub fn settings_path(config: Option<&Path>, env: &Env) -> (PathBuf, bool) {
     match config.or_else(|| env.get("CRUDDUR_CONFIG").map(Path::new)) {
@@ -55,46 +55,45 @@ pub fn settings_path(config: Option<&Path>, env: &Env) -> (PathBuf, bool) {
 }
 
 impl Sources {
-    /// Reads the file at `path`; without one, `CRUDDUR_CONFIG` or `telemetry.toml` if it exists. A file that was named
-    /// must exist.
+    /// Reads the settings file, see [`settings_path`].
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or is not TOML.
+    /// The file cannot be read, or is not valid TOML.
     pub fn read(path: Option<&Path>, env: Env) -> Result<Self, Message> {
         let (path, named) = settings_path(path, &env);
-        // One of which it cannot be known whether it is there is no reason to go on without: reading it says why.
+        // If `try_exists` fails, try to read the file, so that the error gives the reason.
         if !named && path.try_exists().is_ok_and(|exists| !exists) {
             return Ok(Self { env, file: None });
         }
         Ok(Self { env, file: Some(TomlFile::read(path)?) })
     }
 
-    /// The file at `path`, when its content is known already.
+    /// Parses `content`, which was read from `path`.
     ///
     /// # Errors
     ///
-    /// The content is not TOML.
+    /// The content is not valid TOML.
     pub fn from_content(path: &Path, content: Vec<u8>, env: Env) -> Result<Self, Message> {
         Ok(Self { env, file: Some(TomlFile::from_content(path.to_owned(), content)?) })
     }
 
-    /// A file that was never written to disk, for tests.
+    /// Parses `text` as the settings file, for tests.
     ///
     /// # Errors
     ///
-    /// The text is not TOML.
+    /// The text is not valid TOML.
     pub fn from_text(text: &str, env: Env) -> Result<Self, Message> {
         Self::from_content(Path::new(DEFAULT_FILE), text.as_bytes().to_vec(), env)
     }
 
-    /// The file in use, if there is one.
+    /// Returns the path of the file in use, if there is one.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         self.file.as_ref().map(|file| file.path.as_path())
     }
 
-    /// What is in the file.
+    /// Returns the content of the file.
     #[must_use]
     pub fn content(&self) -> FileContent {
         self.file
@@ -102,8 +101,8 @@ impl Sources {
             .map_or(FileContent::Absent, |file| FileContent::from_read(Ok(file.text.clone().into_bytes())))
     }
 
-    /// The value of the first of these variables that has one. A value that cannot be `wanted` is a finding, and the next
-    /// source counts.
+    /// Returns the value of the first of these variables that is set and valid. Adds a finding for
+    /// each invalid one. `wanted` describes valid values.
     pub fn variable<T>(
         &self,
         names: &[&'static str],
@@ -125,12 +124,13 @@ impl Sources {
     ///
     /// # Errors
     ///
-    /// There is one: the message names the nearest one that exists.
+    /// The file has an unknown key. The message suggests the nearest known key.
     pub fn refuse_unknown_tables(&self, known: &[&str]) -> Result<(), Message> {
         self.refuse_unknown("", known)
     }
 
-    /// The entries of the table `name`, or of the top level if it is empty; an absent table has none.
+    /// Returns the entries of the table `name`, or of the top level if `name` is empty. Returns no
+    /// entries if the table is missing.
     pub(super) fn entries_of(&self, name: &str) -> Result<&[Entry], Message> {
         let root = self.file.as_ref().map_or(&[][..], |file| &file.root);
         if name.is_empty() {
@@ -156,44 +156,44 @@ impl Sources {
             None => format!("known are {}", known.join(", ")),
         };
         let place = if table.is_empty() { String::new() } else { format!(" in [{table}]") };
-        // What looks like no key may be a secret in the wrong place.
+        // A text that does not look like a key may be a secret in the wrong place.
         let is_name = |c: char| c.is_ascii_lowercase() || "_-. ".contains(c);
         let may_be_shown = unknown.key.len() <= 40 && unknown.key.chars().all(is_name);
         let key = if may_be_shown { format!(" \"{}\"", unknown.key) } else { String::new() };
         Err(self.error(unknown.key_at, &format!("unknown key{key}{place}; {next}")))
     }
 
-    /// The line of the file where a value stands.
+    /// Returns the line of an entry as an origin.
     pub(super) fn origin_of(&self, entry: &Entry) -> Origin {
         self.file.as_ref().map_or(Origin::Default, |file| Origin::File(file.line_of(entry.value_at)))
     }
 
-    /// `telemetry.toml:12:3: problem`.
+    /// Returns the message `telemetry.toml:12:3: problem`.
     pub(super) fn error(&self, offset: usize, problem: &str) -> Message {
         self.file.as_ref().map_or_else(|| Message::new(problem), |file| file.error(offset, problem))
     }
 }
 
 impl Env {
-    /// The names of the variables that are set, be it to nothing.
+    /// Returns the names of all variables, including empty ones.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
 
-    /// The environment of this process.
+    /// Reads the environment of this process.
     #[must_use]
     pub fn from_process() -> Self {
         let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
         Self(std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))).collect())
     }
 
-    /// The variable's value; `None` if it is unset or empty.
+    /// Returns the value of the variable, or `None` if it is unset or empty.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.trim().is_empty())
     }
 
-    /// Whether the variable is set, be it to nothing.
+    /// Returns true if the variable is set, even if it is empty.
     #[must_use]
     pub fn is_set(&self, name: &str) -> bool {
         self.0.contains_key(name)
@@ -207,7 +207,8 @@ impl<const N: usize> From<[(&str, &str); N]> for Env {
 }
 
 impl Origin {
-    /// Where `key` has this value, for the beginning of a sentence: `AWS_XRAY_URL=*x*`, `telemetry.toml:7: [xray] host_pattern = "*x*"`.
+    /// Returns source, key and value for the beginning of a message: `AWS_XRAY_URL=*x*`, or
+    /// `telemetry.toml:7: [xray] host_pattern = "*x*"`.
     #[must_use]
     pub fn says(&self, key: &str, value: &str) -> String {
         match self {

@@ -1,4 +1,4 @@
-//! The values of a section: read from the environment, the file, or the default, in this order.
+//! Values of a section: from the environment, else from the file, else the default.
 
 use std::io;
 use std::path::Path;
@@ -8,33 +8,33 @@ use super::section::{FromScalar, Key, Section, Shape, Shown};
 use super::{Findings, Origin, Setting, Sources, described_address, described_secret};
 use crate::text::{Message, url};
 
-/// What something was made from: the values of a section, and other inputs. Two that are equal make equal things.
+/// Values of a section and other inputs of a backend. Equal values build equal backends.
 ///
-/// It holds secrets, so it has no `Debug`; each value has a text that may be shown.
+/// There is no `Debug`, because values can be secrets. Each value has a text that may be displayed.
 #[derive(Clone, Default)]
 pub struct Values(Vec<ResolvedValue>);
 
-/// One value and where it came from.
+/// One value, with its key and its origin.
 #[derive(Clone)]
 pub struct ResolvedValue {
-    /// Its table and its name: `[honeycomb] endpoint`.
+    /// Table and key: `[honeycomb] endpoint`.
     pub key: String,
-    /// The value as it may be shown: no secret, no password.
+    /// Text of the value, without secrets and passwords.
     pub shown: String,
-    /// Where it came from.
+    /// Source of the value.
     pub origin: Origin,
     scalar: Scalar,
 }
 
 impl ResolvedValue {
-    /// False for a setting that is unset and has no default.
+    /// Returns false if the setting is unset and has no default.
     #[must_use]
     pub fn is_set(&self) -> bool {
         self.scalar != Scalar::Unset
     }
 }
 
-/// A value of one of the kinds that settings have.
+/// A value of a setting, or another input of a backend.
 #[derive(Clone, PartialEq)]
 pub enum Scalar {
     /// `true` or `false`.
@@ -45,9 +45,9 @@ pub enum Scalar {
     Choice(&'static str),
     /// Text.
     Text(String),
-    /// The content of a file that a setting names.
+    /// Content of a file that a setting names.
     Content(Vec<u8>),
-    /// Nothing.
+    /// No value and no default.
     Unset,
 }
 
@@ -61,12 +61,12 @@ impl Values {
         section.keys.iter().map(|key| table.read(key, findings)).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Adds something else that counts as one of the values.
+    /// Adds another input that a backend depends on.
     pub fn add(&mut self, key: impl Into<String>, scalar: Scalar, shown: impl Into<String>, origin: Origin) {
         self.0.push(ResolvedValue { key: key.into(), shown: shown.into(), origin, scalar });
     }
 
-    /// Reads a file that a setting names. Its content counts as one of the values.
+    /// Reads a file that a setting names, and adds its content to the values.
     ///
     /// # Errors
     ///
@@ -84,17 +84,17 @@ impl Values {
         read
     }
 
-    /// Adds those of another section.
+    /// Adds the values of another section.
     pub fn extend(&mut self, others: Self) {
         self.0.extend(others.0);
     }
 
-    /// All of them, in order.
+    /// Returns all values, in the order of their declaration.
     pub fn iter(&self) -> impl Iterator<Item = &ResolvedValue> {
         self.0.iter()
     }
 
-    /// The keys whose values differ from those of `before`.
+    /// Returns the keys whose values differ from `before`, including removed keys.
     #[must_use]
     pub fn changed_since(&self, before: &Self) -> Vec<String> {
         let is_same = |one: &ResolvedValue, other: &ResolvedValue| one.key == other.key && one.scalar == other.scalar;
@@ -105,12 +105,12 @@ impl Values {
         keys
     }
 
-    /// The value of a key that the section declares.
+    /// Returns the typed value of a key that the section declares.
     pub(crate) fn get<T: FromScalar>(&self, key: &'static str) -> Setting<T> {
-        let is_it = |value: &&ResolvedValue| {
+        let has_key = |value: &&ResolvedValue| {
             value.key.strip_suffix(key).is_some_and(|rest| rest.is_empty() || rest.ends_with(' '))
         };
-        let value = self.0.iter().find(is_it).expect("the macro `section` reads the keys that it declares");
+        let value = self.0.iter().find(has_key).expect("the macro `section` reads the keys that it declares");
         let typed =
             T::from_scalar(value.scalar.clone()).expect("the kind of a key makes values of the type of its field");
         Setting { value: typed, origin: value.origin.clone() }
@@ -127,22 +127,22 @@ struct Table<'s> {
 impl Table<'_> {
     fn read(&self, key: &Key, findings: &mut Findings) -> Result<ResolvedValue, Message> {
         let in_file = match self.entries.iter().find(|entry| entry.key == key.name) {
-            Some(entry) => self.of_entry(key, entry)?.map(|scalar| (scalar, self.sources.origin_of(entry))),
+            Some(entry) => self.parse_entry(key, entry)?.map(|scalar| (scalar, self.sources.origin_of(entry))),
             None => None,
         };
-        let (parse, wanted) = (|text: &str| of_variable(&key.shape, text), wanted(&key.shape));
+        let (parse, wanted) = (|text: &str| parse_variable(&key.shape, text), wanted(&key.shape));
         let variable = self.sources.variable(key.variables, parse, &wanted, findings);
         let (scalar, origin) = match variable.map(|setting| (setting.value, setting.origin)).or(in_file) {
             Some(found) => found,
             None => (default(&key.shape), Origin::Default),
         };
-        Ok(ResolvedValue { key: self.full(key.name), shown: shown(&key.shape, &scalar), origin, scalar })
+        Ok(ResolvedValue { key: self.full_key(key.name), shown: shown(&key.shape, &scalar), origin, scalar })
     }
 
-    /// The value that the file has; `None` for an empty text, which is an unset one.
-    fn of_entry(&self, key: &Key, entry: &Entry) -> Result<Option<Scalar>, Message> {
+    /// Returns the value from the file. An empty text counts as unset and is `None`.
+    fn parse_entry(&self, key: &Key, entry: &Entry) -> Result<Option<Scalar>, Message> {
         let error = |problem: String| Err(self.sources.error(entry.value_at, &problem));
-        let name = self.full(key.name);
+        let name = self.full_key(key.name);
         match (&key.shape, &entry.value) {
             (Shape::Flag(_), TomlValue::Flag(value)) => Ok(Some(Scalar::Flag(*value))),
             (Shape::Whole(_, range), TomlValue::Whole(value)) => {
@@ -170,7 +170,7 @@ impl Table<'_> {
         }
     }
 
-    fn full(&self, key: &str) -> String {
+    fn full_key(&self, key: &str) -> String {
         if self.name.is_empty() { key.to_owned() } else { format!("[{}] {key}", self.name) }
     }
 }
@@ -185,7 +185,7 @@ fn default(shape: &Shape) -> Scalar {
     }
 }
 
-fn of_variable(shape: &Shape, text: &str) -> Option<Scalar> {
+fn parse_variable(shape: &Shape, text: &str) -> Option<Scalar> {
     match shape {
         Shape::Flag(_) => text.to_ascii_lowercase().parse().ok().map(Scalar::Flag),
         Shape::Whole(_, range) => text.parse().ok().filter(|value| range.contains(value)).map(Scalar::Whole),
@@ -218,7 +218,7 @@ fn shown(shape: &Shape, scalar: &Scalar) -> String {
         (Scalar::Text(text), Shape::Text(_, Shown::Redacted) | Shape::Optional(_, Shown::Redacted)) => {
             described_address(text)
         }
-        // What looks like a URL may have a password in it.
+        // A text that looks like a URL may contain a password.
         (Scalar::Text(text), _) if text.contains("://") || text.contains('@') => url::redacted(text),
         (Scalar::Text(text), _) => text.clone(),
         (Scalar::Content(_) | Scalar::Unset, _) => String::new(),

@@ -1,8 +1,9 @@
-//! Notices when the content of a file changes, by looking at it several times a second.
+//! Detection of changes to a file, by reading it several times a second.
 //!
-//! Only looking notices all of these: a save in place, a rename over the file, a symbolic link somewhere in its
-//! path that leads elsewhere by now (so Kubernetes changes a mounted file), a save within the resolution of the clock.
-//! Some programs empty a file before they write it, so a content counts when it was seen twice.
+//! Only polling detects all of these changes: a save in place, a rename over the file, a save
+//! within the resolution of the clock, and a changed symbolic link in the path (Kubernetes updates
+//! mounted files this way). Some programs empty a file before they write it. A new content is
+//! therefore accepted only when two polls in a row have read it.
 
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
@@ -11,21 +12,21 @@ use std::time::Duration;
 
 use super::file::read_bounded;
 
-/// A file that is watched.
+/// Watcher of one file.
 pub struct Watch {
     path: PathBuf,
-    /// The content of the last event.
+    /// Content of the last event.
     known: FileContent,
-    /// The content of the last look, if that was another one.
+    /// Content of the last poll, if it differs from `known`.
     seen: Option<FileContent>,
 }
 
-/// What was found where the file should be.
+/// Result of reading the file.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum FileContent {
-    /// Its bytes.
+    /// The bytes of the file.
     Bytes(Vec<u8>),
-    /// The file is empty or holds only blanks: a program is about to write it, or has lost its content.
+    /// The file is empty or contains only white space. A program may be about to write it.
     Nothing,
     /// The file does not exist.
     Absent,
@@ -33,29 +34,30 @@ pub enum FileContent {
     Unreadable(String),
 }
 
-/// Why the settings have to be read again.
+/// Reason to read the settings again.
 #[derive(Debug, Eq, PartialEq)]
 pub enum FileEvent {
-    /// The content has changed, to this.
+    /// The content has changed to this.
     Changed(FileContent),
-    /// A signal asked for it; this is the content, as before.
+    /// A signal requested a reload, but the content is unchanged.
     Requested(FileContent),
 }
 
-/// The time between two looks. Two of them, and reading the new settings, fit into a second.
-const LOOK: Duration = Duration::from_millis(200);
+/// Time between two polls. Two polls and a reload take less than a second.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 impl Watch {
-    /// Watches the file at `path`, whose content was `known`.
+    /// Creates a watcher of the file at `path`, whose last known content is `known`.
     #[must_use]
     pub fn new(path: PathBuf, known: FileContent) -> Self {
         Self { path, known, seen: None }
     }
 
-    /// Waits for the next event; each message of `requests` is one. Returns `None` when the sender of `requests` is gone.
+    /// Waits for the next event: a change of the content, or a message from `requests`. Returns
+    /// `None` when the sender of `requests` has been dropped.
     pub fn next(&mut self, requests: &Receiver<()>) -> Option<FileEvent> {
         loop {
-            match requests.recv_timeout(LOOK) {
+            match requests.recv_timeout(POLL_INTERVAL) {
                 Ok(()) => return Some(self.requested(FileContent::from_read(read_bounded(&self.path)))),
                 Err(RecvTimeoutError::Timeout) => {
                     let content = FileContent::from_read(read_bounded(&self.path));
@@ -68,7 +70,7 @@ impl Watch {
         }
     }
 
-    /// An explicit request accepts the content at once, without waiting for a second look.
+    /// Handles an explicit request: accepts the content at once, without a second poll.
     fn requested(&mut self, content: FileContent) -> FileEvent {
         self.seen = None;
         if content == self.known {
@@ -78,7 +80,7 @@ impl Watch {
         FileEvent::Changed(content)
     }
 
-    /// True if this content is new and was seen twice.
+    /// Returns true if this content is new and two polls in a row have read it.
     fn has_changed(&mut self, content: FileContent) -> bool {
         if content == self.known {
             self.seen = None;
@@ -95,7 +97,7 @@ impl Watch {
 }
 
 impl FileContent {
-    /// Interprets the result of reading the file.
+    /// Classifies the result of reading the file.
     #[must_use]
     pub fn from_read(read: io::Result<Vec<u8>>) -> Self {
         match read {
@@ -123,12 +125,12 @@ mod tests {
             (bytes("b"), false),
             (bytes("b"), true),
             (bytes("b"), false),
-            // A file that is being written.
+            // Another program is writing the file.
             (bytes(""), false),
             (bytes("hal"), false),
             (bytes("half"), false),
             (bytes("half"), true),
-            // There and back between two looks is no change.
+            // A change that is undone before the second poll is ignored.
             (bytes("c"), false),
             (bytes("half"), false),
             (bytes("c"), false),

@@ -1,27 +1,27 @@
-//! A text for people: what happened, and what to do next.
+//! Messages for the user: a problem and the next step.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// What happened, where (variable, file and line, URL without secrets), and what to do next. It is shown as one line,
-/// `what; next: next step`. It is an error too, wherever one is expected.
+/// A problem, its place (variable, file and line, or URL without secrets), and the next step.
+/// Displayed as one line, `what; next: next step`. Implements [`std::error::Error`].
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Message {
-    /// What happened, and where.
+    /// The problem and its place.
     pub what: String,
-    /// What to do next; empty where `what` says it.
+    /// The next step. Empty if `what` already contains it.
     pub next: String,
 }
 
 impl Message {
-    /// A message that says only what happened.
+    /// Creates a message without a next step.
     #[must_use]
     pub fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), next: String::new() }
     }
 
-    /// The same message with a next step.
+    /// Sets the next step.
     #[must_use]
     pub fn next(self, next: impl Into<String>) -> Self {
         Self { next: next.into(), ..self }

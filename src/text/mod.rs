@@ -1,4 +1,4 @@
-//! Small helpers for text: URLs, messages for people, lines that are safe to print, JSON for reading.
+//! Small helpers for text: URLs, messages, safe printing of untrusted text, annotated JSON.
 
 pub mod message;
 pub(crate) mod pretty;
@@ -7,13 +7,13 @@ pub mod url;
 pub use message::Message;
 pub use url::Url;
 
-/// The first `max` characters of a text from outside, control characters as blanks: nothing in it begins another line
-/// or moves a cursor.
+/// Returns the first `max` characters of an untrusted text, with control characters replaced by
+/// spaces. The text then cannot start a new line or move the cursor.
 pub(crate) fn printable(text: &str, max: usize) -> String {
     text.chars().take(max).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// A text from outside as one line of a length that people read.
+/// Returns an untrusted text as one line, cut after 200 characters.
 pub(crate) fn one_line(text: &str) -> String {
     const MAX_LINE: usize = 200;
     let text = text.trim();
@@ -24,12 +24,12 @@ pub(crate) fn one_line(text: &str) -> String {
     line
 }
 
-/// The first `characters` of `text`.
+/// Returns the first `characters` characters of `text`.
 pub(crate) fn first_chars(text: &str, characters: usize) -> &str {
     text.char_indices().nth(characters).map_or(text, |(end, _)| &text[..end])
 }
 
-/// `text`, marked where it was cut to at most `max` bytes.
+/// Cuts `text` to at most `max` bytes, including a mark at the end.
 pub(crate) fn cut_bytes(mut text: String, max: usize) -> String {
     const MARK: &str = " [cut]";
     if text.len() > max {
@@ -40,7 +40,7 @@ pub(crate) fn cut_bytes(mut text: String, max: usize) -> String {
     text
 }
 
-/// The words of `text` in lines of at most `width` characters; a longer word has a line of its own.
+/// Wraps `text` into lines of at most `width` characters. A longer word gets its own line.
 pub(crate) fn wrap(text: &str, width: usize) -> String {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
@@ -55,7 +55,7 @@ pub(crate) fn wrap(text: &str, width: usize) -> String {
     lines.join("\n")
 }
 
-/// Bytes as lower-case hex digits.
+/// Returns bytes as lower-case hex digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,12 +1,12 @@
-//! URLs: parsed once, and shown without secrets.
+//! URLs that are parsed once and displayed without secrets.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use ureq::http::Uri;
 
-/// An absolute `http` or `https` URL with a host. `Display` and `Debug` show it without user, password and query;
-/// [`Self::as_str`] is the whole of it.
+/// An absolute `http` or `https` URL with a host. `Display` and `Debug` omit user, password and
+/// query. [`Self::as_str`] returns the complete URL.
 #[derive(Clone, Eq, PartialEq)]
 pub struct Url {
     text: String,
@@ -14,7 +14,7 @@ pub struct Url {
 }
 
 impl Url {
-    /// Parses `http://host:port/path?query`; `None` for anything else.
+    /// Parses `http://host:port/path?query`. Returns `None` for any other text.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let uri: Uri = text.parse().ok()?;
@@ -22,44 +22,44 @@ impl Url {
         (is_http && uri.host().is_some_and(|host| !host.is_empty())).then(|| Self { text: text.to_owned(), uri })
     }
 
-    /// All of it, secrets included.
+    /// Returns the complete URL, including secrets.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The URL without user, password, query and fragment.
+    /// Returns the URL without user, password, query and fragment.
     #[must_use]
     pub fn redacted(&self) -> String {
         redacted(&self.text)
     }
 
-    /// True for `https`.
+    /// Returns true for `https`.
     #[must_use]
     pub fn is_https(&self) -> bool {
         self.uri.scheme_str() == Some("https")
     }
 
-    /// The host, in lower case and without brackets.
+    /// Returns the host in lower case, without the brackets of an IPv6 address.
     #[must_use]
     pub fn host(&self) -> String {
         let host = self.uri.host().unwrap_or_default().to_ascii_lowercase();
         host.trim_matches(['[', ']']).to_owned()
     }
 
-    /// The port that is written out, if one is.
+    /// Returns the port if the URL contains one.
     #[must_use]
     pub fn explicit_port(&self) -> Option<u16> {
         self.uri.port_u16()
     }
 
-    /// The port: the one of the scheme if none is written out.
+    /// Returns the port, or the default port of the scheme.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.explicit_port().unwrap_or(if self.is_https() { 443 } else { 80 })
+        self.explicit_port().unwrap_or_else(|| if self.is_https() { 443 } else { 80 })
     }
 
-    /// The value of the `host` header: the port only where it is not the one of the scheme.
+    /// Returns the value of the `host` header, without the default port of the scheme.
     #[must_use]
     pub fn host_header(&self) -> String {
         let authority = self.authority();
@@ -67,38 +67,39 @@ impl Url {
         host.strip_suffix(if self.is_https() { ":443" } else { ":80" }).unwrap_or(host).to_owned()
     }
 
-    /// Everything between `://` and the path: user, password, host, port.
+    /// Returns the part between `://` and the path: user, password, host and port.
     #[must_use]
     pub fn authority(&self) -> &str {
         self.uri.authority().map_or("", |authority| authority.as_str())
     }
 
-    /// The path, which begins with `/`.
+    /// Returns the path, which begins with `/`.
     #[must_use]
     pub fn path(&self) -> &str {
         self.uri.path()
     }
 
-    /// What follows the question mark.
+    /// Returns the text after the question mark.
     #[must_use]
     pub fn query(&self) -> Option<&str> {
         self.uri.query()
     }
 
-    /// Scheme, host and port, as a browser sends them in `Origin`.
+    /// Returns scheme, host and port, as a browser sends them in `Origin`.
     #[must_use]
     pub fn origin(&self) -> String {
         format!("{}://{}", if self.is_https() { "https" } else { "http" }, self.host_header())
     }
 
-    /// True if the URL names this machine, as far as that can be read from it.
+    /// Returns true if the host is `localhost`, ends with `.localhost`, or is a loopback address.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         let host = self.host();
         host == "localhost" || host.ends_with(".localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
     }
 
-    /// The URL with `path` at its end, which begins with `/`; `None` if nothing can follow there, as after a query.
+    /// Appends `path`, which must begin with `/`. Returns `None` if the URL has a query or a
+    /// fragment.
     #[must_use]
     pub fn join(&self, path: &str) -> Option<Self> {
         if self.text.contains(['?', '#']) {
@@ -120,8 +121,8 @@ impl fmt::Debug for Url {
     }
 }
 
-/// A text that is meant to be a URL, without user, password, query and fragment. Whatever stands before an @ may be a
-/// password, even in what is no URL.
+/// Removes user, password, query and fragment. `text` need not be a valid URL: any text before an @
+/// may be a password.
 #[must_use]
 pub fn redacted(text: &str) -> String {
     let (text, _) = text.split_once(['?', '#']).unwrap_or((text, ""));

@@ -19,23 +19,29 @@ use crate::wire::http::{Certificates, HttpClient};
 use crate::wire::sigv4::Signer;
 
 section! {
-    /// Amazon CloudWatch Logs: log lines, each with the trace id of its request. It costs money by the byte, so it is off.
-    /// Region and credentials come from AWS's own variables and files: AWS_REGION, AWS_ACCESS_KEY_ID, AWS_PROFILE and so on.
+    /// Sends log lines to Amazon CloudWatch Logs, each with the trace id of its request. AWS charges
+    /// by the byte, so it is off by default. Region and credentials come from AWS's own variables and
+    /// files: AWS_REGION, AWS_ACCESS_KEY_ID, AWS_PROFILE and so on.
     pub(super) struct CloudWatch("cloudwatch") {
         enabled: bool = flag(false),
+        /// Log group. It is created if it does not exist.
         log_group: String = text("cruddur", Plain),
-        /// {hostname}, {service} and {pid} are filled in. One stream for each machine, not one for each process.
+        /// Log stream. {hostname}, {service} and {pid} are replaced. Use one stream per machine, not
+        /// one per process.
         log_stream: String = text("{hostname}", Plain),
-        /// How many days lines are kept, applied when the group is made.
+        /// Days that log lines are kept. Applied only when cruddur creates the group.
         retention_days: u64 = whole(7, 1..=3653),
-        /// Lines of this level and above: error, warn, info, debug.
+        /// Lowest level of the lines that are sent: error, warn, info or debug.
         level: &'static str = choice("info", &["error", "warn", "info", "debug"]),
-        /// "json": a flat object a line, which Logs Insights takes apart by itself; or "text".
+        /// "json" makes each line a flat object, whose fields Logs Insights recognises. "text" does not.
         format: &'static str = choice("json", &["json", "text"]),
+        /// "gzip" compresses the requests.
         compression: &'static str = choice("none", &["none", "gzip"]),
-        /// Lines leave after at most this many milliseconds, or when so many wait.
+        /// Longest time before a line is sent, in milliseconds.
         schedule_delay: u64 = whole(5000, 1..=3_600_000),
+        /// Lines per batch. A full batch is sent at once.
         max_export_batch_size: u64 = whole(10_000, 1..=1_000_000),
+        /// Lines that the queue holds. More are dropped and counted.
         max_queue_size: u64 = whole(20_000, 1..=1_000_000),
     }
 }

@@ -17,29 +17,30 @@ use crate::text::{Message, Url};
 use crate::wire::http::{Certificates, HttpClient};
 
 section! {
-    /// Honeycomb, or any other receiver of OTLP over HTTP in JSON (a Collector on http://localhost:4318, Jaeger, ...).
-    /// The key comes from HONEYCOMB_API_KEY, or as x-honeycomb-team from OTEL_EXPORTER_OTLP_HEADERS.
+    /// Sends traces to Honeycomb, or to any other receiver of OTLP over HTTP in JSON, for example a
+    /// Collector on http://localhost:4318, or Jaeger. Honeycomb needs an API key: set
+    /// HONEYCOMB_API_KEY, or x-honeycomb-team in OTEL_EXPORTER_OTLP_HEADERS.
     pub(super) struct Honeycomb("honeycomb") {
         enabled: bool = flag(false),
-        /// Base address; /v1/traces is appended.
+        /// Base URL of the receiver. /v1/traces is appended.
         endpoint: String = text("https://api.honeycomb.io", Redacted).from(&["OTEL_EXPORTER_OTLP_ENDPOINT"]),
-        /// The whole address, if it ends otherwise.
+        /// Complete URL, used instead of endpoint. Set it if the path is not /v1/traces.
         traces_endpoint: Option<String> =
             optional("https://collector.example/otlp", Redacted).from(&["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]),
-        /// The key, if it cannot come from the environment: keep this file from others then.
+        /// API key. Prefer the environment variable: with a key in it, this file must be private.
         api_key: Option<String> = optional("...", Described).from(&["HONEYCOMB_API_KEY"]),
-        /// Only Classic keys need a dataset; with others the service name is the dataset.
+        /// Dataset, only for a Classic key. With any other key the service name is the dataset.
         dataset: Option<String> = optional("cruddur", Plain).from(&["HONEYCOMB_DATASET"]),
-        /// "gzip" makes a tenth of it.
+        /// "gzip" sends about a tenth of the bytes.
         compression: &'static str =
             choice("none", &["none", "gzip"]).from(&["OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"]),
-        /// Milliseconds for all tries of one batch, 0 is for ever.
+        /// Time limit for all attempts to send one batch, in milliseconds. 0 means no limit.
         timeout: u64 = whole(10_000, 0..=3_600_000).from(&["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"]),
-        /// A batch leaves when it is full or this many milliseconds old.
+        /// Longest time before a span is sent, in milliseconds. Lower it to see traces sooner.
         schedule_delay: u64 = whole(5000, 1..=3_600_000).from(&["OTEL_BSP_SCHEDULE_DELAY"]),
-        /// Spans that make a batch; a trace stays whole.
+        /// Spans per batch. A full batch is sent at once. A trace is never split.
         max_export_batch_size: u64 = whole(512, 1..=1_000_000).from(&["OTEL_BSP_MAX_EXPORT_BATCH_SIZE"]),
-        /// Spans that may wait.
+        /// Spans that the queue holds. More are dropped and counted.
         max_queue_size: u64 = whole(2048, 1..=1_000_000).from(&["OTEL_BSP_MAX_QUEUE_SIZE"]),
     }
 }

@@ -23,23 +23,28 @@ use crate::wire::http::{Certificates, HttpClient};
 use crate::wire::udp::{DatagramSender, HostPort};
 
 section! {
-    /// AWS X-Ray, through its daemon.
+    /// Sends traces to AWS X-Ray, through the X-Ray daemon.
     pub(super) struct XRay("xray") {
         enabled: bool = flag(false),
-        /// "host:port" for both, or "tcp:host:port udp:host:port".
+        /// Address of the daemon: "host:port" for UDP and TCP, or "tcp:host:port udp:host:port".
         daemon_address: String = text("127.0.0.1:2000", Plain).from(&["AWS_XRAY_DAEMON_ADDRESS"]),
-        /// The name of the service in X-Ray, if it is not service_name.
+        /// Service name in X-Ray, if it differs from service_name.
         tracing_name: Option<String> = optional("backend-flask", Plain).from(&["AWS_XRAY_TRACING_NAME"]),
-        /// Requests to hosts like this are filed under the host's name; rules for the service then miss them.
+        /// Pattern of hosts. A request to a matching host gets the host as its service name, so
+        /// sampling rules for service_name do not apply to it.
         host_pattern: Option<String> = optional("*4567-*.gitpod.io*", Plain).from(&["AWS_XRAY_URL"]),
-        /// The rule that counts as long as X-Ray has not sent its own; the file that `aws xray create-sampling-rule` takes.
+        /// File with the sampling rule that applies until X-Ray has sent the rules of your account. The
+        /// format is that of `aws xray create-sampling-rule`.
         sampling_rule: String = text(RULE_FILE, Plain),
-        /// How often rules are fetched, and what happened under them is reported, in milliseconds.
+        /// Time between two fetches of the sampling rules, in milliseconds.
         rules_interval: u64 = whole(300_000, 100..=86_400_000),
+        /// Time between two reports of the sampled requests to X-Ray, in milliseconds.
         targets_interval: u64 = whole(10_000, 100..=3_600_000),
-        /// Segments leave after at most this many milliseconds.
+        /// Longest time before a segment is sent, in milliseconds.
         schedule_delay: u64 = whole(500, 1..=3_600_000),
+        /// Spans per batch. A full batch is sent at once.
         max_export_batch_size: u64 = whole(256, 1..=1_000_000),
+        /// Spans that the queue holds. More are dropped and counted.
         max_queue_size: u64 = whole(8192, 1..=1_000_000),
     }
 }

@@ -1,17 +1,17 @@
-//! `cruddur check`: one real trace and one real log line to everybody who is to hear about requests, by the same encoders
-//! and over the same wires as the server's; then what came back, and what to do about it.
+//! `cruddur check`: sends one real trace and one real log line to each backend that is on, with the
+//! encoders and transports of the server. Prints the responses and the next steps.
 //!
 //! ```text
 //! $ cruddur check
-//! settings telemetry.toml, service backend-flask (telemetry.toml:6)
+//! settings telemetry.toml, service backend-flask (telemetry.toml:9)
 //!
 //! honeycomb  NOT ACCEPTED  https://api.honeycomb.io/v1/traces
-//!     enabled at telemetry.toml:38; address from telemetry.toml:40; headers content-type, user-agent, x-honeycomb-team
-//!     set       [honeycomb] enabled = true (telemetry.toml:38)
+//!     enabled at telemetry.toml:51; address from telemetry.toml:53; headers content-type, ...
+//!     set       [honeycomb] enabled = true (telemetry.toml:51)
 //!     set       [honeycomb] api_key = ending in wxyz (22 characters) (HONEYCOMB_API_KEY)
 //!     sent      2 spans in 1412 bytes, trace 6b069ab66823a8b62cc18bf0b659319e
 //!     answered  HTTP/1.1 401 Unauthorized {"message":"unknown API key"}
-//!     error: https://api.honeycomb.io/v1/traces answered 401 (unknown API key); next: check the API key ending in ...
+//!     error: https://api.honeycomb.io/v1/traces answered 401 (unknown API key); next: check ...
 //! ```
 
 mod probe;
@@ -29,11 +29,12 @@ use crate::delivery::{Encoding, Plan, PlannedState};
 use crate::settings::{Env, Severity, Values};
 use crate::trace::id::IdSource;
 
-/// Sends a trace and a line to every backend that is on, and prints what came of it.
+/// Sends a trace and a log line to every backend that is on, and prints a report.
 ///
 /// # Errors
 ///
-/// The settings are wrong (status 2), or not all that is on has accepted what was sent (status 1, after the report).
+/// The settings are invalid (status 2), or a backend that is on has not accepted everything (status
+/// 1, after the report).
 pub fn check(config: Option<&Path>, format: Format) -> Result<(), Exit> {
     let instance = IdSource::new().uuid();
     let args = CliArgs { config: config.map(Path::to_owned), env: Env::from_process(), instance, ..CliArgs::default() };
@@ -60,16 +61,16 @@ pub fn check(config: Option<&Path>, format: Format) -> Result<(), Exit> {
     if report.ok { Ok(()) } else { Err(Exit::failed("not all that is on has accepted what was sent")) }
 }
 
-/// How the report is printed.
+/// Format of the report.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Format {
-    /// For people.
+    /// Text for people.
     Text,
-    /// For machines.
+    /// JSON for programs.
     Json,
 }
 
-/// Checks all backends at once. It takes as long as the slowest of them, a dozen seconds at worst.
+/// Checks all backends in parallel. Takes as long as the slowest one, at most about 12 seconds.
 fn check_all(configuration: Configuration) -> Report {
     let Configuration { settings, plans, findings, values, file, .. } = configuration;
     let items = TestItems::new(settings.limits, &plans);
@@ -78,7 +79,7 @@ fn check_all(configuration: Configuration) -> Report {
         let begin = |plan: Plan| (plan.name, scope.spawn(move || check_backend(plan, items)));
         let threads: Vec<_> = plans.into_iter().map(begin).collect();
         let end = |(name, thread): (&'static str, thread::ScopedJoinHandle<'_, BackendReport>)| {
-            thread.join().unwrap_or_else(|_| BackendReport::of_a_bug(name))
+            thread.join().unwrap_or_else(|_| BackendReport::from_panic(name))
         };
         threads.into_iter().map(end).collect()
     });
@@ -121,7 +122,8 @@ fn check_backend(plan: Plan, items: &TestItems) -> BackendReport {
     report
 }
 
-/// The values that are set and belong to the table `name`, or to none. A backend may have been made from more than that.
+/// Returns the set values of the table `name`, and those of no table. An empty `name` selects all.
+/// Omits the general values that every backend depends on.
 fn listed(values: &Values, name: &str) -> Vec<SettingValue> {
     let table = format!("[{name}]");
     let is_listed = |key: &str| {

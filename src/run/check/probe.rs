@@ -1,4 +1,4 @@
-//! Something to send, and what came of sending it.
+//! Test trace and log line of a check, and the result of sending them.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -19,22 +19,22 @@ use crate::trace::span::{Limits, Scope, Timestamp};
 use crate::trace::{FinishedTrace, Incoming, Tracer, current};
 use crate::wire::recorded::RecordedCall;
 
-/// What is sent: a trace that says what it is, and a log line from within it.
+/// Items to send: a test trace, and a log line written during that trace.
 pub(super) struct TestItems {
     pub(super) trace: Arc<FinishedTrace>,
     pub(super) line: Arc<LogLine>,
 }
 
-/// What came of sending it.
+/// Result of sending one item.
 pub(super) struct Probe {
     pub(super) verdict: Verdict,
     pub(super) sent: Option<Size>,
-    /// What came back, a line for each call.
+    /// Responses, one line per call.
     pub(super) answers: Vec<String>,
     pub(super) findings: Vec<Finding>,
 }
 
-/// How much left.
+/// Size of the sent payloads.
 pub(super) struct Size {
     items: usize,
     bytes: usize,
@@ -42,15 +42,15 @@ pub(super) struct Size {
 
 const SCOPE: Scope = Scope::named("cruddur.check");
 const NAME: &str = "cruddur check";
-/// How long an answer is waited for.
+/// Time limit for one call.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a refusal takes that comes by itself.
+/// Wait for a late refusal, see [`Transport::late_refusal`].
 const LATE_REFUSAL: Duration = Duration::from_millis(500);
-/// How many seconds two clocks may differ before it is worth a warning.
+/// Largest difference between two clocks without a warning, in seconds.
 const MAX_SKEW: u64 = 60;
 
 impl TestItems {
-    /// Made as the request loop makes a trace, except that everybody takes it.
+    /// Creates the items in the same way as the request loop, but sampled by every backend.
     pub(super) fn new(limits: Limits, plans: &[Plan]) -> Self {
         let samplers = plans.iter().filter_map(|plan| Some((plan.name, Arc::clone(plan.sampler.as_ref()?))));
         let tracer = Tracer {
@@ -88,7 +88,7 @@ impl TestItems {
 }
 
 impl Probe {
-    /// Encodes and sends one item, as the worker of the backend would.
+    /// Encodes and sends one item in the same way as the worker of the backend.
     pub(super) fn send<T>(encoder: &dyn Encoder<T>, transport: &mut dyn Transport, item: &Arc<T>) -> Self {
         let payloads = payloads(encoder, &[Arc::clone(item)], transport);
         let size = Size {
@@ -158,7 +158,7 @@ impl Size {
     }
 }
 
-/// A running server tries again by itself; after a check a person has to do it.
+/// Adapts the next step of a message: a server retries by itself, but a check must be run again.
 fn for_check(message: Message) -> Message {
     if message.next.starts_with("nothing") {
         return Message::new(message.what).next("check again in a minute, and look at the other side if it stays so");
@@ -166,10 +166,10 @@ fn for_check(message: Message) -> Message {
     message
 }
 
-/// How much of an answer's body is repeated, in characters.
+/// Longest part of a response body that is shown, in characters.
 const MAX_ANSWER: usize = 200;
 
-/// What came back from one call, in a line.
+/// Returns the response of one call as one line.
 fn answer(call: &RecordedCall) -> String {
     match &call.answer {
         None => format!("{}: nothing, this wire has no answers", call.to),
@@ -184,7 +184,8 @@ fn answer(call: &RecordedCall) -> String {
     }
 }
 
-/// Whatever server is asked may answer 200, and a page that says hello, or asks to log in.
+/// Returns true if the response is an HTML page. A wrong server may answer 200 with a welcome or
+/// login page.
 fn is_web_page(call: &RecordedCall) -> bool {
     let Some(Ok(answered)) = &call.answer else { return false };
     let begins_with = |tag: &[u8]| {
@@ -193,7 +194,8 @@ fn is_web_page(call: &RecordedCall) -> bool {
     begins_with(b"<!doctype html") || begins_with(b"<html")
 }
 
-/// Whether the clock over there shows another time: traces are filed under ours, and signatures are void after five minutes.
+/// Returns a warning if the server's clock differs by more than [`MAX_SKEW`] from ours. Traces have
+/// the time of our clock, and AWS rejects signatures that differ by more than five minutes.
 fn clock_skew(call: &RecordedCall) -> Option<Finding> {
     let Some(Ok(answered)) = &call.answer else { return None };
     let theirs = answered.date?;

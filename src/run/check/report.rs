@@ -1,4 +1,4 @@
-//! What a check found, for people and for machines.
+//! Report of a check, as text or JSON.
 
 use std::fmt;
 
@@ -6,22 +6,22 @@ use serde::Serialize;
 
 use crate::settings::{Finding, Severity};
 
-/// What a check found.
+/// Report of a check.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
-    /// Whether all that is on has accepted what was sent.
+    /// True if every backend that is on has accepted everything.
     pub(super) ok: bool,
-    /// The settings file, if there is one.
+    /// Path of the settings file, if there is one.
     pub(super) settings: Option<String>,
     pub(super) service_name: String,
     pub(super) service_name_from: String,
-    /// What is remarkable about what belongs to no backend.
+    /// Findings that belong to no backend.
     pub(super) findings: Vec<Finding>,
     pub(super) values: Vec<SettingValue>,
     pub(super) backends: Vec<BackendReport>,
 }
 
-/// What a check found about one backend.
+/// Report on one backend.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct BackendReport {
     pub(super) name: &'static str,
@@ -34,7 +34,7 @@ pub(super) struct BackendReport {
     pub(super) findings: Vec<Finding>,
 }
 
-/// A setting: `[honeycomb] timeout`, `10000`, `default`.
+/// A setting, for example `[honeycomb] timeout`, `10000`, `default`.
 #[derive(Debug, Serialize)]
 pub(super) struct SettingValue {
     pub(super) key: String,
@@ -42,7 +42,7 @@ pub(super) struct SettingValue {
     pub(super) origin: String,
 }
 
-/// What left.
+/// Summary of the sent payloads.
 #[derive(Debug, Serialize)]
 pub(super) struct SentItems {
     pub(super) items: usize,
@@ -51,22 +51,22 @@ pub(super) struct SentItems {
     pub(super) trace_id: String,
 }
 
-/// How a check of one backend ended.
+/// Result of checking one backend.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Verdict {
-    /// What was sent was taken.
+    /// The destination accepted everything.
     Accepted,
-    /// It was not, and sending it again would not help.
+    /// The destination rejected something. A retry would not help.
     Refused,
-    /// Nobody took it: not reached, or not now.
+    /// The destination was unreachable, or refused for now.
     Failed,
-    /// It is on, but lacks something.
+    /// A required setting is missing.
     Waiting,
-    /// It is not on.
+    /// The backend is off.
     #[default]
     Off,
-    /// It is on, and sends nothing to anybody else.
+    /// The backend is on, but only writes to the output of this process.
     Local,
 }
 
@@ -85,8 +85,8 @@ impl Report {
 }
 
 impl BackendReport {
-    /// What is to be said when checking it has panicked.
-    pub(super) fn of_a_bug(name: &'static str) -> Self {
+    /// Creates the report for a check that panicked.
+    pub(super) fn from_panic(name: &'static str) -> Self {
         let message = "a bug: the panic above came from checking it; please report it".into();
         let findings = vec![Finding { severity: Severity::Error, message }];
         Self { verdict: Verdict::Failed, findings, name, ..Self::default() }
