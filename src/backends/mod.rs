@@ -11,7 +11,7 @@ pub mod console;
 pub mod otlp_http;
 pub mod xray_udp;
 
-use crate::delivery::{Plan, PlannedState};
+use crate::delivery::{Plan, State};
 use crate::settings::{Findings, Section, Settings, Sources};
 use crate::text::Message;
 
@@ -51,8 +51,8 @@ pub fn plans(sources: &Sources, shared: &Settings) -> Result<Vec<Plan>, Message>
         let mut plan = (plugin.plan)(&mut context)?;
         plan.findings = context.findings.into_vec();
         if !shared.recording {
-            plan.state = PlannedState::Off;
-            (plan.sampler, plan.task) = (None, None);
+            plan.state = State::Off;
+            (plan.transport, plan.sampler, plan.task) = (None, None, None);
             plan.reason = "OTEL_SDK_DISABLED=true switches all telemetry off".to_owned();
         }
         Ok(plan)

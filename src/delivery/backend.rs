@@ -142,8 +142,10 @@ pub struct Plan {
     pub encoding: Encoding,
     /// False if the backend only writes to the output of this process.
     pub is_remote: bool,
-    /// State, with the transport if the backend is on.
-    pub state: PlannedState,
+    /// State of the backend.
+    pub state: State,
+    /// Transport, if the backend is on.
+    pub transport: Option<Box<dyn Transport>>,
     /// Reason for the state. Includes the next step if something is missing.
     pub reason: String,
     /// Destination, without secrets.
@@ -160,16 +162,6 @@ pub struct Plan {
     pub findings: Vec<Finding>,
     /// Values that the plan was made from. A backend with equal values is not restarted.
     pub values: Values,
-}
-
-/// State of a backend in a [`Plan`].
-pub enum PlannedState {
-    /// Not enabled.
-    Off,
-    /// Enabled, but a required setting is missing.
-    Waiting,
-    /// Enabled, with the transport to use.
-    On(Box<dyn Transport>),
 }
 
 /// State of a backend.
@@ -203,18 +195,6 @@ impl State {
     }
 }
 
-impl PlannedState {
-    /// Returns the state without the transport.
-    #[must_use]
-    pub fn state(&self) -> State {
-        match self {
-            Self::Off => State::Off,
-            Self::Waiting => State::Waiting,
-            Self::On(_) => State::On,
-        }
-    }
-}
-
 impl Encoding {
     /// Encodes a batch that contains only one request: its trace, or its log lines.
     #[must_use]
@@ -243,7 +223,8 @@ impl Plan {
             name,
             encoding,
             is_remote: true,
-            state: PlannedState::Off,
+            state: State::Off,
+            transport: None,
             reason: String::new(),
             destination: String::new(),
             limits,
@@ -270,12 +251,12 @@ impl Plan {
     /// Sets the state to waiting, because a required setting is missing.
     #[must_use]
     pub fn waiting(self, missing: &Message) -> Self {
-        Self { state: PlannedState::Waiting, reason: missing.to_string(), ..self }
+        Self { state: State::Waiting, reason: missing.to_string(), ..self }
     }
 
     /// Sets the state to on.
     #[must_use]
     pub fn on(self, transport: impl Transport + 'static, reason: String) -> Self {
-        Self { state: PlannedState::On(Box::new(transport)), reason, ..self }
+        Self { state: State::On, transport: Some(Box::new(transport)), reason, ..self }
     }
 }

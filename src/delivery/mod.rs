@@ -33,9 +33,7 @@ use crate::logging::LogSink;
 use crate::trace::FinishedTrace;
 use crate::trace::sampler::BackendSampler;
 
-pub use backend::{
-    BackgroundTask, Encoder, Encoding, Loss, Outcome, Payload, Plan, PlannedState, Problem, State, Transport,
-};
+pub use backend::{BackgroundTask, Encoder, Encoding, Loss, Outcome, Payload, Plan, Problem, State, Transport};
 pub use deliveries::{Deliveries, Delivery, DeliveryStatus};
 pub use encode::payloads;
 pub use processor::BatchProcessor;
@@ -95,7 +93,7 @@ impl Pipeline {
             match &processor.queue {
                 QueueHandle::Lines(..) => {}
                 QueueHandle::Traces(_) if !processor.is_on() => processor.stats.not_sent(spans),
-                QueueHandle::Traces(_) if !trace.decision_for(processor.name).sampled => {
+                QueueHandle::Traces(_) if !trace.decision_for(processor.plan.name).sampled => {
                     processor.stats.sampled_out(spans)
                 }
                 QueueHandle::Traces(queue) => push(queue, &processor.stats, trace, size),
@@ -122,7 +120,7 @@ impl Pipeline {
     pub fn samplers(&self) -> Vec<(&'static str, Arc<dyn BackendSampler>)> {
         self.processors
             .iter()
-            .filter_map(|processor| Some((processor.name, Arc::clone(processor.sampler.as_ref()?))))
+            .filter_map(|processor| Some((processor.plan.name, Arc::clone(processor.plan.sampler.as_ref()?))))
             .collect()
     }
 

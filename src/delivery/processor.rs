@@ -9,41 +9,22 @@ use std::time::{Duration, Instant};
 
 use log::LevelFilter;
 
-use super::backend::{BackgroundTask, Encoder, Encoding, Plan, PlannedState, State, Transport};
+use super::backend::{Encoder, Encoding, Plan, State, Transport};
 use super::queue::{Item, PushResult, Queue};
 use super::stats::DeliveryStats;
 use super::worker::{Stop, StopReason, Worker};
 use crate::logging::{self, LogLine, LogSink};
-use crate::settings::{BatchLimits, Finding, Values};
+use crate::settings::Values;
 use crate::text::Message;
 use crate::trace::FinishedTrace;
-use crate::trace::sampler::BackendSampler;
 
 /// One backend at run time. It exists even while the backend is off.
 pub struct BatchProcessor {
-    /// Name of the backend and of its table in telemetry.toml.
-    pub name: &'static str,
-    /// State of the backend.
-    pub state: State,
-    /// Reason for the state.
-    pub reason: String,
-    /// Destination, without secrets.
-    pub destination: String,
-    /// Findings about the settings of the backend.
-    pub findings: Vec<Finding>,
+    /// Plan in force. The worker has taken the transport, and the background task is running.
+    pub plan: Plan,
     /// Counts and last deliveries.
     pub stats: Arc<DeliveryStats>,
-    /// Sampler of the backend, if it does not use the general one.
-    pub sampler: Option<Arc<dyn BackendSampler>>,
-    /// Encoder.
-    pub encoding: Encoding,
-    /// False if the backend only writes to the output of this process.
-    pub is_remote: bool,
-    /// Limits of the queue.
-    pub limits: BatchLimits,
     pub(super) queue: QueueHandle,
-    /// Values of the current plan.
-    values: Values,
     /// Stop handles of the current worker and of earlier workers that are still finishing.
     pub(super) stops: Vec<Arc<Stop>>,
 }
@@ -77,61 +58,52 @@ impl BatchProcessor {
             Encoding::Lines(_) => QueueHandle::Lines(Arc::default(), Arc::new(Queue::new(plan.limits))),
         };
         Self {
-            name: plan.name,
-            state: State::Off,
-            reason: String::new(),
-            destination: String::new(),
-            findings: Vec::new(),
+            plan: Plan::new(plan.name, plan.encoding.clone(), plan.limits, Values::default()),
             stats: Arc::new(DeliveryStats::new(plan.name, plan.encoding.unit())),
-            sampler: None,
-            encoding: plan.encoding.clone(),
-            is_remote: plan.is_remote,
-            limits: plan.limits,
             queue,
-            values: Values::default(),
             stops: Vec::new(),
         }
     }
 
     /// Applies `plan`. Returns a description of the change, or `None` if only texts changed.
     pub(super) fn switch(&mut self, plan: Plan, done: &Sender<()>) -> io::Result<Option<String>> {
-        let (before, was_on) = (self.state, self.is_on());
-        let changed = plan.values.changed_since(&self.values);
-        self.state = plan.state.state();
-        (self.reason, self.destination, self.findings) = (plan.reason, plan.destination, plan.findings);
-        (self.encoding, self.limits, self.values) = (plan.encoding, plan.limits, plan.values);
-        let PlannedState::On(transport) = plan.state else {
+        let was_on = self.is_on();
+        let before = std::mem::replace(&mut self.plan, plan);
+        let transport = self.plan.transport.take();
+        let Plan { name, state, reason, destination, values, .. } = &self.plan;
+        let Some(transport) = transport else {
+            let change = (before.state != *state).then(|| format!("{name} {}: {reason}", state.as_str()));
             if was_on {
                 self.stop();
             }
-            return Ok(
-                (before != self.state).then(|| format!("{} {}: {}", self.name, self.state.as_str(), self.reason))
-            );
+            return Ok(change);
+        };
+        let changed = values.changed_since(&before.values);
+        let change = if was_on {
+            format!("{name} has new settings ({}): {destination}", changed.join(", "))
+        } else {
+            format!("{name} on: {destination}")
         };
         if was_on && changed.is_empty() {
+            // The worker, its task and its sampler stay.
+            self.plan.sampler = before.sampler;
             return Ok(None);
         }
         // Even if the backend was off, an earlier worker may still be sending its last items.
         self.retire(StopReason::Replaced);
-        if let (Some(before), Some(sampler)) = (&self.sampler, &plan.sampler)
+        if let (Some(before), Some(sampler)) = (&before.sampler, &self.plan.sampler)
             && let Some(state) = before.take_state()
         {
             sampler.restore_state(state);
         }
-        self.sampler = plan.sampler;
-        if let Err(error) = self.start(transport, plan.level, plan.task, done) {
+        if let Err(error) = self.start(transport, done) {
             self.stop();
-            self.state = State::Waiting;
             let what = Message::new(format!("no thread for it: {error}"));
-            self.reason = what.next("end other programs, and save the settings again").to_string();
+            let reason = what.next("end other programs, and save the settings again").to_string();
+            (self.plan.state, self.plan.sampler, self.plan.reason) = (State::Waiting, None, reason);
             return Err(error);
         }
-        let (name, destination) = (self.name, &self.destination);
-        Ok(Some(if was_on {
-            format!("{name} has new settings ({}): {destination}", changed.join(", "))
-        } else {
-            format!("{name} on: {destination}")
-        }))
+        Ok(Some(change))
     }
 
     /// Returns the number of queued spans or lines.
@@ -154,7 +126,7 @@ impl BatchProcessor {
     }
 
     pub(super) fn is_on(&self) -> bool {
-        self.state == State::On
+        self.plan.state == State::On
     }
 
     /// Asks the worker, and earlier ones that are still finishing, to end within [`STOP_TIMEOUT`].
@@ -166,33 +138,27 @@ impl BatchProcessor {
 
     /// Sends the queued items and accepts no more.
     fn stop(&mut self) {
-        self.sampler = None;
         self.retire(StopReason::Off { lost_before: self.stats.lost() });
         self.queue.close();
     }
 
-    fn start(
-        &mut self,
-        transport: Box<dyn Transport>,
-        level: LevelFilter,
-        task: Option<Box<dyn BackgroundTask>>,
-        done: &Sender<()>,
-    ) -> io::Result<()> {
+    fn start(&mut self, transport: Box<dyn Transport>, done: &Sender<()>) -> io::Result<()> {
         let stop = Arc::new(Stop::default());
         self.stops.push(Arc::clone(&stop));
-        let (done, limits, name) = (done.clone(), self.limits, self.name);
-        match (&self.queue, &self.encoding) {
+        let (done, Plan { name, limits, level, .. }) = (done.clone(), &self.plan);
+        match (&self.queue, &self.plan.encoding) {
             (QueueHandle::Traces(queue), Encoding::Traces(encoder)) => {
-                self.worker(encoder, transport, queue, &stop).start(limits, done)?;
+                self.worker(encoder, transport, queue, &stop).start(*limits, done)?;
             }
             (QueueHandle::Lines(current, queue), Encoding::Lines(encoder)) => {
-                self.worker(encoder, transport, queue, &stop).start(limits, done)?;
-                current.0.store(level as usize, Ordering::Relaxed);
+                self.worker(encoder, transport, queue, &stop).start(*limits, done)?;
+                current.0.store(*level as usize, Ordering::Relaxed);
             }
             _ => unreachable!("a backend takes lines or traces, whatever its settings"),
         }
-        let Some(task) = task else { return Ok(()) };
-        thread::Builder::new().name(format!("{name}-task")).spawn(move || {
+        let thread = thread::Builder::new().name(format!("{name}-task"));
+        let Some(task) = self.plan.task.take() else { return Ok(()) };
+        thread.spawn(move || {
             logging::keep_to_stderr();
             task.run(&stop);
         })?;

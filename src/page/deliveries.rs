@@ -90,7 +90,7 @@ struct ResponseView {
 
 impl DeliveryListView {
     pub(super) fn new(pipeline: &Pipeline) -> Self {
-        let all = |processor: &BatchProcessor| (processor.name, summaries(processor, |_| true));
+        let all = |processor: &BatchProcessor| (processor.plan.name, summaries(processor, |_| true));
         Self { deliveries: pipeline.processors().iter().map(all).collect() }
     }
 }
@@ -98,7 +98,7 @@ impl DeliveryListView {
 impl DeliverySummaryView {
     fn new(processor: &BatchProcessor, delivery: &Delivery) -> Self {
         Self {
-            id: format!("{}-{}", processor.name, delivery.number),
+            id: format!("{}-{}", processor.plan.name, delivery.number),
             number: delivery.number,
             at: rfc3339(delivery.began),
             took_ms: delivery.took.as_secs_f64() * 1000.0,
@@ -131,11 +131,11 @@ impl DeliveryView {
     /// The delivery with this id, for instance `honeycomb-12`, if it is still kept.
     pub(super) fn find(pipeline: &Pipeline, id: &str) -> Option<Self> {
         let (backend, number) = id.rsplit_once('-')?;
-        let processor = pipeline.processors().iter().find(|processor| processor.name == backend)?;
+        let processor = pipeline.processors().iter().find(|processor| processor.plan.name == backend)?;
         let delivery = processor.stats.deliveries.numbered(number.parse().ok()?)?;
         Some(Self {
             summary: DeliverySummaryView::new(processor, &delivery),
-            backend: processor.name,
+            backend: processor.plan.name,
             traces: delivery.payload.traces.clone(),
             trimmed: delivery.payload.trimmed.as_ref().map(|problem| problem.message.to_string()),
             payload: BytesView::new(&delivery.payload.bytes),

@@ -6,7 +6,7 @@ use chrono::Utc;
 use serde::Serialize;
 
 use super::{Page, rfc3339};
-use crate::delivery::{BatchProcessor, Pipeline};
+use crate::delivery::{BatchProcessor, Pipeline, Totals};
 use crate::settings::Finding;
 
 /// The whole status, here shortened:
@@ -55,15 +55,9 @@ struct BackendView<'p> {
     deliveries: u64,
     /// A number that changes whenever `GET /telemetry/deliveries` does.
     deliveries_changed: u64,
-    /// Counted in `unit`, like the five numbers below.
-    in_flight: u64,
-    delivered: u64,
-    refused: u64,
-    dropped: u64,
-    sampled_out: u64,
-    not_sent: u64,
-    /// Number of documents that were shortened to fit.
-    trimmed: u64,
+    /// Counted in `unit`, except for `trimmed`: documents that were shortened to fit.
+    #[serde(flatten)]
+    totals: Totals,
     /// The sampler or the sampling rules in force.
     sampling: String,
     /// Time since which every delivery has failed; null if the last one succeeded.
@@ -88,10 +82,10 @@ impl<'p> StatusView<'p> {
             requests: page.requests.get(),
             last_request: page.recent.borrow().last_number(),
             findings: &page.findings,
-            backend_order: processors.iter().map(|processor| processor.name).collect(),
+            backend_order: processors.iter().map(|processor| processor.plan.name).collect(),
             backends: processors
                 .iter()
-                .map(|processor| (processor.name, BackendView::new(processor, &page.sampler)))
+                .map(|processor| (processor.plan.name, BackendView::new(processor, &page.sampler)))
                 .collect(),
         }
     }
@@ -100,27 +94,20 @@ impl<'p> StatusView<'p> {
 impl<'p> BackendView<'p> {
     fn new(processor: &'p BatchProcessor, sampler: &str) -> Self {
         let now = u64::try_from(Utc::now().timestamp()).unwrap_or_default();
-        let totals = processor.stats.totals();
         Self {
-            state: processor.state.as_str(),
-            reason: &processor.reason,
-            findings: &processor.findings,
-            endpoint: &processor.destination,
+            state: processor.plan.state.as_str(),
+            reason: &processor.plan.reason,
+            findings: &processor.plan.findings,
+            endpoint: &processor.plan.destination,
             unit: processor.stats.unit,
             queued: processor.queued(),
-            queue_capacity: processor.limits.queue,
-            batch: processor.limits.batch,
+            queue_capacity: processor.plan.limits.queue,
+            batch: processor.plan.limits.batch,
             next_flush_ms: processor.due_in().map(|due| u64::try_from(due.as_millis()).unwrap_or(u64::MAX)),
             deliveries: processor.stats.deliveries.begun(),
             deliveries_changed: processor.stats.deliveries.changes(),
-            in_flight: totals.in_flight,
-            delivered: totals.delivered,
-            refused: totals.refused,
-            dropped: totals.dropped,
-            sampled_out: totals.sampled_out,
-            not_sent: totals.not_sent,
-            trimmed: totals.trimmed,
-            sampling: processor.sampler.as_ref().map_or_else(|| sampler.to_owned(), |own| own.describe(now)),
+            totals: processor.stats.totals(),
+            sampling: processor.plan.sampler.as_ref().map_or_else(|| sampler.to_owned(), |own| own.describe(now)),
             failing_since: processor.stats.failing_since().map(rfc3339),
             last_error: processor
                 .stats

@@ -191,9 +191,9 @@ impl<'a> RequestView<'a> {
         let (trace, lines) = (&request.trace, &request.lines);
         let arrived = trace.spans[0].start;
         let dialect = |processor: &BatchProcessor| {
-            let payloads = processor.encoding.encode_request(trace, lines).into_iter();
+            let payloads = processor.plan.encoding.encode_request(trace, lines).into_iter();
             let texts = payloads.map(|payload| String::from_utf8_lossy(&payload.bytes).into_owned());
-            (processor.name, texts.collect())
+            (processor.plan.name, texts.collect())
         };
         Self {
             summary: RequestSummaryView::new(request),
@@ -201,7 +201,7 @@ impl<'a> RequestView<'a> {
             trace_state: &trace.trace_state,
             spans: trace.spans.iter().map(|span| SpanView::new(span, arrived)).collect(),
             lines: lines.iter().map(|line| LogLineView::new(line, arrived)).collect(),
-            dialects: pipeline.processors().iter().filter(|processor| processor.is_remote).map(dialect).collect(),
+            dialects: pipeline.processors().iter().filter(|processor| processor.plan.is_remote).map(dialect).collect(),
         }
     }
 }

@@ -53,7 +53,7 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>, notifications_url: Opt
 
     let no_thread = |error| Exit::failed(format!("no thread for a backend: {error}"));
     let pipeline = Pipeline::start(std::mem::take(&mut configuration.plans)).map_err(no_thread)?;
-    let names = pipeline.processors().iter().map(|processor| processor.name).collect();
+    let names = pipeline.processors().iter().map(|processor| processor.plan.name).collect();
     logging::set_sinks(pipeline.log_sinks(), names);
     summary::print(listener.address(), &configuration, notifications.as_ref(), &pipeline);
 

@@ -24,10 +24,10 @@ pub(super) fn print(
     for processor in pipeline.processors() {
         text.push_str(&format!(
             "  {:<10} {:<8} {:<36} {}\n",
-            processor.name,
-            processor.state.as_str(),
-            processor.destination,
-            processor.reason
+            processor.plan.name,
+            processor.plan.state.as_str(),
+            processor.plan.destination,
+            processor.plan.reason
         ));
     }
     let page = if settings.page.value { "on" } else { "off" };
@@ -35,7 +35,7 @@ pub(super) fn print(
     if let Some(client) = notifications {
         text.push_str(&format!("  notifications come from {client}\n"));
     }
-    let of_processors = pipeline.processors().iter().flat_map(|processor| &processor.findings);
+    let of_processors = pipeline.processors().iter().flat_map(|processor| &processor.plan.findings);
     for finding in findings.iter().chain(of_processors) {
         text.push_str(&format!("  {finding}\n"));
     }
@@ -46,8 +46,9 @@ pub(super) fn print(
 pub(super) fn print_counts(processors: &[BatchProcessor]) {
     for processor in processors {
         let Totals { delivered, refused, dropped, sampled_out, not_sent, .. } = processor.stats.totals();
-        let (name, unit, all) = (processor.name, processor.stats.unit, delivered + refused + dropped + sampled_out);
-        if processor.state == State::On || all > 0 {
+        let (name, unit, all) =
+            (processor.plan.name, processor.stats.unit, delivered + refused + dropped + sampled_out);
+        if processor.plan.state == State::On || all > 0 {
             let more = if not_sent > 0 { format!("; {not_sent} more came while it was not on") } else { String::new() };
             say(&format!(
                 "{name}: {delivered} delivered, {refused} refused, {dropped} dropped, {sampled_out} sampled out, of {all} {unit}{more}"

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::backends::PlanContext;
-use crate::delivery::{Encoder, Plan, PlannedState};
+use crate::delivery::{Encoder, Plan, State};
 use crate::settings::{Env, Findings, Settings, Sources, sample_resource};
 use crate::trace::span::{Attribute, Metadata};
 use crate::trace::{FinishedTrace, sample};
@@ -165,7 +165,7 @@ fn a_call_that_fails_is_tried_again_unless_nothing_would_change() {
 #[test]
 fn without_a_word_in_the_file_honeycomb_is_off_and_says_how_to_turn_it_on() {
     let (plan, _) = plan("", Env::default());
-    assert_eq!(plan.state.state().as_str(), "off");
+    assert_eq!(plan.state.as_str(), "off");
     assert!(plan.reason.contains("enabled = true under [honeycomb]"), "{}", plan.reason);
 }
 
@@ -177,11 +177,11 @@ fn without_a_key_honeycomb_waits_and_names_the_variable() {
         Env::from([("OTEL_EXPORTER_OTLP_HEADERS", "x-honeycomb-team=")]),
     ] {
         let (plan, _) = plan(ON, env);
-        assert_eq!(plan.state.state().as_str(), "waiting");
+        assert_eq!(plan.state.as_str(), "waiting");
         assert!(plan.reason.contains("HONEYCOMB_API_KEY"), "{}", plan.reason);
     }
     let (own, _) = plan(ON, Env::from([("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318")]));
-    assert_eq!(own.state.state().as_str(), "on", "{}", own.reason);
+    assert_eq!(own.state.as_str(), "on", "{}", own.reason);
 }
 
 #[test]
@@ -196,12 +196,7 @@ fn addresses_are_resolved_as_the_specification_says() {
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://u:p@c/x?k=v", "http://c/x"),
     ] {
         let (plan, _) = plan(ON, Env::from([(name, value)]));
-        assert_eq!(
-            (plan.destination.as_str(), plan.state.state().as_str()),
-            (url, "on"),
-            "{name}={value}: {}",
-            plan.reason
-        );
+        assert_eq!((plan.destination.as_str(), plan.state.as_str()), (url, "on"), "{name}={value}: {}", plan.reason);
     }
 }
 
@@ -209,7 +204,7 @@ fn addresses_are_resolved_as_the_specification_says() {
 fn an_address_that_is_none_makes_it_wait_and_say_so() {
     for value in ["api.honeycomb.io:443", "ftp://c", "http://", "https://${HOST}", "http:// c", "http://c?k=v"] {
         let (plan, _) = plan(ON, Env::from([("OTEL_EXPORTER_OTLP_ENDPOINT", value), ("HONEYCOMB_API_KEY", "k")]));
-        assert_eq!(plan.state.state().as_str(), "waiting", "{value}");
+        assert_eq!(plan.state.as_str(), "waiting", "{value}");
         assert!(plan.reason.starts_with("OTEL_EXPORTER_OTLP_ENDPOINT="), "{}", plan.reason);
     }
 }
@@ -260,7 +255,7 @@ fn a_certificate_that_cannot_be_read_makes_it_wait() {
     {
         let env = Env::from([(name, "no/such.pem"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c")]);
         let (plan, _) = plan(ON, env);
-        assert!(matches!(plan.state, PlannedState::Waiting));
+        assert!(matches!(plan.state, State::Waiting));
         assert!(plan.reason.contains(part), "{}", plan.reason);
     }
 }

@@ -436,7 +436,7 @@ fn the_daemons_address_is_one_for_both_or_one_of_each() {
         ("udp:[::1]:2 tcp:a:1", "udp [::1]:2, tcp a:1"),
     ] {
         let (plan, _) = plan(ON, Env::from([("AWS_XRAY_DAEMON_ADDRESS", text)])).unwrap();
-        assert_eq!((plan.destination.as_str(), plan.state.state().as_str()), (destination, "on"));
+        assert_eq!((plan.destination.as_str(), plan.state.as_str()), (destination, "on"));
     }
     for text in [
         "daemon",
@@ -460,10 +460,10 @@ fn the_daemons_address_is_one_for_both_or_one_of_each() {
 #[test]
 fn the_variables_of_the_sdks_are_honoured() {
     let (off, _) = plan(ON, Env::from([("AWS_XRAY_SDK_ENABLED", "False")])).unwrap();
-    assert_eq!((off.state.state().as_str(), off.sampler.is_none()), ("off", true));
+    assert_eq!((off.state.as_str(), off.sampler.is_none()), ("off", true));
     let (odd, notices) =
         plan(ON, Env::from([("AWS_XRAY_SDK_ENABLED", "maybe"), ("AWS_XRAY_CONTEXT_MISSING", "PANIC")])).unwrap();
-    assert_eq!(odd.state.state().as_str(), "on");
+    assert_eq!(odd.state.as_str(), "on");
     assert!(notices.iter().any(|notice| notice.contains("AWS_XRAY_SDK_ENABLED=maybe")), "{notices:?}");
     assert!(notices.iter().any(|notice| notice.contains("AWS_XRAY_CONTEXT_MISSING=PANIC")), "{notices:?}");
     let (named, _) = plan(ON, Env::from([("AWS_XRAY_TRACING_NAME", "shop")])).unwrap();

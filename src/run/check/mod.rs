@@ -25,7 +25,7 @@ use self::probe::{Probe, TestItems};
 use self::report::{BackendReport, Report, SettingValue, Verdict};
 use super::Exit;
 use super::config::{CliArgs, Configuration};
-use crate::delivery::{Encoding, Plan, PlannedState};
+use crate::delivery::{Encoding, Plan, State};
 use crate::settings::{Env, Severity, Values};
 use crate::trace::id::IdSource;
 
@@ -95,14 +95,14 @@ fn check_all(configuration: Configuration) -> Report {
 }
 
 fn check_backend(plan: Plan, items: &TestItems) -> BackendReport {
-    let Plan { name, encoding, state, reason, destination, task, findings, values, is_remote, .. } = plan;
+    let Plan { name, encoding, is_remote, state, transport, reason, destination, task, findings, values, .. } = plan;
     let values = listed(&values, name);
     let mut report = BackendReport { name, destination, reason, findings, values, ..BackendReport::default() };
-    let mut transport = match state {
-        PlannedState::Off => return report,
-        PlannedState::Waiting => return BackendReport { verdict: Verdict::Waiting, ..report },
-        PlannedState::On(_) if !is_remote => return BackendReport { verdict: Verdict::Local, ..report },
-        PlannedState::On(transport) => transport,
+    let mut transport = match transport {
+        None if state == State::Waiting => return BackendReport { verdict: Verdict::Waiting, ..report },
+        None => return report,
+        Some(_) if !is_remote => return BackendReport { verdict: Verdict::Local, ..report },
+        Some(transport) => transport,
     };
     let probe = match &encoding {
         Encoding::Traces(encoder) => Probe::send(&**encoder, &mut *transport, &items.trace),
