@@ -108,7 +108,6 @@ impl Client {
 
     /// True if the URL has the address that this program listens on. Other names of this machine
     /// are not recognised; `Via` ends a circle that goes through them.
-    #[must_use]
     pub fn leads_to(&self, listening: SocketAddr) -> bool {
         let ip = listening.ip().to_canonical();
         let to = self.url.host().parse::<IpAddr>().ok().map(|to| to.to_canonical());

@@ -177,7 +177,6 @@ pub enum State {
 
 impl Problem {
     /// Creates a problem.
-    #[must_use]
     pub fn new(kind: impl Into<String>, message: impl Into<Message>) -> Self {
         Self { kind: kind.into(), message: message.into() }
     }
@@ -185,7 +184,6 @@ impl Problem {
 
 impl State {
     /// Returns `off`, `waiting` or `on`.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Off => "off",
@@ -197,7 +195,6 @@ impl State {
 
 impl Encoding {
     /// Encodes a batch that contains only one request: its trace, or its log lines.
-    #[must_use]
     pub fn encode_request(&self, trace: &Arc<FinishedTrace>, lines: &[Arc<LogLine>]) -> Vec<Payload> {
         match self {
             Self::Traces(encoder) => encoder.encode(std::slice::from_ref(trace), 0),
@@ -206,7 +203,6 @@ impl Encoding {
     }
 
     /// Returns the unit of the counts: `spans` or `lines`.
-    #[must_use]
     pub fn unit(&self) -> &'static str {
         match self {
             Self::Traces(_) => "spans",
@@ -217,7 +213,6 @@ impl Encoding {
 
 impl Plan {
     /// Creates the plan of a backend that is off.
-    #[must_use]
     pub fn new(name: &'static str, encoding: Encoding, limits: BatchLimits, values: Values) -> Self {
         Self {
             name,
@@ -237,7 +232,6 @@ impl Plan {
     }
 
     /// Sets the reason of a backend that is not enabled.
-    #[must_use]
     pub fn off(self, enabled: &Setting<bool>) -> Self {
         let reason = match &enabled.origin {
             Origin::Default => {
@@ -249,13 +243,11 @@ impl Plan {
     }
 
     /// Sets the state to waiting, because a required setting is missing.
-    #[must_use]
     pub fn waiting(self, missing: &Message) -> Self {
         Self { state: State::Waiting, reason: missing.to_string(), ..self }
     }
 
     /// Sets the state to on.
-    #[must_use]
     pub fn on(self, transport: impl Transport + 'static, reason: String) -> Self {
         Self { state: State::On, transport: Some(Box::new(transport)), reason, ..self }
     }

@@ -70,25 +70,21 @@ const MAX_DELIVERY_BYTES: usize = 4 * 1024 * 1024;
 impl Deliveries {
     /// Returns the results of `map`, newest delivery first. Deliveries can be large, so they are
     /// not cloned.
-    #[must_use]
     pub fn newest_first<T>(&self, map: impl FnMut(&Delivery) -> Option<T>) -> Vec<T> {
         lock(&self.0).kept.iter().rev().filter_map(map).collect()
     }
 
     /// Returns the delivery with this number, if it is still kept.
-    #[must_use]
     pub fn numbered(&self, number: u64) -> Option<Delivery> {
         lock(&self.0).kept.iter().find(|delivery| delivery.number == number).cloned()
     }
 
     /// Returns the number of deliveries since start-up.
-    #[must_use]
     pub fn begun(&self) -> u64 {
         lock(&self.0).begun
     }
 
     /// Returns a number that changes whenever the list changes.
-    #[must_use]
     pub fn changes(&self) -> u64 {
         lock(&self.0).changes
     }
@@ -179,7 +175,6 @@ impl Delivery {
 
 impl DeliveryStatus {
     /// Returns the status as text for the page.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Sending => "sending",

@@ -102,7 +102,6 @@ impl Pipeline {
     }
 
     /// Returns the sinks of the backends that receive log lines.
-    #[must_use]
     pub fn log_sinks(&self) -> Vec<Box<dyn LogSink>> {
         let sinks = self.processors.iter().filter_map(|processor| match &processor.queue {
             QueueHandle::Lines(level, queue) => Some(Box::new(LineSink {
@@ -116,7 +115,6 @@ impl Pipeline {
     }
 
     /// Returns the samplers of the backends that have their own.
-    #[must_use]
     pub fn samplers(&self) -> Vec<(&'static str, Arc<dyn BackendSampler>)> {
         self.processors
             .iter()
@@ -125,7 +123,6 @@ impl Pipeline {
     }
 
     /// Returns all backends.
-    #[must_use]
     pub fn processors(&self) -> &[BatchProcessor] {
         &self.processors
     }

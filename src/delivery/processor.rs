@@ -107,7 +107,6 @@ impl BatchProcessor {
     }
 
     /// Returns the number of queued spans or lines.
-    #[must_use]
     pub fn queued(&self) -> usize {
         match &self.queue {
             QueueHandle::Traces(queue) => queue.count(),
@@ -117,7 +116,6 @@ impl BatchProcessor {
 
     /// Returns the time until the queued items are sent at the latest, or `None` if the queue is
     /// empty.
-    #[must_use]
     pub fn due_in(&self) -> Option<Duration> {
         match &self.queue {
             QueueHandle::Traces(queue) => queue.due_in(),

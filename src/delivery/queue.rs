@@ -66,7 +66,6 @@ struct QueueState<T> {
 
 impl<T> Queue<T> {
     /// Creates an empty queue, closed until a worker is attached.
-    #[must_use]
     pub fn new(limits: BatchLimits) -> Self {
         let (items, generation) = (VecDeque::new(), Generation(0));
         let state = QueueState { limits, generation, items, count: 0, size: 0, due: None, woken: false, closed: true };
@@ -184,19 +183,16 @@ impl<T> Queue<T> {
     }
 
     /// Returns the number of queued spans or lines.
-    #[must_use]
     pub fn count(&self) -> usize {
         lock(&self.state).count
     }
 
     /// Returns the time until the queued batch is due, or `None` if the queue is empty.
-    #[must_use]
     pub fn due_in(&self) -> Option<Duration> {
         lock(&self.state).due.map(|due| due.saturating_duration_since(Instant::now()))
     }
 
     /// Returns the current limits.
-    #[must_use]
     pub fn limits(&self) -> BatchLimits {
         lock(&self.state).limits
     }

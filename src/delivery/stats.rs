@@ -80,25 +80,21 @@ const MAX_KINDS: usize = 64;
 
 impl DeliveryStats {
     /// Creates counts of zero.
-    #[must_use]
     pub fn new(name: &'static str, unit: &'static str) -> Self {
         Self { deliveries: Deliveries::default(), name, unit, state: Mutex::default() }
     }
 
     /// Returns the current counts.
-    #[must_use]
     pub fn totals(&self) -> Totals {
         lock(&self.state).totals
     }
 
     /// Returns the last problem.
-    #[must_use]
     pub fn last_error(&self) -> Option<LastError> {
         lock(&self.state).last_error.clone()
     }
 
     /// Returns the time of the first problem after the last success.
-    #[must_use]
     pub fn failing_since(&self) -> Option<DateTime<Utc>> {
         lock(&self.state).failing_since
     }

@@ -65,7 +65,6 @@ pub struct BodyReader {
 
 impl BodyReader {
     /// A reader that unblocks `server` whenever a thread has read a body.
-    #[must_use]
     pub fn new(server: Arc<Server>) -> Self {
         Self { server, ready: Arc::default(), readers: Arc::default(), waiting: VecDeque::new() }
     }
@@ -103,7 +102,6 @@ impl BodyReader {
     }
 
     /// True while there are requests that [`Self::next_ready`] has not returned yet.
-    #[must_use]
     pub fn has_pending(&self) -> bool {
         self.readers.load(Ordering::Acquire) > 0 || !self.waiting.is_empty() || !lock(&self.ready).is_empty()
     }

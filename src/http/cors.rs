@@ -17,7 +17,6 @@ const EXPOSE_HEADERS: &str = "location,link,traceparent,tracestate,x-amzn-trace-
 
 impl Cors {
     /// A rule that allows these origins.
-    #[must_use]
     pub fn new(origins: Vec<String>) -> Self {
         Self { origins }
     }

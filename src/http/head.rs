@@ -71,7 +71,6 @@ const SECRET_QUERY_KEYS: [&str; 7] = [
 
 impl<'r> Head<'r> {
     /// Reads and checks the head of `request`.
-    #[must_use]
     pub fn read(request: &'r Request) -> Self {
         let target = request.url();
         let (path, query) = match target.split_once('?') {
@@ -107,13 +106,11 @@ impl<'r> Head<'r> {
     }
 
     /// The scheme that the client used, as far as a proxy tells.
-    #[must_use]
     pub fn scheme(&self) -> &'static str {
         if self.forwarded_https { "https" } else { "http" }
     }
 
     /// Host name and port that the client asked for.
-    #[must_use]
     pub fn server(&self) -> Option<(&'r str, u16)> {
         let authority = self.forwarded_host.or(self.host)?;
         let default = if self.forwarded_https { 443 } else { 80 };
@@ -128,7 +125,6 @@ impl<'r> Head<'r> {
     /// host. A foreign page whose name resolves to this machine (DNS rebinding) names another host.
     /// HTTP/1.0 does not count as local: it is nginx's default for upstream servers, and nginx adds
     /// no header that would show the proxy.
-    #[must_use]
     pub fn is_local(&self) -> bool {
         let from_here = self.peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback());
         let name = self.server().map_or("", |(name, _)| name);
@@ -138,7 +134,6 @@ impl<'r> Head<'r> {
     }
 
     /// The query, with the values of signatures and keys redacted.
-    #[must_use]
     pub fn redacted_query(&self) -> Option<Cow<'r, str>> {
         let query = self.query?;
         let is_secret = |key: &str| SECRET_QUERY_KEYS.contains(&key);

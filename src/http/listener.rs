@@ -104,19 +104,16 @@ impl Listener {
     }
 
     /// The address that it listens on.
-    #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// The server, for other threads to unblock the loop.
-    #[must_use]
     pub fn server(&self) -> Arc<Server> {
         Arc::clone(&self.server)
     }
 
     /// Waits for the next event.
-    #[must_use]
     pub fn next(&self) -> Next {
         match self.server.recv() {
             Ok(request) => {
@@ -137,7 +134,6 @@ impl Listener {
     }
 
     /// The next request that has been received already, if there is one.
-    #[must_use]
     pub fn next_waiting(&self) -> Option<Request> {
         self.server.try_recv().ok().flatten()
     }

@@ -60,13 +60,11 @@ impl Response {
     }
 
     /// 200 without a body, for OPTIONS: the answer to a preflight is in the headers.
-    #[must_use]
     pub fn empty(allow: &'static str) -> Self {
         Self { allow: Some(allow), ..Self::default() }
     }
 
     /// The response to a request that failed. An untraced request has no `trace_id`.
-    #[must_use]
     pub fn from_failure(failure: &Failure, trace_id: Option<TraceId>) -> Self {
         let (status, allow, json) = match failure {
             Failure::Invalid(Invalid(code)) => (422, None, format!("[\"{code}\"]")),
@@ -98,7 +96,6 @@ fn error_json(message: &str, trace_id: Option<TraceId>) -> String {
 
 impl Failure {
     /// A rejection with a status and a message.
-    #[must_use]
     pub fn rejected(status: u16, message: impl Into<String>) -> Self {
         Self::Rejected { status, message: message.into(), allow: None }
     }

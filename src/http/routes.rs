@@ -88,7 +88,6 @@ pub enum RouteMatch<'p> {
 }
 
 /// Looks up the route of a method and a path.
-#[must_use]
 pub fn find<'p>(method: &str, path: &'p str) -> RouteMatch<'p> {
     for route in ROUTES {
         let Some(parameter) = match_pattern(route.pattern, path) else { continue };
@@ -118,7 +117,6 @@ impl Route {
     }
 
     /// The methods of the path, for `Allow`.
-    #[must_use]
     pub fn allow(&self) -> &'static str {
         if self.method == "GET" { "GET, HEAD, OPTIONS" } else { "OPTIONS, POST" }
     }
@@ -126,7 +124,6 @@ impl Route {
 
 impl RouteMatch<'_> {
     /// The route of the path, with whatever method.
-    #[must_use]
     pub fn route(&self) -> Option<&'static Route> {
         match self {
             Self::Found(route, _) | Self::Options(route) | Self::MethodNotAllowed(route) => Some(route),
@@ -135,7 +132,6 @@ impl RouteMatch<'_> {
     }
 
     /// True if the request is traced. Requests without a route are.
-    #[must_use]
     pub fn is_traced(&self) -> bool {
         self.route().is_none_or(|route| route.traced)
     }
@@ -143,7 +139,6 @@ impl RouteMatch<'_> {
 
 impl<'a> RequestContext<'a> {
     /// The first value of `key` in the query, decoded.
-    #[must_use]
     pub fn query_value(&self, key: &str) -> Option<Cow<'a, str>> {
         let mut pairs = form_urlencoded::parse(self.head.query.unwrap_or_default().as_bytes());
         pairs.find(|(name, _)| name == key).map(|(_, value)| value)

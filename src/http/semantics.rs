@@ -10,7 +10,6 @@ use crate::trace::RequestTrace;
 
 /// Returns `{method} {route}`, or only the method where there is no route. An unknown method is
 /// called `HTTP`. The path is never part of the name: clients could make up any number of names.
-#[must_use]
 pub fn span_name(known_method: Option<&str>, target: &RouteMatch<'_>) -> String {
     let method = known_method.unwrap_or("HTTP");
     match target.route() {

@@ -148,7 +148,6 @@ impl Sender {
     }
 
     /// True while responses are being written.
-    #[must_use]
     pub fn has_pending(&self) -> bool {
         !lock(&self.shared.state).outboxes.is_empty()
     }

@@ -58,7 +58,6 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Server {
     /// A server that answers the requests of `listener` with `app`.
-    #[must_use]
     pub fn new(listener: Listener, app: App, cors: Cors, telemetry: Telemetry, on_wake: OnWake) -> Self {
         Self {
             bodies: BodyReader::new(listener.server()),
@@ -96,7 +95,6 @@ impl Server {
     }
 
     /// The pipeline, which may still hold queued traces when the loop has ended.
-    #[must_use]
     pub fn into_pipeline(self) -> Pipeline {
         self.telemetry.pipeline
     }

@@ -27,7 +27,6 @@ pub struct LogLine {
 
 impl LogLine {
     /// Copies `record`, and adds the time and the current span.
-    #[must_use]
     pub fn from_record(record: &Record<'_>) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut pairs = KeyValues(Vec::new());
@@ -44,7 +43,6 @@ impl LogLine {
     }
 
     /// Returns the approximate size in memory, in bytes.
-    #[must_use]
     pub fn size(&self) -> usize {
         let pairs = self.key_values.iter().map(|(key, value)| key.len() + value.len());
         size_of::<Self>() + self.message.len() + self.target.len() + pairs.sum::<usize>()

@@ -103,18 +103,17 @@ pub fn keep_to_stderr() {
 }
 
 /// A guard that collects copies of the lines that this thread logs, until it is dropped.
+#[must_use]
 pub struct Capture(());
 
 impl Capture {
     /// Starts to collect.
-    #[must_use]
     pub fn start() -> Self {
         CAPTURED.set(Some(Vec::new()));
         Self(())
     }
 
     /// Returns the collected lines, at most `MAX_CAPTURED`.
-    #[must_use]
     pub fn finish(self) -> Vec<Arc<LogLine>> {
         CAPTURED.take().unwrap_or_default()
     }

@@ -11,7 +11,6 @@ pub struct Asset {
 }
 
 /// The file with this name.
-#[must_use]
 pub fn find(name: &str) -> Option<&'static Asset> {
     ASSETS.iter().find(|asset| asset.name == name)
 }

@@ -51,7 +51,6 @@ pub enum Denied {
 
 impl Page {
     /// A page without any requests yet.
-    #[must_use]
     pub fn new(settings: &Settings, findings: Vec<Finding>) -> Self {
         Self {
             recent: RefCell::default(),
@@ -72,7 +71,6 @@ impl Page {
     }
 
     /// Findings about settings that belong to no backend.
-    #[must_use]
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
@@ -90,7 +88,6 @@ impl Page {
     }
 
     /// True if the page is on. Only then does [`Self::observe`] keep traces and log lines.
-    #[must_use]
     pub fn is_on(&self) -> bool {
         self.enabled
     }
@@ -166,7 +163,6 @@ pub fn delivery(pipeline: &Pipeline, id: &str) -> serde_json::Result<Option<Vec<
 
 impl Denied {
     /// The HTTP status, and a message with the next step.
-    #[must_use]
     pub fn explain(self) -> (u16, &'static str) {
         match self {
             Self::Off => (404, "the page is off; set enabled = true under [page] in telemetry.toml"),

@@ -80,14 +80,15 @@ fn spans() -> String {
         if index > 0 {
             text.push('\n');
         }
-        text.push_str(&one_span(span, index == 0));
+        text.push_str(&one_span(span));
     }
     text
 }
 
 /// One span: its fields with remarks, then its attributes.
-fn one_span(span: &SpanData, root: bool) -> String {
-    let remark = |server: &'static str, inner: &'static str| if root { server } else { inner };
+fn one_span(span: &SpanData) -> String {
+    let is_server = span.kind == SpanKind::Server;
+    let remark = |server: &'static str, inner: &'static str| if is_server { server } else { inner };
     let kind = match span.kind {
         SpanKind::Server => "SERVER",
         SpanKind::Client => "CLIENT",

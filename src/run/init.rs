@@ -35,7 +35,6 @@ pub fn init(config: Option<PathBuf>) -> Result<(), Exit> {
 }
 
 /// Returns the text of telemetry.toml: the general settings, then a table for each backend.
-#[must_use]
 pub fn default_file() -> String {
     BACKENDS.iter().fold(settings::toml(), |text, plugin| text + "\n" + &plugin.section.toml())
 }

@@ -29,13 +29,11 @@ pub struct Exit {
 
 impl Exit {
     /// Creates an error with status 1.
-    #[must_use]
     pub fn failed(message: impl Into<Message>) -> Self {
         Self { message: message.into(), status: 1 }
     }
 
     /// Creates an error with status 2, for invalid settings or arguments.
-    #[must_use]
     pub fn wrong(message: impl Into<Message>) -> Self {
         Self { message: message.into(), status: 2 }
     }

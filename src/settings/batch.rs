@@ -17,7 +17,6 @@ pub struct BatchLimits {
 
 impl BatchLimits {
     /// Creates the limits from the three keys of a backend's table.
-    #[must_use]
     pub fn new(delay: &Setting<u64>, queue: &Setting<u64>, batch: &Setting<u64>, findings: &mut Findings) -> Self {
         warn_of_seconds("schedule_delay", delay, findings);
         Self {

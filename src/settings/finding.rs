@@ -33,7 +33,6 @@ impl Findings {
     }
 
     /// Returns all findings, in the order in which they were added.
-    #[must_use]
     pub fn into_vec(self) -> Vec<Finding> {
         self.0
     }
@@ -63,7 +62,6 @@ impl fmt::Display for Finding {
 }
 
 /// Describes a secret: its length, and the last four characters if it has at least 16.
-#[must_use]
 pub fn described_secret(secret: &str) -> String {
     let length = secret.chars().count();
     let ending: String = secret.chars().skip(length.saturating_sub(4)).collect();
@@ -72,7 +70,6 @@ pub fn described_secret(secret: &str) -> String {
 
 /// Returns an address without secrets. A text that is not an address may be a key in the wrong
 /// place, so it is described like a secret.
-#[must_use]
 pub fn described_address(text: &str) -> String {
     let is_address = text.contains("://") || (text.contains(['.', ':']) && !text.contains('='));
     if is_address || text == "localhost" { url::redacted(text) } else { format!("(text {})", described_secret(text)) }

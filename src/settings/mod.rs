@@ -94,19 +94,16 @@ section! {
 }
 
 /// Returns the first part of telemetry.toml: everything but the tables of the backends.
-#[must_use]
 pub fn toml() -> String {
     [TopLevel::SECTION.toml(), resource::TOML.to_owned(), PageTable::SECTION.toml()].join("\n")
 }
 
 /// Returns the sections of [`toml()`], without `[resource]`, which accepts any key.
-#[must_use]
 pub fn sections() -> [&'static Section; 2] {
     [&TopLevel::SECTION, &PageTable::SECTION]
 }
 
 /// Returns the keys and tables of [`toml()`].
-#[must_use]
 pub fn known_tables() -> Vec<&'static str> {
     let keys = TopLevel::SECTION.keys.iter().map(|key| key.name);
     keys.chain([resource::TABLE, PageTable::SECTION.name]).collect()
@@ -316,7 +313,6 @@ fn origins(sources: &Sources, findings: &mut Findings) -> Vec<String> {
 
 /// Returns true if the text contains a variable that was not expanded: `${NAME}`, `{NAME}` or
 /// `$NAME`.
-#[must_use]
 pub fn is_unexpanded(text: &str) -> bool {
     let names = text.split('$').skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_'));
     names || text.contains('{')

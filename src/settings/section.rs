@@ -89,7 +89,6 @@ impl<T: 'static> Kind<T> {
     }
 
     /// Adds environment variables that override the file.
-    #[must_use]
     pub const fn from(mut self, variables: &'static [&'static str]) -> Self {
         self.variables = variables;
         self
@@ -97,31 +96,26 @@ impl<T: 'static> Kind<T> {
 }
 
 /// Declares `true` or `false`.
-#[must_use]
 pub const fn flag(default: bool) -> Kind<bool> {
     Kind::new(Shape::Flag(default))
 }
 
 /// Declares a whole number within `range`.
-#[must_use]
 pub const fn whole(default: u64, range: RangeInclusive<u64>) -> Kind<u64> {
     Kind::new(Shape::Whole(default, range))
 }
 
 /// Declares one of `names`, in upper or lower case.
-#[must_use]
 pub const fn choice(default: &'static str, names: &'static [&'static str]) -> Kind<&'static str> {
     Kind::new(Shape::Choice(default, names))
 }
 
 /// Declares text with a default.
-#[must_use]
 pub const fn text(default: &'static str, shown: Shown) -> Kind<String> {
     Kind::new(Shape::Text(default, shown))
 }
 
 /// Declares text that may be unset.
-#[must_use]
 pub const fn optional(example: &'static str, shown: Shown) -> Kind<Option<String>> {
     Kind::new(Shape::Optional(example, shown))
 }
@@ -166,7 +160,6 @@ impl Section {
     }
 
     /// Returns the section as text for telemetry.toml: keys with comments and defaults.
-    #[must_use]
     pub fn toml(&self) -> String {
         let mut text = comment(self.doc.iter().map(|line| line.trim()));
         if self.name.is_empty() {

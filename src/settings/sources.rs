@@ -46,7 +46,6 @@ pub const DEFAULT_FILE: &str = "telemetry.toml";
 
 /// Returns the path of the settings file: `--config`, else `CRUDDUR_CONFIG`, else `telemetry.toml`.
 /// The flag is true if the user named the file. Then it must exist.
-#[must_use]
 pub fn settings_path(config: Option<&Path>, env: &Env) -> (PathBuf, bool) {
     match config.or_else(|| env.get("CRUDDUR_CONFIG").map(Path::new)) {
         Some(path) => (path.to_owned(), true),
@@ -88,13 +87,11 @@ impl Sources {
     }
 
     /// Returns the path of the file in use, if there is one.
-    #[must_use]
     pub fn path(&self) -> Option<&Path> {
         self.file.as_ref().map(|file| file.path.as_path())
     }
 
     /// Returns the content of the file.
-    #[must_use]
     pub fn content(&self) -> FileContent {
         self.file
             .as_ref()
@@ -181,20 +178,17 @@ impl Env {
     }
 
     /// Reads the environment of this process.
-    #[must_use]
     pub fn from_process() -> Self {
         let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
         Self(std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))).collect())
     }
 
     /// Returns the value of the variable, or `None` if it is unset or empty.
-    #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.trim().is_empty())
     }
 
     /// Returns true if the variable is set, even if it is empty.
-    #[must_use]
     pub fn is_set(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
@@ -209,7 +203,6 @@ impl<const N: usize> From<[(&str, &str); N]> for Env {
 impl Origin {
     /// Returns source, key and value for the beginning of a message: `AWS_XRAY_URL=*x*`, or
     /// `telemetry.toml:7: [xray] host_pattern = "*x*"`.
-    #[must_use]
     pub fn says(&self, key: &str, value: &str) -> String {
         match self {
             Self::Environment(name) => format!("{name}={value}"),

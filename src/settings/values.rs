@@ -28,7 +28,6 @@ pub struct ResolvedValue {
 
 impl ResolvedValue {
     /// Returns false if the setting is unset and has no default.
-    #[must_use]
     pub fn is_set(&self) -> bool {
         self.scalar != Scalar::Unset
     }
@@ -95,7 +94,6 @@ impl Values {
     }
 
     /// Returns the keys whose values differ from `before`, including removed keys.
-    #[must_use]
     pub fn changed_since(&self, before: &Self) -> Vec<String> {
         let is_same = |one: &ResolvedValue, other: &ResolvedValue| one.key == other.key && one.scalar == other.scalar;
         let new = self.iter().filter(|now| !before.iter().any(|before| is_same(now, before)));

@@ -48,7 +48,6 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 impl Watch {
     /// Creates a watcher of the file at `path`, whose last known content is `known`.
-    #[must_use]
     pub fn new(path: PathBuf, known: FileContent) -> Self {
         Self { path, known, seen: None }
     }
@@ -98,7 +97,6 @@ impl Watch {
 
 impl FileContent {
     /// Classifies the result of reading the file.
-    #[must_use]
     pub fn from_read(read: io::Result<Vec<u8>>) -> Self {
         match read {
             Ok(bytes) if bytes.iter().all(u8::is_ascii_whitespace) => Self::Nothing,

@@ -16,13 +16,11 @@ pub struct Message {
 
 impl Message {
     /// Creates a message without a next step.
-    #[must_use]
     pub fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), next: String::new() }
     }
 
     /// Sets the next step.
-    #[must_use]
     pub fn next(self, next: impl Into<String>) -> Self {
         Self { next: next.into(), ..self }
     }

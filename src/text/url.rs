@@ -15,7 +15,6 @@ pub struct Url {
 
 impl Url {
     /// Parses `http://host:port/path?query`. Returns `None` for any other text.
-    #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let uri: Uri = text.parse().ok()?;
         let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
@@ -23,44 +22,37 @@ impl Url {
     }
 
     /// Returns the complete URL, including secrets.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
     /// Returns the URL without user, password, query and fragment.
-    #[must_use]
     pub fn redacted(&self) -> String {
         redacted(&self.text)
     }
 
     /// Returns true for `https`.
-    #[must_use]
     pub fn is_https(&self) -> bool {
         self.uri.scheme_str() == Some("https")
     }
 
     /// Returns the host in lower case, without the brackets of an IPv6 address.
-    #[must_use]
     pub fn host(&self) -> String {
         let host = self.uri.host().unwrap_or_default().to_ascii_lowercase();
         host.trim_matches(['[', ']']).to_owned()
     }
 
     /// Returns the port if the URL contains one.
-    #[must_use]
     pub fn explicit_port(&self) -> Option<u16> {
         self.uri.port_u16()
     }
 
     /// Returns the port, or the default port of the scheme.
-    #[must_use]
     pub fn port(&self) -> u16 {
         self.explicit_port().unwrap_or_else(|| if self.is_https() { 443 } else { 80 })
     }
 
     /// Returns the value of the `host` header, without the default port of the scheme.
-    #[must_use]
     pub fn host_header(&self) -> String {
         let authority = self.authority();
         let host = authority.rsplit('@').next().unwrap_or(authority);
@@ -68,31 +60,26 @@ impl Url {
     }
 
     /// Returns the part between `://` and the path: user, password, host and port.
-    #[must_use]
     pub fn authority(&self) -> &str {
         self.uri.authority().map_or("", |authority| authority.as_str())
     }
 
     /// Returns the path, which begins with `/`.
-    #[must_use]
     pub fn path(&self) -> &str {
         self.uri.path()
     }
 
     /// Returns the text after the question mark.
-    #[must_use]
     pub fn query(&self) -> Option<&str> {
         self.uri.query()
     }
 
     /// Returns scheme, host and port, as a browser sends them in `Origin`.
-    #[must_use]
     pub fn origin(&self) -> String {
         format!("{}://{}", if self.is_https() { "https" } else { "http" }, self.host_header())
     }
 
     /// Returns true if the host is `localhost`, ends with `.localhost`, or is a loopback address.
-    #[must_use]
     pub fn is_loopback(&self) -> bool {
         let host = self.host();
         host == "localhost" || host.ends_with(".localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
@@ -100,7 +87,6 @@ impl Url {
 
     /// Appends `path`, which must begin with `/`. Returns `None` if the URL has a query or a
     /// fragment.
-    #[must_use]
     pub fn join(&self, path: &str) -> Option<Self> {
         if self.text.contains(['?', '#']) {
             return None;
@@ -123,7 +109,6 @@ impl fmt::Debug for Url {
 
 /// Removes user, password, query and fragment. `text` need not be a valid URL: any text before an @
 /// may be a password.
-#[must_use]
 pub fn redacted(text: &str) -> String {
     let (text, _) = text.split_once(['?', '#']).unwrap_or((text, ""));
     let (scheme, rest) = text.split_once("://").unwrap_or(("", text));

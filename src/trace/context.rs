@@ -85,7 +85,6 @@ pub struct RemoteParent {
 }
 
 /// Reads the caller's context with the first propagator in `order` that finds a valid one.
-#[must_use]
 pub fn extract(order: &[Propagator], headers: &TraceHeaders<'_>) -> Option<RemoteParent> {
     let mut found = order.iter().filter_map(|propagator| match propagator {
         Propagator::TraceContext => match headers.traceparent[..] {
@@ -108,7 +107,6 @@ pub fn extract(order: &[Propagator], headers: &TraceHeaders<'_>) -> Option<Remot
 
 /// Reads `X-Amzn-Trace-Id` if it names this trace. A load balancer in front of a traced caller
 /// sends one with a trace of its own, which is ignored.
-#[must_use]
 pub fn xray_header_of(trace_id: TraceId, headers: &TraceHeaders<'_>) -> Option<RemoteParent> {
     headers.x_amzn_trace_id.and_then(parse_x_amzn_trace_id).filter(|parent| parent.trace_id == trace_id)
 }
@@ -116,7 +114,6 @@ pub fn xray_header_of(trace_id: TraceId, headers: &TraceHeaders<'_>) -> Option<R
 /// Joins the `baggage` headers for outgoing calls. Members beyond the specification's 8192 bytes or
 /// 180 members are dropped whole, from the end. Members with characters that no header can hold are
 /// dropped too.
-#[must_use]
 pub fn baggage(headers: &[&str]) -> String {
     let mut list = String::new();
     let members = headers.iter().flat_map(|header| header.split(','));
@@ -137,7 +134,6 @@ const MAX_BAGGAGE_BYTES: usize = 8192;
 const MAX_BAGGAGE_MEMBERS: usize = 180;
 
 /// Writes a `traceparent` value of version `00`.
-#[must_use]
 pub fn traceparent(trace_id: TraceId, span_id: SpanId, flags: TraceFlags) -> String {
     format!("00-{trace_id}-{span_id}-{:02x}", flags.bits())
 }
@@ -147,7 +143,6 @@ impl TraceFlags {
     const RANDOM: u8 = 0x02;
 
     /// Flags as the byte in `traceparent` and OTLP.
-    #[must_use]
     pub fn bits(self) -> u8 {
         (u8::from(self.sampled) * Self::SAMPLED) | (u8::from(self.random) * Self::RANDOM)
     }

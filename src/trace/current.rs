@@ -18,7 +18,6 @@ pub struct Current {
 }
 
 /// Returns the current span of this thread, if there is one.
-#[must_use]
 pub fn span() -> Option<Current> {
     CURRENT.get()
 }

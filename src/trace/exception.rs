@@ -27,7 +27,6 @@ pub struct Exception {
 impl Exception {
     /// Describes `error`, with the place of the caller and the current span.
     #[track_caller]
-    #[must_use]
     pub fn from_error<E: Error + ?Sized>(error: &E) -> Self {
         Self {
             kind: std::any::type_name::<E>().to_owned(),
@@ -38,7 +37,6 @@ impl Exception {
     }
 
     /// Describes a panic, with the current span.
-    #[must_use]
     pub fn from_panic(info: &PanicHookInfo<'_>) -> Self {
         let payload = info.payload();
         let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref().map(String::as_str));

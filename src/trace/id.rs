@@ -33,7 +33,6 @@ pub struct SpanId([u8; 8]);
 impl TraceId {
     /// Reads 32 lower-case hex digits, as in `traceparent`. Returns `None` for anything else, and
     /// for all zeros.
-    #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
         decode_hex(text.as_bytes()).map(Self)
     }
@@ -42,7 +41,6 @@ impl TraceId {
     ///
     /// The form is checked strictly. A lenient SDK passes `Root=zzz` on, and X-Ray drops the
     /// segment.
-    #[must_use]
     pub fn from_xray(text: &str) -> Option<Self> {
         let (epoch, rest) = text.strip_prefix("1-")?.split_once('-')?;
         if epoch.len() != 8 || rest.len() != 24 {
@@ -52,13 +50,11 @@ impl TraceId {
     }
 
     /// W3C spelling: 32 lower-case hex digits.
-    #[must_use]
     pub fn hex(&self) -> Hex<32> {
         Hex::new(&self.0)
     }
 
     /// X-Ray spelling of the same bytes: `1-`, 8 digits, `-`, 24 digits.
-    #[must_use]
     pub fn xray(&self) -> String {
         let hex = self.hex();
         let (epoch, rest) = hex.as_str().split_at(8);
@@ -66,7 +62,6 @@ impl TraceId {
     }
 
     /// Low 64 bits, from which the sampler `traceidratio` decides.
-    #[must_use]
     pub fn low_64_bits(&self) -> u64 {
         let [.., a, b, c, d, e, f, g, h] = self.0;
         u64::from_be_bytes([a, b, c, d, e, f, g, h])
@@ -75,13 +70,11 @@ impl TraceId {
 
 impl SpanId {
     /// Reads 16 lower-case hex digits. Returns `None` for anything else, and for all zeros.
-    #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
         decode_hex(text.as_bytes()).map(Self)
     }
 
     /// Spelling of all formats: 16 lower-case hex digits.
-    #[must_use]
     pub fn hex(&self) -> Hex<16> {
         Hex::new(&self.0)
     }
@@ -128,7 +121,6 @@ impl<const N: usize> Hex<N> {
     }
 
     /// Digits as text.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("HEX_DIGITS are ASCII, so the array is")
     }
@@ -153,7 +145,6 @@ const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 impl IdSource {
     /// Makes a source with an empty pool, which the first id fills.
-    #[must_use]
     pub fn new() -> Self {
         Self { system: SystemRandom::new(), pool: RefCell::new(Pool { bytes: [0; POOL_BYTES], used: POOL_BYTES }) }
     }

@@ -64,6 +64,7 @@ struct Recording {
 }
 
 /// Open span. It ends when it is dropped.
+#[must_use]
 pub struct Span<'a> {
     trace: &'a RequestTrace<'a>,
     /// Place of the span in `spans`; `None` if the trace is not recorded.
@@ -153,26 +154,22 @@ impl RequestTrace<'_> {
     }
 
     /// Id of the trace.
-    #[must_use]
     pub fn trace_id(&self) -> TraceId {
         self.trace_id
     }
 
     /// Value of `traceparent` in the response: this trace, with the SERVER span as the parent.
-    #[must_use]
     pub fn traceparent(&self) -> String {
         traceparent(self.trace_id, self.root_id, self.flags)
     }
 
     /// `tracestate` of the caller; empty if there was none.
-    #[must_use]
     pub fn trace_state(&self) -> &str {
         self.parent.as_ref().map_or("", |parent| &parent.trace_state)
     }
 
     /// Value of `X-Amzn-Trace-Id` in the response: the root, and the decision if the caller asked
     /// for it.
-    #[must_use]
     pub fn x_amzn_trace_id(&self) -> String {
         let mut header = format!("Root={}", self.trace_id.xray());
         if self.asked {
@@ -200,7 +197,6 @@ impl RequestTrace<'_> {
 
     /// Finishes the trace: ends the SERVER span, and with a warning any span whose guard was kept
     /// from dropping by `mem::forget`. Returns `None` if the trace is not recorded.
-    #[must_use]
     pub fn finish(mut self) -> Option<FinishedTrace> {
         let recording = self.recording.take()?;
         let now = self.arrived.present();
@@ -258,19 +254,16 @@ impl Recording {
 
 impl FinishedTrace {
     /// Decision for this backend: its own sampler's if it has one, else OpenTelemetry's.
-    #[must_use]
     pub fn decision_for(&self, backend: &str) -> &Decision {
         self.own_decision(backend).map_or(&self.decision, |own| &own.decision)
     }
 
     /// Approximate size in memory, in bytes.
-    #[must_use]
     pub fn size(&self) -> usize {
         size_of::<Self>() + self.trace_state.len() + self.spans.iter().map(SpanData::size).sum::<usize>()
     }
 
     /// Decision of the backend's own sampler, if it has one.
-    #[must_use]
     pub fn own_decision(&self, backend: &str) -> Option<&BackendDecision> {
         self.backend_decisions.iter().find(|own| own.backend == backend)
     }
@@ -306,7 +299,6 @@ impl Span<'_> {
     /// A trace that is not recorded has no span that could be the parent; then the caller's own
     /// context is passed on. If the caller left the decision open, there is no `traceparent`,
     /// because it cannot leave the decision open: without the flag it means "not sampled".
-    #[must_use]
     pub fn context_headers(&self) -> Vec<(&'static str, String)> {
         let trace = self.trace;
         let mut headers = Vec::with_capacity(4);

@@ -150,7 +150,6 @@ pub struct Timestamp {
 
 impl Scope {
     /// Makes a scope that has only a name.
-    #[must_use]
     pub const fn named(name: &'static str) -> Self {
         Self { name, version: None }
     }
@@ -158,7 +157,6 @@ impl Scope {
 
 impl Timestamp {
     /// Reads both clocks.
-    #[must_use]
     pub fn now() -> Self {
         // A clock before 1970 reads as 1970.
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -166,14 +164,12 @@ impl Timestamp {
     }
 
     /// Wall-clock time in nanoseconds since 1970.
-    #[must_use]
     pub fn unix_nanos(self) -> u64 {
         self.wall
     }
 
     /// Current time in nanoseconds since 1970: this timestamp plus the monotonic time since then. A
     /// wall clock that is set back has no effect on it.
-    #[must_use]
     pub fn present(self) -> u64 {
         self.wall + nanos(self.instant.elapsed())
     }
@@ -185,7 +181,6 @@ fn nanos(duration: std::time::Duration) -> u64 {
 
 impl SpanData {
     /// Makes an empty span without a parent that starts at `start`.
-    #[must_use]
     pub fn new(id: SpanId, scope: Scope, name: Cow<'static, str>, kind: SpanKind, start: u64) -> Self {
         Self {
             id,
@@ -262,25 +257,21 @@ impl SpanData {
     }
 
     /// Returns true if an error was recorded.
-    #[must_use]
     pub fn failed(&self) -> bool {
         matches!(self.status, Status::Error(_))
     }
 
     /// Duration in nanoseconds.
-    #[must_use]
     pub fn duration(&self) -> u64 {
         self.end.saturating_sub(self.start)
     }
 
     /// Value of the attribute with this key.
-    #[must_use]
     pub fn attribute(&self, key: &str) -> Option<&Value> {
         self.attributes.iter().find(|attribute| attribute.key == key).map(|attribute| &attribute.value)
     }
 
     /// Approximate size in memory, in bytes.
-    #[must_use]
     pub fn size(&self) -> usize {
         let events =
             self.events.iter().map(|event| size_of::<Event>() + event.name.len() + size_of_all(&event.attributes));

@@ -99,7 +99,6 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 impl CredentialChain {
     /// Creates a chain for the settings in these variables. It reads no file and asks no provider
     /// yet.
-    #[must_use]
     pub fn new(env: &Env) -> Self {
         Self { env: env.clone(), remote: Remote::default(), cached: None, next_attempt: None }
     }

@@ -109,13 +109,11 @@ impl HttpClient {
 
     /// Creates a client that uses no proxy, for servers on this machine and for AWS's credential
     /// services.
-    #[must_use]
     pub fn without_proxy() -> Self {
         Self { agent: Mutex::new(agent(TlsConfig::default(), None)), proxy: None }
     }
 
     /// The proxy of this client, as `host:port`.
-    #[must_use]
     pub fn proxy(&self) -> Option<&str> {
         self.proxy.as_deref()
     }
@@ -266,7 +264,6 @@ fn parse_certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, String> {
 
 impl Reply {
     /// Returns the value of the header `name`, if the reply has it and it is plain ASCII.
-    #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut fields = self.head.lines().filter_map(|line| line.split_once(": "));
         fields
@@ -278,7 +275,6 @@ impl Reply {
 
 impl CallError {
     /// A short name for the kind of error. Callers compare it to recognise a repeated failure.
-    #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
             Self::ConnectionRefused => "refused",

@@ -62,14 +62,12 @@ const MAX_RECORDED_BODY: usize = 16 * 1024;
 
 impl RecordedCall {
     /// Records a call over a protocol without headers and responses.
-    #[must_use]
     pub fn one_way(to: String) -> Self {
         Self { to, ..Self::default() }
     }
 
     /// Records a POST. The value of a header is shown only if `may_be_shown` returns true for its
     /// name. The query of the URL is replaced, and so is each secret that the response repeats.
-    #[must_use]
     pub fn post(
         call: &Call<'_>,
         reply: Result<&Reply, &CallError>,
@@ -85,7 +83,6 @@ impl RecordedCall {
     }
 
     /// The size in memory, in bytes.
-    #[must_use]
     pub fn size(&self) -> usize {
         let signing = self.signing.as_ref().map_or(0, |it| it.canonical_request.len() + it.string_to_sign.len());
         let answer = match &self.answer {
@@ -100,7 +97,6 @@ impl RecordedCall {
 /// Returns the request line and the headers of a POST, in the order in which ureq writes them. The
 /// value of a header is shown only if `may_be_shown` returns true for its name. The query of the
 /// URL is replaced.
-#[must_use]
 pub fn post_head(call: &Call<'_>, may_be_shown: impl Fn(&str) -> bool) -> String {
     let query = call.url.query().map_or_else(String::new, |query| format!("?{}", not_shown(query)));
     let mut head = format!("POST {}{query} HTTP/1.1\r\ncontent-length: {}\r\n", call.url.path(), call.body.len());

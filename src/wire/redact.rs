@@ -26,7 +26,6 @@ const MIN_LENGTH: usize = 4;
 impl Redactor {
     /// Creates a redactor for calls to `url`. The secrets are the URL's user, password and query,
     /// and the values of `headers`.
-    #[must_use]
     pub fn new<'a>(url: &Url, headers: impl IntoIterator<Item = &'a str>) -> Self {
         let mut redactor = Self::default();
         if let Some(authorization) = basic_authorization(url) {
@@ -41,14 +40,12 @@ impl Redactor {
     }
 
     /// Adds one more secret.
-    #[must_use]
     pub fn with_secret(mut self, secret: &str) -> Self {
         self.add(secret);
         self
     }
 
     /// Returns `text` with `***` in place of each secret.
-    #[must_use]
     pub fn redact(&self, mut text: String) -> String {
         for secret in &self.0 {
             if text.contains(secret) {
@@ -59,7 +56,6 @@ impl Redactor {
     }
 
     /// Returns true if there are no secrets to redact.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -93,7 +89,6 @@ impl Redactor {
 
 /// Returns the value of the `authorization` header that ureq makes from the user and the password
 /// in a URL.
-#[must_use]
 pub fn basic_authorization(url: &Url) -> Option<String> {
     let (credentials, _) = url.authority().rsplit_once('@')?;
     let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));

@@ -39,7 +39,6 @@ const MAX_REQUESTED_WAITS: Duration = Duration::from_secs(3600);
 impl Retry {
     /// Starts the clock. All attempts have to end within `max_elapsed_time`; `None` means no limit.
     /// A wait is longer than `max_wait` only if the destination asks for it.
-    #[must_use]
     pub fn new(max_elapsed_time: Option<Duration>, max_wait: Duration) -> Self {
         let next_wait = FIRST_WAIT.min(max_wait);
         Self { start: Instant::now(), max_elapsed_time, max_wait, next_wait, requested_waits: Duration::ZERO }
@@ -66,14 +65,12 @@ impl Retry {
     }
 
     /// The time that is left for all further attempts. `None` means no limit.
-    #[must_use]
     pub fn left(&self) -> Option<Duration> {
         self.max_elapsed_time.map(|limit| (limit + self.requested_waits).saturating_sub(self.start.elapsed()))
     }
 }
 
 /// Parses the value of `Retry-After`: a number of seconds, or a date.
-#[must_use]
 pub fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse() {

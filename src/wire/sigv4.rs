@@ -155,7 +155,6 @@ const RESERVED_IN_PATH: &AsciiSet = &RESERVED.remove(b'/');
 
 impl Signer {
     /// Creates a signer for a region and a service, for instance `us-east-1` and `logs`.
-    #[must_use]
     pub fn new(region: impl Into<String>, service: impl Into<String>) -> Self {
         Self { region: region.into(), service: service.into(), key: None }
     }
@@ -204,7 +203,6 @@ impl Signer {
 impl Signed {
     /// Returns the headers to add to the request. Do not log them: the session token is among them,
     /// if there is one.
-    #[must_use]
     pub fn headers(&self) -> Vec<(String, String)> {
         let date = (X_AMZ_DATE.to_owned(), self.x_amz_date.clone());
         let authorization = ("authorization".to_owned(), self.authorization.clone());
@@ -267,7 +265,8 @@ fn hmac_key(tag: hmac::Tag) -> hmac::Key {
 
 /// Returns the canonical request and the names of its headers.
 fn canonical_request(request: &SigningInput<'_>, x_amz_date: &str, session_token: Option<&str>) -> (String, String) {
-    let uri = canonical_uri(request.path, request.normalize_path);
+    let path = if request.normalize_path { &normalized(request.path) } else { request.path };
+    let uri = canonical_uri(path);
     let query = canonical_query(request.query);
     let headers = canonical_headers(request, x_amz_date, session_token);
     let lines: String = headers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
@@ -277,9 +276,8 @@ fn canonical_request(request: &SigningInput<'_>, x_amz_date: &str, session_token
 
 /// Returns the path, percent-encoded once more than in the request line: `%20` there becomes
 /// `%2520` here.
-fn canonical_uri(path: &str, normalize: bool) -> String {
-    let path = if normalize { normalized(path) } else { path.to_owned() };
-    if path.is_empty() { "/".to_owned() } else { utf8_percent_encode(&path, RESERVED_IN_PATH).to_string() }
+fn canonical_uri(path: &str) -> String {
+    if path.is_empty() { "/".to_owned() } else { utf8_percent_encode(path, RESERVED_IN_PATH).to_string() }
 }
 
 /// Resolves `//`, `.` and `..`: `/a//./b/../c/` becomes `/a/c/`.

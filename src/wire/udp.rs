@@ -67,7 +67,6 @@ const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 
 impl HostPort {
     /// Parses `host:port` or `[v6]:port`. Returns `None` for any other text.
-    #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
         let port = port.parse().ok().filter(|port| *port != 0)?;
@@ -90,7 +89,6 @@ impl std::fmt::Display for HostPort {
 
 impl DatagramSender {
     /// Creates a sender to `to`. The name is not resolved before the first datagram.
-    #[must_use]
     pub fn new(to: HostPort) -> Self {
         let now = Instant::now();
         Self { to, socket: None, failures: 0, resolved_at: now, sent_in_burst: 0, burst_start: now }

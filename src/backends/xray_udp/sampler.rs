@@ -155,7 +155,6 @@ const MAX_RULES: usize = 1000;
 
 impl XRaySampler {
     /// Makes a sampler with these names. The local rule applies until X-Ray sends its own rules.
-    #[must_use]
     pub(super) fn new(names: ServiceNames, local: Option<Rule>) -> Self {
         let local = local.map(RuleState::new);
         let state = RuleSet { central: None, remark: None, local, built_in: RuleState::new(Rule::built_in()) };
@@ -205,7 +204,6 @@ impl XRaySampler {
     }
 
     /// Takes the counts of each central rule that matched requests and whose report is due.
-    #[must_use]
     pub(super) fn take_statistics(&self, due: impl Fn(&str) -> bool) -> Vec<Statistics> {
         let mut state = self.lock();
         let rules = state.central.iter_mut().flat_map(|central| &mut central.rules);
@@ -218,7 +216,6 @@ impl XRaySampler {
     }
 
     /// Returns the service name of a request to `host`.
-    #[must_use]
     pub(super) fn service_name(&self, host: Option<&str>) -> Arc<str> {
         match (&self.names.dynamic, host) {
             (Some(pattern), Some(host)) if matches(pattern, host) => sanitised_name(host).into(),
@@ -227,7 +224,6 @@ impl XRaySampler {
     }
 
     /// Returns true if rules of X-Ray are in force.
-    #[must_use]
     pub(super) fn has_central_rules(&self, now: u64) -> bool {
         self.lock().fresh_rules(now).is_some()
     }
@@ -384,7 +380,6 @@ impl RuleState {
 /// Removes the characters that X-Ray forbids in a name. Allowed are 1 to 200 letters, digits,
 /// blanks and `_.:/%&#=+-@`. X-Ray drops a segment with any other name, which only the daemon's log
 /// reports.
-#[must_use]
 pub(super) fn sanitised_name(name: &str) -> String {
     let allowed = |c: &char| c.is_alphanumeric() || *c == ' ' || "_.:/%&#=+-@".contains(*c);
     name.chars().filter(allowed).take(MAX_NAME).collect()

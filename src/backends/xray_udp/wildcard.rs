@@ -2,7 +2,6 @@
 //! case.
 
 /// Returns true if all of `text` matches `pattern`.
-#[must_use]
 pub(super) fn matches(pattern: &str, text: &str) -> bool {
     let pattern: Vec<char> = pattern.chars().flat_map(char::to_lowercase).collect();
     let text: Vec<char> = text.chars().flat_map(char::to_lowercase).collect();

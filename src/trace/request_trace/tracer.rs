@@ -44,7 +44,6 @@ pub struct Incoming<'a> {
 impl Tracer {
     /// Begins the trace of a request: joins the caller's trace if the headers name one, else starts
     /// a new one. `name` is the name of the SERVER span.
-    #[must_use]
     pub fn begin(&self, incoming: &Incoming<'_>, scope: Scope, name: Cow<'static, str>) -> RequestTrace<'_> {
         let arrived = incoming.at;
         let parent = extract(&self.propagators, incoming.headers);
@@ -106,7 +105,6 @@ impl Tracer {
 
     /// Begins a trace that is neither stored nor sent, for health checks and for requests of the
     /// page.
-    #[must_use]
     pub fn untraced(&self, arrived: Timestamp) -> RequestTrace<'_> {
         RequestTrace {
             tracer: self,

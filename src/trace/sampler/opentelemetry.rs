@@ -42,7 +42,6 @@ impl Sampler {
 
     /// Returns the sampler of that name, or `None` if the name is not supported. `ratio` applies to
     /// the two `traceidratio` samplers.
-    #[must_use]
     pub fn named(name: &str, ratio: f64) -> Option<Self> {
         let (parent_based, root) = match name.strip_prefix("parentbased_") {
             Some(root) => (true, root),
@@ -58,7 +57,6 @@ impl Sampler {
     }
 
     /// Decides about one trace, before its first span begins.
-    #[must_use]
     pub fn decide(&self, trace_id: TraceId, parent: Option<&RemoteParent>) -> Decision {
         if self.parent_based
             && let Some(sampled) = parent.and_then(|parent| parent.sampled)

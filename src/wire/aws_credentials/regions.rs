@@ -14,7 +14,6 @@ const KNOWN_REGIONS: &str = "\
     us-gov-west-1 us-west-1 us-west-2";
 
 /// Returns warnings about `region`. `origin` is the place where the region was found.
-#[must_use]
 pub fn region_warnings(env: &Env, region: &str, origin: &str) -> Vec<Message> {
     let mut warnings = Vec::new();
     if !known_regions().any(|known| known == region) && !region.contains("-iso") {
