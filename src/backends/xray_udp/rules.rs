@@ -61,6 +61,8 @@ pub(super) struct PollerState {
     services: Vec<(String, String)>,
     /// When each rule's next report is due, where X-Ray has asked for another pace.
     due: HashMap<String, Instant>,
+    /// Number of reports of statistics that have failed in a row while rules could be fetched.
+    failed_reports: u32,
 }
 
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -159,6 +161,7 @@ impl Rules {
                 true
             }
             Err(problem) => {
+                self.state.failed_reports = 0;
                 self.sampler.set_remark(problem.to_string());
                 self.report_once("rules", Level::Warn, problem);
                 false
@@ -203,7 +206,8 @@ impl Rules {
         })
     }
 
-    /// Reports what is due; true if X-Ray says that its rules have changed.
+    /// Reports what is due. Returns true if the rules have to be fetched: they have changed, or the
+    /// report has failed.
     fn report(&mut self) -> bool {
         let now = Instant::now();
         let due = |rule: &str| self.state.due.get(rule).is_none_or(|due| *due <= now);
@@ -228,8 +232,12 @@ impl Rules {
             let answer = match self.ask("SamplingTargets", &question) {
                 Ok(answer) => answer,
                 Err(problem) => {
-                    self.report_once("targets", Level::Warn, problem);
-                    return changed;
+                    // If the daemon is unreachable, fetching the rules says so, and one line is enough.
+                    self.state.failed_reports += 1;
+                    if self.state.failed_reports > 1 {
+                        self.report_once("targets", Level::Warn, problem);
+                    }
+                    return true;
                 }
             };
             let targets = answer.get("SamplingTargetDocuments").and_then(Json::as_array).cloned().unwrap_or_default();
@@ -243,6 +251,7 @@ impl Rules {
                 }
             }
             self.state.reported.remove("targets");
+            self.state.failed_reports = 0;
             self.sampler.set_targets(&targets);
             let modified = answer.get("LastRuleModification").and_then(Json::as_f64).unwrap_or_default();
             changed |= modified > self.state.modified;
