@@ -5,18 +5,18 @@
 //! Dropping it closes every connection and ends every thread.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, NaiveDateTime};
-use flate2::read::GzDecoder;
 use ring::{digest, hmac};
 use serde_json::{Value, json};
 
 use super::connections::Connections;
+use super::http::{Reply, Request, header, serve};
 use super::time::http_date;
+use super::watched::Watched;
 
 const TARGET: &str = "Logs_20140328.";
 const REGION: &str = "us-east-1";
@@ -74,13 +74,7 @@ pub(crate) struct Event {
 /// The service.
 pub(crate) struct CloudWatch {
     connections: Connections,
-    shared: Arc<Shared>,
-}
-
-#[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
+    shared: Arc<Watched<State>>,
 }
 
 #[derive(Default)]
@@ -108,22 +102,8 @@ struct Group {
     streams: BTreeSet<String>,
 }
 
-struct Request {
-    method: String,
-    path: String,
-    headers: Vec<(String, String)>,
-    raw_body: Vec<u8>,
-}
-
 /// Why a call was refused: status, code, message.
 struct Refusal(u16, &'static str, String);
-
-enum Reply {
-    Answer(u16, Vec<u8>),
-    Bytes(&'static [u8]),
-    Hang,
-    Reset,
-}
 
 impl Trick {
     /// An error that is answered 400, as nearly all are.
@@ -173,9 +153,11 @@ impl CloudWatch {
     /// Starts without a group.
     pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let shared = Arc::<Shared>::default();
+        let shared = Arc::<Watched<State>>::default();
         let for_connections = Arc::clone(&shared);
-        let connections = Connections::serve(listener, move |stream| serve(stream, &for_connections));
+        let connections = Connections::serve(listener, move |stream| {
+            serve(stream, |request| Some(for_connections.change(|state| state.reply_to(request))));
+        });
         let service = Self { connections, shared };
         service.add_key(Self::KEY_ID, Self::SECRET, None);
         service
@@ -288,27 +270,12 @@ impl CloudWatch {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until `enough` holds; `None` if it did not in time.
-    fn wait(&self, timeout: Duration, enough: impl Fn(&State) -> bool) -> Option<MutexGuard<'_, State>> {
-        let state = self.lock();
-        let (state, late) = self
-            .changed
-            .wait_timeout_while(state, timeout, |state| !enough(state))
-            .unwrap_or_else(PoisonError::into_inner);
-        (!late.timed_out()).then_some(state)
-    }
-
+impl State {
     /// Does what a call asks for, or a trick; and notes it.
-    fn answer(&self, request: Request) -> (Reply, u64) {
-        let mut state = self.lock();
-        let trick = state.next_trick();
+    fn reply_to(&mut self, request: Request) -> Reply {
+        let trick = self.next_trick();
         let work = match &trick {
-            None | Some(Trick::WorkAndAnswer(_) | Trick::WorkAndReset) => state.work(&request),
+            None | Some(Trick::WorkAndAnswer(_) | Trick::WorkAndReset) => self.work(&request),
             Some(_) => Ok(json!({})),
         };
         let result = match (&work, &trick) {
@@ -319,29 +286,34 @@ impl Shared {
         let (reply, status, error) = match (result, trick) {
             (Err((status, code, message)), _) => {
                 let body = json!({ "__type": code, "message": message });
-                (Reply::Answer(status, body.to_string().into_bytes()), Some(status), Some(code))
+                (self.answer(status, body.to_string().into_bytes()), Some(status), Some(code))
             }
-            (Ok(_), Some(Trick::Answer(status, body))) => (Reply::Answer(status, body.into()), Some(status), None),
-            (Ok(_), Some(Trick::WorkAndAnswer(body))) => (Reply::Answer(200, body.into()), Some(200), None),
+            (Ok(_), Some(Trick::Answer(status, body))) => (self.answer(status, body.into()), Some(status), None),
+            (Ok(_), Some(Trick::WorkAndAnswer(body))) => (self.answer(200, body.into()), Some(200), None),
             (Ok(_), Some(Trick::WorkAndReset | Trick::Reset)) => (Reply::Reset, None, None),
             (Ok(_), Some(Trick::Hang)) => (Reply::Hang, None, None),
-            (Ok(_), Some(Trick::Garbage)) => (Reply::Bytes(b"\x16\x03\x01 this is not HTTP\n\n"), None, None),
+            (Ok(_), Some(Trick::Garbage)) => (Reply::Garbage, None, None),
             // The calls that create something answer with nothing at all.
-            (Ok(Value::Null), _) => (Reply::Answer(200, Vec::new()), Some(200), None),
-            (Ok(answer), _) => (Reply::Answer(200, answer.to_string().into_bytes()), Some(200), None),
+            (Ok(Value::Null), _) => (self.answer(200, Vec::new()), Some(200), None),
+            (Ok(answer), _) => (self.answer(200, answer.to_string().into_bytes()), Some(200), None),
         };
-        let body = unzipped(&request).and_then(|body| serde_json::from_slice(&body).ok()).unwrap_or_default();
+        let body = request.unzipped().and_then(|body| serde_json::from_slice(&body).ok()).unwrap_or_default();
         let target = header(&request.headers, "x-amz-target").unwrap_or_default();
         let operation = target.strip_prefix(TARGET).unwrap_or(target).to_owned();
         let Request { headers, raw_body, .. } = request;
-        state.calls.push(Call { operation, headers, raw_body, body, status, error });
-        let now = state.now() / SECOND;
-        self.changed.notify_all();
-        (reply, now)
+        self.calls.push(Call { operation, headers, raw_body, body, status, error });
+        reply
     }
-}
 
-impl State {
+    fn answer(&self, status: u16, body: Vec<u8>) -> Reply {
+        let headers = [
+            ("x-amzn-RequestId", "01234567-89ab-cdef-0123-456789abcdef".to_owned()),
+            ("Content-Type", "application/x-amz-json-1.1".to_owned()),
+            ("Date", http_date(self.now() / SECOND)),
+        ];
+        Reply::Answer(status, headers.map(|(name, value)| (name.to_owned(), value)).to_vec(), body)
+    }
+
     /// Milliseconds since 1970 by its own clock.
     fn now(&self) -> u64 {
         let ours = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_millis() as u64;
@@ -386,7 +358,7 @@ impl State {
             );
             return Err(Refusal(400, "AccessDeniedException", message));
         }
-        let body = unzipped(request).and_then(|body| serde_json::from_slice::<Value>(&body).ok());
+        let body = request.unzipped().and_then(|body| serde_json::from_slice::<Value>(&body).ok());
         let body = body.ok_or_else(|| Refusal(400, "SerializationException", "the body is no JSON".to_owned()))?;
         match operation {
             "CreateLogGroup" => self.create_group(&body),
@@ -619,72 +591,4 @@ fn hmac_sha256(key: &[u8], text: &str) -> Vec<u8> {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
-}
-
-/// The body as it was before it was gzipped, if it was.
-fn unzipped(request: &Request) -> Option<Vec<u8>> {
-    match header(&request.headers, "content-encoding") {
-        None => Some(request.raw_body.clone()),
-        Some("gzip") => {
-            let mut body = Vec::new();
-            GzDecoder::new(&request.raw_body[..]).read_to_end(&mut body).ok().map(|_| body)
-        }
-        Some(_) => None,
-    }
-}
-
-/// Answers one connection until it ends. `open` holds a second handle to it, so it must be shut down, not just dropped.
-fn serve(stream: &TcpStream, shared: &Shared) {
-    let _ = stream.set_nodelay(true);
-    let mut reader = BufReader::new(stream);
-    let mut writer = stream;
-    while let Some(request) = read_request(&mut reader) {
-        let (reply, now) = shared.answer(request);
-        match reply {
-            Reply::Answer(status, body) => {
-                let head = format!(
-                    "HTTP/1.1 {status} Scripted\r\nx-amzn-RequestId: 01234567-89ab-cdef-0123-456789abcdef\r\n\
-                     Content-Type: application/x-amz-json-1.1\r\nContent-Length: {}\r\nDate: {}\r\n\r\n",
-                    body.len(),
-                    http_date(now)
-                );
-                if writer.write_all(&[head.as_bytes(), &body].concat()).is_err() {
-                    break;
-                }
-            }
-            Reply::Bytes(bytes) => {
-                let _ = writer.write_all(bytes);
-                break;
-            }
-            Reply::Hang => {
-                // Ends when either side closes the connection.
-                let _ = reader.read(&mut [0]);
-                break;
-            }
-            Reply::Reset => break,
-        }
-    }
-    let _ = stream.shutdown(Shutdown::Both);
-}
-
-fn read_request(reader: &mut impl BufRead) -> Option<Request> {
-    let mut line = String::new();
-    reader.read_line(&mut line).ok()?;
-    let mut words = line.split_whitespace();
-    let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let mut headers = Vec::new();
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok()?;
-        let Some((name, value)) = line.trim_end().split_once(':') else { break };
-        headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
-    }
-    let length = header(&headers, "content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-    let mut raw_body = vec![0; length];
-    reader.read_exact(&mut raw_body).ok()?;
-    Some(Request { method, path, headers, raw_body })
 }

@@ -76,7 +76,11 @@ fn accept(listener: &TcpListener, open: &Mutex<Open>, serve: &Arc<impl Fn(&TcpSt
         let Ok(to_close) = stream.try_clone() else { continue };
         open.streams.push(to_close);
         let serve = Arc::clone(serve);
-        open.workers.push(thread::spawn(move || serve(&stream)));
+        open.workers.push(thread::spawn(move || {
+            let _ = stream.set_nodelay(true);
+            serve(&stream);
+            let _ = stream.shutdown(Shutdown::Both);
+        }));
     }
 }
 

@@ -7,10 +7,12 @@ mod client;
 mod cloudwatch;
 mod collector;
 mod connections;
+mod http;
 mod output;
 mod program;
 mod temp_dir;
 mod time;
+mod watched;
 mod xray_daemon;
 
 use std::thread;
@@ -18,8 +20,9 @@ use std::time::{Duration, Instant};
 
 pub(crate) use client::{Answer, Client, get};
 pub(crate) use cloudwatch::{CloudWatch, Event, Trick};
-pub(crate) use collector::{AUTHORITY, Collector, Received, Reply, attribute, scope_name};
+pub(crate) use collector::{AUTHORITY, Collector, Received, attribute, scope_name};
 pub(crate) use connections::Connections;
+pub(crate) use http::Reply;
 pub(crate) use program::{Exit, Program, Setup, log_lines};
 pub(crate) use temp_dir::TempDir;
 pub(crate) use time::{http_date, unix_seconds};

@@ -4,17 +4,17 @@
 //! and the port is free for the next one.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::collector::Reply;
 use super::connections::Connections;
+use super::http::{Reply, Request, header, serve};
+use super::watched::Watched;
 
 /// When the rules were changed that [`XRayDaemon::set_rules`] answers, in seconds since 1970.
 pub(crate) const RULES_MODIFIED: f64 = 1_530_558_121.0;
@@ -42,15 +42,10 @@ pub(crate) struct Question {
 /// The daemon. Dropping it closes both sockets and ends every thread.
 pub(crate) struct XRayDaemon {
     addr: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<Watched<State>>,
     receiver: Option<JoinHandle<()>>,
     /// None while nobody answers by TCP. Held only to be dropped.
     _connections: Option<Connections>,
-}
-
-struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
 }
 
 struct State {
@@ -80,6 +75,14 @@ impl Datagram {
 
     fn parts(&self) -> (&str, &str) {
         self.text.split_once('\n').unwrap_or_else(|| panic!("no header: {}", self.text))
+    }
+}
+
+impl Question {
+    fn read(request: &Request) -> Option<Self> {
+        let operation = request.path.strip_prefix('/').filter(|_| request.method == "POST")?.to_owned();
+        let content_type = header(&request.headers, "content-type").unwrap_or_default().to_owned();
+        Some(Self { operation, content_type, body: serde_json::from_slice(&request.raw_body).ok()? })
     }
 }
 
@@ -131,11 +134,15 @@ impl XRayDaemon {
             targets: no_credentials,
             stopped: false,
         };
-        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
+        let shared = Arc::new(Watched::new(state));
         let sink = Arc::clone(&shared);
         let receiver = Some(thread::spawn(move || receive(&socket, &sink)));
         let for_connections = Arc::clone(&shared);
-        let connections = answers.then(|| Connections::serve(listener, move |stream| serve(stream, &for_connections)));
+        let connections = answers.then(|| {
+            Connections::serve(listener, move |stream| {
+                serve(stream, |request| for_connections.change(|state| state.reply_to(&request)));
+            })
+        });
         Some(Self { addr, shared, receiver, _connections: connections })
     }
 
@@ -264,7 +271,15 @@ impl State {
         self.questions.iter().filter(|question| question.operation == operation).cloned().collect()
     }
 
-    fn reply_to(&self, question: &Question) -> Reply {
+    /// Notes a question and picks the reply to it; nothing if it is none.
+    fn reply_to(&mut self, request: &Request) -> Option<Reply> {
+        let question = Question::read(request)?;
+        let reply = self.reply(&question);
+        self.questions.push(question);
+        Some(reply)
+    }
+
+    fn reply(&self, question: &Question) -> Reply {
         match question.operation.as_str() {
             "GetSamplingRules" => {
                 let page = question.body["NextToken"].as_str().and_then(|token| token.parse().ok()).unwrap_or(0);
@@ -276,97 +291,23 @@ impl State {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until `enough` holds; `None` if it did not in time.
-    fn wait(&self, timeout: Duration, enough: impl Fn(&State) -> bool) -> Option<MutexGuard<'_, State>> {
-        let state = self.lock();
-        let (state, late) = self
-            .changed
-            .wait_timeout_while(state, timeout, |state| !enough(state))
-            .unwrap_or_else(PoisonError::into_inner);
-        (!late.timed_out()).then_some(state)
-    }
-}
-
 fn rules_reply(rules: &[Value], next: Option<String>) -> Reply {
     let record = |rule| json!({ "SamplingRule": rule, "CreatedAt": 0.0, "ModifiedAt": RULES_MODIFIED });
     let records: Vec<_> = rules.iter().map(record).collect();
     Reply::json(200, &json!({ "SamplingRuleRecords": records, "NextToken": next }))
 }
 
-fn receive(socket: &UdpSocket, shared: &Shared) {
+fn receive(socket: &UdpSocket, shared: &Watched<State>) {
     let mut buffer = vec![0; 65_536];
     while let Ok((length, _)) = socket.recv_from(&mut buffer) {
-        let mut state = shared.lock();
-        if length > 0 {
-            state.datagrams.push((buffer[..length].to_vec(), Instant::now()));
-            shared.changed.notify_all();
-        }
-        if state.stopped {
+        let stopped = shared.change(|state| {
+            if length > 0 {
+                state.datagrams.push((buffer[..length].to_vec(), Instant::now()));
+            }
+            state.stopped
+        });
+        if stopped {
             return;
         }
     }
-}
-
-/// Answers one connection until it ends. `open` holds a second handle to it, so it must be shut down, not just dropped.
-fn serve(stream: &TcpStream, shared: &Shared) {
-    let mut reader = BufReader::new(stream);
-    let mut writer = stream;
-    while let Some(question) = read_question(&mut reader) {
-        let reply = {
-            let mut state = shared.lock();
-            let reply = state.reply_to(&question);
-            state.questions.push(question);
-            shared.changed.notify_all();
-            reply
-        };
-        let bytes = match reply {
-            Reply::Answer(status, headers, body) => {
-                let mut answer = format!("HTTP/1.1 {status} Scripted\r\nContent-Length: {}\r\n", body.len());
-                for (name, value) in headers {
-                    answer.push_str(&format!("{name}: {value}\r\n"));
-                }
-                answer.push_str("\r\n");
-                [answer.as_bytes(), &body].concat()
-            }
-            Reply::Hang => {
-                // Ends when either side closes the connection.
-                let _ = reader.read(&mut [0]);
-                break;
-            }
-            Reply::Reset => break,
-            Reply::Garbage => {
-                let _ = writer.write_all(b"\x16\x03\x01 this is not HTTP\n\n");
-                break;
-            }
-        };
-        if writer.write_all(&bytes).is_err() {
-            break;
-        }
-    }
-    let _ = stream.shutdown(Shutdown::Both);
-}
-
-fn read_question(reader: &mut impl BufRead) -> Option<Question> {
-    let mut line = String::new();
-    reader.read_line(&mut line).ok()?;
-    let operation = line.strip_prefix("POST /")?.split_whitespace().next()?.to_owned();
-    let (mut content_type, mut length) = (String::new(), 0);
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok()?;
-        let Some((name, value)) = line.trim_end().split_once(':') else { break };
-        match name.to_ascii_lowercase().as_str() {
-            "content-type" => value.trim().clone_into(&mut content_type),
-            "content-length" => length = value.trim().parse().ok()?,
-            _ => {}
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    Some(Question { operation, content_type, body: serde_json::from_slice(&body).ok()? })
 }
