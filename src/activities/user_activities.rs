@@ -1,8 +1,6 @@
 //! `GET /api/activities/@{handle}`: activities of one person. The spans are those of the course's
 //! X-Ray lesson, with its metadata: stored in the trace, but not indexed.
 
-use std::borrow::Cow;
-
 use super::{Activity, App, Time, mock};
 use crate::trace::span::Attribute;
 use crate::trace::{RequestTrace, Scope, Value};
@@ -17,8 +15,7 @@ pub fn run(trace: &RequestTrace<'_>, app: &App, handle: &str) -> Vec<Activity> {
     let mut subspan = trace.span(SCOPE, "mock-data");
     let mut results = app.store.activities(now, |activity| activity.handle == handle);
     results.extend(app.store.with_replies(mock::user(handle, now), now));
-    let entry = |key, value| Attribute { key: Cow::Borrowed(key), value };
-    let facts = vec![entry("now", now.to_string().into()), entry("result-size", results.len().into())];
+    let facts = vec![Attribute::new("now", now.to_string()), Attribute::new("result-size", results.len())];
     subspan.put_metadata("namespace", "key", Value::Map(facts));
     results
 }

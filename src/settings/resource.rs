@@ -45,7 +45,7 @@ pub(super) fn read(
     for (key, value) in given.filter(|(key, _)| key != "service.name") {
         match resource.iter_mut().find(|attribute| attribute.key == key) {
             Some(known) => known.value = value,
-            None => resource.push(Attribute { key: Cow::Owned(key), value }),
+            None => resource.push(Attribute::new(key, value)),
         }
     }
     Ok((service_name, resource))
@@ -70,14 +70,14 @@ pub(crate) fn sample_resource() -> Vec<Attribute> {
 /// Returns the attributes that every process of this program has.
 fn process_attributes(service_name: &str, instance: &str, pid: u32) -> Vec<Attribute> {
     vec![
-        attribute("service.name", service_name.to_owned()),
-        attribute("service.version", env!("CARGO_PKG_VERSION")),
-        attribute("service.instance.id", instance.to_owned()),
-        attribute("telemetry.sdk.language", "rust"),
+        Attribute::new("service.name", service_name.to_owned()),
+        Attribute::new("service.version", env!("CARGO_PKG_VERSION")),
+        Attribute::new("service.instance.id", instance.to_owned()),
+        Attribute::new("telemetry.sdk.language", "rust"),
         // The name "opentelemetry" is reserved for the official SDKs.
-        attribute("telemetry.sdk.name", "cruddur-otlp"),
-        attribute("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
-        attribute("process.pid", i64::from(pid)),
+        Attribute::new("telemetry.sdk.name", "cruddur-otlp"),
+        Attribute::new("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
+        Attribute::new("process.pid", i64::from(pid)),
     ]
 }
 
@@ -100,10 +100,6 @@ fn file_pair(sources: &Sources, entry: &Entry) -> Result<(String, Value), Messag
         }
     };
     Ok((key.clone(), value))
-}
-
-fn attribute(key: &'static str, value: impl Into<Value>) -> Attribute {
-    Attribute { key: Cow::Borrowed(key), value: value.into() }
 }
 
 /// Parses `key=value,key2=value2`, with percent-encoded keys and values. One mistake discards the

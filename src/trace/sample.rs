@@ -6,11 +6,11 @@ mod full;
 use std::borrow::Cow;
 use std::ops::Range;
 
+use crate::trace::FinishedTrace;
 use crate::trace::context::TraceFlags;
 use crate::trace::id::{SpanId, TraceId};
 use crate::trace::sampler::{Decision, Reason};
 use crate::trace::span::{Attribute, Scope, SpanData, SpanKind};
-use crate::trace::{FinishedTrace, Value};
 
 #[cfg(test)]
 pub(crate) use full::trace;
@@ -22,19 +22,19 @@ pub(crate) fn request() -> FinishedTrace {
     let server = SpanData {
         parent: SpanId::from_hex("00f067aa0ba902b7"),
         attributes: vec![
-            attribute("http.request.method", "GET"),
-            attribute("url.path", "/api/activities/home"),
-            attribute("url.scheme", "http"),
-            attribute("http.route", "/api/activities/home"),
-            attribute("server.address", "localhost"),
-            attribute("server.port", 4567_i64),
-            attribute("client.address", "127.0.0.1"),
-            attribute("network.peer.address", "127.0.0.1"),
-            attribute("network.peer.port", 50_123_i64),
-            attribute("network.protocol.version", "1.1"),
-            attribute("user_agent.original", "curl/8.5.0"),
-            attribute("http.response.status_code", 200_i64),
-            attribute("http.response.body.size", 1240_i64),
+            Attribute::new("http.request.method", "GET"),
+            Attribute::new("url.path", "/api/activities/home"),
+            Attribute::new("url.scheme", "http"),
+            Attribute::new("http.route", "/api/activities/home"),
+            Attribute::new("server.address", "localhost"),
+            Attribute::new("server.port", 4567_i64),
+            Attribute::new("client.address", "127.0.0.1"),
+            Attribute::new("network.peer.address", "127.0.0.1"),
+            Attribute::new("network.peer.port", 50_123_i64),
+            Attribute::new("network.protocol.version", "1.1"),
+            Attribute::new("user_agent.original", "curl/8.5.0"),
+            Attribute::new("http.response.status_code", 200_i64),
+            Attribute::new("http.response.body.size", 1240_i64),
         ],
         ..span("53995c3f42cd8ad8", http, "GET /api/activities/home", 0..4250)
     };
@@ -42,8 +42,8 @@ pub(crate) fn request() -> FinishedTrace {
         parent: Some(server.id),
         kind: SpanKind::Internal,
         attributes: vec![
-            attribute("app.now", "2023-02-20T02:30:00.001000+00:00"),
-            attribute("app.result_length", 3_i64),
+            Attribute::new("app.now", "2023-02-20T02:30:00.001000+00:00"),
+            Attribute::new("app.result_length", 3_i64),
         ],
         ..span("70de5b6f19ff9a0a", Scope::named("home.activities"), "home-activities-mock-data", 1000..3000)
     };
@@ -65,8 +65,4 @@ fn span(id: &str, scope: Scope, name: &'static str, micros: Range<u64>) -> SpanD
     let start = ARRIVED + micros.start * 1000;
     let span = SpanData::new(id, scope, Cow::Borrowed(name), SpanKind::Server, start);
     SpanData { end: ARRIVED + micros.end * 1000, ..span }
-}
-
-fn attribute(key: &'static str, value: impl Into<Value>) -> Attribute {
-    Attribute { key: Cow::Borrowed(key), value: value.into() }
 }

@@ -89,6 +89,13 @@ pub struct Attribute {
     pub value: Value,
 }
 
+impl Attribute {
+    /// Creates an attribute.
+    pub fn new(key: impl Into<Cow<'static, str>>, value: impl Into<Value>) -> Self {
+        Self { key: key.into(), value: value.into() }
+    }
+}
+
 /// Occurrence at one moment of a span. The program records exceptions only.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
@@ -249,10 +256,7 @@ impl SpanData {
             ("exception.message", exception.message.clone()),
             ("exception.stacktrace", format!("at {}", exception.place)),
         ];
-        let attributes = attributes
-            .into_iter()
-            .map(|(key, text)| Attribute { key: Cow::Borrowed(key), value: Value::from(text) })
-            .collect();
+        let attributes = attributes.into_iter().map(|(key, text)| Attribute::new(key, text)).collect();
         self.add_event(Event { time, name: Cow::Borrowed("exception"), attributes, dropped_attributes: 0 }, limits);
     }
 

@@ -32,14 +32,14 @@ fn server_span() -> SpanData {
         start: 1_676_851_200_000_000_000,
         end: 1_676_851_200_004_250_000,
         attributes: vec![
-            attribute("http.request.method", "GET"),
-            attribute("url.path", "/api/activities/home"),
-            attribute("url.scheme", "http"),
-            attribute("http.route", "/api/activities/home"),
-            attribute("server.address", "localhost"),
-            attribute("server.port", 4567_i64),
-            attribute("network.protocol.version", "1.1"),
-            attribute("http.response.status_code", 200_i64),
+            Attribute::new("http.request.method", "GET"),
+            Attribute::new("url.path", "/api/activities/home"),
+            Attribute::new("url.scheme", "http"),
+            Attribute::new("http.route", "/api/activities/home"),
+            Attribute::new("server.address", "localhost"),
+            Attribute::new("server.port", 4567_i64),
+            Attribute::new("network.protocol.version", "1.1"),
+            Attribute::new("http.response.status_code", 200_i64),
         ],
         dropped_attributes: 0,
         events: vec![],
@@ -59,26 +59,25 @@ fn inner_span() -> SpanData {
         start: 1_676_851_200_001_000_000,
         end: 1_676_851_200_003_000_000,
         attributes: vec![
-            attribute("app.now", "2023-02-20T00:00:00+00:00"),
-            attribute("app.result_length", 3_i64),
-            attribute("app.ratio", 0.5),
-            attribute("app.cached", false),
-            Attribute { key: "app.map".into(), value: Value::Map(vec![attribute("k", "v")]) },
-            attribute("app.unicode", "ⓤ \" \\ \n \u{1} é"),
+            Attribute::new("app.now", "2023-02-20T00:00:00+00:00"),
+            Attribute::new("app.result_length", 3_i64),
+            Attribute::new("app.ratio", 0.5),
+            Attribute::new("app.cached", false),
+            Attribute::new("app.map", Value::Map(vec![Attribute::new("k", "v")])),
+            Attribute::new("app.unicode", "ⓤ \" \\ \n \u{1} é"),
         ],
         dropped_attributes: 0,
         events: vec![Event {
             time: 1_676_851_200_002_000_000,
             name: Cow::Borrowed("exception"),
-            attributes: vec![attribute("exception.type", "std::io::Error"), attribute("exception.message", "boom")],
+            attributes: vec![
+                Attribute::new("exception.type", "std::io::Error"),
+                Attribute::new("exception.message", "boom"),
+            ],
             dropped_attributes: 0,
         }],
         dropped_events: 0,
         status: Status::Error("boom".to_owned()),
         metadata: vec![],
     }
-}
-
-fn attribute(key: &'static str, value: impl Into<Value>) -> Attribute {
-    Attribute { key: Cow::Borrowed(key), value: value.into() }
 }
