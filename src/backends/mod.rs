@@ -51,9 +51,7 @@ pub fn plans(sources: &Sources, shared: &Settings) -> Result<Vec<Plan>, Message>
         let mut plan = (plugin.plan)(&mut context)?;
         plan.findings = context.findings.into_vec();
         if !shared.recording {
-            plan.state = State::Off;
-            (plan.transport, plan.sampler, plan.task) = (None, None, None);
-            plan.reason = "OTEL_SDK_DISABLED=true switches all telemetry off".to_owned();
+            plan.deactivate(State::Off, "OTEL_SDK_DISABLED=true switches all telemetry off");
         }
         Ok(plan)
     };

@@ -247,6 +247,12 @@ impl Plan {
         Self { state: State::Waiting, reason: missing.to_string(), ..self }
     }
 
+    /// Takes back what [`Self::on`] and the backend have set up.
+    pub fn deactivate(&mut self, state: State, reason: impl Into<String>) {
+        (self.state, self.reason) = (state, reason.into());
+        (self.transport, self.sampler, self.task) = (None, None, None);
+    }
+
     /// Sets the state to on.
     pub fn on(self, transport: impl Transport + 'static, reason: String) -> Self {
         Self { state: State::On, transport: Some(Box::new(transport)), reason, ..self }

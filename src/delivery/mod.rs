@@ -24,12 +24,13 @@ mod worker;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use self::processor::{LineSink, QueueHandle, push};
 use self::worker::StopReason;
 use crate::logging::LogSink;
+use crate::settings::Finding;
 use crate::trace::FinishedTrace;
 use crate::trace::sampler::BackendSampler;
 
@@ -71,7 +72,7 @@ impl Pipeline {
     ///
     /// # Errors
     ///
-    /// The system cannot start another thread. That backend is then off. All other
+    /// The system cannot start another thread. That backend then waits. All other
     /// changes are applied.
     pub fn switch(&mut self, plans: Vec<Plan>) -> (Vec<String>, io::Result<()>) {
         let (mut changes, mut result) = (Vec::new(), Ok(()));
@@ -122,6 +123,11 @@ impl Pipeline {
             .collect()
     }
 
+    /// Returns the findings about the settings of all backends.
+    pub fn findings(&self) -> impl Iterator<Item = &Finding> {
+        self.processors.iter().flat_map(|processor| &processor.plan.findings)
+    }
+
     /// Returns all backends.
     pub fn processors(&self) -> &[BatchProcessor] {
         &self.processors
@@ -136,13 +142,7 @@ impl Pipeline {
         }
         self.done = None;
         // No message is ever sent on this channel. It is disconnected when the last worker ends.
-        while let Ok(()) | Err(RecvTimeoutError::Timeout) =
-            self.all_done.recv_timeout(deadline.saturating_duration_since(Instant::now()))
-        {
-            if Instant::now() >= deadline {
-                break;
-            }
-        }
+        let _ = self.all_done.recv_timeout(deadline.saturating_duration_since(Instant::now()));
         for processor in &self.processors {
             processor.stats.close(processor.queued());
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use log::LevelFilter;
 
-use super::backend::{Encoder, Encoding, Plan, State, Transport};
+use super::backend::{BackgroundTask, Encoder, Encoding, Plan, State, Transport};
 use super::queue::{Item, PushResult, Queue};
 use super::stats::DeliveryStats;
 use super::worker::{Stop, StopReason, Worker};
@@ -20,7 +20,7 @@ use crate::trace::FinishedTrace;
 
 /// One backend at run time. It exists even while the backend is off.
 pub struct BatchProcessor {
-    /// Plan in force. The worker has taken the transport, and the background task is running.
+    /// Plan in force, without its transport and its background task: the threads have them.
     pub plan: Plan,
     /// Counts and last deliveries.
     pub stats: Arc<DeliveryStats>,
@@ -69,7 +69,7 @@ impl BatchProcessor {
     pub(super) fn switch(&mut self, plan: Plan, done: &Sender<()>) -> io::Result<Option<String>> {
         let was_on = self.is_on();
         let before = std::mem::replace(&mut self.plan, plan);
-        let transport = self.plan.transport.take();
+        let (transport, task) = (self.plan.transport.take(), self.plan.task.take());
         let Plan { name, state, reason, destination, values, .. } = &self.plan;
         let Some(transport) = transport else {
             let change = (before.state != *state).then(|| format!("{name} {}: {reason}", state.as_str()));
@@ -96,11 +96,11 @@ impl BatchProcessor {
         {
             sampler.restore_state(state);
         }
-        if let Err(error) = self.start(transport, done) {
+        if let Err(error) = self.start(transport, task, done) {
             self.stop();
             let what = Message::new(format!("no thread for it: {error}"));
             let reason = what.next("end other programs, and save the settings again").to_string();
-            (self.plan.state, self.plan.sampler, self.plan.reason) = (State::Waiting, None, reason);
+            self.plan.deactivate(State::Waiting, reason);
             return Err(error);
         }
         Ok(Some(change))
@@ -123,7 +123,8 @@ impl BatchProcessor {
         }
     }
 
-    pub(super) fn is_on(&self) -> bool {
+    /// Returns true if the backend is on.
+    pub fn is_on(&self) -> bool {
         self.plan.state == State::On
     }
 
@@ -140,7 +141,12 @@ impl BatchProcessor {
         self.queue.close();
     }
 
-    fn start(&mut self, transport: Box<dyn Transport>, done: &Sender<()>) -> io::Result<()> {
+    fn start(
+        &mut self,
+        transport: Box<dyn Transport>,
+        task: Option<Box<dyn BackgroundTask>>,
+        done: &Sender<()>,
+    ) -> io::Result<()> {
         let stop = Arc::new(Stop::default());
         self.stops.push(Arc::clone(&stop));
         let (done, Plan { name, limits, level, .. }) = (done.clone(), &self.plan);
@@ -154,9 +160,8 @@ impl BatchProcessor {
             }
             _ => unreachable!("a backend takes lines or traces, whatever its settings"),
         }
-        let thread = thread::Builder::new().name(format!("{name}-task"));
-        let Some(task) = self.plan.task.take() else { return Ok(()) };
-        thread.spawn(move || {
+        let Some(task) = task else { return Ok(()) };
+        thread::Builder::new().name(format!("{name}-task")).spawn(move || {
             logging::keep_to_stderr();
             task.run(&stop);
         })?;

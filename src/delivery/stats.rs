@@ -4,7 +4,7 @@
 //! because hundreds of copies of the same line would hide the rest of the log.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -113,21 +113,23 @@ impl DeliveryStats {
     pub(super) fn queue_was_full(&self, count: usize, capacity: Option<usize>) {
         let mut state = lock(&self.state);
         state.totals.dropped += count as u64;
-        if !std::mem::replace(&mut state.queue_is_full, true) {
-            let (unit, megabytes) = (self.unit, MAX_QUEUE_BYTES / 1024 / 1024);
-            let (queue, next) = match capacity {
-                Some(capacity) => {
-                    (format!("the queue of {capacity} {unit}"), "see the problem above, or raise max_queue_size")
-                }
-                None => (
-                    format!("the queue of {unit} ({megabytes} MiB)"),
-                    "see the problem above, or who sends requests that large",
-                ),
-            };
-            let what = format!("{queue} is full: new ones are dropped and counted until the destination keeps up");
-            self.problem(&mut state, 0, &Problem::new("queue full", Message::new(what).next(next)));
-        }
         state.lost += count as u64;
+        if std::mem::replace(&mut state.queue_is_full, true) {
+            return;
+        }
+        drop(state);
+        let (unit, megabytes) = (self.unit, MAX_QUEUE_BYTES / 1024 / 1024);
+        let (queue, next) = match capacity {
+            Some(capacity) => {
+                (format!("the queue of {capacity} {unit}"), "see the problem above, or raise max_queue_size")
+            }
+            None => (
+                format!("the queue of {unit} ({megabytes} MiB)"),
+                "see the problem above, or who sends requests that large",
+            ),
+        };
+        let what = format!("{queue} is full: new ones are dropped and counted until the destination keeps up");
+        self.problem(lock(&self.state), 0, &Problem::new("queue full", Message::new(what).next(next)));
     }
 
     pub(super) fn taken(&self, count: usize) {
@@ -163,13 +165,13 @@ impl DeliveryStats {
         let mut state = lock(&self.state);
         state.totals.delivered += state.settle(count);
         state.queue_is_full = false;
-        if let Some(since) = state.outage.take() {
-            let (lost, unit) = (std::mem::take(&mut state.lost), self.unit);
-            log::info!(target: self.name, "delivering again after {:.1?}; {lost} {unit} were lost meanwhile", since.elapsed());
-        }
         if state.failing_since.take().is_some() {
             state.episode += 1;
         }
+        let Some(since) = state.outage.take() else { return };
+        let (lost, unit) = (std::mem::take(&mut state.lost), self.unit);
+        drop(state);
+        log::info!(target: self.name, "delivering again after {:.1?}; {lost} {unit} were lost meanwhile", since.elapsed());
     }
 
     /// Corrects the counts: items reported as delivered were lost.
@@ -178,7 +180,7 @@ impl DeliveryStats {
         if !state.is_closed {
             state.totals.delivered -= count as u64;
             state.totals.dropped += count as u64;
-            self.problem(&mut state, count, problem);
+            self.problem(state, count, problem);
         }
     }
 
@@ -187,7 +189,7 @@ impl DeliveryStats {
         let mut state = lock(&self.state);
         state.totals.delivered += state.settle(count - rejected);
         state.totals.refused += state.settle(rejected);
-        self.problem(&mut state, rejected, problem);
+        self.problem(state, rejected, problem);
     }
 
     pub(super) fn refused(&self, count: usize, problem: &Problem) {
@@ -197,17 +199,19 @@ impl DeliveryStats {
     pub(super) fn gave_up(&self, count: usize, problem: &Problem) {
         let mut state = lock(&self.state);
         state.totals.dropped += state.settle(count);
-        self.problem(&mut state, count, problem);
+        self.problem(state, count, problem);
     }
 
     /// Records a failed attempt that will be retried.
     pub(super) fn will_retry(&self, problem: &Problem) {
-        self.problem(&mut lock(&self.state), 0, problem);
+        self.problem(lock(&self.state), 0, problem);
     }
 
     /// Records a warning that came with a success.
     pub(super) fn warned(&self, problem: &Problem) {
-        self.report(&mut lock(&self.state), problem);
+        let mut state = lock(&self.state);
+        let is_new = state.remember(problem);
+        self.unlock_and_log(state, is_new.then_some(problem));
     }
 
     /// Counts queued items and those in flight as dropped, and logs a warning. Called when the
@@ -217,8 +221,9 @@ impl DeliveryStats {
         state.is_closed = true;
         let stuck = waiting as u64 + std::mem::take(&mut state.totals.in_flight);
         state.totals.dropped += stuck;
+        let why = state.last_error.as_ref().map(|error| error.message.to_string());
+        drop(state);
         if stuck > 0 {
-            let why = state.last_error.as_ref().map(|error| error.message.to_string());
             let (unit, why) = (self.unit, why.unwrap_or_else(|| "no answer has come yet".to_owned()));
             log::warn!(target: self.name, "{stuck} {unit} had not left when the program had to end, and are lost: {why}");
         }
@@ -230,32 +235,42 @@ impl DeliveryStats {
         self.warned(problem);
     }
 
-    fn problem(&self, state: &mut StatsState, lost: usize, problem: &Problem) {
+    fn problem(&self, mut state: MutexGuard<'_, StatsState>, lost: usize, problem: &Problem) {
         state.failing_since.get_or_insert_with(Utc::now);
         state.lost += lost as u64;
-        if self.report(state, problem) {
+        let is_new = state.remember(problem);
+        if is_new {
             state.outage.get_or_insert_with(Instant::now);
         }
+        self.unlock_and_log(state, is_new.then_some(problem));
     }
 
-    /// Logs the problem, unless one of the same kind was logged in this episode or within
-    /// [`REPEAT_INTERVAL`]. Returns true if it was logged.
-    fn report(&self, state: &mut StatsState, problem: &Problem) -> bool {
-        state.last_error = Some(LastError { message: problem.message.clone(), at: Utc::now() });
-        let is_known = |(at, episode): &(Instant, u64)| *episode == state.episode || at.elapsed() < REPEAT_INTERVAL;
-        if state.reported.get(&problem.kind).is_some_and(is_known) {
-            return false;
+    /// Logs a new problem. Nothing is logged under the lock, because the request thread takes the
+    /// same one.
+    fn unlock_and_log(&self, state: MutexGuard<'_, StatsState>, problem: Option<&Problem>) {
+        drop(state);
+        if let Some(problem) = problem {
+            log::warn!(target: self.name, "{}", problem.message);
         }
-        if state.reported.len() == MAX_KINDS {
-            state.reported.clear();
-        }
-        state.reported.insert(problem.kind.clone(), (Instant::now(), state.episode));
-        log::warn!(target: self.name, "{}", problem.message);
-        true
     }
 }
 
 impl StatsState {
+    /// Remembers the problem as the last one. Returns false if one of the same kind was logged in
+    /// this episode or within [`REPEAT_INTERVAL`].
+    fn remember(&mut self, problem: &Problem) -> bool {
+        self.last_error = Some(LastError { message: problem.message.clone(), at: Utc::now() });
+        let is_known = |(at, episode): &(Instant, u64)| *episode == self.episode || at.elapsed() < REPEAT_INTERVAL;
+        if self.reported.get(&problem.kind).is_some_and(is_known) {
+            return false;
+        }
+        if self.reported.len() == MAX_KINDS {
+            self.reported.clear();
+        }
+        self.reported.insert(problem.kind.clone(), (Instant::now(), self.episode));
+        true
+    }
+
     /// Subtracts items from those in flight. Returns the number to count: 0 after
     /// [`DeliveryStats::close`], because `close` has already counted these items as dropped.
     fn settle(&mut self, count: usize) -> u64 {

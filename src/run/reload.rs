@@ -142,6 +142,5 @@ fn apply(new: Configuration, values: &mut Values, telemetry: &mut Telemetry) {
 }
 
 fn findings(telemetry: &Telemetry) -> impl Iterator<Item = &Finding> {
-    let of_backends = telemetry.pipeline.processors().iter().flat_map(|processor| &processor.plan.findings);
-    telemetry.page.findings().iter().chain(of_backends)
+    telemetry.page.findings().iter().chain(telemetry.pipeline.findings())
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::config::Configuration;
 use crate::client::Client;
-use crate::delivery::{BatchProcessor, Pipeline, State, Totals};
+use crate::delivery::{BatchProcessor, Pipeline, Totals};
 use crate::logging::say;
 
 /// Prints the address, the state of each backend with its reason, and the findings.
@@ -35,8 +35,7 @@ pub(super) fn print(
     if let Some(client) = notifications {
         text.push_str(&format!("  notifications come from {client}\n"));
     }
-    let of_processors = pipeline.processors().iter().flat_map(|processor| &processor.plan.findings);
-    for finding in findings.iter().chain(of_processors) {
+    for finding in findings.iter().chain(pipeline.findings()) {
         text.push_str(&format!("  {finding}\n"));
     }
     say(text.trim_end());
@@ -48,7 +47,7 @@ pub(super) fn print_counts(processors: &[BatchProcessor]) {
         let Totals { delivered, refused, dropped, sampled_out, not_sent, .. } = processor.stats.totals();
         let (name, unit, all) =
             (processor.plan.name, processor.stats.unit, delivered + refused + dropped + sampled_out);
-        if processor.plan.state == State::On || all > 0 {
+        if processor.is_on() || all > 0 {
             let more = if not_sent > 0 { format!("; {not_sent} more came while it was not on") } else { String::new() };
             say(&format!(
                 "{name}: {delivered} delivered, {refused} refused, {dropped} dropped, {sampled_out} sampled out, of {all} {unit}{more}"
