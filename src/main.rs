@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use cruddur::cli::{Command, HELP, parse};
-use cruddur::run::{Exit, Format, check, explain, health, init, serve};
+use cruddur::run::{Exit, Format, check, explain, health, init, print, serve};
 
 fn main() -> ExitCode {
     let command = parse(std::env::args_os().skip(1)).map_err(Exit::wrong);
@@ -26,8 +26,4 @@ fn main() -> ExitCode {
             ExitCode::from(status)
         }
     }
-}
-
-fn print(text: &str) -> Result<(), Exit> {
-    std::io::stdout().write_all(text.as_bytes()).map_err(|error| Exit::failed(error.to_string()))
 }

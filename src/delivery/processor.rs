@@ -176,7 +176,7 @@ impl BatchProcessor {
         stop: &Arc<Stop>,
     ) -> Worker<T> {
         let (queue, stats) = (Arc::clone(queue), Arc::clone(&self.stats));
-        Worker { encoder: Arc::clone(encoder), transport, queue, stats, stop: Arc::clone(stop) }
+        Worker { encoder: Arc::clone(encoder), transport, queue, stats, stop: Arc::clone(stop), last_number: 0 }
     }
 }
 

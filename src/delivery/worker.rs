@@ -25,6 +25,8 @@ pub(super) struct Worker<T> {
     pub(super) queue: Arc<Queue<Arc<T>>>,
     pub(super) stats: Arc<DeliveryStats>,
     pub(super) stop: Arc<Stop>,
+    /// Number of the last delivery of this worker. 0 before the first.
+    pub(super) last_number: u64,
 }
 
 /// Progress with one batch. It is kept outside of the code that may panic.
@@ -190,8 +192,10 @@ impl<T: Item + Send + Sync + 'static> Worker<T> {
         let mut calls = Vec::new();
         let outcome = self.transport.deliver(payload, timeout, &mut calls);
         self.stats.deliveries.tried(number, calls, &outcome);
+        // The number before may be that of an earlier worker that is still finishing.
+        let previous = std::mem::replace(&mut self.last_number, number);
         if let Some(loss) = self.transport.take_loss() {
-            self.stats.deliveries.lost(number - 1, &loss.problem);
+            self.stats.deliveries.lost(previous, &loss.problem);
             self.stats.lost_after_all(loss.items, &loss.problem);
         }
         outcome

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::Exit;
-use crate::settings::{DEFAULT_LISTEN, Env};
+use crate::settings::{Env, listen_address};
 use crate::text::{Message, Url};
 use crate::wire::http::{Call, CallError, HttpClient};
 
@@ -19,9 +19,8 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 ///
 /// The call fails, or another program responds (status 1). The address is invalid (status 2).
 pub fn health(listen: Option<&str>) -> Result<String, Exit> {
-    let env = Env::from_process();
-    let listen = listen.or_else(|| env.get("CRUDDUR_LISTEN")).unwrap_or(DEFAULT_LISTEN);
-    let Some(url) = target_address(listen).and_then(|address| Url::parse(&format!("http://{address}/health"))) else {
+    let listen = listen_address(listen, &Env::from_process()).value;
+    let Some(url) = target_address(&listen).and_then(|address| Url::parse(&format!("http://{address}/health"))) else {
         let what = Message::new(format!("nobody can be asked at {listen}"));
         return Err(Exit::wrong(what.next("write host:port, for instance --listen 127.0.0.1:4567")));
     };

@@ -49,7 +49,7 @@ mod tests {
         let file = Sources::from_text(&default_file(), Env::default()).unwrap();
         let nothing = Sources::from_text("", Env::default()).unwrap();
         let read = |section: &'static Section, sources: &Sources| -> Values {
-            section.read(sources, &mut Findings::default()).unwrap()
+            Values::read(section, sources, &mut Findings::default()).unwrap()
         };
         for section in settings::sections().into_iter().chain(BACKENDS.iter().map(|plugin| plugin.section)) {
             let (shown, in_force) = (read(section, &file), read(section, &nothing));

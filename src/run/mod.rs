@@ -1,4 +1,4 @@
-//! Commands of the program, one file each. They connect all other modules.
+//! Commands of the program, and what they share. They connect all other modules.
 
 mod check;
 mod config;
@@ -11,6 +11,7 @@ mod serve;
 mod summary;
 
 use crate::text::Message;
+use crate::wire::stdout;
 
 pub use check::{Format, check};
 pub use explain::explain;
@@ -25,6 +26,15 @@ pub struct Exit {
     pub message: Message,
     /// Exit status: 2 for invalid settings and arguments, 1 for everything else.
     pub status: u8,
+}
+
+/// Writes `text` to standard output.
+///
+/// # Errors
+///
+/// The reader has closed the output, or the disk behind it is full.
+pub fn print(text: &str) -> Result<(), Exit> {
+    stdout::write(text.as_bytes()).map_err(|error| Exit::failed(format!("standard output: {error}")))
 }
 
 impl Exit {

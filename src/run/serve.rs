@@ -59,7 +59,8 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>, notifications_url: Opt
 
     let wake = listener.server();
     let Configuration { settings, findings, values, content, .. } = configuration;
-    let on_wake = reload::follow(args, content, values, requests, move || wake.unblock()).map_err(no_thread)?;
+    let on_wake = reload::follow(args, content, values, requests, move || wake.unblock())
+        .map_err(|error| Exit::failed(format!("no thread to watch the settings: {error}")))?;
     let telemetry = Telemetry {
         page: Page::new(&settings, findings),
         tracer: tracer(ids, &settings, &pipeline),

@@ -15,10 +15,9 @@ mod sources;
 mod values;
 mod watch;
 
-use std::net::IpAddr;
-
 use self::section::Shown::Plain;
 use self::section::{flag, optional, section, text};
+use crate::text::url::is_loopback;
 use crate::text::{Message, Url};
 use crate::trace::context::Propagator;
 use crate::trace::sampler::Sampler;
@@ -60,7 +59,18 @@ pub struct Settings {
 }
 
 /// Default of [`Settings::listen`].
-pub const DEFAULT_LISTEN: &str = "127.0.0.1:4567";
+const DEFAULT_LISTEN: &str = "127.0.0.1:4567";
+
+/// Returns the address of the server: the value of `--listen`, else of `CRUDDUR_LISTEN`, else the
+/// default.
+pub fn listen_address(listen: Option<&str>, env: &Env) -> Setting<String> {
+    let setting = |value: &str, origin| Setting { value: value.to_owned(), origin };
+    match (listen, env.get("CRUDDUR_LISTEN")) {
+        (Some(listen), _) => setting(listen, Origin::Environment("--listen")),
+        (None, Some(listen)) => setting(listen.trim(), Origin::Environment("CRUDDUR_LISTEN")),
+        (None, None) => setting(DEFAULT_LISTEN, Origin::Default),
+    }
+}
 
 section! {
     /// Telemetry settings of Cruddur: which backends receive its traces and log lines.
@@ -123,15 +133,11 @@ impl Settings {
         instance: &str,
         findings: &mut Findings,
     ) -> Result<(Self, Values), Message> {
-        let listen = match listen {
-            Some(listen) => Setting { value: listen.to_owned(), origin: Origin::Environment("--listen") },
-            None => sources
-                .variable(&["CRUDDUR_LISTEN"], |text| Some(text.to_owned()), "text", findings)
-                .unwrap_or_else(|| Setting { value: DEFAULT_LISTEN.to_owned(), origin: Origin::Default }),
-        };
+        let listen = listen_address(listen, &sources.env);
         let (top, mut values) = TopLevel::read(sources, findings)?;
-        let (service_name, resource) = resource::read(sources, top.service_name, instance, findings)?;
-        values.extend(resource::values(sources)?);
+        let (service_name, resource, resource_values) = resource::read(sources, top.service_name, instance, findings)?;
+        values.set("service_name", Scalar::Text(service_name.value.clone()), &service_name.value, &service_name.origin);
+        values.extend(resource_values);
         let propagators = propagators(top.propagators, findings);
         let sampler = sampler(top.traces_sampler, top.traces_sampler_arg, findings);
         let limits = limits(sources, findings);
@@ -178,8 +184,7 @@ impl Settings {
     fn warn_of_open_page(&self, findings: &mut Findings) {
         let Self { listen, page, page_for_all, .. } = self;
         let host = listen.value.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']);
-        let is_local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        if page.value && page_for_all.value && !is_local {
+        if page.value && page_for_all.value && !is_loopback(host) {
             let what = format!(
                 "{}: [page] allow_remote = true while listening on {} ({}): whoever reaches this port can read all traces, with what \
                  clients sent",
@@ -292,7 +297,7 @@ fn origins(sources: &Sources, findings: &mut Findings) -> Vec<String> {
             findings.warn(Message::new(what).next("write the address out"));
             continue;
         }
-        let Some(origin) = Url::parse(url).map(|url| url.origin()) else {
+        let Some(origin) = Url::parse(url).map(|url| url.origin()).or_else(|| origin_of_app(url)) else {
             findings
                 .warn(format!("{name}={url} is no URL: write http://localhost:3000 or the like; it is passed over"));
             continue;
@@ -309,6 +314,13 @@ fn origins(sources: &Sources, findings: &mut Findings) -> Vec<String> {
         findings.note("FRONTEND_URL is not set: pages of http://localhost:3000 may call the API".to_owned());
     }
     origins
+}
+
+/// Returns the origin of the pages of an app, which has a scheme of its own: `capacitor://localhost`.
+fn origin_of_app(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    let host = rest.split('/').next().filter(|host| !host.is_empty())?;
+    (!scheme.to_ascii_lowercase().starts_with("http")).then(|| format!("{scheme}://{host}"))
 }
 
 /// Returns true if the text contains a variable that was not expanded: `${NAME}`, `{NAME}` or

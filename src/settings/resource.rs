@@ -28,10 +28,15 @@ pub(super) fn read(
     service_name: Setting<String>,
     instance: &str,
     findings: &mut Findings,
-) -> Result<(Setting<String>, Vec<Attribute>), Message> {
+) -> Result<(Setting<String>, Vec<Attribute>, Values), Message> {
     let from_variable = variable_pairs(sources, findings);
     let from_file =
         sources.entries_of(TABLE)?.iter().map(|entry| file_pair(sources, entry)).collect::<Result<Vec<_>, _>>()?;
+    let mut values = Values::default();
+    for (entry, (key, value)) in sources.entries_of(TABLE)?.iter().zip(&from_file) {
+        let scalar = Scalar::Text(format!("{value:?}"));
+        values.add(format!("[{TABLE}] {key}"), scalar, "", sources.origin_of(entry));
+    }
     if from_file.iter().any(|(key, _)| key == "service.name") {
         findings.warn("[resource] service.name is passed over: service_name, above the first table, is the name");
     }
@@ -48,18 +53,7 @@ pub(super) fn read(
             None => resource.push(Attribute::new(key, value)),
         }
     }
-    Ok((service_name, resource))
-}
-
-/// Returns the values of `[resource]`, for listing and comparison.
-pub(super) fn values(sources: &Sources) -> Result<Values, Message> {
-    let mut values = Values::default();
-    for entry in sources.entries_of(TABLE)? {
-        let (key, value) = file_pair(sources, entry)?;
-        let scalar = Scalar::Text(format!("{value:?}"));
-        values.add(format!("[{TABLE}] {key}"), scalar, "", sources.origin_of(entry));
-    }
-    Ok(values)
+    Ok((service_name, resource, values))
 }
 
 /// Returns the resource of the sample request, see [`crate::trace::sample`].

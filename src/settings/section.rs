@@ -22,9 +22,8 @@ use std::fmt::Write as _;
 use std::marker::PhantomData;
 use std::ops::RangeInclusive;
 
-use super::values::{Scalar, Values};
-use super::{Findings, Sources};
-use crate::text::{Message, wrap};
+use super::values::Scalar;
+use crate::text::wrap;
 
 /// A table of telemetry.toml, or the keys above the first table.
 pub struct Section {
@@ -150,15 +149,6 @@ from_scalar! {
 const WIDTH: usize = 100;
 
 impl Section {
-    /// Reads the section. If a variable is invalid, adds a finding and uses the next source.
-    ///
-    /// # Errors
-    ///
-    /// The table has an unknown key, or a value of the wrong type.
-    pub fn read(&'static self, sources: &Sources, findings: &mut Findings) -> Result<Values, Message> {
-        Values::read(self, sources, findings)
-    }
-
     /// Returns the section as text for telemetry.toml: keys with comments and defaults.
     pub fn toml(&self) -> String {
         let mut text = comment(self.doc.iter().map(|line| line.trim()));
@@ -233,7 +223,7 @@ macro_rules! section {
                 findings: &mut $crate::settings::Findings,
             ) -> Result<(Self, $crate::settings::Values), $crate::text::Message> {
                 const SECTION: &$crate::settings::Section = &$name::SECTION;
-                let values = SECTION.read(sources, findings)?;
+                let values = $crate::settings::Values::read(SECTION, sources, findings)?;
                 let typed = Self { $($key: values.get(stringify!($key))),* };
                 Ok((typed, values))
             }

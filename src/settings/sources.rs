@@ -77,7 +77,7 @@ impl Sources {
         Ok(Self { env, file: Some(TomlFile::from_content(path.to_owned(), content)?) })
     }
 
-    /// Parses `text` as the settings file, for tests.
+    /// Parses `text` as the settings file, for tests and for `cruddur explain`.
     ///
     /// # Errors
     ///

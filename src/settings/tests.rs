@@ -150,4 +150,6 @@ fn an_origin_is_what_a_browser_sends_whatever_the_variable_says() {
     );
     assert_eq!(of(Env::from([("BACKEND_URL", "https://b.test")])), ["http://localhost:3000", "https://b.test"]);
     assert_eq!(of(Env::from([("FRONTEND_URL", "localhost:3000")])), ["http://localhost:3000"]);
+    assert_eq!(of(Env::from([("FRONTEND_URL", "capacitor://localhost/x")])), ["capacitor://localhost"]);
+    assert_eq!(of(Env::from([("FRONTEND_URL", "http:///x")])), ["http://localhost:3000"]);
 }

@@ -51,7 +51,12 @@ pub enum Scalar {
 }
 
 impl Values {
-    pub(super) fn read(section: &Section, sources: &Sources, findings: &mut Findings) -> Result<Self, Message> {
+    /// Reads the section. If a variable is invalid, adds a finding and uses the next source.
+    ///
+    /// # Errors
+    ///
+    /// The table has an unknown key, or a value of the wrong type.
+    pub(crate) fn read(section: &Section, sources: &Sources, findings: &mut Findings) -> Result<Self, Message> {
         let table = Table { name: section.name, entries: sources.entries_of(section.name)?, sources };
         if !section.name.is_empty() {
             let known: Vec<&str> = section.keys.iter().map(|key| key.name).collect();
@@ -63,6 +68,13 @@ impl Values {
     /// Adds another input that a backend depends on.
     pub fn add(&mut self, key: impl Into<String>, scalar: Scalar, shown: impl Into<String>, origin: Origin) {
         self.0.push(ResolvedValue { key: key.into(), shown: shown.into(), origin, scalar });
+    }
+
+    /// Replaces a value that another source has decided.
+    pub(super) fn set(&mut self, key: &str, scalar: Scalar, shown: &str, origin: &Origin) {
+        if let Some(value) = self.0.iter_mut().find(|value| value.key == key) {
+            (value.scalar, value.shown, value.origin) = (scalar, shown.to_owned(), origin.clone());
+        }
     }
 
     /// Reads a file that a setting names, and adds its content to the values.

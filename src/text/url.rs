@@ -81,8 +81,7 @@ impl Url {
 
     /// Returns true if the host is `localhost`, ends with `.localhost`, or is a loopback address.
     pub fn is_loopback(&self) -> bool {
-        let host = self.host();
-        host == "localhost" || host.ends_with(".localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        is_loopback(&self.host())
     }
 
     /// Appends `path`, which must begin with `/`. Returns `None` if the URL has a query or a
@@ -105,6 +104,11 @@ impl fmt::Debug for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Url({self})")
     }
+}
+
+/// Returns true if the host, in lower case and without brackets, is this machine.
+pub fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.ends_with(".localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// Removes user, password, query and fragment. `text` need not be a valid URL: any text before an @

@@ -17,14 +17,13 @@
 mod probe;
 mod report;
 
-use std::io::{self, Write};
 use std::path::Path;
 use std::thread;
 
 use self::probe::{Probe, TestItems};
 use self::report::{BackendReport, Report, SettingValue, Verdict};
-use super::Exit;
 use super::config::{CliArgs, Configuration};
+use super::{Exit, print};
 use crate::delivery::{Encoding, Plan, State};
 use crate::settings::{Env, Severity, Values};
 use crate::trace::id::IdSource;
@@ -38,24 +37,22 @@ use crate::trace::id::IdSource;
 pub fn check(config: Option<&Path>, format: Format) -> Result<(), Exit> {
     let instance = IdSource::new().uuid();
     let args = CliArgs { config: config.map(Path::to_owned), env: Env::from_process(), instance, ..CliArgs::default() };
-    let print = |text: &str| {
-        writeln!(io::stdout(), "{text}").map_err(|error| Exit::failed(format!("standard output: {error}")))
-    };
     let configuration = match Configuration::read(&args) {
         Ok(configuration) => configuration,
         Err(error) => {
             if format == Format::Json {
-                print(&serde_json::json!({ "ok": false, "error": error }).to_string())?;
+                print(&format!("{}\n", serde_json::json!({ "ok": false, "error": error })))?;
             }
             return Err(Exit::wrong(error));
         }
     };
     let report = check_all(configuration);
     match format {
-        Format::Text => print(&report.to_string())?,
+        Format::Text => print(&format!("{report}\n"))?,
         Format::Json => {
             let json = serde_json::to_string_pretty(&report);
-            print(&json.map_err(|error| Exit::failed(format!("no JSON: {error}")))?)?;
+            let json = json.map_err(|error| Exit::failed(format!("no JSON: {error}")))?;
+            print(&format!("{json}\n"))?;
         }
     }
     if report.ok { Ok(()) } else { Err(Exit::failed("not all that is on has accepted what was sent")) }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use log::Level;
+use log::{Level, Record};
 
 use super::report::{SentItems, Verdict};
 use crate::delivery::{Encoder, Encoding, Outcome, Payload, Plan, Problem, Transport, payloads};
@@ -16,7 +16,7 @@ use crate::trace::context::{Propagator, TraceHeaders};
 use crate::trace::id::{IdSource, TraceId};
 use crate::trace::sampler::{Decision, Reason, Sampler};
 use crate::trace::span::{Limits, Scope, Timestamp};
-use crate::trace::{FinishedTrace, Incoming, Tracer, current};
+use crate::trace::{FinishedTrace, Incoming, Tracer};
 use crate::wire::recorded::RecordedCall;
 
 /// Items to send: a test trace, and a log line written during that trace.
@@ -66,14 +66,8 @@ impl TestItems {
         let trace = tracer.begin(&incoming, SCOPE, Cow::Borrowed(NAME));
         let mut span = trace.span(SCOPE, "sent by cruddur check");
         span.set_attribute("cruddur.check", true);
-        let line = LogLine {
-            time: u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or_default(),
-            level: Level::Info,
-            target: "check".to_owned(),
-            message: "sent by cruddur check".to_owned(),
-            key_values: Vec::new(),
-            span: current::span(),
-        };
+        let text = format_args!("sent by cruddur check");
+        let line = LogLine::from_record(&Record::builder().level(Level::Info).target("check").args(text).build());
         drop(span);
         let mut trace = trace.finish().expect("it was begun with recording on");
         for own in &mut trace.backend_decisions {
