@@ -25,10 +25,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
-use ureq::http::StatusCode;
 
 use crate::text::url::{Url, redacted};
-use crate::text::{Message, printable};
+use crate::text::{Message, printable, reason_phrase};
 use crate::trace::exception::Exception;
 use crate::trace::id::IdSource;
 use crate::trace::{RequestTrace, Scope, Span};
@@ -194,15 +193,15 @@ impl Client {
 
     fn check_status(&self, reply: &Reply) -> Result<(), CallFailure> {
         let status = reply.status;
-        let what = format!("it answered {status} {}", reason_phrase(status));
-        match (status, reply.header("location")) {
-            (200..=299, _) => Ok(()),
-            (301..=303 | 307 | 308, to) => {
-                let to = to.map(|to| format!(" to {}", printable(&redacted(to), MAX_TEXT)));
-                let what = format!("{what}, a redirect{}, and none is followed", to.unwrap_or_default());
+        let what = || format!("it answered {status} {}", reason_phrase(status));
+        match status {
+            200..=299 => Ok(()),
+            301..=303 | 307 | 308 => {
+                let to = reply.header("location").map(|to| format!(" to {}", printable(&redacted(to), MAX_TEXT)));
+                let what = format!("{}, a redirect{}, and none is followed", what(), to.unwrap_or_default());
                 Err(self.failure("redirect", what, "give the address where the answer is"))
             }
-            _ => Err(self.failure(status.to_string(), what, "look for the same trace id in its log")),
+            _ => Err(self.failure(status.to_string(), what(), "look for the same trace id in its log")),
         }
     }
 
@@ -280,10 +279,6 @@ fn describe_failure(span: &mut Span<'_>, failure: &CallFailure) {
     } else {
         span.record_exception(&Exception::from_error(failure));
     }
-}
-
-fn reason_phrase(status: u16) -> &'static str {
-    StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Unknown")
 }
 
 /// A query with all values redacted: the query of a setting may hold a key.

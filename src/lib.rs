@@ -1,8 +1,8 @@
 //! Cruddur, the backend of the AWS bootcamp's week 2 ("Distributed Tracing"), as one program
 //! without any tracing framework: every byte it sends about itself is written by code in this crate.
 //!
-//! A request becomes bytes on a wire in five stages. Imports follow them, from the top of this list
-//! down, and never up (`tests/it/invariants.rs` reads the whole list from ARCHITECTURE.md):
+//! A request becomes bytes on a wire in five stages. Data passes through them in this order; imports
+//! follow the layers in ARCHITECTURE.md, which `tests/it/invariants.rs` reads:
 //!
 //! 1. [`http`]: a request arrives. One thread reads, routes and answers.
 //! 2. [`trace`]: the request becomes spans. [`logging`] is the other half: log lines with the same ids.

@@ -27,6 +27,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub use store::Store;
 
 use crate::client::Client;
+use crate::text::longer_than;
 use crate::trace::id::IdSource;
 
 /// The parts that services share. By default there are only the mock data.
@@ -164,11 +165,6 @@ impl<'de> Deserialize<'de> for Time {
 /// Returns the code of the last check that failed, as the original does.
 fn last_failing<const N: usize>(checks: [(bool, &'static str); N]) -> Result<(), Invalid> {
     checks.iter().rev().find(|(failed, _)| *failed).map_or(Ok(()), |(_, code)| Err(Invalid(code)))
-}
-
-/// True if `text` is longer than that; length is counted in characters, not in bytes.
-fn longer_than(text: &str, characters: usize) -> bool {
-    text.chars().nth(characters).is_some()
 }
 
 #[cfg(test)]

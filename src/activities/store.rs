@@ -88,7 +88,7 @@ fn keep<T>(kept: &mut VecDeque<T>, new: T, still_good: impl Fn(&T) -> bool) {
 
 #[cfg(test)]
 mod tests {
-    use chrono::{TimeDelta, Utc};
+    use chrono::TimeDelta;
 
     use super::*;
     use crate::activities::mock;
@@ -96,15 +96,15 @@ mod tests {
     #[test]
     fn what_has_expired_is_gone_and_the_oldest_makes_room() {
         let store = Store::default();
-        let now = Time(Utc::now());
+        let now = Time::now();
         let written = |n: usize, lives: TimeDelta| Activity {
             message: n.to_string(),
-            expires_at: Time(now.0 + lives),
+            expires_at: now + lives,
             ..mock::user("worf", now).remove(0)
         };
         store.add_activity(written(0, TimeDelta::seconds(1)), now);
         assert_eq!(store.activities(now, |_| true).len(), 1);
-        let later = Time(now.0 + TimeDelta::seconds(1));
+        let later = now + TimeDelta::seconds(1);
         assert_eq!(store.activities(later, |_| true).len(), 0);
         for n in 1..=MAX_KEPT + 1 {
             store.add_activity(written(n, TimeDelta::days(1)), later);

@@ -86,9 +86,8 @@ impl Pipeline {
         (changes, result)
     }
 
-    /// Queues a trace for every backend that is on and samples it.
-    pub fn submit(&self, trace: &Arc<FinishedTrace>) {
-        let size = trace.size();
+    /// Queues a trace of `size` bytes in memory for every backend that is on and samples it.
+    pub fn submit(&self, trace: &Arc<FinishedTrace>, size: usize) {
         let spans = trace.spans.len();
         for processor in &self.processors {
             match &processor.queue {

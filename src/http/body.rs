@@ -69,25 +69,27 @@ impl BodyReader {
         Self { server, ready: Arc::default(), readers: Arc::default(), waiting: VecDeque::new() }
     }
 
-    /// Takes a request from the listener. [`Self::next_ready`] returns it once its body was read:
-    /// at once if tiny_http has read it, or if the request is rejected.
-    pub fn receive(&mut self, request: Request) {
+    /// Takes a request from the listener. Returns it at once if tiny_http has read its body, or if
+    /// it is rejected. Otherwise [`Self::next_ready`] returns it once a thread has read the body.
+    pub fn receive(&mut self, request: Request) -> Option<ReceivedRequest> {
         let at = Timestamp::now();
         let length = request.body_length().unwrap_or(0);
         let head = Head::read(&request);
         let body_state = body_state(&request, &head, length);
         if let Err(failure) = check(head, length) {
-            return self.hand_back(ReceivedRequest { request, at, body: Err(failure), body_state });
+            return Some(ReceivedRequest { request, at, body: Err(failure), body_state });
         }
         let pending = PendingBody { request, at, length };
         if body_state == BodyState::Read {
-            self.hand_back(pending.read());
-        } else if self.readers.load(Ordering::Acquire) < MAX_READERS {
-            self.spawn_reader(pending);
+            return Some(pending.read());
+        }
+        if self.readers.load(Ordering::Acquire) < MAX_READERS {
+            self.spawn_reader(pending)
         } else if self.waiting.len() < MAX_WAITING {
             self.waiting.push_back(pending);
+            None
         } else {
-            self.hand_back(pending.reject_busy());
+            Some(pending.reject_busy())
         }
     }
 
@@ -96,7 +98,9 @@ impl BodyReader {
         while self.readers.load(Ordering::Acquire) < MAX_READERS
             && let Some(pending) = self.waiting.pop_front()
         {
-            self.spawn_reader(pending);
+            if let Some(rejected) = self.spawn_reader(pending) {
+                return Some(rejected);
+            }
         }
         lock(&self.ready).pop_front()
     }
@@ -106,7 +110,8 @@ impl BodyReader {
         self.readers.load(Ordering::Acquire) > 0 || !self.waiting.is_empty() || !lock(&self.ready).is_empty()
     }
 
-    fn spawn_reader(&self, pending: PendingBody) {
+    /// Returns the request with its rejection if no thread can be started.
+    fn spawn_reader(&self, pending: PendingBody) -> Option<ReceivedRequest> {
         let (ready, readers, server) = (Arc::clone(&self.ready), Arc::clone(&self.readers), Arc::clone(&self.server));
         self.readers.fetch_add(1, Ordering::AcqRel);
         let not_started = spawn_with("body", pending, move |pending| {
@@ -115,14 +120,10 @@ impl BodyReader {
             readers.fetch_sub(1, Ordering::AcqRel);
             server.unblock();
         });
-        if let Some(pending) = not_started {
+        not_started.map(|pending| {
             self.readers.fetch_sub(1, Ordering::AcqRel);
-            self.hand_back(pending.reject_busy());
-        }
-    }
-
-    fn hand_back(&self, received: ReceivedRequest) {
-        lock(&self.ready).push_back(received);
+            pending.reject_busy()
+        })
     }
 }
 

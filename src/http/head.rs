@@ -141,11 +141,9 @@ impl<'r> Head<'r> {
             Some((key, _)) if is_secret(key) => Cow::Owned(format!("{key}=REDACTED")),
             _ => Cow::Borrowed(pair),
         };
-        if query.split('&').any(|pair| matches!(redacted(pair), Cow::Owned(_))) {
-            let pairs: Vec<_> = query.split('&').map(redacted).collect();
-            return Some(Cow::Owned(pairs.join("&")));
-        }
-        Some(Cow::Borrowed(query))
+        let pairs: Vec<_> = query.split('&').map(redacted).collect();
+        let has_secret = pairs.iter().any(|pair| matches!(pair, Cow::Owned(_)));
+        Some(if has_secret { Cow::Owned(pairs.join("&")) } else { Cow::Borrowed(query) })
     }
 
     fn read_header(&mut self, name: &str, value: &'r str) {

@@ -12,9 +12,10 @@ use super::routes::RequestContext;
 ///
 /// The body is something else (400), or has an encoding that is not supported (415).
 pub(super) fn text_fields<const N: usize>(call: &RequestContext<'_>, names: [&str; N]) -> Result<[String; N], Failure> {
-    let names_shown = names.map(|name| format!("\"{name}\"")).join(" and ");
-    let wanted = format!("send a JSON object with {names_shown}, as application/json");
-    let bad = |what: &str| Failure::rejected(400, format!("{what}; {wanted}"));
+    let bad = |what: &str| {
+        let names_shown = names.map(|name| format!("\"{name}\"")).join(" and ");
+        Failure::rejected(400, format!("{what}; send a JSON object with {names_shown}, as application/json"))
+    };
     check_headers(call.head, bad)?;
     if call.body.is_empty() {
         return Err(bad("the body is empty"));

@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 use chrono::{DateTime, Utc};
-use tiny_http::StatusCode;
 
 use super::body::BodyState;
 use super::cors::Cors;
 use super::head::Head;
 use super::response::Response;
+use crate::text::reason_phrase;
 use crate::trace::RequestTrace;
 
 /// Writes responses as bytes.
@@ -122,10 +122,6 @@ impl CachedText {
         }
         &self.text
     }
-}
-
-fn reason_phrase(status: u16) -> &'static str {
-    StatusCode(status).default_reason_phrase()
 }
 
 /// Appends a text of the client. Control characters are escaped: they could begin another line of

@@ -16,30 +16,48 @@ use crate::delivery::Pipeline;
 use crate::page::Page;
 use crate::trace::{RequestTrace, Scope};
 
+macro_rules! route {
+    (GET $pattern:literal, $handler:expr) => {
+        route!("GET", $pattern, $handler)
+    };
+    (POST $pattern:literal, $handler:expr) => {
+        route!("POST", $pattern, $handler)
+    };
+    ($method:literal, $pattern:literal, $handler:expr) => {
+        Route {
+            method: $method,
+            pattern: $pattern,
+            name: concat!($method, " ", $pattern),
+            traced: true,
+            handler: $handler,
+        }
+    };
+}
+
 /// All routes; the first pattern that matches counts. `/api/activities/{uuid}` therefore comes
 /// after the fixed names.
 pub const ROUTES: &[Route] = &[
-    get("/api/activities/home", |call| Response::json(&home_activities::run(call.trace, call.app))),
-    get("/api/activities/notifications", notifications),
-    get("/api/activities/search", search),
-    get("/api/activities/@{handle}", |call| {
+    route!(GET "/api/activities/home", |call| Response::json(&home_activities::run(call.trace, call.app))),
+    route!(GET "/api/activities/notifications", notifications),
+    route!(GET "/api/activities/search", search),
+    route!(GET "/api/activities/@{handle}", |call| {
         Response::json(&user_activities::run(call.trace, call.app, call.parameter))
     }),
-    get("/api/activities/{uuid}", show),
-    post("/api/activities", create),
-    post("/api/activities/{uuid}/reply", reply),
-    get("/api/message_groups", |call| Response::json(&message_groups::run(call.trace, call.app))),
-    get("/api/messages/@{handle}", |call| Response::json(&messages::run(call.trace, call.app, call.parameter))),
-    post("/api/messages", message),
-    get("/api/fail", fail),
-    get("/health", |_| Response::json(&serde_json::json!({ "status": "ok" }))).untraced(),
-    get("/telemetry/status", telemetry::status).untraced(),
-    get("/telemetry/traces", telemetry::traces).untraced(),
-    get("/telemetry/traces/{id}", telemetry::trace).untraced(),
-    get("/telemetry/deliveries", telemetry::deliveries).untraced(),
-    get("/telemetry/deliveries/{id}", telemetry::delivery).untraced(),
-    get("/", telemetry::page).untraced(),
-    get("/page/{file}", telemetry::file).untraced(),
+    route!(GET "/api/activities/{uuid}", show),
+    route!(POST "/api/activities", create),
+    route!(POST "/api/activities/{uuid}/reply", reply),
+    route!(GET "/api/message_groups", |call| Response::json(&message_groups::run(call.trace, call.app))),
+    route!(GET "/api/messages/@{handle}", |call| Response::json(&messages::run(call.trace, call.app, call.parameter))),
+    route!(POST "/api/messages", message),
+    route!(GET "/api/fail", fail),
+    route!(GET "/health", |_| Response::json(&serde_json::json!({ "status": "ok" }))).untraced(),
+    route!(GET "/telemetry/status", telemetry::status).untraced(),
+    route!(GET "/telemetry/traces", telemetry::traces).untraced(),
+    route!(GET "/telemetry/traces/{id}", telemetry::trace).untraced(),
+    route!(GET "/telemetry/deliveries", telemetry::deliveries).untraced(),
+    route!(GET "/telemetry/deliveries/{id}", telemetry::delivery).untraced(),
+    route!(GET "/", telemetry::page).untraced(),
+    route!(GET "/page/{file}", telemetry::file).untraced(),
 ];
 
 /// A route: method, path and handler.
@@ -48,6 +66,8 @@ pub struct Route {
     pub method: &'static str,
     /// Path, with at most one `{name}`.
     pub pattern: &'static str,
+    /// Method and path: the name of the SERVER span.
+    pub name: &'static str,
     /// False for health checks and for the page's own requests, whose traces would only be noise.
     pub traced: bool,
     /// Function that answers the requests.
@@ -101,14 +121,6 @@ pub fn find<'p>(method: &str, path: &'p str) -> RouteMatch<'p> {
         };
     }
     RouteMatch::NotFound
-}
-
-const fn get(pattern: &'static str, handler: Handler) -> Route {
-    Route { method: "GET", pattern, traced: true, handler }
-}
-
-const fn post(pattern: &'static str, handler: Handler) -> Route {
-    Route { method: "POST", pattern, traced: true, handler }
 }
 
 impl Route {

@@ -3,6 +3,8 @@
 //!
 //! Specification: <https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server-span>.
 
+use std::borrow::Cow;
+
 use super::head::Head;
 use super::response::Response;
 use super::routes::RouteMatch;
@@ -10,11 +12,12 @@ use crate::trace::RequestTrace;
 
 /// Returns `{method} {route}`, or only the method where there is no route. An unknown method is
 /// called `HTTP`. The path is never part of the name: clients could make up any number of names.
-pub fn span_name(known_method: Option<&str>, target: &RouteMatch<'_>) -> String {
-    let method = known_method.unwrap_or("HTTP");
-    match target.route() {
-        Some(route) => format!("{method} {}", route.pattern),
-        None => method.to_owned(),
+pub fn span_name(known_method: Option<&str>, target: &RouteMatch<'_>) -> Cow<'static, str> {
+    match (known_method, target.route()) {
+        (Some(method), Some(route)) if method == route.method => Cow::Borrowed(route.name),
+        (method, Some(route)) => Cow::Owned(format!("{} {}", method.unwrap_or("HTTP"), route.pattern)),
+        (Some(method), None) => Cow::Owned(method.to_owned()),
+        (None, None) => Cow::Borrowed("HTTP"),
     }
 }
 
@@ -26,9 +29,12 @@ pub fn describe_request(
     known_method: Option<&str>,
     target: &RouteMatch<'_>,
 ) {
-    trace.set_attribute("http.request.method", known_method.unwrap_or("_OTHER").to_owned());
-    if known_method.is_none() {
-        trace.set_attribute("http.request.method_original", head.method.to_owned());
+    match known_method {
+        Some(method) => trace.set_attribute("http.request.method", method.to_owned()),
+        None => {
+            trace.set_attribute("http.request.method", "_OTHER");
+            trace.set_attribute("http.request.method_original", head.method.to_owned());
+        }
     }
     trace.set_attribute("url.path", head.path.to_owned());
     if let Some(query) = head.redacted_query() {

@@ -80,7 +80,7 @@ impl Server {
     pub fn run(&mut self) -> (Instant, io::Result<()>) {
         let result = loop {
             match self.listener.next() {
-                Next::Request(request) => self.bodies.receive(request),
+                Next::Request(request) => self.receive(request),
                 Next::Wake => (self.on_wake)(&mut self.telemetry),
                 Next::Stop => break Ok(()),
                 Next::Failed(error) => break Err(error),
@@ -104,7 +104,7 @@ impl Server {
         while Instant::now() < deadline
             && let Some(request) = self.listener.next_waiting()
         {
-            self.bodies.receive(request);
+            self.receive(request);
             if let Some(received) = self.bodies.next_ready() {
                 self.answer(received);
             }
@@ -114,6 +114,12 @@ impl Server {
                 Some(received) => self.answer(received),
                 None => std::thread::sleep(Duration::from_millis(1)),
             }
+        }
+    }
+
+    fn receive(&mut self, request: tiny_http::Request) {
+        if let Some(received) = self.bodies.receive(request) {
+            self.answer(received);
         }
     }
 
@@ -145,9 +151,11 @@ impl Server {
             log::log!(target: "access", level, "{line}");
         }
         if let Some(trace) = trace.finish() {
-            let trace = Arc::new(trace);
-            self.telemetry.pipeline.submit(&trace);
-            self.telemetry.page.observe(trace, capture.map(Capture::finish).unwrap_or_default());
+            let (size, trace) = (trace.size(), Arc::new(trace));
+            self.telemetry.pipeline.submit(&trace, size);
+            if let Some(capture) = capture {
+                self.telemetry.page.observe(trace, size, capture.finish());
+            }
         }
     }
 
@@ -197,7 +205,7 @@ impl Telemetry {
         self.page.count_request();
         let known_method = self.known_methods.iter().map(String::as_str).find(|method| *method == head.method);
         let incoming = Incoming { at, headers: &head.trace, host: head.host, method: head.method, path: head.path };
-        let trace = self.tracer.begin(&incoming, HTTP_SCOPE, span_name(known_method, target).into());
+        let trace = self.tracer.begin(&incoming, HTTP_SCOPE, span_name(known_method, target));
         describe_request(&trace, head, known_method, target);
         trace
     }

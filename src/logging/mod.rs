@@ -18,11 +18,12 @@ use std::io::{self, Write};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use chrono::{SecondsFormat, Utc};
+use chrono::Utc;
 use env_logger::Target;
 use log::{LevelFilter, Log, Metadata, Record};
 
 use self::pipe::Pipe;
+use crate::plain_json::time_millis;
 use crate::trace::current;
 
 pub use line::LogLine;
@@ -66,7 +67,7 @@ pub fn init() -> io::Result<()> {
         .parse_filters(filter.as_deref().unwrap_or("info"))
         .target(Target::Pipe(Box::new(pipe.clone())))
         .format(|out, record| {
-            let time = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
+            let time = time_millis(Utc::now());
             write!(out, "{time} {:<5} {}: {}", record.level(), record.target(), record.args())?;
             if let Some(current) = current::span() {
                 write!(out, " trace_id={} span_id={}", current.trace_id, current.span_id)?;

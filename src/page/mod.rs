@@ -18,7 +18,7 @@ use std::cell::{Cell, RefCell};
 use std::mem;
 use std::sync::Arc;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 
 use self::recent::Recent;
 use crate::delivery::Pipeline;
@@ -87,16 +87,15 @@ impl Page {
         self.requests.set(self.requests.get() + 1);
     }
 
-    /// True if the page is on. Only then does [`Self::observe`] keep traces and log lines.
+    /// True if the page is on. Only then [`Self::observe`] is called.
     pub fn is_on(&self) -> bool {
         self.enabled
     }
 
-    /// Keeps a finished trace and the lines that were logged during the request, if the page is on.
-    pub fn observe(&self, trace: Arc<FinishedTrace>, lines: Vec<Arc<LogLine>>) {
-        if self.enabled {
-            self.recent.borrow_mut().push(trace, lines);
-        }
+    /// Keeps a finished trace of `size` bytes in memory, and the lines that were logged during the
+    /// request.
+    pub fn observe(&self, trace: Arc<FinishedTrace>, size: usize, lines: Vec<Arc<LogLine>>) {
+        self.recent.borrow_mut().push(trace, size, lines);
     }
 
     /// Checks that a client may see the page. Traces contain data of other clients, so by default
@@ -173,9 +172,4 @@ impl Denied {
             ),
         }
     }
-}
-
-/// A time with milliseconds and `Z`.
-fn rfc3339(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }

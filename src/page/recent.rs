@@ -29,9 +29,9 @@ const MAX_REQUESTS: usize = 200;
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 
 impl Recent {
-    pub(super) fn push(&mut self, trace: Arc<FinishedTrace>, lines: Vec<Arc<LogLine>>) {
+    pub(super) fn push(&mut self, trace: Arc<FinishedTrace>, size: usize, lines: Vec<Arc<LogLine>>) {
         self.finished += 1;
-        let size = trace.size() + lines.iter().map(|line| line.size()).sum::<usize>();
+        let size = size + lines.iter().map(|line| line.size()).sum::<usize>();
         self.bytes += size;
         self.kept.push_back(RecentRequest { number: self.finished, trace, lines, size });
         while self.kept.len() > 1 && (self.kept.len() > MAX_REQUESTS || self.bytes > MAX_BYTES) {
@@ -60,7 +60,7 @@ mod tests {
         let mut recent = Recent::default();
         for _ in 0..=MAX_REQUESTS {
             let trace = sample::trace();
-            recent.push(Arc::new(trace.clone()), Vec::new());
+            recent.push(Arc::new(trace.clone()), trace.size(), Vec::new());
         }
         let numbers: Vec<_> = recent.newest_first().map(|request| request.number).collect();
         assert_eq!((numbers[0], numbers.len(), recent.last_number()), (201, MAX_REQUESTS, 201));
@@ -68,7 +68,7 @@ mod tests {
         large.spans[0].attributes.push(Attribute { key: "large".into(), value: "x".repeat(1024 * 1024).into() });
         let large = Arc::new(large);
         for _ in 0..20 {
-            recent.push(Arc::clone(&large), Vec::new());
+            recent.push(Arc::clone(&large), large.size(), Vec::new());
         }
         assert_eq!(recent.newest_first().count(), 7);
         assert!(recent.bytes <= MAX_BYTES);

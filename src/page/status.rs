@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use chrono::Utc;
 use serde::Serialize;
 
-use super::{Page, rfc3339};
+use super::Page;
 use crate::delivery::{BatchProcessor, Pipeline, Totals};
+use crate::plain_json::time_millis;
 use crate::settings::Finding;
 
 /// The whole status, here shortened:
@@ -78,7 +79,7 @@ impl<'p> StatusView<'p> {
         Self {
             service_name: &page.service_name,
             version: env!("CARGO_PKG_VERSION"),
-            started_at: rfc3339(page.started_at),
+            started_at: time_millis(page.started_at),
             requests: page.requests.get(),
             last_request: page.recent.borrow().last_number(),
             findings: &page.findings,
@@ -108,11 +109,11 @@ impl<'p> BackendView<'p> {
             deliveries_changed: processor.stats.deliveries.changes(),
             totals: processor.stats.totals(),
             sampling: processor.plan.sampler.as_ref().map_or_else(|| sampler.to_owned(), |own| own.describe(now)),
-            failing_since: processor.stats.failing_since().map(rfc3339),
+            failing_since: processor.stats.failing_since().map(time_millis),
             last_error: processor
                 .stats
                 .last_error()
-                .map(|error| LastErrorView { text: error.message.to_string(), at: rfc3339(error.at) }),
+                .map(|error| LastErrorView { text: error.message.to_string(), at: time_millis(error.at) }),
         }
     }
 }

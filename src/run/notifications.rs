@@ -36,8 +36,8 @@ pub(super) fn notifications(
         sources.variable(&[TIMEOUT], whole, &wanted, findings).map_or(DEFAULT_TIMEOUT, |setting| setting.value);
     let client = |url: &str, origin: &str| {
         let timeout = Duration::from_millis(millis);
-        let target = Endpoint { url: with_route(url), origin: origin.to_owned(), timeout, timeout_origin: TIMEOUT };
-        Client::new(target, ids)
+        let endpoint = Endpoint { url: with_route(url), origin: origin.to_owned(), timeout, timeout_origin: TIMEOUT };
+        Client::new(endpoint, ids)
     };
     if let Some(url) = argument {
         return client(url.trim(), "--notifications-url").map(Some).map_err(Message::new);

@@ -4,6 +4,8 @@ pub mod message;
 pub(crate) mod pretty;
 pub mod url;
 
+use ureq::http::StatusCode;
+
 pub use message::Message;
 pub use url::Url;
 
@@ -18,10 +20,20 @@ pub(crate) fn one_line(text: &str) -> String {
     const MAX_LINE: usize = 200;
     let text = text.trim();
     let mut line = printable(text, MAX_LINE);
-    if text.chars().nth(MAX_LINE).is_some() {
+    if longer_than(text, MAX_LINE) {
         line.push_str("...");
     }
     line
+}
+
+/// Returns true if the text has more characters than that. Characters are counted, not bytes.
+pub(crate) fn longer_than(text: &str, characters: usize) -> bool {
+    text.chars().nth(characters).is_some()
+}
+
+/// Returns the name of an HTTP status: `Not Found` for 404.
+pub(crate) fn reason_phrase(status: u16) -> &'static str {
+    StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Unknown")
 }
 
 /// Returns the first `characters` characters of `text`.

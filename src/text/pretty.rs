@@ -66,11 +66,12 @@ impl PrettyPrinter {
                     self.value(value, depth, &path);
                 }
                 None => {
-                    if let Some(key) = key_of_attribute(member) {
+                    let attribute = key_of_attribute(member);
+                    if let Some(key) = &attribute {
                         self.note(&format!("{path}.{key}"), depth);
                     }
                     self.line(depth);
-                    if member.len() + 2 * depth <= WIDTH && key_of_attribute(member).is_some() {
+                    if member.len() + 2 * depth <= WIDTH && attribute.is_some() {
                         self.text.push_str(member);
                     } else {
                         self.value(member, depth, path);

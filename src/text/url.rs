@@ -21,6 +21,11 @@ impl Url {
         (is_http && uri.host().is_some_and(|host| !host.is_empty())).then(|| Self { text: text.to_owned(), uri })
     }
 
+    /// Returns the parsed URL, including secrets.
+    pub fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
     /// Returns the complete URL, including secrets.
     pub fn as_str(&self) -> &str {
         &self.text

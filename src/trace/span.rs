@@ -16,6 +16,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::exception::Exception;
 use super::id::SpanId;
+use crate::text::first_chars;
 
 /// One finished span.
 #[derive(Clone, Debug)]
@@ -289,9 +290,9 @@ impl Value {
     fn cut(self, limit: Option<usize>) -> Self {
         let Some(limit) = limit else { return self };
         match self {
-            Self::String(text) => match text.char_indices().nth(limit) {
-                Some((end, _)) => Self::String(Cow::Owned(text[..end].to_owned())),
-                None => Self::String(text),
+            Self::String(text) => match first_chars(&text, limit) {
+                cut if cut.len() < text.len() => Self::String(Cow::Owned(cut.to_owned())),
+                _ => Self::String(text),
             },
             Self::Map(entries) => Self::Map(
                 entries

@@ -99,8 +99,7 @@ impl HttpClient {
     ///
     /// Returns an error if a PEM text holds no certificate or no private key.
     pub fn new(url: &Url, certificates: &Certificates) -> Result<Self, String> {
-        let uses_proxy =
-            |proxy: &Proxy| !url.is_loopback() && !url.as_str().parse().is_ok_and(|uri| proxy.is_no_proxy(&uri));
+        let uses_proxy = |proxy: &Proxy| !url.is_loopback() && !proxy.is_no_proxy(url.uri());
         let proxy = Proxy::try_from_env().filter(uses_proxy);
         let agent = agent(tls(certificates)?, proxy.clone());
         let proxy = proxy.map(|proxy| format!("{}:{}", proxy.host(), proxy.port()));
@@ -124,7 +123,7 @@ impl HttpClient {
     ///
     /// Returns the reason if no reply came.
     pub fn post(&self, call: &Call<'_>) -> Result<Reply, CallError> {
-        self.send(self.agent().post(call.url.as_str()), call)
+        self.send(self.agent().post(call.url.uri()), call)
     }
 
     /// Sends a PUT with the body of `call`.
@@ -133,7 +132,7 @@ impl HttpClient {
     ///
     /// Returns the reason if no reply came.
     pub fn put(&self, call: &Call<'_>) -> Result<Reply, CallError> {
-        self.send(self.agent().put(call.url.as_str()), call)
+        self.send(self.agent().put(call.url.uri()), call)
     }
 
     /// Sends a GET. A GET has no body, so the body of `call` is not sent.
@@ -142,7 +141,7 @@ impl HttpClient {
     ///
     /// Returns the reason if no reply came.
     pub fn get(&self, call: &Call<'_>) -> Result<Reply, CallError> {
-        let request = configured(self.agent().get(call.url.as_str()), call);
+        let request = configured(self.agent().get(call.url.uri()), call);
         if self.proxy.is_some() {
             self.with_timeout(call.timeout, || reply(request.call()))
         } else {

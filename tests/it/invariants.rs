@@ -52,9 +52,13 @@ fn the_reader_of_imports_sees_every_form_of_one() {
 
 #[test]
 fn what_encodes_does_no_io_and_looks_at_no_clock() {
+    /// Transports, settings and what reads them; everything else in a backend is pure.
+    const IMPURE: [&str; 8] =
+        ["mod.rs", "settings.rs", "findings.rs", "clock.rs", "rules.rs", "sampler.rs", "response.rs", "explain.rs"];
     let mut offenders = Vec::new();
     for source in shipped().iter().filter(|source| source.path.starts_with("src/backends/")) {
-        if !source.code.contains("impl Encoder<") || source.code.contains("impl Transport for") {
+        let name = source.path.rsplit('/').next().unwrap_or_default();
+        if source.code.contains("impl Transport for") || IMPURE.contains(&name) {
             continue;
         }
         for name in ["wire", "SystemTime", "Instant", "Utc", "fs", "env"] {

@@ -10,12 +10,13 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, SecondsFormat};
+use chrono::DateTime;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
 use crate::delivery::{Encoder, Payload};
 use crate::logging::LogLine;
+use crate::plain_json::time_millis;
 use crate::text::cut_bytes;
 use crate::trace::id::TraceId;
 
@@ -159,7 +160,7 @@ const OUR_KEYS: [&str; 7] = ["time", "level", "target", "message", "trace_id", "
 
 fn time(millis: u64) -> String {
     let time = i64::try_from(millis).ok().and_then(DateTime::from_timestamp_millis).unwrap_or_default();
-    time.to_rfc3339_opts(SecondsFormat::Millis, true)
+    time_millis(time)
 }
 
 /// Replaces an empty message by a blank: the service requires one byte.

@@ -27,10 +27,9 @@ export function start(chosen) {
   choose = chosen;
 }
 
-export function chooseBackend(name) {
+export function pick(name) {
   backend = name;
-  const newest = list[name]?.[0];
-  if (newest) choose.chooseDelivery(newest.id);
+  choose.chooseDelivery(list[name]?.[0]?.id ?? null);
 }
 
 export async function refresh() {
@@ -90,11 +89,6 @@ function listed(names, shown, id) {
   if (!focused) return;
   const buttons = [...byId("deliveries").querySelectorAll("[data-key]")];
   buttons.find((it) => it.dataset.key === focused)?.focus({ preventScroll: true });
-}
-
-function pick(name) {
-  backend = name;
-  choose.chooseDelivery(list[name][0]?.id ?? null);
 }
 
 function row(it, isChosen) {

@@ -157,7 +157,7 @@ byId("curl").textContent = `curl ${location.origin}/api/activities/home`;
 cruddur.start(called);
 requests.start(chooseTrace, poll);
 pipeline.start((backend) => {
-  deliveries.chooseBackend(backend);
+  deliveries.pick(backend);
   chooseTab("deliveries");
 });
 waterfall.start({ chooseSpan, chooseDelivery });

@@ -198,7 +198,7 @@ function walk(event, tree) {
   const at = shown.findIndex((span) => span.id === id);
   if (at < 0) return;
   const span = shown[at];
-  const go = (to) => to && (choose.chooseSpan(to.id), focus());
+  const go = (to) => to && choose.chooseSpan(to.id);
   const isOpen = span.isParent && !folded.has(span.id);
   const keys = {
     ArrowDown: () => go(shown[at + 1]),
