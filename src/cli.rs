@@ -36,8 +36,10 @@ pub enum Command {
     },
     /// Print a sample request on its way from spans to bytes.
     Explain {
-        /// Backend to explain. `None` means all backends.
-        backend: Option<String>,
+        /// `request`, `spans`, or a backend. `None` means everything.
+        topic: Option<String>,
+        /// Part of the topic, or a field of its JSON.
+        section: Option<String>,
     },
     /// Print help.
     Help,
@@ -53,7 +55,7 @@ Usage: cruddur [serve] [--config FILE] [--listen ADDR] [--notifications-url URL]
        cruddur check [--config FILE] [--json]
        cruddur init [--config FILE]
        cruddur health [--listen ADDR]
-       cruddur explain [BACKEND]
+       cruddur explain [TOPIC [SECTION]]
 
 Commands:
   serve    Answer requests (what happens without a command)
@@ -61,7 +63,8 @@ Commands:
            exit status 0 only if all of it was accepted
   init     Write telemetry.toml with every setting and a comment on each; never over a file that exists
   health   Ask the server that listens at ADDR how it is; exit status 0 if it is well
-  explain  Show a sample request on its way from spans to the bytes that honeycomb, xray or cloudwatch get
+  explain  Show a sample request on its way from spans to bytes. TOPIC is request, spans, honeycomb, xray or cloudwatch;
+           SECTION is a part of it, or a field of its JSON: cruddur explain xray annotations
 
 Options:
   --config FILE    Settings [env: CRUDDUR_CONFIG] [default: telemetry.toml, if it exists]
@@ -83,7 +86,8 @@ Try: http://127.0.0.1:4567/ in a browser, or curl http://127.0.0.1:4567/api/acti
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
     let mut parser = lexopt::Parser::from_args(arguments);
     let (mut command, mut given) = (None::<OsString>, Vec::new());
-    let (mut config, mut listen, mut notifications_url, mut backend) = (None, None, None, None);
+    let (mut config, mut listen, mut notifications_url) = (None, None, None);
+    let (mut topic, mut section) = (None, None);
     let mut json = false;
     while let Some(argument) = parser.next().map_err(with_hint)? {
         match argument {
@@ -108,8 +112,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
             Value(name) if command.is_none() && COMMANDS.iter().any(|(known, _)| name == *known) => {
                 command = Some(name);
             }
-            Value(name) if backend.is_none() && command.as_ref().is_some_and(|command| command == "explain") => {
-                backend = Some(name.to_string_lossy().into_owned());
+            Value(name) if section.is_none() && command.as_ref().is_some_and(|command| command == "explain") => {
+                let to = if topic.is_none() { &mut topic } else { &mut section };
+                *to = Some(name.to_string_lossy().into_owned());
             }
             other => return Err(with_hint(other.unexpected())),
         }
@@ -123,7 +128,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
         "check" => Command::Check { config, json },
         "init" => Command::Init { config },
         "health" => Command::Health { listen },
-        "explain" => Command::Explain { backend },
+        "explain" => Command::Explain { topic, section },
         _ => Command::Serve { config, listen, notifications_url },
     })
 }
@@ -165,8 +170,11 @@ mod tests {
         assert_eq!(parsed(&["serve", "--config=x.toml", "--listen", "[::1]:0"]).unwrap(), serve);
         assert_eq!(parsed(&["init"]).unwrap(), Command::Init { config: None });
         assert_eq!(parsed(&["health", "--listen", "x:1"]).unwrap(), Command::Health { listen: Some("x:1".to_owned()) });
-        assert_eq!(parsed(&["explain"]).unwrap(), Command::Explain { backend: None });
-        assert_eq!(parsed(&["explain", "xray"]).unwrap(), Command::Explain { backend: Some("xray".to_owned()) });
+        assert_eq!(parsed(&["explain"]).unwrap(), Command::Explain { topic: None, section: None });
+        let topic = Some("xray".to_owned());
+        assert_eq!(parsed(&["explain", "xray"]).unwrap(), Command::Explain { topic: topic.clone(), section: None });
+        let section = Some("http".to_owned());
+        assert_eq!(parsed(&["explain", "xray", "http"]).unwrap(), Command::Explain { topic, section });
         let check = Command::Check { config: Some("x.toml".into()), json: true };
         assert_eq!(parsed(&["check", "--json", "--config", "x.toml"]).unwrap(), check);
         assert_eq!(parsed(&["init", "--help"]).unwrap(), Command::Help);
@@ -184,7 +192,7 @@ mod tests {
             (&["init", "--notifications-url", "x"], "--notifications-url"),
             (&["health", "--config", "x"], "--config"),
             (&["explain", "--listen", "x"], "--listen"),
-            (&["explain", "xray", "honeycomb"], "honeycomb"),
+            (&["explain", "xray", "http", "honeycomb"], "honeycomb"),
             (&["serve", "--json"], "--json"),
         ] {
             let error = parsed(arguments).unwrap_err();

@@ -13,7 +13,7 @@ pub mod xray_udp;
 
 use crate::delivery::{Plan, State};
 use crate::settings::{Findings, Section, Settings, Sources};
-use crate::text::Message;
+use crate::text::{Message, explanation};
 
 /// All backends there are.
 pub const BACKENDS: &[Plugin] = &[console::PLUGIN, otlp_http::PLUGIN, xray_udp::PLUGIN, cloudwatch_logs::PLUGIN];
@@ -26,8 +26,8 @@ pub struct Plugin {
     pub section: &'static Section,
     /// Reads its settings and decides whether it runs.
     pub plan: fn(&mut PlanContext<'_>) -> Result<Plan, Message>,
-    /// Its part of `cruddur explain`: the bytes of a sample request, with a line on every field.
-    pub explain: Option<fn() -> String>,
+    /// Topic of `cruddur explain`: the bytes of a sample request, with a note on every field.
+    pub(crate) explain: Option<fn() -> Vec<explanation::Section>>,
 }
 
 /// What a backend is planned from.

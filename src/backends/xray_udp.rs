@@ -28,6 +28,7 @@
 //! Specification: <https://docs.aws.amazon.com/xray/latest/devguide/xray-api-segmentdocuments.html>,
 //! <https://docs.aws.amazon.com/xray/latest/devguide/xray-api-sendingdata.html#xray-api-daemon>.
 
+mod annotations;
 mod cause;
 mod encode;
 mod explain;

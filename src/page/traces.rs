@@ -9,7 +9,6 @@ use super::recent::{Recent, RecentRequest};
 use crate::delivery::{BatchProcessor, Pipeline};
 use crate::logging::LogLine;
 use crate::plain_json::{Fields, time};
-use crate::trace::Value;
 use crate::trace::id::TraceId;
 use crate::trace::sampler::BackendDecision;
 use crate::trace::span::{Event, SpanData, SpanKind, Status};
@@ -128,14 +127,8 @@ impl<'a> RequestSummaryView<'a> {
     fn new(request: &'a RecentRequest) -> Self {
         let trace = &request.trace;
         let root = &trace.spans[0];
-        let text = |key| match root.attribute(key) {
-            Some(Value::String(text)) => Some(text.as_ref()),
-            _ => None,
-        };
-        let status = match root.attribute("http.response.status_code") {
-            Some(Value::Int(status)) => Some(*status),
-            _ => None,
-        };
+        let text = |key| root.text(key);
+        let status = root.int("http.response.status_code");
         Self {
             number: request.number,
             trace_id: trace.trace_id.to_string(),

@@ -2,46 +2,59 @@
 //! field.
 //!
 //! The text is made by the encoders, the signer and the propagator that the server uses. Only ids,
-//! times and keys are made up. Each backend has its own part, see [`crate::backends::Plugin`].
-
-use std::fmt::Write as _;
+//! times and keys are made up. Each backend has its own topic, see [`crate::backends::Plugin`].
 
 use super::Exit;
 use crate::backends::BACKENDS;
 use crate::plain_json::Plain;
-use crate::text::pretty::two_columns;
+use crate::text::explanation::{Section, two_columns};
 use crate::trace::context::{Propagator, TraceHeaders, extract, traceparent};
 use crate::trace::sample;
 use crate::trace::span::{SpanData, SpanKind};
 
-/// The text for one backend, or for all backends that have an `explain`.
+/// Returns the explanation of everything, of one topic, or one section of a topic. A section is
+/// also any field of a document in the topic.
 ///
 /// # Errors
 ///
-/// There is no such backend (status 2).
-pub fn explain(backend: Option<&str>) -> Result<String, Exit> {
-    let mut explained = BACKENDS.iter().filter_map(|plugin| Some((plugin.name, plugin.explain?))).collect::<Vec<_>>();
-    if let Some(backend) = backend {
-        let names = explained.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-        explained.retain(|(name, _)| *name == backend);
-        if explained.is_empty() {
-            return Err(Exit::wrong(format!("nothing to explain about {backend:?}, only about {names}")));
+/// There is no such topic or section (status 2).
+pub fn explain(topic: Option<&str>, section: Option<&str>) -> Result<String, Exit> {
+    let mut topics = topics();
+    if let Some(wanted) = topic {
+        let names = listed(topics.iter().map(|(name, _)| *name));
+        topics.retain(|(name, _)| *name == wanted);
+        if topics.is_empty() {
+            return Err(Exit::wrong(format!("unknown topic {wanted:?}; next: use one of {names}")));
         }
     }
+    if let (Some(wanted), [(topic, sections)]) = (section, &topics[..]) {
+        let found = sections.iter().find(|section| section.name == wanted).map(Section::print);
+        return found.or_else(|| sections.iter().find_map(|section| section.print_field(wanted))).ok_or_else(|| {
+            let names = listed(sections.iter().map(|section| section.name));
+            Exit::wrong(format!("unknown section {wanted:?} of {topic}; next: use {names}, or a field of its JSON"))
+        });
+    }
     let mut text = String::from("A sample request, with made-up ids, times and keys. Nothing is sent.\n");
-    heading(&mut text, "the request");
-    text.push_str(&request());
-    heading(&mut text, "its spans");
-    text.push_str(&spans());
-    for (name, explain) in explained {
-        heading(&mut text, name);
-        text.push_str(&explain());
+    for (topic, sections) in topics {
+        text.push_str(&format!("\n== {topic} {}\n", "=".repeat(90 - topic.len())));
+        for section in sections {
+            text.push_str(&format!("\n{}\n\n{}", section.title, section.print()));
+        }
     }
     Ok(text)
 }
 
-fn heading(text: &mut String, title: &str) {
-    let _ = writeln!(text, "\n== {title} {}\n", "=".repeat(90 - title.len()));
+/// Topics with their sections.
+fn topics() -> Vec<(&'static str, Vec<Section>)> {
+    let request =
+        Section::text("request", "The request of a traced caller, and what is read from its header:", request());
+    let spans = Section::text("spans", "The spans of the request:", spans());
+    let of_backends = BACKENDS.iter().filter_map(|plugin| Some((plugin.name, plugin.explain?())));
+    [("request", vec![request]), ("spans", vec![spans])].into_iter().chain(of_backends).collect()
+}
+
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.collect::<Vec<_>>().join(", ")
 }
 
 /// The request of the caller, and the trace context that is read from it.
@@ -67,7 +80,7 @@ fn request() -> String {
         (&format!("           {xray}"), "as X-Ray spells it: the first 8 digits are a time"),
         (&format!("parent     {caller}"), "the caller's span, in another process"),
         (&format!("sampled    {sampled}"), "the caller decided, flag 1; flag 2: the id is random"),
-        (&format!("sent on    {ours}"), "in the answer, and to whom we call: our span is the parent"),
+        (&format!("sent on    {ours}"), "in the answer and in calls to other services; our span is the parent"),
     ]));
     text
 }
@@ -99,45 +112,87 @@ fn one_span(span: &SpanData) -> String {
     let mut text = two_columns([
         (
             format!("name       {}", span.name).as_str(),
-            remark("method and route, never the path: few different names", "what was done"),
+            remark("method and route, never the path: few different names", "the work that was done"),
         ),
         (&format!("span id    {}", span.id), "64 random bits"),
-        (&format!("parent     {parent}"), remark("the caller", "the span above")),
-        (&format!("kind       {kind}"), remark("the side of a call that answers", "neither side of a call")),
-        (&format!("scope      {}", span.scope.name), "which part of the program wrote it"),
-        (&format!("start      {}", micros(span.start)), "by the wall clock, seconds since 1970"),
-        (&format!("end        {}", micros(span.end)), "the start, and what the monotonic clock counted since"),
+        (&format!("parent     {parent}"), remark("the caller's span, in another process", "the span above")),
+        (&format!("kind       {kind}"), remark("the side of a call that serves it", "work inside the process")),
+        (&format!("scope      {}", span.scope.name), "part of the program that made the span"),
+        (&format!("start      {}", micros(span.start)), "wall clock, in seconds since 1970"),
+        (&format!("end        {}", micros(span.end)), "the start, plus the time on the monotonic clock"),
     ]);
     for attribute in &span.attributes {
         let value = serde_json::to_string(&Plain(&attribute.value)).unwrap_or_default();
-        let _ = writeln!(text, "attribute  {} = {value}", attribute.key);
+        let note = ATTRIBUTES.iter().find(|(key, _)| attribute.key == *key).map_or("", |(_, note)| note);
+        text.push_str(&two_columns([(format!("attribute  {} = {value}", attribute.key).as_str(), note)]));
     }
     text
 }
+
+/// Notes on the attributes of the sample request.
+const ATTRIBUTES: [(&str, &str); 15] = [
+    ("http.request.method", "one of the known methods, else _OTHER"),
+    ("url.path", "the path as it came; the query is url.query, with secrets redacted"),
+    ("url.scheme", "http, or the scheme in a proxy's header"),
+    ("http.route", "the template that the path matches"),
+    ("server.address", "from the header Host"),
+    ("server.port", "from the header Host, or the default port"),
+    ("client.address", "the client; behind a proxy, the address in X-Forwarded-For"),
+    ("network.peer.address", "the other end of the connection"),
+    ("network.peer.port", "its port"),
+    ("network.protocol.version", "version of HTTP"),
+    ("user_agent.original", "the header User-Agent"),
+    ("http.response.status_code", "from 500 on the span has failed; 4xx is an error of the client"),
+    ("http.response.body.size", "in bytes"),
+    ("app.now", "set by the application: any fact that helps later"),
+    ("app.result_length", "stays a number, so Honeycomb can add it up"),
+];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn each_backend_that_explains_itself_is_found_by_its_name_and_a_wrong_name_lists_them() {
-        let all = explain(None).unwrap();
-        for name in ["honeycomb", "xray", "cloudwatch"] {
-            let one = explain(Some(name)).unwrap();
+    fn a_topic_is_found_by_its_name_and_a_wrong_name_lists_them() {
+        let all = explain(None, None).unwrap();
+        for name in ["request", "spans", "honeycomb", "xray", "cloudwatch"] {
+            let one = explain(Some(name), None).unwrap();
             let (_, own) = one.split_once(&format!("== {name} ")).unwrap();
             assert!(all.contains(own), "{name}");
-            assert_eq!(one.matches("\n== ").count(), 3, "{name}");
+            assert_eq!(one.matches("\n== ").count(), 1, "{name}");
         }
-        let error = explain(Some("console")).unwrap_err();
+        let error = explain(Some("console"), None).unwrap_err();
         assert_eq!(error.status, 2);
         assert_eq!(
             error.message.to_string(),
-            "nothing to explain about \"console\", only about honeycomb, xray, cloudwatch"
+            "unknown topic \"console\"; next: use one of request, spans, honeycomb, xray, cloudwatch"
         );
     }
 
     #[test]
+    fn a_section_or_a_field_is_printed_alone() {
+        let all = explain(Some("xray"), None).unwrap();
+        for section in ["header", "document", "datagram"] {
+            assert!(all.contains(&format!(":\n\n{}", explain(Some("xray"), Some(section)).unwrap())), "{section}");
+        }
+        let field = explain(Some("xray"), Some("annotations")).unwrap();
+        assert!(field.starts_with("// ") && field.contains("\n\"annotations\": {\n  \"http_route\": "), "{field}");
+        let error = explain(Some("xray"), Some("spans")).unwrap_err();
+        assert_eq!(
+            error.message.to_string(),
+            "unknown section \"spans\" of xray; next: use header, document, datagram, or a field of its JSON"
+        );
+    }
+
+    #[test]
+    fn every_attribute_has_a_note_and_every_note_an_attribute() {
+        let spans = sample::request().spans;
+        let keys: Vec<_> = spans.iter().flat_map(|span| &span.attributes).map(|it| it.key.as_ref()).collect();
+        assert_eq!(keys, ATTRIBUTES.map(|(key, _)| key));
+    }
+
+    #[test]
     fn the_text_is_the_same_every_time() {
-        assert_eq!(explain(None).unwrap(), explain(None).unwrap());
+        assert_eq!(explain(None, None).unwrap(), explain(None, None).unwrap());
     }
 }

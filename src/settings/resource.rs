@@ -64,8 +64,10 @@ pub(crate) fn sample_resource() -> Vec<Attribute> {
 /// Returns the attributes that every process of this program has.
 fn process_attributes(service_name: &str, instance: &str, pid: u32) -> Vec<Attribute> {
     vec![
+        // The only required attribute. Honeycomb makes it the name of the dataset.
         Attribute::new("service.name", service_name.to_owned()),
         Attribute::new("service.version", env!("CARGO_PKG_VERSION")),
+        // A new uuid at each start of the program.
         Attribute::new("service.instance.id", instance.to_owned()),
         Attribute::new("telemetry.sdk.language", "rust"),
         // The name "opentelemetry" is reserved for the official SDKs.

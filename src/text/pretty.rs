@@ -5,43 +5,112 @@
 
 use std::collections::HashSet;
 
-/// Pairs of a field name and the note about it.
-///
-/// A name may begin with the names of the enclosing fields (`scope.name`). The longest name that
-/// fits wins. An element of an OTLP attribute list is found by the key of the attribute.
-pub(crate) type FieldNotes = &'static [(&'static str, &'static str)];
+use super::wrap;
 
-/// Spreads JSON text over lines. Each note is printed once, above the first field that it fits.
-pub(crate) fn pretty_print(json: &str, notes: FieldNotes) -> String {
-    let mut printer = PrettyPrinter { text: String::new(), notes, printed: HashSet::new() };
-    printer.value(json, 0, "");
-    printer.text.push('\n');
-    printer.text
+/// Notes on the fields of a document: the comments of the encoder that writes it.
+pub(crate) struct FieldNotes(Vec<FieldNote>);
+
+struct FieldNote {
+    /// Name of the function that writes the field.
+    function: &'static str,
+    field: &'static str,
+    note: String,
 }
 
-/// Prints each line with its remark in a second column.
-pub(crate) fn two_columns<'a>(lines: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
-    let line = |(line, remark): (&str, &str)| match remark {
-        "" => format!("{line}\n"),
-        remark => format!("{line:<COLUMN$}  {remark}\n"),
-    };
-    lines.into_iter().map(line).collect()
+/// JSON text with the notes on its fields.
+pub(crate) struct AnnotatedJson {
+    /// Name of the function that writes the text.
+    pub(crate) root: &'static str,
+    pub(crate) json: String,
+    pub(crate) notes: FieldNotes,
+    /// Fields that are printed as `[...]`.
+    pub(crate) elided: &'static [&'static str],
 }
 
-/// Start of the second column.
-const COLUMN: usize = 66;
+impl FieldNotes {
+    /// Reads an encoder: the comment above the line that writes a field is the note on it.
+    ///
+    /// ```text
+    /// fn span(..) {
+    ///     // 64 bits as hex.
+    ///     json.raw(r#","spanId":"#).quoted(..);
+    /// ```
+    pub(crate) fn of_encoder(source: &'static str) -> Self {
+        let (mut notes, mut function, mut comment) = (Vec::new(), "", String::new());
+        let shipped = source.split("\nmod tests").next().unwrap_or_default();
+        for line in shipped.lines().map(str::trim_start) {
+            if let Some((_, rest)) = line.split_once("fn ") {
+                function = rest.split(['(', '<']).next().unwrap_or_default();
+            }
+            if let Some(more) = line.strip_prefix("// ") {
+                comment.push_str(if comment.is_empty() { "" } else { " " });
+                comment.push_str(more);
+                continue;
+            }
+            let field = field_written(line);
+            if let Some(field) = field.filter(|_| !comment.is_empty()) {
+                notes.push(FieldNote { function, field, note: comment.clone() });
+            }
+            if field.is_some() || line.ends_with([';', '{', '}']) {
+                comment.clear();
+            }
+        }
+        Self(notes)
+    }
 
-/// The text so far, and the names whose notes were printed.
-struct PrettyPrinter {
+    /// Finds the note on the field at the end of `path`. If several functions write a field of this
+    /// name, the one with the name of the enclosing object counts.
+    fn find(&self, path: &str) -> Option<&FieldNote> {
+        let (parents, field) = path.rsplit_once('.')?;
+        let object = parents.rsplit('.').next().unwrap_or_default();
+        let of_field = || self.0.iter().filter(|note| note.field == field);
+        of_field()
+            .find(|note| object.trim_end_matches('s') == note.function.trim_end_matches('s'))
+            .or_else(|| of_field().next())
+    }
+}
+
+/// Returns the first field in a line of an encoder: `spanId` of `json.raw(r#","spanId":"#)`.
+fn field_written(line: &'static str) -> Option<&'static str> {
+    let (_, fragment) = line.split_once("r#\"")?;
+    let (name, _) = fragment.trim_start_matches(['{', ',', '}', ']', '"']).split_once("\":")?;
+    Some(name)
+}
+
+impl AnnotatedJson {
+    /// Spreads the text over lines. Each note is printed once, above the first field that it fits.
+    pub(crate) fn print(&self) -> String {
+        let mut printer = PrettyPrinter { of: self, text: String::new(), printed: HashSet::new() };
+        printer.value(&self.json, 0, self.root);
+        printer.text.push('\n');
+        printer.text
+    }
+
+    /// Prints the first field of this name, and all that is in it.
+    pub(crate) fn print_field(&self, name: &str) -> Option<String> {
+        let (path, value) = find(&self.json, self.root, name)?;
+        let mut printer = PrettyPrinter { of: self, text: String::new(), printed: HashSet::new() };
+        printer.note(&path, 0);
+        printer.text.push_str(&format!("\n\"{name}\": "));
+        printer.value(value, 0, &path);
+        printer.text.push('\n');
+        Some(printer.text.trim_start().to_owned())
+    }
+}
+
+/// The text so far, and the notes that were printed.
+struct PrettyPrinter<'a> {
+    of: &'a AnnotatedJson,
     text: String,
-    notes: FieldNotes,
-    printed: HashSet<&'static str>,
+    printed: HashSet<*const FieldNote>,
 }
 
+/// Maximum length of a note's line, without its indentation.
+const NOTE_WIDTH: usize = 92;
 /// Maximum length of a line that keeps a whole attribute.
 const WIDTH: usize = 120;
 
-impl PrettyPrinter {
+impl PrettyPrinter<'_> {
     fn value(&mut self, json: &str, depth: usize, path: &str) {
         match json.as_bytes() {
             [b'{', b'}'] | [b'[', b']'] => self.text.push_str(json),
@@ -63,15 +132,15 @@ impl PrettyPrinter {
                     self.note(&path, depth);
                     self.line(depth);
                     self.text.push_str(&format!("\"{name}\": "));
-                    self.value(value, depth, &path);
+                    if self.of.elided.contains(&name) {
+                        self.text.push_str("[...]");
+                    } else {
+                        self.value(value, depth, &path);
+                    }
                 }
                 None => {
-                    let attribute = key_of_attribute(member);
-                    if let Some(key) = &attribute {
-                        self.note(&format!("{path}.{key}"), depth);
-                    }
                     self.line(depth);
-                    if member.len() + 2 * depth <= WIDTH && attribute.is_some() {
+                    if member.len() + 2 * depth <= WIDTH && is_attribute(member) {
                         self.text.push_str(member);
                     } else {
                         self.value(member, depth, path);
@@ -87,11 +156,13 @@ impl PrettyPrinter {
     }
 
     fn note(&mut self, path: &str, depth: usize) {
-        if let Some((name, note)) = note_for(self.notes, path)
-            && self.printed.insert(name)
+        if let Some(note) = self.of.notes.find(path)
+            && self.printed.insert(note)
         {
-            self.line(depth);
-            self.text.push_str(&format!("// {note}"));
+            for line in wrap(&note.note, NOTE_WIDTH).lines() {
+                self.line(depth);
+                self.text.push_str(&format!("// {line}"));
+            }
         }
     }
 
@@ -101,10 +172,18 @@ impl PrettyPrinter {
     }
 }
 
-/// The longest name in `notes` that is the end of `path`, and its note.
-fn note_for(notes: FieldNotes, path: &str) -> Option<(&'static str, &'static str)> {
-    let fits = |name: &str| path.strip_suffix(name).is_some_and(|before| before.ends_with('.'));
-    notes.iter().copied().filter(|(name, _)| fits(name)).max_by_key(|(name, _)| name.len())
+/// Finds the first field of this name. Returns its path and its value.
+fn find<'a>(json: &'a str, path: &str, wanted: &str) -> Option<(String, &'a str)> {
+    if !json.starts_with(['{', '[']) || json.len() == 2 {
+        return None;
+    }
+    members(json).into_iter().find_map(|member| match name_and_value(member).filter(|_| json.starts_with('{')) {
+        Some((name, value)) => {
+            let path = format!("{path}.{name}");
+            if name == wanted { Some((path, value)) } else { find(value, &path, wanted) }
+        }
+        None => find(member, path, wanted),
+    })
 }
 
 /// The members of an object, or the elements of a list, as they are written. It must not be empty.
@@ -135,65 +214,85 @@ fn name_and_value(member: &str) -> Option<(&str, &str)> {
     member.strip_prefix('"')?.split_once("\":")
 }
 
-/// The key of an OTLP attribute: `app.now` of
-/// `{"key":"app.now","value":{"stringValue":"..."}}`
-fn key_of_attribute(element: &str) -> Option<&str> {
-    Some(element.strip_prefix("{\"key\":\"")?.split_once("\",\"value\":")?.0)
+/// Returns true for an element of an OTLP attribute list: `{"key":"app.now","value":{...}}`.
+fn is_attribute(element: &str) -> bool {
+    element.starts_with("{\"key\":\"")
 }
 
-/// Names in `notes` that fit no field of `json`.
 #[cfg(test)]
-pub(crate) fn without_field(json: &str, notes: FieldNotes) -> Vec<&'static str> {
-    let text = pretty_print(json, notes);
-    let is_printed = |note: &str| text.lines().any(|line| line.trim_start().strip_prefix("// ") == Some(note));
-    notes.iter().filter(|(_, note)| !is_printed(note)).map(|(name, _)| *name).collect()
-}
-
-/// Paths of the fields of `json` that no name in `notes` fits.
-#[cfg(test)]
-pub(crate) fn without_note(json: &str, notes: FieldNotes) -> Vec<String> {
-    fn collect(json: &str, path: &str, notes: FieldNotes, found: &mut Vec<String>) {
-        if !json.starts_with(['{', '[']) || json.len() == 2 {
-            return;
-        }
-        for member in members(json) {
-            let (name, value) = match (name_and_value(member), key_of_attribute(member)) {
-                (_, Some(key)) if json.starts_with('[') => (Some(key), ""),
-                (Some((name, value)), _) if json.starts_with('{') => (Some(name), value),
-                _ => (None, member),
-            };
-            let path = name.map_or_else(|| path.to_owned(), |name| format!("{path}.{name}"));
-            if name.is_some() && note_for(notes, &path).is_none() {
-                found.push(path.clone());
+impl AnnotatedJson {
+    /// Paths of the fields without a note, except for attributes and annotations, whose names the
+    /// encoder does not know.
+    pub(crate) fn without_note(&self) -> Vec<String> {
+        fn collect(of: &AnnotatedJson, json: &str, path: &str, found: &mut Vec<String>) {
+            if !json.starts_with(['{', '['])
+                || json.len() == 2
+                || path.ends_with("attributes")
+                || path.ends_with("annotations")
+            {
+                return;
             }
-            collect(value, &path, notes, found);
+            for member in members(json) {
+                let (path, value) = match name_and_value(member).filter(|_| json.starts_with('{')) {
+                    Some((name, value)) => (format!("{path}.{name}"), value),
+                    None => (path.to_owned(), member),
+                };
+                if of.notes.find(&path).is_none() && json.starts_with('{') {
+                    found.push(path.clone());
+                }
+                collect(of, value, &path, found);
+            }
         }
+        let mut found = Vec::new();
+        collect(self, &self.json, self.root, &mut found);
+        found
     }
-    let mut found = Vec::new();
-    collect(json, "", notes, &mut found);
-    found
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const NOTES: FieldNotes = &[("a", "first"), ("b.a", "inner"), ("k.x", "an attribute")];
+    const ENCODER: &str = r##"
+fn document(json: &mut Json) {
+    let a = 1;
+    // First,
+    // on two lines.
+    json.raw(r#"{"a":"#).unsigned(1);
+    // Of the code, not of a field.
+    let b = 2;
+    json.raw(r#","b":{"#);
+    b(json);
+    json.raw(r#"},"c":[],"#);
+    // A list.
+    json.raw(r#""k":["#);
+}
+
+fn b(json: &mut Json) {
+    // Inner.
+    json.raw(r#""a":"#).string("x");
+}
+"##;
+
+    fn annotated(json: &str) -> AnnotatedJson {
+        let notes = FieldNotes::of_encoder(ENCODER);
+        AnnotatedJson { root: "document", json: json.to_owned(), notes, elided: &["z"] }
+    }
 
     #[test]
     fn the_bytes_stay_the_same_but_for_blanks_and_notes() {
         let json = r#"{"a":1,"b":{"a":"x,\"}{"},"c":[],"k":[{"key":"k.x","value":{"intValue":"1"}},[1,2]]}"#;
-        let text = pretty_print(json, NOTES);
+        let text = annotated(json).print();
         let expected = r#"{
-  // first
+  // First, on two lines.
   "a": 1,
   "b": {
-    // inner
+    // Inner.
     "a": "x,\"}{"
   },
   "c": [],
+  // A list.
   "k": [
-    // an attribute
     {"key":"k.x","value":{"intValue":"1"}},
     [
       1,
@@ -205,13 +304,23 @@ mod tests {
         assert_eq!(text, expected);
         let lines = text.lines().map(str::trim).filter(|line| !line.starts_with("//"));
         assert_eq!(lines.collect::<String>().replace("\": ", "\":"), json);
-        assert_eq!(without_note(json, NOTES), [".b", ".c", ".k"]);
-        assert_eq!(without_field(json, NOTES), [""; 0]);
-        assert_eq!(without_field(r#"{"b":{"a":1}}"#, NOTES), ["a", "k.x"]);
+        assert_eq!(
+            annotated(json).without_note(),
+            ["document.b", "document.c", "document.k.key", "document.k.value", "document.k.value.intValue"]
+        );
     }
 
     #[test]
     fn a_note_is_printed_once() {
-        assert_eq!(pretty_print(r#"[{"a":1},{"a":2}]"#, NOTES).matches("// first").count(), 1);
+        assert_eq!(annotated(r#"[{"a":1},{"a":2}]"#).print().matches("// First").count(), 1);
+    }
+
+    #[test]
+    fn one_field_is_printed_with_all_that_is_in_it() {
+        let json = annotated(r#"{"x":[{"b":{"a":"y"}}],"z":{"a":1}}"#);
+        assert_eq!(json.print_field("b").unwrap(), "\"b\": {\n  // Inner.\n  \"a\": \"y\"\n}\n");
+        assert_eq!(json.print_field("z").unwrap(), "\"z\": {\n  // First, on two lines.\n  \"a\": 1\n}\n");
+        assert!(json.print().contains("\"z\": [...]\n"));
+        assert_eq!(json.print_field("y"), None);
     }
 }

@@ -276,6 +276,22 @@ impl SpanData {
         self.attributes.iter().find(|attribute| attribute.key == key).map(|attribute| &attribute.value)
     }
 
+    /// Text of the attribute with this key.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        match self.attribute(key) {
+            Some(Value::String(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Whole number of the attribute with this key.
+    pub fn int(&self, key: &str) -> Option<i64> {
+        match self.attribute(key) {
+            Some(Value::Int(number)) => Some(*number),
+            _ => None,
+        }
+    }
+
     /// Approximate size in memory, in bytes.
     pub fn size(&self) -> usize {
         let events =

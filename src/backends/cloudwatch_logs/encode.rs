@@ -11,13 +11,12 @@
 use std::sync::Arc;
 
 use chrono::DateTime;
-use serde::Serialize;
-use serde::ser::{SerializeMap, Serializer};
 
 use crate::delivery::{Encoder, Payload};
 use crate::logging::LogLine;
 use crate::plain_json::time_millis;
 use crate::text::cut_bytes;
+use crate::text::json::Json;
 use crate::trace::id::TraceId;
 
 /// Encoder of log lines as PutLogEvents requests.
@@ -40,6 +39,8 @@ pub(super) enum LineFormat {
     Text,
 }
 
+/// Usual size of an event.
+const EXPECTED_BYTES: usize = 256;
 const MAX_EVENTS: usize = 10_000;
 const MAX_BYTES: usize = 1_048_576;
 const BYTES_AN_EVENT: usize = 26;
@@ -47,25 +48,62 @@ const MAX_MILLIS: u64 = 24 * 60 * 60 * 1000;
 /// Limit of a message in the partitions with the old limit of an event, 256 KiB.
 const MAX_MESSAGE: usize = 256 * 1024 - BYTES_AN_EVENT;
 
+/// Log line that became an event, within the limit of a message.
+struct LogEvent {
+    timestamp: u64,
+    message: String,
+    trace: Option<TraceId>,
+}
+
 /// ```text
 /// {"logGroupName":"cruddur","logStreamName":"host",
 ///  "logEvents":[{"timestamp":1768480496123,"message":"..."}]}
 /// ```
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct PutLogEvents<'a> {
-    log_group_name: &'a str,
-    log_stream_name: &'a str,
-    log_events: &'a [LogEvent],
+fn request(json: &mut Json, group: &str, stream: &str, events: &[LogEvent]) {
+    // Log group. It is created with the first line, with a retention.
+    json.raw(r#"{"logGroupName":"#).string(group);
+    // Log stream: one for each machine.
+    json.raw(r#","logStreamName":"#).string(stream);
+    // In the order of their times, all within 24 hours, at most 10,000.
+    json.raw(r#","logEvents":["#);
+    json.separated(events, |json, event| {
+        // Milliseconds since 1970. Events older than 14 days, or than the retention, are not stored.
+        json.raw(r#"{"timestamp":"#).unsigned(event.timestamp);
+        // The line. AWS charges for its bytes and 26 more.
+        json.raw(r#","message":"#).string(&event.message).raw("}");
+    });
+    json.raw("]}");
 }
 
-#[derive(Serialize)]
-struct LogEvent {
-    timestamp: u64,
-    message: String,
-    #[serde(skip)]
-    trace: Option<TraceId>,
+/// ```text
+/// {"time":"2026-11-22T23:57:13.123Z","level":"INFO","target":"access",
+///  "message":"[2026-Nov-22 23:57] 127.0.0.1 ...","trace_id":"4efa...",
+///  "xray_trace_id":"1-4efaaf4d-1e87...","span_id":"5399...","status":"200"}
+/// ```
+fn line(json: &mut Json, line: &LogLine) {
+    // Time of the line. Logs Insights finds this field and the others by itself.
+    json.raw(r#"{"time":"#).quoted(&time(line.time));
+    // ERROR, WARN, INFO or DEBUG. The access line of a 5xx is an ERROR.
+    json.raw(r#","level":"#).quoted(line.level.as_str());
+    // Part of the program that wrote the line.
+    json.raw(r#","target":"#).string(&line.target);
+    // Text of the line. For a request it is the access line that Flask wrote in the course.
+    json.raw(r#","message":"#).string(&line.message);
+    if let Some(span) = &line.span {
+        // The trace id as Honeycomb has it.
+        json.raw(r#","trace_id":"#).quoted(span.trace_id.hex().as_str());
+        // The trace id as X-Ray has it, for the search of its console.
+        json.raw(r#","xray_trace_id":"#).quoted(&span.trace_id.xray());
+        // The span in which the line was written.
+        json.raw(r#","span_id":"#).quoted(span.span_id.hex().as_str());
+    }
+    for (key, value) in line.key_values.iter().filter(|(key, _)| !OUR_KEYS.contains(&key.as_str())) {
+        json.raw(",").string(key).raw(":").string(value);
+    }
+    json.raw("}");
 }
+
+const OUR_KEYS: [&str; 7] = ["time", "level", "target", "message", "trace_id", "xray_trace_id", "span_id"];
 
 impl Encoder<LogLine> for LogEvents {
     /// Divides the lines among valid requests. `clock_offset` converts their times to the service's
@@ -92,20 +130,19 @@ impl Encoder<LogLine> for LogEvents {
 
 impl LogEvents {
     fn payload(&self, log_events: &[LogEvent]) -> Payload {
-        let request = PutLogEvents { log_group_name: &self.group, log_stream_name: &self.stream, log_events };
-        let mut bytes = Vec::with_capacity(log_events.len() * 256);
-        serde_json::to_writer(&mut bytes, &request)
-            .expect("writing to memory cannot fail, and no Serialize here returns an error of its own");
+        let mut json = Json::with_capacity(log_events.len() * EXPECTED_BYTES);
+        request(&mut json, &self.group, &self.stream, log_events);
         // The lines of one request mostly follow each other.
         let mut traces: Vec<TraceId> = log_events.iter().filter_map(|event| event.trace).collect();
         traces.dedup();
-        Payload { bytes, items: log_events.len(), traces, trimmed: None }
+        Payload { bytes: json.into_string().into_bytes(), items: log_events.len(), traces, trimmed: None }
     }
 
     fn message(&self, line: &LogLine) -> String {
         if self.format == LineFormat::Json {
-            // Every part is text, so it cannot fail.
-            return serde_json::to_string(&JsonLine(line)).unwrap_or_default();
+            let mut json = Json::with_capacity(EXPECTED_BYTES);
+            self::line(&mut json, line);
+            return json.into_string();
         }
         let mut text = format!("{} {:<5} {}: {}", time(line.time), line.level, line.target, line.message);
         for (key, value) in &line.key_values {
@@ -128,35 +165,6 @@ fn fitting(events: &[LogEvent]) -> usize {
     });
     fit.count().max(1)
 }
-
-/// ```text
-/// {"time":"2026-11-22T23:57:13.123Z","level":"INFO","target":"access",
-///  "message":"[2026-Nov-22 23:57] 127.0.0.1 ...","trace_id":"4efa...",
-///  "xray_trace_id":"1-4efaaf4d-1e87...","span_id":"5399...","status":"200"}
-/// ```
-struct JsonLine<'a>(&'a LogLine);
-
-impl Serialize for JsonLine<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let line = self.0;
-        let mut object = serializer.serialize_map(None)?;
-        object.serialize_entry("time", &time(line.time))?;
-        object.serialize_entry("level", line.level.as_str())?;
-        object.serialize_entry("target", &line.target)?;
-        object.serialize_entry("message", &line.message)?;
-        if let Some(span) = &line.span {
-            object.serialize_entry("trace_id", &span.trace_id)?;
-            object.serialize_entry("xray_trace_id", &span.trace_id.xray())?;
-            object.serialize_entry("span_id", &span.span_id)?;
-        }
-        for (key, value) in line.key_values.iter().filter(|(key, _)| !OUR_KEYS.contains(&key.as_str())) {
-            object.serialize_entry(key, value)?;
-        }
-        object.end()
-    }
-}
-
-const OUR_KEYS: [&str; 7] = ["time", "level", "target", "message", "trace_id", "xray_trace_id", "span_id"];
 
 fn time(millis: u64) -> String {
     let time = i64::try_from(millis).ok().and_then(DateTime::from_timestamp_millis).unwrap_or_default();

@@ -9,7 +9,8 @@ use super::encode::{LineFormat, LogEvents};
 use super::{PUT_LOG_EVENTS, Unsigned};
 use crate::delivery::Encoder;
 use crate::logging::LogLine;
-use crate::text::pretty::{FieldNotes, pretty_print, two_columns};
+use crate::text::explanation::{Section, two_columns};
+use crate::text::pretty::{AnnotatedJson, FieldNotes};
 use crate::text::{Url, hex};
 use crate::trace::current::Current;
 use crate::trace::sample;
@@ -26,28 +27,49 @@ const SECRETS: Secrets<'_> = Secrets {
     session_token: None,
 };
 
-pub(super) fn explain() -> String {
+pub(super) fn explain() -> Vec<Section> {
     let body = body();
     let (headers, signed) = signed(&body);
     let url = Url::parse(&format!("https://{HOST}/")).expect("this is a URL");
     let call = Call { url: &url, headers: &headers, body: body.as_bytes(), timeout: None };
-    format!(
-        "PutLogEvents: one POST for a batch of log lines, signed; this batch is the access line of the request. The line:\n\n\
-         {}\nThe body, spread out; the line is text in it:\n\n{}\n\
-         Step 1, the canonical request: what both sides write down in the same way.\n\n{}\n\
-         Step 2, the string to sign: when, for what, and the hash of step 1.\n\n{}\n\
-         Step 3, the signing key. The secret never leaves; a key for one day, one region and one service grows out of it.\n\n{}\n\
-         Step 4, the signature: HMAC-SHA256 of step 2 under the key of step 3.\n\n{}\n\n\
-         As it leaves, for https://{HOST}/; the body has {} bytes:\n\n{}{body}\n",
-        pretty_print(&message(&body), LINE),
-        pretty_print(&body, BODY),
-        two_columns(canonical_request(&signed)),
-        two_columns(signed.string_to_sign.lines().zip(STRING_TO_SIGN)),
-        keys(),
-        signed.signature,
-        body.len(),
-        post_head(&call, |_| true).replace("\r\n", "\n"),
-    )
+    let head = post_head(&call, |_| true).replace("\r\n", "\n");
+    let json = |root, json| {
+        let notes = FieldNotes::of_encoder(include_str!("encode.rs"));
+        AnnotatedJson { root, json, notes, elided: &[] }
+    };
+    vec![
+        Section::json(
+            "line",
+            "PutLogEvents: one signed POST for a batch of log lines. This batch is the access line of the request. The line:",
+            json("line", message(&body)),
+        ),
+        Section::json("body", "The body, spread out. The line is a string in it:", json("request", body.clone())),
+        Section::text(
+            "canonical",
+            "Step 1, the canonical request: client and service build the same text from the request.",
+            two_columns(canonical_request(&signed)),
+        ),
+        Section::text(
+            "string",
+            "Step 2, the string to sign: time, scope, and the hash of step 1.",
+            two_columns(signed.string_to_sign.lines().zip(STRING_TO_SIGN)),
+        ),
+        Section::text(
+            "key",
+            "Step 3, the signing key. The secret is never sent. A key for one day, one region and one service is derived from it.",
+            keys(),
+        ),
+        Section::text(
+            "signature",
+            "Step 4, the signature: HMAC-SHA256 of step 2 under the key of step 3.",
+            format!("{}\n", signed.signature),
+        ),
+        Section::text(
+            "request",
+            format!("The request as it leaves, for https://{HOST}/. The body has {} bytes:", body.len()),
+            format!("{head}{body}\n"),
+        ),
+    ]
 }
 
 /// The body for the line that the server logs about the sample request.
@@ -113,42 +135,26 @@ const STRING_TO_SIGN: [&str; 4] = [
 fn keys() -> String {
     let keys = key_chain(SECRETS.secret_access_key, "20230220", REGION, "logs").map(|key| hex(key.as_ref()));
     let remarks = [
-        "HMAC of 20230220 under AWS4 and the secret",
-        "of us-east-1 under that",
-        "of logs under that",
-        "of aws4_request under that: the signing key",
+        "HMAC-SHA256(key \"AWS4\" + secret, \"20230220\")",
+        "HMAC-SHA256(key of the line above, \"us-east-1\")",
+        "HMAC-SHA256(key of the line above, \"logs\")",
+        "HMAC-SHA256(key of the line above, \"aws4_request\"): the signing key",
     ];
     two_columns(keys.iter().map(String::as_str).zip(remarks))
 }
 
-const LINE: FieldNotes = &[
-    ("time", "when it was logged"),
-    ("level", "ERROR, WARN, INFO or DEBUG; by status: 5xx are errors"),
-    ("target", "which part of the program"),
-    ("message", "what Flask's access line said in the course"),
-    ("trace_id", "as Honeycomb has it"),
-    ("xray_trace_id", "as X-Ray has it: copy it into the console's search"),
-    ("span_id", "the span that the line was written in"),
-];
-
-const BODY: FieldNotes = &[
-    ("logGroupName", "the group; made with the first line, with a retention"),
-    ("logStreamName", "one stream for each machine"),
-    ("logEvents", "in the order of their times, within 24 hours, 10,000 at most"),
-    ("timestamp", "milliseconds since 1970; older than 14 days, or than the retention, is not stored"),
-    ("message", "Logs Insights finds the fields in it by itself; 26 bytes more are charged for each"),
-];
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::pretty::{without_field, without_note};
+    use crate::text::explanation::Body;
 
     #[test]
-    fn every_field_and_every_line_that_is_signed_has_a_line() {
-        assert_eq!(without_note(&body(), BODY), [""; 0]);
-        assert_eq!(without_note(&message(&body()), LINE), [""; 0]);
-        assert_eq!((without_field(&body(), BODY).len(), without_field(&message(&body()), LINE).len()), (0, 0));
+    fn every_field_and_every_line_that_is_signed_has_a_note() {
+        for section in explain() {
+            if let Body::Json(json) = section.body {
+                assert_eq!(json.without_note(), [""; 0]);
+            }
+        }
         let (_, signed) = signed(&body());
         let remarks = canonical_request(&signed);
         assert_eq!(remarks.len(), 10);
@@ -156,11 +162,11 @@ mod tests {
         assert_eq!(signed.string_to_sign.lines().count(), STRING_TO_SIGN.len());
     }
 
-    /// Whoever follows the steps by hand gets the signature that was sent.
+    /// The steps, followed by hand, give the signature that was sent.
     #[test]
     fn the_steps_lead_to_the_signature_and_the_bytes_that_leave() {
         use ring::hmac;
-        let text = explain();
+        let text: String = explain().iter().map(Section::print).collect();
         let (_, signed) = signed(&body());
         let signing_key = keys().lines().last().unwrap().split_whitespace().next().unwrap().to_owned();
         let bytes = |at: usize| u8::from_str_radix(&signing_key[at..at + 2], 16).unwrap();

@@ -1,5 +1,5 @@
-//! Finished traces as OTLP JSON. The structs have the names of the protobuf messages, and their
-//! fields are in the order of the bytes:
+//! Finished traces as OTLP JSON. Every field has a line that says what it is; `cruddur explain
+//! honeycomb` prints these lines beside the bytes of a sample request.
 //!
 //! ```text
 //! {"resourceSpans":[{                                           the program: one per request
@@ -11,15 +11,14 @@
 //!
 //! Protobuf's JSON mapping writes 64-bit numbers as text. A field with its default value (an empty
 //! text, a zero, an empty list) is left out.
+//!
+//! Specification: <https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding>.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
-use serde::ser::{Serialize, Serializer};
-
 use crate::delivery::{Encoder, Payload};
-use crate::trace::id::{SpanId, TraceId};
-use crate::trace::span::{Attribute, Event, Metadata, Scope, SpanData, SpanKind, Status};
+use crate::text::json::Json;
+use crate::trace::span::{Attribute, Event, Metadata, Scope, SpanKind, Status};
 use crate::trace::{FinishedTrace, Value};
 
 /// Encoder of finished traces as OTLP JSON.
@@ -30,19 +29,177 @@ pub(super) struct OtlpJson {
     pub(super) max_body: usize,
 }
 
-/// Size of a payload before compression that all known receivers accept.
-const MAX_BODY: usize = 1 << 20;
+/// Body of the POST: an `ExportTraceServiceRequest`.
+fn request(json: &mut Json, resource: &[Attribute], batch: &[Arc<FinishedTrace>]) {
+    // The sender: one entry for each process.
+    json.raw(r#"{"resourceSpans":[{"#);
+    // Facts that all spans of this process share.
+    json.raw(r#""resource":{"#);
+    // A list, not an object: keys may come in any order, and each value names its type.
+    json.raw(r#""attributes":["#).separated(resource, attribute).raw("]}");
+    // The spans, grouped by the part of the program that made them.
+    json.raw(r#","scopeSpans":["#);
+    json.separated(scopes(batch), |json, of_this| {
+        // The part of the program.
+        json.raw(r#"{"scope":"#);
+        scope(json, of_this);
+        // The spans in a flat list. Their ids say which is the parent of which.
+        json.raw(r#","spans":["#);
+        let spans = batch.iter().flat_map(|trace| (0..trace.spans.len()).map(move |index| (trace, index)));
+        let spans = spans.filter(|(trace, index)| trace.spans[*index].scope == of_this);
+        json.separated(spans, |json, (trace, index)| span(json, trace, index)).raw("]}");
+    });
+    json.raw("]}]}");
+}
+
+/// `{"name":"cruddur.http","version":"0.1.0"}`
+fn scope(json: &mut Json, scope: Scope) {
+    // Name of the part.
+    json.raw(r#"{"name":"#).string(scope.name);
+    if let Some(version) = scope.version {
+        // Version of the part, if it has its own.
+        json.raw(r#","version":"#).string(version);
+    }
+    json.raw("}");
+}
+
+/// ```text
+/// {"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174",
+///  "traceState":"congo=t61rcWkgMzE","parentSpanId":"00f067aa0ba902b7","flags":769,
+///  "name":"GET /api/activities/home","kind":2,"startTimeUnixNano":"1676851200000000000",
+///  "endTimeUnixNano":"1676851200004250000","attributes":[...],"status":{}}
+/// ```
+fn span(json: &mut Json, trace: &FinishedTrace, index: usize) {
+    let (is_first, span) = (index == 0, &trace.spans[index]);
+    // 128 bits as hex. Protobuf's own JSON mapping would write base64; OTLP makes an exception.
+    json.raw(r#"{"traceId":"#).quoted(trace.trace_id.hex().as_str());
+    // 64 bits as hex.
+    json.raw(r#","spanId":"#).quoted(span.id.hex().as_str());
+    if is_first && !trace.trace_state.is_empty() {
+        // The caller's `tracestate`, on the first span only.
+        json.raw(r#","traceState":"#).string(&trace.trace_state);
+    }
+    if let Some(parent) = span.parent {
+        // The caller's span. The first span of a new trace has no parent.
+        json.raw(r#","parentSpanId":"#).quoted(parent.hex().as_str());
+    }
+    let parent_is_remote = if is_first && trace.remote_parent { 512 } else { 0 };
+    // The flags of traceparent (1 sampled, 2 random id), plus 256: we know whether the parent is
+    // in another process, plus 512: it is.
+    json.raw(r#","flags":"#).unsigned(u64::from(trace.flags.bits()) + 256 + parent_is_remote);
+    // Method and route: as many names as routes, not as many as paths.
+    json.raw(r#","name":"#).string(&span.name);
+    // A number, because protobuf's enums are numbers: 1 INTERNAL, 2 SERVER, 3 CLIENT.
+    json.raw(r#","kind":"#).raw(match span.kind {
+        SpanKind::Internal => "1",
+        SpanKind::Server => "2",
+        SpanKind::Client => "3",
+    });
+    // Nanoseconds since 1970, as text. Honeycomb refuses the batch if this is a number.
+    json.raw(r#","startTimeUnixNano":""#).unsigned(span.start);
+    // The start plus the time on the monotonic clock, so never earlier than the start.
+    json.raw(r#"","endTimeUnixNano":""#).unsigned(span.end).raw("\"");
+    if !span.attributes.is_empty() || !span.metadata.is_empty() {
+        // Facts about this span, with the names of the semantic conventions.
+        json.raw(r#","attributes":["#).separated(&span.attributes, attribute);
+        json.raw(if span.attributes.is_empty() || span.metadata.is_empty() { "" } else { "," });
+        json.separated(&span.metadata, metadata).raw("]");
+    }
+    // Number of attributes above the limits of a span.
+    count(json, r#","droppedAttributesCount":"#, span.dropped_attributes);
+    if !span.events.is_empty() {
+        // What happened at one moment of the span: exceptions.
+        json.raw(r#","events":["#).separated(&span.events, event).raw("]");
+    }
+    // Number of events above the limits of a span.
+    count(json, r#","droppedEventsCount":"#, span.dropped_events);
+    // Empty means that no error was recorded. Some receivers fail if the field is missing.
+    json.raw(r#","status":{"#);
+    if let Status::Error(message) = &span.status {
+        if !message.is_empty() {
+            // The message of the exception.
+            json.raw(r#""message":"#).string(message).raw(",");
+        }
+        // 2 is ERROR.
+        json.raw(r#""code":2"#);
+    }
+    json.raw("}}");
+}
+
+/// `{"timeUnixNano":"1676851200002000000","name":"exception","attributes":[...]}`
+fn event(json: &mut Json, event: &Event) {
+    // Nanoseconds since 1970, as text.
+    json.raw(r#"{"timeUnixNano":""#).unsigned(event.time);
+    // Always "exception".
+    json.raw(r#"","name":"#).string(&event.name);
+    if !event.attributes.is_empty() {
+        // exception.type, exception.message and exception.stacktrace.
+        json.raw(r#","attributes":["#).separated(&event.attributes, attribute).raw("]");
+    }
+    // Number of attributes above the limits of an event.
+    count(json, r#","droppedAttributesCount":"#, event.dropped_attributes);
+    json.raw("}");
+}
+
+/// `{"key":"app.result_length","value":{"intValue":"3"}}`
+fn attribute(json: &mut Json, attribute: &Attribute) {
+    json.raw(r#"{"key":"#).string(&attribute.key).raw(r#","value":"#);
+    value(json, &attribute.value);
+    json.raw("}");
+}
+
+/// Metadata is an attribute `namespace.key`.
+fn metadata(json: &mut Json, metadata: &Metadata) {
+    json.raw(r#"{"key":""#).escaped(metadata.namespace).raw(".").escaped(metadata.key).raw(r#"","value":"#);
+    value(json, &metadata.value);
+    json.raw("}");
+}
+
+/// Object with one field, whose name is the type of the value.
+fn value(json: &mut Json, value: &Value) {
+    match value {
+        Value::String(text) => json.raw(r#"{"stringValue":"#).string(text).raw("}"),
+        Value::Bool(value) => json.raw(r#"{"boolValue":"#).bool(*value).raw("}"),
+        // A 64-bit number is text, because JSON readers keep 53 bits of a number.
+        Value::Int(number) => json.raw(r#"{"intValue":""#).integer(*number).raw("\"}"),
+        // JSON has no NaN and no infinity. Protobuf's mapping writes them as text.
+        Value::Double(number) if number.is_nan() => json.raw(r#"{"doubleValue":"NaN"}"#),
+        Value::Double(f64::INFINITY) => json.raw(r#"{"doubleValue":"Infinity"}"#),
+        Value::Double(f64::NEG_INFINITY) => json.raw(r#"{"doubleValue":"-Infinity"}"#),
+        Value::Double(number) => json.raw(r#"{"doubleValue":"#).float(*number).raw("}"),
+        Value::Map(entries) => json.raw(r#"{"kvlistValue":{"values":["#).separated(entries, attribute).raw("]}}"),
+    };
+}
+
+/// Writes a count that is not zero.
+fn count(json: &mut Json, name: &str, count: u32) {
+    if count > 0 {
+        json.raw(name).unsigned(count.into());
+    }
+}
+
+/// Scopes of a batch, each once, in the order of their first spans.
+fn scopes(batch: &[Arc<FinishedTrace>]) -> Vec<Scope> {
+    let mut scopes = Vec::new();
+    for span in batch.iter().flat_map(|trace| &trace.spans) {
+        // The program has about a dozen scopes, so a search through a list is fast enough.
+        if !scopes.contains(&span.scope) {
+            scopes.push(span.scope);
+        }
+    }
+    scopes
+}
 
 impl OtlpJson {
     pub(super) fn new(resource: Vec<Attribute>) -> Self {
         Self { resource, max_body: MAX_BODY }
     }
 
+    /// Encodes the batch, in two halves if it is too large for one payload.
     fn append(&self, batch: &[Arc<FinishedTrace>], payloads: &mut Vec<Payload>) {
-        let mut bytes = Vec::with_capacity(batch.len() * EXPECTED_BYTES_PER_TRACE);
-        let request = ExportTraceServiceRequest { resource_spans: [ResourceSpans::new(&self.resource, batch)] };
-        serde_json::to_writer(&mut bytes, &request)
-            .expect("writing to memory cannot fail, and no Serialize below returns an error of its own");
+        let mut json = Json::with_capacity(batch.len() * EXPECTED_BYTES_PER_TRACE);
+        request(&mut json, &self.resource, batch);
+        let bytes = json.into_string().into_bytes();
         if bytes.len() > self.max_body && batch.len() > 1 {
             let (first, second) = batch.split_at(batch.len() / 2);
             self.append(first, payloads);
@@ -62,231 +219,7 @@ impl Encoder<FinishedTrace> for OtlpJson {
     }
 }
 
+/// Size of a payload before compression that all known receivers accept.
+const MAX_BODY: usize = 1 << 20;
+
 const EXPECTED_BYTES_PER_TRACE: usize = 1200;
-
-#[derive(serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ExportTraceServiceRequest<'a> {
-    resource_spans: [ResourceSpans<'a>; 1],
-}
-
-/// `{"resource":{"attributes":[...]},"scopeSpans":[...]}`
-#[derive(serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ResourceSpans<'a> {
-    resource: Resource<'a>,
-    scope_spans: Vec<ScopeSpans<'a>>,
-}
-
-#[derive(serde::Serialize)]
-struct Resource<'a> {
-    attributes: Vec<KeyValue<'a>>,
-}
-
-/// `{"scope":{"name":"cruddur.http","version":"0.1.0"},"spans":[...]}`
-#[derive(serde::Serialize)]
-struct ScopeSpans<'a> {
-    scope: OtlpScope,
-    spans: Vec<OtlpSpan<'a>>,
-}
-
-#[derive(serde::Serialize)]
-struct OtlpScope {
-    name: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<&'static str>,
-}
-
-impl<'a> ResourceSpans<'a> {
-    /// Groups the spans of a batch by scope.
-    fn new(resource: &'a [Attribute], batch: &'a [Arc<FinishedTrace>]) -> Self {
-        let mut groups: Vec<(Scope, Vec<OtlpSpan<'a>>)> = Vec::new();
-        for trace in batch {
-            for (index, span) in trace.spans.iter().enumerate() {
-                let otlp = OtlpSpan::new(trace, index);
-                // The program has about a dozen scopes, so a search through a list is fast enough.
-                match groups.iter_mut().find(|(scope, _)| *scope == span.scope) {
-                    Some((_, spans)) => spans.push(otlp),
-                    None => groups.push((span.scope, vec![otlp])),
-                }
-            }
-        }
-        let scope_spans = groups
-            .into_iter()
-            .map(|(Scope { name, version }, spans)| ScopeSpans { scope: OtlpScope { name, version }, spans });
-        Self { resource: Resource { attributes: key_values(resource, &[]) }, scope_spans: scope_spans.collect() }
-    }
-}
-
-/// ```text
-/// {"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174",
-///  "traceState":"congo=t61rcWkgMzE","parentSpanId":"00f067aa0ba902b7","flags":769,
-///  "name":"GET /api/activities/home","kind":2,"startTimeUnixNano":"1676851200000000000",
-///  "endTimeUnixNano":"1676851200004250000","attributes":[...],"status":{}}
-/// ```
-#[derive(serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-struct OtlpSpan<'a> {
-    trace_id: TraceId,
-    span_id: SpanId,
-    /// `tracestate`, which only the first span of a trace carries.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    trace_state: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    parent_span_id: Option<SpanId>,
-    flags: u32,
-    name: &'a str,
-    kind: u8,
-    start_time_unix_nano: Decimal<u64>,
-    end_time_unix_nano: Decimal<u64>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    attributes: Vec<KeyValue<'a>>,
-    #[serde(skip_serializing_if = "is_zero")]
-    dropped_attributes_count: u32,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    events: Vec<OtlpEvent<'a>>,
-    #[serde(skip_serializing_if = "is_zero")]
-    dropped_events_count: u32,
-    status: OtlpStatus<'a>,
-}
-
-impl<'a> OtlpSpan<'a> {
-    fn new(trace: &'a FinishedTrace, index: usize) -> Self {
-        let (is_first, span) = (index == 0, &trace.spans[index]);
-        let parent_is_remote = is_first && trace.remote_parent;
-        Self {
-            trace_id: trace.trace_id,
-            span_id: span.id,
-            trace_state: if is_first { &trace.trace_state } else { "" },
-            parent_span_id: span.parent,
-            flags: u32::from(trace.flags.bits()) | IS_REMOTE_KNOWN | if parent_is_remote { IS_REMOTE } else { 0 },
-            name: &span.name,
-            kind: match span.kind {
-                SpanKind::Internal => 1,
-                SpanKind::Server => 2,
-                SpanKind::Client => 3,
-            },
-            start_time_unix_nano: Decimal(span.start),
-            end_time_unix_nano: Decimal(span.end),
-            attributes: key_values(&span.attributes, &span.metadata),
-            dropped_attributes_count: span.dropped_attributes,
-            events: span.events.iter().map(OtlpEvent::new).collect(),
-            dropped_events_count: span.dropped_events,
-            status: OtlpStatus::new(span),
-        }
-    }
-}
-
-/// Bit 8 of the flags: it is known whether the parent is remote. The low byte holds the flags of
-/// `traceparent`.
-const IS_REMOTE_KNOWN: u32 = 0x100;
-/// Bit 9 of the flags: the parent is remote.
-const IS_REMOTE: u32 = 0x200;
-
-/// `{}`, or `{"message":"boom","code":2}`. An unset status is written too: some receivers fail
-/// without it.
-#[derive(serde::Serialize)]
-struct OtlpStatus<'a> {
-    #[serde(skip_serializing_if = "str::is_empty")]
-    message: &'a str,
-    #[serde(skip_serializing_if = "is_zero")]
-    code: u32,
-}
-
-impl<'a> OtlpStatus<'a> {
-    fn new(span: &'a SpanData) -> Self {
-        match &span.status {
-            Status::Unset => Self { message: "", code: 0 },
-            Status::Error(message) => Self { message, code: 2 },
-        }
-    }
-}
-
-/// `{"timeUnixNano":"1676851200002000000","name":"exception","attributes":[...]}`
-#[derive(serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-struct OtlpEvent<'a> {
-    time_unix_nano: Decimal<u64>,
-    name: &'a str,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    attributes: Vec<KeyValue<'a>>,
-    #[serde(skip_serializing_if = "is_zero")]
-    dropped_attributes_count: u32,
-}
-
-impl<'a> OtlpEvent<'a> {
-    fn new(event: &'a Event) -> Self {
-        Self {
-            time_unix_nano: Decimal(event.time),
-            name: &event.name,
-            attributes: key_values(&event.attributes, &[]),
-            dropped_attributes_count: event.dropped_attributes,
-        }
-    }
-}
-
-/// `{"key":"app.result_length","value":{"intValue":"3"}}`
-#[derive(serde::Serialize)]
-struct KeyValue<'a> {
-    key: Cow<'a, str>,
-    value: AnyValue<'a>,
-}
-
-/// Maps attributes, and metadata as attributes `namespace.key`.
-fn key_values<'a>(attributes: &'a [Attribute], metadata: &'a [Metadata]) -> Vec<KeyValue<'a>> {
-    let attributes = attributes
-        .iter()
-        .map(|Attribute { key, value }| KeyValue { key: Cow::Borrowed(key), value: AnyValue::new(value) });
-    let metadata = metadata.iter().map(|Metadata { namespace, key, value }| KeyValue {
-        key: format!("{namespace}.{key}").into(),
-        value: AnyValue::new(value),
-    });
-    attributes.chain(metadata).collect()
-}
-
-/// Object with one field, whose name is the type: `{"stringValue":"x"}`, `{"boolValue":true}`,
-/// `{"intValue":"3"}`, `{"doubleValue":0.5}`, `{"kvlistValue":{"values":[...]}}`.
-#[derive(serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-enum AnyValue<'a> {
-    StringValue(&'a str),
-    BoolValue(bool),
-    IntValue(Decimal<i64>),
-    DoubleValue(f64),
-    /// JSON has no such numbers. Without this, serde_json would write `null`, which receivers
-    /// refuse.
-    #[serde(rename = "doubleValue")]
-    NotFinite(&'static str),
-    KvlistValue {
-        values: Vec<KeyValue<'a>>,
-    },
-}
-
-impl<'a> AnyValue<'a> {
-    fn new(value: &'a Value) -> Self {
-        match value {
-            Value::String(text) => Self::StringValue(text),
-            Value::Bool(value) => Self::BoolValue(*value),
-            Value::Int(number) => Self::IntValue(Decimal(*number)),
-            Value::Double(number) if number.is_nan() => Self::NotFinite("NaN"),
-            Value::Double(f64::INFINITY) => Self::NotFinite("Infinity"),
-            Value::Double(f64::NEG_INFINITY) => Self::NotFinite("-Infinity"),
-            Value::Double(number) => Self::DoubleValue(*number),
-            Value::Map(entries) => Self::KvlistValue { values: key_values(entries, &[]) },
-        }
-    }
-}
-
-/// 64-bit number as text: `"1676851200000000000"`.
-struct Decimal<T>(T);
-
-impl<T: std::fmt::Display> Serialize for Decimal<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
-    }
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
-fn is_zero(number: &u32) -> bool {
-    *number == 0
-}

@@ -1,5 +1,6 @@
-//! A span as an X-Ray document: which fact goes to which field. `tree.rs` nests the documents and
-//! makes datagrams of them.
+//! A span as an X-Ray document: which fact goes to which field. Every field has a line that says
+//! what it is; `cruddur explain xray` prints these lines beside the bytes of a sample request.
+//! `tree.rs` nests the documents and makes datagrams of them.
 //!
 //! ```text
 //! span                                  document
@@ -17,54 +18,50 @@
 //! ```
 //!
 //! The first span of a trace is the segment. All others are subsegments, also a SERVER span.
+//!
+//! Specification:
+//! <https://docs.aws.amazon.com/xray/latest/devguide/xray-api-segmentdocuments.html>.
 
 use std::borrow::Cow;
 
-use serde::ser::{Serialize, SerializeMap, Serializer};
-
 use super::NAME;
-use super::cause::{Cause, exception_id, exceptions, has_exception};
+use super::annotations::Indexed;
+use super::cause::{cause, exception_id, has_exception};
 use super::sampler::sanitised_name;
-use crate::plain_json::Plain;
 use crate::text::first_chars;
+use crate::text::json::Json;
 use crate::trace::sampler::Reason;
 use crate::trace::span::{Attribute, Metadata, SpanData, SpanKind};
 use crate::trace::{FinishedTrace, Value};
 
-/// Encoder of finished traces as X-Ray documents.
-#[derive(Clone)]
-pub(super) struct Documents {
+/// Span of a trace, on the way to its document.
+#[derive(Clone, Copy)]
+pub(super) struct Part<'a> {
     /// Name of the segment if no sampler has chosen one.
-    pub(super) service_name: String,
-    /// Log group with the log lines of our requests, which X-Ray's console opens from a trace.
-    pub(super) log_group: Option<String>,
+    pub(super) service_name: &'a str,
+    /// Log group with the log lines of our requests.
+    pub(super) log_group: Option<&'a str>,
+    pub(super) trace: &'a FinishedTrace,
+    pub(super) index: usize,
+    /// Attributes of the span outside the http block.
+    pub(super) attributes: &'a Indexed<'a>,
+    /// False for a document inside its parent's.
+    pub(super) is_outermost: bool,
+    pub(super) trim: Trim,
 }
 
-/// Limit in characters of strings in the http block and in exceptions.
-pub(super) const MAX_STRING: usize = 250;
-pub(super) const MAX_ANNOTATION_VALUE: usize = 1000;
-const MAX_ANNOTATION_KEY: usize = 500;
+/// Parts that a document leaves out. Each step includes the ones before it.
+#[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Trim {
+    Nothing,
+    Subsegments,
+    Metadata,
+    Annotations,
+    /// All exceptions but the beginning of the first.
+    Exceptions,
+}
 
-/// Attributes that the http block replaces. `url.query` is not sent at all, because it may hold
-/// secrets.
-const IN_HTTP_BLOCK: [&str; 14] = [
-    "http.request.method",
-    "http.response.status_code",
-    "http.response.body.size",
-    "url.full",
-    "url.path",
-    "url.query",
-    "url.scheme",
-    "server.address",
-    "server.port",
-    "client.address",
-    "network.peer.address",
-    "network.peer.port",
-    "user_agent.original",
-    "error.type",
-];
-
-/// Segment or subsegment, with its fields in the order of the bytes:
+/// Segment or subsegment:
 ///
 /// ```text
 /// {"id":"70de5b6f19ff9a0a","trace_id":"1-581cf771-a006649127e371903a2de979",
@@ -72,359 +69,291 @@ const IN_HTTP_BLOCK: [&str; 14] = [
 ///  "http":{...},"aws":{...},"service":{...},
 ///  "annotations":{"route":"data_handle"},"subsegments":[{"id":"53995c3f42cd8ad8",...}]}
 /// ```
-#[derive(serde::Serialize)]
-pub(super) struct Segment<'a> {
-    id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    trace_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    parent_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    r#type: Option<&'static str>,
-    name: Cow<'a, str>,
-    start_time: Seconds,
-    end_time: Seconds,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    namespace: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    http: Option<Http<'a>>,
-    #[serde(skip_serializing_if = "is_false")]
-    error: bool,
-    #[serde(skip_serializing_if = "is_false")]
-    throttle: bool,
-    #[serde(skip_serializing_if = "is_false")]
-    fault: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) cause: Option<Cause<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    aws: Option<Aws<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    service: Option<ServiceBlock>,
-    #[serde(skip_serializing_if = "Annotations::is_empty")]
-    pub(super) annotations: Annotations<'a>,
-    #[serde(skip_serializing_if = "MetadataBlock::is_empty")]
-    pub(super) metadata: MetadataBlock<'a>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) subsegments: Vec<Self>,
-}
-
-impl<'a> Segment<'a> {
-    /// Maps a span to a subsegment, as it stands inside its parent's document.
-    pub(super) fn from_span(span: &'a SpanData, attributes: &'a Indexed<'a>) -> Self {
-        let status = int(span, "http.response.status_code");
-        let is_client_error = status.is_some_and(|status| (400..500).contains(&status));
-        let exceptions = exceptions(span);
-        Self {
-            id: span.id.hex().as_str().to_owned(),
-            trace_id: None,
-            parent_id: None,
-            r#type: None,
-            name: Cow::Owned(subsegment_name(span)),
-            start_time: Seconds(span.start),
-            end_time: Seconds(span.end),
-            namespace: match span.kind {
-                SpanKind::Server => None,
-                SpanKind::Client => Some("remote"),
-                SpanKind::Internal => Some("local"),
-            },
-            http: Http::from_span(span),
-            error: is_client_error,
-            throttle: status == Some(429),
-            fault: is_server_error(span) || (span.failed() && !is_client_error),
-            cause: (!exceptions.is_empty()).then_some(Cause::Here { exceptions }),
-            aws: None,
-            service: None,
-            annotations: Annotations(&attributes.annotations),
-            metadata: MetadataBlock { metadata: &span.metadata, others: &attributes.others },
-            subsegments: Vec::new(),
+///
+/// `subsegments` writes the list of the documents below this one, if it has any.
+pub(super) fn document(json: &mut Json, part: Part<'_>, subsegments: Option<impl FnOnce(&mut Json)>) {
+    let Part { trace, index, attributes, trim, .. } = part;
+    let (is_segment, span) = (index == 0, &trace.spans[index]);
+    // Id of the span. It comes first, so that the daemon can name a document that X-Ray refused.
+    json.raw(r#"{"id":"#).quoted(span.id.hex().as_str());
+    if part.is_outermost {
+        // The trace id of OTLP with dashes. Its first 8 digits are a time; X-Ray refuses old ones.
+        json.raw(r#","trace_id":"#).quoted(&trace.trace_id.xray());
+        if let Some(parent) = span.parent {
+            // Id of the caller's span.
+            json.raw(r#","parent_id":"#).quoted(parent.hex().as_str());
+        }
+        if !is_segment {
+            // Only on a subsegment that is not inside its parent's document.
+            json.raw(r#","type":"subsegment""#);
         }
     }
-
-    /// Adds the fields that only the segment has: the name of the service, the SDK, the version. A
-    /// segment with a server error names the exception of a subsegment as its cause.
-    pub(super) fn with_service(self, documents: &'a Documents, trace: &'a FinishedTrace) -> Self {
-        let own = trace.own_decision(NAME);
-        let cause_below = || {
-            let failed = trace.spans.iter().find(|span| has_exception(span));
-            failed.filter(|_| is_server_error(&trace.spans[0])).map(|span| Cause::There(exception_id(span, 0)))
-        };
-        Self {
-            name: Cow::Borrowed(own.map_or(&documents.service_name, |own| &own.service_name)),
-            cause: self.cause.or_else(cause_below),
-            aws: Some(Aws {
-                xray: XRaySdk {
-                    sdk: "cruddur-xray for Rust",
-                    sdk_version: env!("CARGO_PKG_VERSION"),
-                    auto_instrumentation: false,
-                    sampling_rule_name: own.and_then(|own| match &own.decision.reason {
-                        Reason::Rule { name, .. } => Some(&**name),
-                        _ => None,
-                    }),
-                },
-                cloudwatch_logs: documents.log_group.as_deref().map(|log_group| [LogGroup { log_group }]),
-            }),
-            service: Some(ServiceBlock { version: env!("CARGO_PKG_VERSION"), runtime: "rustc" }),
-            ..self
-        }
-    }
-
-    /// Adds the fields of a document outside its parent's: the ids of its trace and parent, and for
-    /// a subsegment its type.
-    pub(super) fn on_its_own(self, trace: &FinishedTrace, index: usize) -> Self {
-        Self {
-            trace_id: Some(trace.trace_id.xray()),
-            parent_id: trace.spans[index].parent.map(|parent| parent.hex().as_str().to_owned()),
-            r#type: (index > 0).then_some("subsegment"),
-            ..self
-        }
-    }
-}
-
-fn is_server_error(span: &SpanData) -> bool {
-    int(span, "http.response.status_code").is_some_and(|status| status >= 500)
-}
-
-/// Returns the name of a subsegment: for an outgoing call its host, else the name of the span.
-fn subsegment_name(span: &SpanData) -> String {
-    let name = match (span.kind, text(span, "server.address")) {
-        (SpanKind::Client, Some(host)) => host,
-        _ => &span.name,
+    // The segment has the name of the service: a node of the service map, and a name for sampling
+    // rules. A subsegment has the name of its span, or the host that it called.
+    json.raw(r#","name":"#).string(&name(part));
+    // Seconds since 1970, with six decimals.
+    json.raw(r#","start_time":"#);
+    seconds(json, span.start);
+    // X-Ray takes a document without it for one that is still in progress.
+    json.raw(r#","end_time":"#);
+    seconds(json, span.end);
+    let namespace = match span.kind {
+        SpanKind::Server => None,
+        SpanKind::Client => Some("remote"),
+        SpanKind::Internal => Some("local"),
     };
-    let name = sanitised_name(name);
-    if name.is_empty() { "unnamed".to_owned() } else { name }
-}
-
-/// Seconds since 1970 with six decimals.
-struct Seconds(u64);
-
-impl Serialize for Seconds {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_f64(((self.0 + 500) / 1000) as f64 / 1_000_000.0)
+    if let Some(namespace) = namespace {
+        // "local" is work of this process. "remote" is a call, which the service map draws as a node.
+        json.raw(r#","namespace":"#).quoted(namespace);
     }
+    http(json, span);
+    // One colour of the service map each: 4xx is the client's error, 429 is throttled too, 5xx and
+    // a failed span are a fault of ours.
+    let status = span.int("http.response.status_code");
+    let is_client_error = status.is_some_and(|status| (400..500).contains(&status));
+    json.raw(if is_client_error { r#","error":true"# } else { "" });
+    json.raw(if status == Some(429) { r#","throttle":true"# } else { "" });
+    let is_fault = is_server_error(span) || (span.failed() && !is_client_error);
+    json.raw(if is_fault { r#","fault":true"# } else { "" });
+    if has_exception(span) {
+        // The exceptions of this span.
+        json.raw(r#","cause":"#);
+        cause(json, span, trim >= Trim::Exceptions);
+    } else if is_segment && let Some(id) = exception_below(trace) {
+        // Id of the exception in a subsegment that made this request fail.
+        json.raw(r#","cause":"#).quoted(&id);
+    }
+    if is_segment {
+        aws(json, part);
+        // About the program.
+        json.raw(r#","service":{"#);
+        // Version of the program.
+        json.raw(r#""version":"#).quoted(env!("CARGO_PKG_VERSION"));
+        // What it runs on.
+        json.raw(r#","runtime":"rustc"}"#);
+    }
+    if trim < Trim::Annotations && !attributes.annotations.is_empty() {
+        // Indexed: a filter expression finds the trace by them. At most 50 a trace.
+        json.raw(r#","annotations":{"#).separated(&attributes.annotations, annotation).raw("}");
+    }
+    if trim < Trim::Metadata && (!span.metadata.is_empty() || !attributes.others.is_empty()) {
+        // Stored with the trace, but not indexed.
+        json.raw(r#","metadata":{"#);
+        metadata(json, &span.metadata, &attributes.others);
+        json.raw("}");
+    }
+    if let Some(subsegments) = subsegments {
+        // The spans below, one inside the other.
+        json.raw(r#","subsegments":["#);
+        subsegments(json);
+        json.raw("]");
+    }
+    json.raw("}");
 }
 
 /// ```text
 /// {"request":{"method":"GET","url":"http://host/path","user_agent":"curl/8",
 ///   "client_ip":"203.0.113.7"},"response":{"status":200,"content_length":217}}
 /// ```
-#[derive(serde::Serialize)]
-struct Http<'a> {
-    request: HttpRequest<'a>,
-    response: HttpResponse,
-}
-
-#[derive(serde::Serialize)]
-struct HttpRequest<'a> {
-    method: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    url: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user_agent: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client_ip: Option<&'a str>,
-    #[serde(skip_serializing_if = "is_false")]
-    x_forwarded_for: bool,
-}
-
-#[derive(serde::Serialize)]
-struct HttpResponse {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    content_length: Option<i64>,
-}
-
-impl<'a> Http<'a> {
-    fn from_span(span: &'a SpanData) -> Option<Self> {
-        let short = |key| text(span, key).map(|text| first_chars(text, MAX_STRING));
-        let (client, peer) = (text(span, "client.address"), text(span, "network.peer.address"));
-        Some(Self {
-            request: HttpRequest {
-                method: short("http.request.method")?,
-                url: url(span).map(|url| first_chars(&url, MAX_STRING).to_owned()),
-                user_agent: short("user_agent.original"),
-                client_ip: short("client.address"),
-                x_forwarded_for: client.is_some() && client != peer,
-            },
-            response: HttpResponse {
-                status: int(span, "http.response.status_code"),
-                content_length: int(span, "http.response.body.size"),
-            },
-        })
+fn http(json: &mut Json, span: &SpanData) {
+    let short = |key| span.text(key).map(|text| first_chars(text, MAX_STRING));
+    let Some(method) = short("http.request.method") else { return };
+    // The one place for what OTLP says in a dozen attributes.
+    json.raw(r#","http":{"#);
+    // The request.
+    json.raw(r#""request":{"#);
+    // http.request.method
+    json.raw(r#""method":"#).string(method);
+    if let Some(url) = url(span) {
+        // Scheme, host and path, without the query, which may hold secrets.
+        json.raw(r#","url":"#).string(first_chars(&url, MAX_STRING));
     }
-}
-
-/// Returns the URL without its query, which may hold secrets.
-fn url(span: &SpanData) -> Option<String> {
-    if let Some(full) = text(span, "url.full") {
-        return Some(full.split(['?', '#']).next().unwrap_or(full).to_owned());
+    if let Some(user_agent) = short("user_agent.original") {
+        // user_agent.original
+        json.raw(r#","user_agent":"#).string(user_agent);
     }
-    let (scheme, path) = (text(span, "url.scheme")?, text(span, "url.path")?);
-    let host = text(span, "server.address").unwrap_or("localhost");
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    let usual = if scheme == "https" { 443 } else { 80 };
-    Some(match int(span, "server.port").filter(|port| *port != usual) {
-        Some(port) => format!("{scheme}://{host}:{port}{path}"),
-        None => format!("{scheme}://{host}{path}"),
-    })
+    if let Some(client) = short("client.address") {
+        // client.address
+        json.raw(r#","client_ip":"#).string(client);
+        // The address comes from a proxy's header, so it may be invented.
+        let is_forwarded = span.text("client.address") != span.text("network.peer.address");
+        json.raw(if is_forwarded { r#","x_forwarded_for":true"# } else { "" });
+    }
+    // The answer.
+    json.raw(r#"},"response":{"#);
+    let (status, size) = (span.int("http.response.status_code"), span.int("http.response.body.size"));
+    if let Some(status) = status {
+        // http.response.status_code
+        json.raw(r#""status":"#).integer(status);
+    }
+    if let Some(size) = size {
+        json.raw(if status.is_some() { "," } else { "" });
+        // http.response.body.size
+        json.raw(r#""content_length":"#).integer(size);
+    }
+    json.raw("}}");
 }
 
 /// ```text
 /// {"xray":{"sdk":"cruddur-xray for Rust","sdk_version":"0.1.0","auto_instrumentation":false,
 ///  "sampling_rule_name":"Cruddur"},"cloudwatch_logs":[{"log_group":"cruddur"}]}
 /// ```
-#[derive(serde::Serialize)]
-struct Aws<'a> {
-    xray: XRaySdk<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cloudwatch_logs: Option<[LogGroup<'a>; 1]>,
+fn aws(json: &mut Json, part: Part<'_>) {
+    // About the sender.
+    json.raw(r#","aws":{"#);
+    // The program that recorded the trace.
+    json.raw(r#""xray":{"#);
+    // The program's own name: it is no SDK of AWS.
+    json.raw(r#""sdk":"cruddur-xray for Rust""#);
+    // Version of the program.
+    json.raw(r#","sdk_version":"#).quoted(env!("CARGO_PKG_VERSION"));
+    // True for spans that an agent adds to a program from outside.
+    json.raw(r#","auto_instrumentation":false"#);
+    if let Some(Reason::Rule { name, .. }) = part.trace.own_decision(NAME).map(|own| &own.decision.reason) {
+        // The sampling rule that took this trace. X-Ray counts by it.
+        json.raw(r#","sampling_rule_name":"#).string(name);
+    }
+    json.raw("}");
+    if let Some(log_group) = part.log_group {
+        // Makes the console link the trace to its log lines.
+        json.raw(r#","cloudwatch_logs":[{"#);
+        // The group to which [cloudwatch] sends them.
+        json.raw(r#""log_group":"#).string(log_group).raw("}]");
+    }
+    json.raw("}");
 }
 
-#[derive(serde::Serialize)]
-struct XRaySdk<'a> {
-    sdk: &'static str,
-    sdk_version: &'static str,
-    auto_instrumentation: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sampling_rule_name: Option<&'a str>,
+/// `"app_result_length":3`
+fn annotation(json: &mut Json, (key, it): &(String, &Value)) {
+    json.quoted(key).raw(":");
+    match it {
+        Value::String(text) => _ = json.string(first_chars(text, MAX_ANNOTATION_VALUE)),
+        other => value(json, other),
+    }
 }
 
-#[derive(serde::Serialize)]
-struct LogGroup<'a> {
-    log_group: &'a str,
+/// `"namespace":{"key":{"now":"...","result-size":1}},"attributes":{"app.map":{"k":"v"}}`
+fn metadata(json: &mut Json, all: &[Metadata], others: &[&Attribute]) {
+    // One object for each namespace, with all its entries.
+    let is_first_of_namespace =
+        |&index: &usize| !all[..index].iter().any(|before| before.namespace == all[index].namespace);
+    json.separated((0..all.len()).filter(is_first_of_namespace), |json, index| {
+        let namespace = all[index].namespace;
+        let of_namespace = all.iter().filter(|metadata| metadata.namespace == namespace);
+        json.string(namespace).raw(":{");
+        json.separated(of_namespace, |json, metadata| member(json, metadata.key, &metadata.value)).raw("}");
+    });
+    if !others.is_empty() {
+        // Attributes that cannot be annotations. Two equal keys in an object would hide one.
+        let is_taken = all.iter().any(|metadata| metadata.namespace == "attributes");
+        json.raw(if all.is_empty() { "" } else { "," });
+        json.quoted(if is_taken { "other attributes" } else { "attributes" }).raw(":{");
+        json.separated(others, |json, attribute| member(json, &attribute.key, &attribute.value)).raw("}");
+    }
 }
 
-/// `{"version":"0.1.0","runtime":"rustc"}`
-#[derive(serde::Serialize)]
-struct ServiceBlock {
-    version: &'static str,
-    runtime: &'static str,
+/// `"app.map":{"k":"v"}`
+fn member(json: &mut Json, key: &str, it: &Value) {
+    json.string(key).raw(":");
+    value(json, it);
 }
 
-/// Attributes outside the http block, divided into those that X-Ray indexes and the others.
-pub(super) struct Indexed<'a> {
-    /// Indexed attributes, with the keys that X-Ray accepts.
-    pub(super) annotations: Vec<(String, &'a Value)>,
-    others: Vec<&'a Attribute>,
-}
-
-impl<'a> Indexed<'a> {
-    /// Divides the attributes of a span. At most `most` text, numbers and booleans are indexed. Two
-    /// keys that differ only in forbidden characters would become one, so the second is not
-    /// indexed.
-    pub(super) fn new(span: &'a SpanData, most: usize) -> Self {
-        let mut annotations: Vec<(String, &Value)> = Vec::new();
-        let mut others = Vec::new();
-        let not_in_http_block = |attribute: &&Attribute| !IN_HTTP_BLOCK.contains(&attribute.key.as_ref());
-        for attribute in span.attributes.iter().filter(not_in_http_block) {
-            let key = annotation_key(&attribute.key);
-            let is_taken = annotations.iter().any(|(taken, _)| *taken == key);
-            if annotations.len() < most && can_be_annotation(&attribute.value) && !is_taken {
-                annotations.push((key, &attribute.value));
-            } else {
-                others.push(attribute);
-            }
+/// Plain JSON, without OTLP's names of types: `3`, `"text"`, `true`, `{"k":"v"}`. X-Ray takes the
+/// type from the form of the value.
+fn value(json: &mut Json, it: &Value) {
+    match it {
+        Value::String(text) => json.string(text),
+        Value::Bool(value) => json.bool(*value),
+        Value::Int(number) => json.integer(*number),
+        Value::Double(number) if number.is_finite() => json.float(*number),
+        // JSON has no NaN and no infinity.
+        Value::Double(number) => json.quoted(&number.to_string()),
+        Value::Map(entries) => {
+            json.raw("{").separated(entries, |json, entry| member(json, &entry.key, &entry.value)).raw("}")
         }
-        Self { annotations, others }
+    };
+}
+
+/// Writes nanoseconds since 1970 as seconds with at most six decimals: `1478293361.271`.
+fn seconds(json: &mut Json, nanos: u64) {
+    let micros = nanos.saturating_add(500) / 1000;
+    let (seconds, micros_of_second) = (micros / 1_000_000, micros % 1_000_000);
+    // X-Ray reads a double. Until the year 2106, each microsecond has its own double, and the digits
+    // below are the shortest that give it back. A time outside this range comes from a wrong clock.
+    if seconds == 0 || seconds > u64::from(u32::MAX) {
+        json.float(micros as f64 / 1_000_000.0);
+        return;
     }
+    // The last zeros are left out, but one decimal stays: `1478293361.0`.
+    let digits = format!("{micros_of_second:06}");
+    let decimals = digits.trim_end_matches('0');
+    json.unsigned(seconds).raw(".").raw(if decimals.is_empty() { "0" } else { decimals });
 }
 
-fn can_be_annotation(value: &Value) -> bool {
-    match value {
-        Value::String(_) | Value::Bool(_) | Value::Int(_) => true,
-        Value::Double(number) => number.is_finite(),
-        Value::Map(_) => false,
+/// Returns the name of a document. The sampler may have chosen the service name by the host of the
+/// request.
+fn name(part: Part<'_>) -> Cow<'_, str> {
+    let span = &part.trace.spans[part.index];
+    if part.index == 0 {
+        return Cow::Borrowed(part.trace.own_decision(NAME).map_or(part.service_name, |own| &own.service_name));
     }
+    let name = match (span.kind, span.text("server.address")) {
+        // The service map draws one node for each name, so calls to a host share a node.
+        (SpanKind::Client, Some(host)) => host,
+        _ => &span.name,
+    };
+    let name = sanitised_name(name);
+    Cow::Owned(if name.is_empty() { "unnamed".to_owned() } else { name })
 }
 
-fn annotation_key(key: &str) -> String {
-    let allowed = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-    let key: String = key.chars().take(MAX_ANNOTATION_KEY).map(allowed).collect();
-    if key.is_empty() { "_".to_owned() } else { key }
-}
-
-/// `{"app_result_length":3}`: keys are letters, digits and `_`.
-#[derive(Default)]
-pub(super) struct Annotations<'a>(&'a [(String, &'a Value)]);
-
-impl Annotations<'_> {
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
+/// Returns the URL without its query, which may hold secrets.
+fn url(span: &SpanData) -> Option<String> {
+    // A CLIENT span has the whole URL in one attribute. A SERVER span has its parts.
+    if let Some(full) = span.text("url.full") {
+        return Some(full.split(['?', '#']).next().unwrap_or(full).to_owned());
     }
+    let (scheme, path) = (span.text("url.scheme")?, span.text("url.path")?);
+    let host = span.text("server.address").unwrap_or("localhost");
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let usual = if scheme == "https" { 443 } else { 80 };
+    Some(match span.int("server.port").filter(|port| *port != usual) {
+        Some(port) => format!("{scheme}://{host}:{port}{path}"),
+        None => format!("{scheme}://{host}{path}"),
+    })
 }
 
-impl Serialize for Annotations<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_map(Some(self.0.len()))?;
-        for (key, value) in self.0 {
-            match value {
-                Value::String(text) => object.serialize_entry(key, first_chars(text, MAX_ANNOTATION_VALUE))?,
-                other => object.serialize_entry(key, &Plain(other))?,
-            }
+/// `http.response.status_code` of 500 and more.
+fn is_server_error(span: &SpanData) -> bool {
+    span.int("http.response.status_code").is_some_and(|status| status >= 500)
+}
+
+/// Returns the id of the first exception in a trace whose request ended in a server error.
+fn exception_below(trace: &FinishedTrace) -> Option<String> {
+    let failed = is_server_error(&trace.spans[0]).then(|| trace.spans.iter().find(|span| has_exception(span)));
+    failed.flatten().map(|span| exception_id(span, 0))
+}
+
+/// Limit in characters of strings in the http block and in exceptions.
+pub(super) const MAX_STRING: usize = 250;
+pub(super) const MAX_ANNOTATION_VALUE: usize = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::id::IdSource;
+
+    #[test]
+    fn seconds_are_written_as_the_double_that_x_ray_reads() {
+        let source = IdSource::new();
+        let random = || u64::from_ne_bytes(source.bytes());
+        let recent = (0..3000).map(|_| 1_478_293_361_000_000_000 + random() % 1_000_000_000_000_000);
+        for nanos in
+            recent.chain([0, 499, 500, 1_000_000_000, 1_000_000_001_000, u64::MAX]).chain((0..300).map(|_| random()))
+        {
+            let mut json = Json::default();
+            seconds(&mut json, nanos);
+            let double = (nanos.saturating_add(500) / 1000) as f64 / 1_000_000.0;
+            assert_eq!(json.into_string(), serde_json::to_string(&double).unwrap(), "{nanos}");
         }
-        object.end()
     }
-}
-
-/// `{"namespace":{"key":{"now":"...","result-size":1}},"attributes":{"app.map":{"k":"v"}}}`
-#[derive(Default)]
-pub(super) struct MetadataBlock<'a> {
-    metadata: &'a [Metadata],
-    /// Attributes that are not indexed.
-    others: &'a [&'a Attribute],
-}
-
-impl MetadataBlock<'_> {
-    fn is_empty(&self) -> bool {
-        self.metadata.is_empty() && self.others.is_empty()
-    }
-}
-
-impl Serialize for MetadataBlock<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_map(None)?;
-        let mut written: Vec<&str> = Vec::new();
-        for Metadata { namespace, .. } in self.metadata {
-            if !written.contains(namespace) {
-                written.push(namespace);
-                let entries = self.metadata.iter().filter(|metadata| metadata.namespace == *namespace);
-                let entries = entries.map(|metadata| (metadata.key, Plain(&metadata.value)));
-                object.serialize_entry(namespace, &Object(entries))?;
-            }
-        }
-        if !self.others.is_empty() {
-            let name = if written.contains(&"attributes") { "other attributes" } else { "attributes" };
-            let entries = self.others.iter().map(|attribute| (attribute.key.as_ref(), Plain(&attribute.value)));
-            object.serialize_entry(name, &Object(entries))?;
-        }
-        object.end()
-    }
-}
-
-/// One object with these entries.
-struct Object<I>(I);
-
-impl<'a, I: Iterator<Item = (&'a str, Plain<'a>)> + Clone> Serialize for Object<I> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.clone())
-    }
-}
-
-fn text<'a>(span: &'a SpanData, key: &str) -> Option<&'a str> {
-    match span.attribute(key) {
-        Some(Value::String(text)) => Some(text),
-        _ => None,
-    }
-}
-
-fn int(span: &SpanData, key: &str) -> Option<i64> {
-    match span.attribute(key) {
-        Some(Value::Int(number)) => Some(*number),
-        _ => None,
-    }
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
-fn is_false(value: &bool) -> bool {
-    !value
 }

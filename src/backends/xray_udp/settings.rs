@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::encode::Documents;
 use super::rules::{PollerState, Rules};
 use super::sampler::{Rule, ServiceNames, XRaySampler, sanitised_name};
+use super::tree::Documents;
 use super::wildcard::matches;
 use super::{NAME, XRayUdp};
 use crate::backends::PlanContext;

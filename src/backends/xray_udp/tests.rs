@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 
-use super::encode::Documents;
+use super::tree::Documents;
 use super::*;
 use crate::backends::PlanContext;
 use crate::delivery::{Encoder, Plan};

@@ -9,20 +9,30 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::cause::Cause;
-use super::encode::{Annotations, Documents, Indexed, MAX_STRING, MetadataBlock, Segment};
+use super::annotations::Indexed;
+use super::encode::{MAX_STRING, Part, Trim, document};
 use crate::delivery::{Encoder, Payload, Problem};
 use crate::text::first_chars;
+use crate::text::json::Json;
 use crate::trace::FinishedTrace;
 
 /// Header of every datagram.
-const HEADER: &[u8] = b"{\"format\":\"json\",\"version\":1}\n";
+const HEADER: &str = "{\"format\":\"json\",\"version\":1}\n";
 /// X-Ray's limit is "64 kB". This is below 64,000 and 65,536, and below the size of a UDP datagram.
 const MAX_DOCUMENT: usize = 64_000;
 /// Indexed annotations in a whole trace.
 const MAX_ANNOTATIONS: usize = 50;
 /// Levels of nested subsegments. Deeper ones are sent on their own.
 const MAX_DEPTH: usize = 32;
+
+/// Encoder of finished traces as X-Ray documents.
+#[derive(Clone)]
+pub(super) struct Documents {
+    /// Name of the segment if no sampler has chosen one.
+    pub(super) service_name: String,
+    /// Log group with the log lines of our requests, which X-Ray's console opens from a trace.
+    pub(super) log_group: Option<String>,
+}
 
 impl Encoder<FinishedTrace> for Documents {
     /// Writes one datagram per trace, or several if it is too large for one.
@@ -58,17 +68,6 @@ struct SpanNode<'a> {
     /// Number of levels: this one and those below it.
     depth: usize,
     attributes: Indexed<'a>,
-}
-
-/// Parts that a document leaves out. Each step includes the ones before it.
-#[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
-enum Trim {
-    Nothing,
-    Subsegments,
-    Metadata,
-    Annotations,
-    /// All exceptions but the beginning of the first.
-    Exceptions,
 }
 
 impl<'a> SpanTree<'a> {
@@ -146,35 +145,25 @@ impl<'a> SpanTree<'a> {
     }
 
     fn datagram(&self, index: usize, trim: Trim) -> Vec<u8> {
-        let mut segment = self.segment(index, trim).on_its_own(self.trace, index);
-        if trim >= Trim::Metadata {
-            segment.metadata = MetadataBlock::default();
-        }
-        if trim >= Trim::Annotations {
-            segment.annotations = Annotations::default();
-        }
-        if trim >= Trim::Exceptions {
-            segment.cause = segment.cause.map(Cause::shortened);
-        }
-        let mut bytes = Vec::with_capacity(1024);
-        bytes.extend_from_slice(HEADER);
-        serde_json::to_writer(&mut bytes, &segment)
-            .expect("writing to memory cannot fail, and no Serialize of a segment returns an error of its own");
-        bytes
+        let mut json = Json::with_capacity(EXPECTED_BYTES);
+        json.raw(HEADER);
+        self.document(&mut json, index, true, trim);
+        json.into_string().into_bytes()
     }
 
-    fn segment(&self, index: usize, trim: Trim) -> Segment<'_> {
-        let node = &self.nodes[index];
-        let mut segment = Segment::from_span(&self.trace.spans[index], &node.attributes);
-        if index == 0 {
-            segment = segment.with_service(self.documents, self.trace);
-        }
-        if trim == Trim::Nothing {
-            segment.subsegments = node.children.iter().map(|&child| self.segment(child, trim)).collect();
-        }
-        segment
+    fn document(&self, json: &mut Json, index: usize, is_outermost: bool, trim: Trim) {
+        let SpanNode { children, attributes, .. } = &self.nodes[index];
+        let Documents { service_name, log_group } = self.documents;
+        let log_group = log_group.as_deref();
+        let part = Part { service_name, log_group, trace: self.trace, index, attributes, is_outermost, trim };
+        let subsegments = (trim == Trim::Nothing && !children.is_empty()).then_some(|json: &mut Json| {
+            json.separated(children, |json, &child| self.document(json, child, false, trim));
+        });
+        document(json, part, subsegments);
     }
 }
+
+const EXPECTED_BYTES: usize = 1024;
 
 fn fits(datagram: &[u8]) -> bool {
     datagram.len() <= HEADER.len() + MAX_DOCUMENT

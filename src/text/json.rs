@@ -1,0 +1,139 @@
+//! JSON, written by hand: constant parts are appended as they stand, and only text that may need
+//! it is escaped.
+//!
+//! ```text
+//! json.raw(r#"{"traceId":"#).quoted(trace_id).raw(r#","name":"#).string(name).raw("}");
+//!
+//! {"traceId":"5b8efff798038103d269b633813fc60c","name":"GET \"/\""}
+//! ```
+//!
+//! Specification: <https://www.rfc-editor.org/rfc/rfc8259>.
+
+/// JSON text that grows at its end.
+#[derive(Default)]
+pub(crate) struct Json(String);
+
+impl Json {
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
+        Self(String::with_capacity(bytes))
+    }
+
+    pub(crate) fn into_string(self) -> String {
+        self.0
+    }
+
+    /// Appends a part of the document as it stands.
+    pub(crate) fn raw(&mut self, part: &str) -> &mut Self {
+        self.0.push_str(part);
+        self
+    }
+
+    /// Appends text in quotes that needs no escaping: hex digits, a number, a constant.
+    pub(crate) fn quoted(&mut self, text: &str) -> &mut Self {
+        self.raw("\"").raw(text).raw("\"")
+    }
+
+    /// Appends any text in quotes, escaped.
+    pub(crate) fn string(&mut self, text: &str) -> &mut Self {
+        self.raw("\"").escaped(text).raw("\"")
+    }
+
+    /// Appends text without quotes. Quotation marks, backslashes and control characters are
+    /// escaped; JSON allows every other character as it is.
+    pub(crate) fn escaped(&mut self, text: &str) -> &mut Self {
+        let mut rest = text;
+        while let Some(at) = rest.bytes().position(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+            // The byte is ASCII, so both cuts are between characters.
+            let byte = rest.as_bytes()[at];
+            self.raw(&rest[..at]);
+            rest = &rest[at + 1..];
+            match byte {
+                b'"' => self.raw(r#"\""#),
+                b'\\' => self.raw(r"\\"),
+                b'\n' => self.raw(r"\n"),
+                b'\r' => self.raw(r"\r"),
+                b'\t' => self.raw(r"\t"),
+                0x08 => self.raw(r"\b"),
+                0x0c => self.raw(r"\f"),
+                _ => self.raw(&format!("\\u{byte:04x}")),
+            };
+        }
+        self.raw(rest)
+    }
+
+    pub(crate) fn integer(&mut self, number: i64) -> &mut Self {
+        self.raw(itoa::Buffer::new().format(number))
+    }
+
+    pub(crate) fn unsigned(&mut self, number: u64) -> &mut Self {
+        self.raw(itoa::Buffer::new().format(number))
+    }
+
+    /// Appends a finite number in its shortest form. JSON has no NaN and no infinity.
+    pub(crate) fn float(&mut self, number: f64) -> &mut Self {
+        self.raw(&serde_json::to_string(&number).unwrap_or_default())
+    }
+
+    pub(crate) fn bool(&mut self, value: bool) -> &mut Self {
+        self.raw(if value { "true" } else { "false" })
+    }
+
+    /// Appends items with commas between them.
+    pub(crate) fn separated<T>(
+        &mut self,
+        items: impl IntoIterator<Item = T>,
+        mut write: impl FnMut(&mut Self, T),
+    ) -> &mut Self {
+        let mut is_first = true;
+        for item in items {
+            if !is_first {
+                self.raw(",");
+            }
+            is_first = false;
+            write(self, item);
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::id::IdSource;
+
+    fn written(write: impl FnOnce(&mut Json)) -> String {
+        let mut json = Json::default();
+        write(&mut json);
+        json.into_string()
+    }
+
+    #[test]
+    fn any_text_is_escaped_as_serde_json_does() {
+        let source = IdSource::new();
+        let all: String = (0..=0x2fff_u32).filter_map(char::from_u32).collect();
+        assert_eq!(written(|json| _ = json.string(&all)), serde_json::to_string(&all).unwrap());
+        for _ in 0..2000 {
+            let bytes: [u8; 32] = source.bytes();
+            let text = String::from_utf8_lossy(&bytes);
+            assert_eq!(written(|json| _ = json.string(&text)), serde_json::to_string(&text).unwrap());
+        }
+    }
+
+    #[test]
+    fn any_number_is_written_as_serde_json_does() {
+        let source = IdSource::new();
+        let numbers = (0..2000).map(|_| u64::from_ne_bytes(source.bytes()));
+        for number in numbers.chain([0, 1, 9, 10, u64::MAX, i64::MIN as u64]) {
+            let float = Some(f64::from_bits(number)).filter(|float| float.is_finite()).unwrap_or(0.1);
+            assert_eq!(written(|json| _ = json.unsigned(number)), number.to_string());
+            assert_eq!(written(|json| _ = json.integer(number as i64)), (number as i64).to_string());
+            assert_eq!(written(|json| _ = json.float(float)), serde_json::to_string(&float).unwrap());
+        }
+    }
+
+    #[test]
+    fn commas_stand_between_items_only() {
+        let list = |items: &[i64]| written(|json| _ = json.separated(items, |json, &item| _ = json.integer(item)));
+        assert_eq!([list(&[]), list(&[1]), list(&[1, 2, 3])], ["", "1", "1,2,3"]);
+    }
+}
