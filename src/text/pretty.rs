@@ -86,8 +86,12 @@ impl AnnotatedJson {
         printer.text
     }
 
-    /// Prints the first field of this name, and all that is in it.
+    /// Prints the first field of this name, and all that is in it. Text that is printed in part only
+    /// has no such fields.
     pub(crate) fn print_field(&self, name: &str) -> Option<String> {
+        if !self.elided.is_empty() {
+            return None;
+        }
         let (path, value) = find(&self.json, self.root, name)?;
         let mut printer = PrettyPrinter { of: self, text: String::new(), printed: HashSet::new() };
         printer.note(&path, 0);
@@ -317,10 +321,12 @@ fn b(json: &mut Json) {
 
     #[test]
     fn one_field_is_printed_with_all_that_is_in_it() {
-        let json = annotated(r#"{"x":[{"b":{"a":"y"}}],"z":{"a":1}}"#);
+        let json = AnnotatedJson { elided: &[], ..annotated(r#"{"x":[{"b":{"a":"y"}}],"z":{"a":1}}"#) };
         assert_eq!(json.print_field("b").unwrap(), "\"b\": {\n  // Inner.\n  \"a\": \"y\"\n}\n");
         assert_eq!(json.print_field("z").unwrap(), "\"z\": {\n  // First, on two lines.\n  \"a\": 1\n}\n");
-        assert!(json.print().contains("\"z\": [...]\n"));
         assert_eq!(json.print_field("y"), None);
+        let json = annotated(&json.json);
+        assert!(json.print().contains("\"z\": [...]\n"));
+        assert_eq!(json.print_field("z"), None);
     }
 }

@@ -106,8 +106,8 @@ fn signed(body: &str) -> (Vec<(String, String)>, Signed) {
 fn canonical_request(signed: &Signed) -> Vec<(&str, &'static str)> {
     let remark = |line: &str| match line.split_once(':') {
         Some(("content-type", _)) => "a header: name in lower case, value without blanks around it",
-        Some(("host", _)) => "the headers come sorted by name; host must be among them",
-        Some(("x-amz-date", _)) => "the time once more; AWS believes it for five minutes",
+        Some(("host", _)) => "the headers are sorted by name; host must be among them",
+        Some(("x-amz-date", _)) => "the time again; AWS accepts it for five minutes",
         Some(("x-amz-target", _)) => "the operation; every x-amz- header must be signed",
         _ if line.starts_with("content-type;") => "the names of the headers that are signed",
         _ if line == "POST" => "the method",
@@ -116,7 +116,7 @@ fn canonical_request(signed: &Signed) -> Vec<(&str, &'static str)> {
         _ => "",
     };
     let mut lines: Vec<_> = signed.canonical_request.lines().map(|line| (line, remark(line))).collect();
-    let mut empty = ["the query; always empty here", "nothing: the headers end here"].into_iter();
+    let mut empty = ["the query; always empty here", "an empty line ends the headers"].into_iter();
     for (line, remark) in &mut lines {
         if line.is_empty() {
             *remark = empty.next().unwrap_or_default();
