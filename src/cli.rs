@@ -144,7 +144,7 @@ const COMMANDS: [(&str, &[&str]); 5] = [
 
 fn address(option: &str, parser: &mut lexopt::Parser) -> Result<String, String> {
     let value = parser.value().map_err(with_hint)?;
-    value.into_string().map_err(|value| with_hint(format!("{option} {value:?} is no address")))
+    value.into_string().map_err(|value| with_hint(format!("{option} {value:?} is not an address")))
 }
 
 fn with_hint(problem: impl std::fmt::Display) -> String {

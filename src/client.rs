@@ -85,7 +85,7 @@ impl Client {
     /// The URL cannot be called; the text shows the form of a URL that can.
     pub fn new(endpoint: Endpoint, ids: &IdSource) -> Result<Self, String> {
         let Endpoint { url, origin, .. } = &endpoint;
-        let wrong = || format!("{origin}: {:?} is no URL to call: write http://host:port", redacted(url));
+        let wrong = || format!("{origin}: {:?} is not a URL to call: write http://host:port", redacted(url));
         let url = Url::parse(url).ok_or_else(wrong)?;
         // The text after the last colon must be a port, unless it ends an IPv6 address.
         let has_port = url.authority().rsplit('@').next().is_some_and(|host| host.rfind(':') > host.rfind(']'));
@@ -156,7 +156,7 @@ impl Client {
     /// No call is made, so there is no CLIENT span: the span that wanted the call has the
     /// exception.
     fn refuse_circle(&self, trace: &RequestTrace<'_>) -> CallFailure {
-        let what = format!("this request has come through here already, or through more than {MAX_HOPS} instances");
+        let what = format!("a loop: this request has passed this instance before, or more than {MAX_HOPS} instances");
         let failure = self.failure("loop", what, "let one of the instances answer from its own data");
         trace.record_exception(&Exception::from_error(&failure));
         log::error!(target: "client", "{failure}");
@@ -186,8 +186,8 @@ impl Client {
         self.check_complete(&reply)?;
         serde_json::from_slice(&reply.body).map_err(|error| {
             let error = printable(&error.to_string(), MAX_TEXT);
-            let what = format!("it answered with something else than was expected ({error})");
-            self.failure("unexpected_body", what, "see what answers there, and whether it is of the same version")
+            let what = format!("its answer is not the expected JSON ({error})");
+            self.failure("unexpected_body", what, "check which program answers there, and its version")
         })
     }
 
@@ -198,8 +198,8 @@ impl Client {
             200..=299 => Ok(()),
             301..=303 | 307 | 308 => {
                 let to = reply.header("location").map(|to| format!(" to {}", printable(&redacted(to), MAX_TEXT)));
-                let what = format!("{}, a redirect{}, and none is followed", what(), to.unwrap_or_default());
-                Err(self.failure("redirect", what, "give the address where the answer is"))
+                let what = format!("{}, a redirect{}; redirects are not followed", what(), to.unwrap_or_default());
+                Err(self.failure("redirect", what, "use the final address"))
             }
             _ => Err(self.failure(status.to_string(), what(), "look for the same trace id in its log")),
         }
@@ -209,31 +209,29 @@ impl Client {
         let why = match &reply.broken {
             None if reply.too_long => {
                 let what = format!("its answer is longer than {MAX_ANSWER} bytes");
-                return Err(self.failure("too_long", what, "see what answers there"));
+                return Err(self.failure("too_long", what, "check which program answers there"));
             }
             None => return Ok(()),
             Some(CallError::Timeout) => return Err(self.no_reply(&CallError::Timeout)),
-            Some(CallError::Closed) => "the connection ended in the middle of it".to_owned(),
+            Some(CallError::Closed) => "the connection was closed in the middle of it".to_owned(),
             Some(error) => printable(&error.to_string(), MAX_TEXT),
         };
-        Err(self.failure("connection_closed", format!("its answer broke off: {why}"), "look into its log"))
+        Err(self.failure("connection_closed", format!("its answer is incomplete: {why}"), "look at its log"))
     }
 
     fn no_reply(&self, error: &CallError) -> CallFailure {
         let (kind, next) = match error {
-            CallError::ConnectionRefused => {
-                ("connection_refused", "start what should listen there, or mend the address")
-            }
+            CallError::ConnectionRefused => ("connection_refused", "start the other instance, or correct the address"),
             CallError::UnknownHost => ("unknown_host", "check the name, and DNS"),
             CallError::Timeout => {
                 let Endpoint { timeout, timeout_origin, .. } = &self.endpoint;
-                let what = format!("no whole answer within {} ms", timeout.as_millis());
-                let next = format!("see what keeps it, or allow more with {timeout_origin}");
+                let what = format!("timed out: no complete answer within {} ms", timeout.as_millis());
+                let next = format!("check why it is slow, or allow more time with {timeout_origin}");
                 return self.failure("timeout", what, next);
             }
-            CallError::Closed => ("connection_closed", "look into its log"),
-            CallError::Tls(_) => ("tls", "check its certificate, and whether it speaks https at all"),
-            CallError::NotHttp(_) => ("not_http", "see what listens there"),
+            CallError::Closed => ("connection_closed", "look at its log"),
+            CallError::Tls(_) => ("tls", "check its certificate, and that it is an https address"),
+            CallError::NotHttp(_) => ("not_http", "check which program listens there"),
             CallError::Other(_) if self.http.proxy().is_some() => ("_OTHER", "check the address, and the proxy"),
             CallError::Other(_) => ("_OTHER", "check the address"),
         };

@@ -17,7 +17,7 @@
 //!
 //! - One bad event makes the service refuse the whole batch; the limits are in `encode.rs`.
 //! - The group and the stream must exist. They are made when the service says that they are missing: at the first line, and
-//!   again whenever somebody has deleted them. Nothing is asked at start, so no missing right keeps the server from it.
+//!   again after they were deleted. Nothing is asked at start, so no missing right keeps the server from it.
 //! - There is no sequence token any more, and no way to recognise a batch that came twice. An answer that got lost means that
 //!   its lines are sent, and stored, again: at least once.
 //! - A clock that is off by five minutes is a bad signature. The answer's `Date` tells, and signing goes by it from then on.
@@ -217,7 +217,7 @@ impl CloudWatchLogs {
             Ok(_) | Err(_) => {
                 self.retention.is_reported = true;
                 let what = format!(
-                    "the log group {group} is there, but keeps its lines for ever: setting {days} days failed, and is tried again \
+                    "the log group {group} exists, but keeps its lines forever: setting a retention of {days} days failed, and is tried again \
                      with every batch"
                 );
                 let message = Message::new(what).next("allow logs:PutRetentionPolicy, or set it in the console");
@@ -311,9 +311,9 @@ impl CloudWatchLogs {
                  the one you mean",
             ),
             Class::Signature => later("check AWS_SECRET_ACCESS_KEY, the region and this machine's clock"),
-            Class::Unknown => later("look at what stands between this machine and the service; the lines wait"),
+            Class::Unknown => later("check for a proxy between this machine and the service; the lines wait"),
             Class::Poison => {
-                Outcome::Refused(problem("please report it: these lines broke a rule of the service, and are lost"))
+                Outcome::Refused(problem("please report it: these lines violate a rule of the service, and are lost"))
             }
         }
     }
@@ -328,12 +328,12 @@ impl CloudWatchLogs {
         let next = match &error {
             CallError::ConnectionRefused => "check AWS_ENDPOINT_URL_CLOUDWATCH_LOGS and AWS_ENDPOINT_URL",
             CallError::UnknownHost => "check AWS_REGION, and DNS",
-            CallError::Timeout => "check that this network lets HTTPS out",
+            CallError::Timeout => "check that the network allows outgoing HTTPS",
             CallError::Closed => "nothing, the lines are sent again",
             CallError::Tls(_) => "check AWS_CA_BUNDLE, and http/https in the endpoint",
             CallError::NotHttp(_) | CallError::Other(_) => "check the endpoint",
         };
-        let problem = Problem::new(error.kind(), Message::new(format!("{}: {error}", self.url)).next(next));
+        let problem = Problem::new(error.kind(), Message::new(error.at(&self.url)).next(next));
         if error == CallError::Closed { Outcome::Closed(problem) } else { Outcome::Later { after: None, problem } }
     }
 }

@@ -108,7 +108,7 @@ impl Transport for Stdout {
             Ok(()) => Outcome::Delivered,
             Err(error) => {
                 let what = Message::new(format!("standard output: {error}"));
-                let next = "set enabled = false in [console] if nobody reads it";
+                let next = "set enabled = false in [console] if its reader is gone";
                 Outcome::Refused(Problem::new(error.kind().to_string(), what.next(next)))
             }
         }

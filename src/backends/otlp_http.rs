@@ -17,7 +17,7 @@
 //! ```
 //!
 //! Three layers: who sends (resource), which part of the program wrote it (scope), the spans. Five things in these bytes
-//! surprise, and each has cost somebody a day:
+//! surprise, and each has cost a student a day:
 //!
 //! - 64-bit numbers are *strings*: JSON has no integers beyond 2^53, and protobuf's JSON mapping says so. 32-bit ones
 //!   (`flags`) are numbers. Honeycomb refuses a whole batch over one time that is a number.
@@ -115,14 +115,12 @@ impl OtlpHttp {
             Problem::new(status.to_string(), Message::new(what).next(next))
         };
         match status {
-            _ if reply.too_long => Outcome::Refused(problem(
-                " with more than 4 MiB",
-                "check that an OTLP receiver listens there".to_owned(),
-            )),
+            _ if reply.too_long => {
+                Outcome::Refused(problem(" with more than 4 MiB", "check that this is an OTLP receiver".to_owned()))
+            }
             200..=299 => self.accepted(&reply.body),
             429 | 502 | 503 | 504 => {
-                let next =
-                    "nothing; the batch is sent again for a while, and dropped and counted if that does not help";
+                let next = "nothing; the batch is sent again for a while, then dropped and counted";
                 Outcome::Later { after: reply.retry_after, problem: problem("", next.to_owned()) }
             }
             300..=399 => {
@@ -139,12 +137,12 @@ impl OtlpHttp {
         let Some((rejected, message)) = partial_success(body) else { return Outcome::Delivered };
         let message = self.readable(&message);
         if rejected == 0 {
-            let what = format!("{} took everything, but says: {message}", self.url);
+            let what = format!("{} accepted everything, with a warning: {message}", self.url);
             return Outcome::Warned(Problem::new("warning", what));
         }
         let why = if message.is_empty() { "it does not say why" } else { &message };
         let what = Message::new(format!("{} rejected {rejected} spans: {why}", self.url));
-        let next = "they are lost and counted as refused, mend what it names";
+        let next = "correct what it names; the spans are lost and counted as refused";
         Outcome::Partly { rejected, problem: Problem::new("partial success", what.next(next)) }
     }
 
@@ -154,7 +152,7 @@ impl OtlpHttp {
                 "this is a Classic key, it needs a dataset: set `dataset` in [honeycomb]".to_owned()
             }
             401 | 403 => match self.described_key() {
-                Some(key) => format!("check the API key {key}, and that its region is the endpoint's"),
+                Some(key) => format!("check the API key {key}, and that it belongs to the region of the endpoint"),
                 None => "no x-honeycomb-team header is sent; set HONEYCOMB_API_KEY".to_owned(),
             },
             404 | 405 => format!("check the path: this address comes from {}", self.url_origin),
@@ -162,26 +160,26 @@ impl OtlpHttp {
                 "set compression = \"none\" in [honeycomb]".to_owned()
             }
             413 => format!("the batch had {sent} bytes; lower max_export_batch_size in [honeycomb]"),
-            415 => "this address does not take OTLP as JSON; check that it speaks http/json".to_owned(),
-            _ => "the batch is lost and counted as refused; check the receiver".to_owned(),
+            415 => "check that this receiver accepts OTLP as JSON (http/json)".to_owned(),
+            _ => "check the receiver; the batch is lost and counted as refused".to_owned(),
         }
     }
 
     fn unanswered(&self, error: &CallError) -> Outcome {
         let origin = &self.url_origin;
-        let mut what = format!("{}: {error}", self.url);
+        let mut what = error.at(&self.url);
         let next = match error {
             CallError::ConnectionRefused => {
                 if let Some(proxy) = self.client.proxy() {
-                    what.push_str(&format!(", or at the proxy {proxy}"));
+                    what.push_str(&format!(", or by the proxy {proxy}"));
                 }
-                format!("start the receiver, or mend {origin} (inside a container, localhost is the container)")
+                format!("start the receiver, or correct {origin} (inside a container, localhost is the container)")
             }
-            CallError::UnknownHost => format!("mend {origin}, or check DNS"),
+            CallError::UnknownHost => format!("correct {origin}, or check DNS"),
             CallError::Timeout => "check the network, or raise OTEL_EXPORTER_OTLP_TIMEOUT (milliseconds)".to_owned(),
             CallError::Closed => "look at the receiver's log".to_owned(),
             CallError::Tls(_) => format!("check http/https in {origin}, or OTEL_EXPORTER_OTLP_CERTIFICATE"),
-            CallError::NotHttp(_) => "port 4317 speaks gRPC, OTLP over HTTP has 4318".to_owned(),
+            CallError::NotHttp(_) => "use port 4318 for OTLP over HTTP; port 4317 is for gRPC".to_owned(),
             CallError::Other(_) => format!("check {origin}"),
         };
         let problem = Problem::new(error.kind(), Message::new(what).next(next));

@@ -102,8 +102,7 @@ impl<T: Item + Send + Sync + 'static> Worker<T> {
                     return self.queue.put_back(batch, |item| (item.count(), item.size()));
                 }
                 Err(_) => {
-                    let text =
-                        "a bug: the panic above came from encoding or sending a batch, which is lost; please report it";
+                    let text = "a bug: encoding or sending a batch panicked (see above), and the batch is lost; please report it";
                     self.stats.deliveries.gave_up(progress.number);
                     self.stats.gave_up(count - progress.settled, &Problem::new("panic", text));
                 }

@@ -141,7 +141,7 @@ impl PendingBody {
                     let waited = began.elapsed().as_secs_f64();
                     return self.reject(
                         408,
-                        format!("the body broke off: {filled} of {length} bytes came within {waited:.0} seconds"),
+                        format!("the body is incomplete: {filled} of {length} bytes came within {waited:.0} seconds"),
                     );
                 }
                 Ok(count) => filled += count,
@@ -174,7 +174,7 @@ fn body_state(request: &Request, head: &Head<'_>, length: usize) -> BodyState {
 /// Rejects requests that no handler can answer.
 fn check(head: Head<'_>, length: usize) -> Result<(), Failure> {
     let (status, message) = if head.is_chunked {
-        let message = "a chunked body is not read here; send Content-Length instead of Transfer-Encoding";
+        let message = "chunked bodies are not supported; send Content-Length instead of Transfer-Encoding";
         (411, message.to_owned())
     } else if length > MAX_BODY {
         (413, format!("the body is too large: at most {MAX_BODY} bytes are read"))

@@ -202,7 +202,7 @@ impl<'r> Head<'r> {
         } else if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
             self.refuse("Content-Length must be digits only");
         } else if value.parse::<usize>().is_err() {
-            self.refuse("Content-Length is larger than any body can be");
+            self.refuse("Content-Length is larger than any body");
         }
         self.has_length = true;
     }

@@ -21,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 pub fn health(listen: Option<&str>) -> Result<String, Exit> {
     let listen = listen_address(listen, &Env::from_process()).value;
     let Some(url) = target_address(&listen).and_then(|address| Url::parse(&format!("http://{address}/health"))) else {
-        let what = Message::new(format!("nobody can be asked at {listen}"));
+        let what = Message::new(format!("{listen} is not an address to ask"));
         return Err(Exit::wrong(what.next("write host:port, for instance --listen 127.0.0.1:4567")));
     };
     let reply = HttpClient::without_proxy()
@@ -31,7 +31,7 @@ pub fn health(listen: Option<&str>) -> Result<String, Exit> {
         return Ok(url.redacted());
     }
     let what = Message::new(format!("{url}: answered {}, but not as cruddur does", reply.status));
-    Err(Exit::failed(what.next("look who listens there")))
+    Err(Exit::failed(what.next("check which program listens there")))
 }
 
 /// Returns the address at which a server that listens at `listen` can be called, or `None` if the
@@ -57,10 +57,10 @@ fn call_failed(url: &Url, error: &CallError) -> Message {
     let next = match error {
         CallError::ConnectionRefused => "start cruddur, or name its address with --listen",
         CallError::Timeout | CallError::Closed => "look at its log",
-        CallError::UnknownHost => "mend --listen or CRUDDUR_LISTEN",
-        CallError::Tls(_) | CallError::NotHttp(_) | CallError::Other(_) => "look who listens there",
+        CallError::UnknownHost => "correct --listen or CRUDDUR_LISTEN",
+        CallError::Tls(_) | CallError::NotHttp(_) | CallError::Other(_) => "check which program listens there",
     };
-    Message::new(format!("{url}: {error}")).next(next)
+    Message::new(error.at(url)).next(next)
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub fn init(config: Option<PathBuf>) -> Result<(), Exit> {
             Ok(())
         }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            Err(Exit::failed(format!("{path_text} exists and is left as it is; name another file with --config")))
+            Err(Exit::failed(format!("{path_text} exists and is not overwritten; name another file with --config")))
         }
         Err(error) => Err(Exit::failed(format!("{path_text}: {error}; name a file that can be written with --config"))),
     }

@@ -44,7 +44,7 @@ pub(super) fn notifications(
     }
     let from_variable = sources.env.get(URL).map(|url| client(url.trim(), URL)).transpose();
     Ok(from_variable.unwrap_or_else(|problem| {
-        findings.warn(format!("{problem}; it is passed over"));
+        findings.warn(format!("{problem}; it is ignored"));
         None
     }))
 }
@@ -100,7 +100,7 @@ mod tests {
         for url in
             ["nonsense", "ftp://a", "http://", "http://:1", "127.0.0.1:4568", "http://a:0", "http://a:x", "http://a:"]
         {
-            let expected = "is no URL to call: write http://host:port";
+            let expected = "is not a URL to call: write http://host:port";
             let (shown, _) = read(Some(url), Env::default());
             assert!(shown.as_ref().is_err_and(|error| error.ends_with(expected)), "{url}: {shown:?}");
             let (shown, notices) = read(None, Env::from([(URL, url)]));
@@ -110,7 +110,7 @@ mod tests {
         let (_, notices) = read(None, Env::from([(TIMEOUT, "0")]));
         assert_eq!(
             notices,
-            ["NOTIFICATIONS_TIMEOUT=0 is not a number of milliseconds from 50 to 60000; it is passed over"]
+            ["NOTIFICATIONS_TIMEOUT=0 is not a number of milliseconds from 50 to 60000; it is ignored"]
         );
     }
 }

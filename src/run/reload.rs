@@ -95,7 +95,7 @@ impl Follower {
                 Message::new(format!("{path}: {why}")).next("put a file there that can be read")
             }
         };
-        let message = Message::new(format!("{problem}; the settings of before stay in force"));
+        let message = Message::new(format!("{problem}; the previous settings stay in force"));
         log::error!(target: "settings", "{message}");
         lock(&self.update).refused = Some(Finding { severity: Severity::Error, message });
     }
@@ -128,11 +128,11 @@ fn apply(new: Configuration, values: &mut Values, telemetry: &mut Telemetry) {
     tracer.sampler = settings.sampler;
 
     let file = file.map_or_else(String::new, |path| path.display().to_string());
-    let changes = if changes.is_empty() { "no value is another one".to_owned() } else { changes.join("; ") };
+    let changes = if changes.is_empty() { "no value changed".to_owned() } else { changes.join("; ") };
     log::info!(target: "settings", "{file} was read again: {changes}");
     if let Err(error) = result {
-        let next = format!("end other programs, and save {file} again");
-        let message = Message::new(format!("no thread for a backend: {error}")).next(next);
+        let next = format!("stop other programs, and save {file} again");
+        let message = Message::new(format!("cannot start a thread for a backend: {error}")).next(next);
         log::error!(target: "settings", "{message}");
     }
     for Finding { severity, message } in findings(telemetry).filter(|finding| !known.contains(&finding.message)) {

@@ -45,7 +45,7 @@ pub(super) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     if fs::metadata(path)?.file_type().is_fifo() {
         return Err(io::Error::new(
             ErrorKind::InvalidInput,
-            "it is a pipe, and a file is wanted, to be read again and again",
+            "it is a pipe; a regular file is needed, because it is read again",
         ));
     }
     let mut content = Vec::new();
@@ -75,10 +75,10 @@ impl TomlFile {
         };
         let mut file = Self { path, text, root: Vec::new() };
         if too_long {
-            return Err(file.error(0, "the file is longer than 1 MiB; is it the right one?"));
+            return Err(file.error(0, "the file is longer than 1 MiB; check that it is the right one"));
         }
         if let Some(at) = not_text_at {
-            return Err(file.error(at, "this is no text in UTF-8; save the file as UTF-8"));
+            return Err(file.error(at, "the file is not UTF-8 text; save it as UTF-8"));
         }
         match DeTable::parse(&file.text) {
             Ok(root) => {

@@ -186,7 +186,7 @@ impl Settings {
         let host = listen.value.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']);
         if page.value && page_for_all.value && !is_loopback(host) {
             let what = format!(
-                "{}: [page] allow_remote = true while listening on {} ({}): whoever reaches this port can read all traces, with what \
+                "{}: [page] allow_remote = true while listening on {} ({}): every client of this port can read all traces, with what \
                  clients sent",
                 page_for_all.origin, listen.value, listen.origin
             );
@@ -225,7 +225,7 @@ fn propagators(setting: Setting<Option<String>>, findings: &mut Findings) -> Vec
             "xray" => Propagator::XRay,
             _ => {
                 findings.warn(format!(
-                    "{}: the propagator {name:?} is not spoken here, only tracecontext, baggage and xray",
+                    "{}: the propagator {name:?} is not supported, only tracecontext, baggage and xray",
                     setting.origin
                 ));
                 continue;
@@ -246,14 +246,14 @@ fn sampler(name: Setting<Option<String>>, ratio: Setting<Option<String>>, findin
         Some(text) => match text.trim().parse::<f64>() {
             Ok(ratio) if (0.0..=1.0).contains(&ratio) => ratio,
             _ => {
-                findings.warn(format!("{}: {text:?} is no number from 0 to 1; using 1", ratio.origin));
+                findings.warn(format!("{}: {text:?} is not a number from 0 to 1; using 1", ratio.origin));
                 1.0
             }
         },
     };
     Sampler::named(&wanted.trim().to_ascii_lowercase(), ratio).unwrap_or_else(|| {
         findings.warn(format!(
-            "{origin}: there is no sampler {wanted:?} here, only {}; using parentbased_always_on",
+            "{origin}: the sampler {wanted:?} is not supported, only {}; using parentbased_always_on",
             Sampler::NAMES.join(", ")
         ));
         fallback()
@@ -293,13 +293,12 @@ fn origins(sources: &Sources, findings: &mut Findings) -> Vec<String> {
     for name in [FRONT_END, "BACKEND_URL"] {
         let Some(url) = sources.env.get(name).map(str::trim) else { continue };
         if is_unexpanded(url) {
-            let what = format!("{name}={url}: a variable in it was never replaced; it is passed over");
-            findings.warn(Message::new(what).next("write the address out"));
+            let what = format!("{name}={url}: a variable in it was not replaced; it is ignored");
+            findings.warn(Message::new(what).next("write the address itself"));
             continue;
         }
         let Some(origin) = Url::parse(url).map(|url| url.origin()).or_else(|| origin_of_app(url)) else {
-            findings
-                .warn(format!("{name}={url} is no URL: write http://localhost:3000 or the like; it is passed over"));
+            findings.warn(format!("{name}={url} is not a URL and is ignored; write it as http://localhost:3000"));
             continue;
         };
         has_front_end |= name == FRONT_END;

@@ -226,7 +226,7 @@ fn checked_keys<'a>(
         // value.
         let fits = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\'';
         if value.is_some_and(|value| !value.bytes().all(fits)) {
-            let problem = "holds a space, a quote or another character that no key has";
+            let problem = "contains a space, a quote or another character that a key cannot have";
             return Err(Message::new(format!("{source}: {name} {problem}; copy it again, without quotes")));
         }
     }

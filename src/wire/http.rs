@@ -173,7 +173,7 @@ impl HttpClient {
         thread::Builder::new()
             .name("proxied-call".to_owned())
             .spawn(move || drop(done.send(call())))
-            .map_err(|error| CallError::Other(format!("no thread for the call: {error}")))?;
+            .map_err(|error| CallError::Other(format!("cannot start a thread for the call: {error}")))?;
         answer.recv_timeout(timeout + TIMEOUT_GRACE).unwrap_or_else(|_| {
             let mut agent = lock(&self.agent);
             let next = agent.config().clone().new_agent();
@@ -196,7 +196,7 @@ fn tls(certificates: &Certificates) -> Result<TlsConfig, String> {
         tls = tls.root_certs(RootCerts::new_with_certs(&parse_certificates(pem)?));
     }
     if let Some((chain, key)) = &certificates.ours {
-        let key = PrivateKey::from_pem(key).map_err(|error| format!("no private key in it: {error}"))?;
+        let key = PrivateKey::from_pem(key).map_err(|error| format!("the file has no PEM private key: {error}"))?;
         tls = tls.client_cert(Some(ClientCert::new_with_certs(&parse_certificates(chain)?, key)));
     }
     Ok(tls.build())
@@ -258,7 +258,7 @@ fn parse_certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, String> {
             _ => None,
         })
         .collect();
-    if certificates.is_empty() { Err("no PEM certificate in it".to_owned()) } else { Ok(certificates) }
+    if certificates.is_empty() { Err("the file has no PEM certificate".to_owned()) } else { Ok(certificates) }
 }
 
 impl Reply {
@@ -285,18 +285,32 @@ impl CallError {
             Self::Other(_) => "other",
         }
     }
+
+    /// Returns what happened and where: `connection refused by http://127.0.0.1:4318/v1/traces`.
+    /// The caller adds the next step.
+    pub(crate) fn at(&self, place: impl fmt::Display) -> String {
+        match self {
+            Self::ConnectionRefused => format!("connection refused by {place}"),
+            Self::UnknownHost => format!("DNS lookup failed for {place}"),
+            Self::Timeout => format!("timed out waiting for {place}"),
+            Self::Closed => format!("connection closed by {place} before an answer"),
+            Self::Tls(why) => format!("TLS failed with {place}: {why}"),
+            Self::NotHttp(why) => format!("the answer of {place} is not HTTP/1.1: {why}"),
+            Self::Other(why) => format!("{place}: {why}"),
+        }
+    }
 }
 
-/// Writes what happened. The caller adds the address and the next step.
+/// Writes what happened, with the term that a search engine knows.
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ConnectionRefused => f.write_str("nobody listens there"),
-            Self::UnknownHost => f.write_str("this host name has no address"),
-            Self::Timeout => f.write_str("no answer in time"),
-            Self::Closed => f.write_str("the connection ended before an answer came"),
+            Self::ConnectionRefused => f.write_str("connection refused"),
+            Self::UnknownHost => f.write_str("DNS lookup failed"),
+            Self::Timeout => f.write_str("timed out"),
+            Self::Closed => f.write_str("connection closed before an answer"),
             Self::Tls(why) => write!(f, "TLS failed: {why}"),
-            Self::NotHttp(why) => write!(f, "what answers is not HTTP/1.1: {why}"),
+            Self::NotHttp(why) => write!(f, "not HTTP/1.1: {why}"),
             Self::Other(why) => f.write_str(why),
         }
     }
@@ -342,6 +356,6 @@ mod tests {
     fn a_pem_without_a_certificate_is_refused() {
         let certificates = Certificates { authorities: Some(b"hello".to_vec()), ours: None };
         let url = Url::parse("https://c").unwrap();
-        assert_eq!(HttpClient::new(&url, &certificates).err().unwrap(), "no PEM certificate in it");
+        assert_eq!(HttpClient::new(&url, &certificates).err().unwrap(), "the file has no PEM certificate");
     }
 }

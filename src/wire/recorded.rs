@@ -158,7 +158,7 @@ mod tests {
              content-type: application/json\r\nauthorization: (22 characters, not shown)\r\n\r\n"
         );
         assert_eq!(exchange.to, "https://host:4318/v1/traces");
-        assert_eq!(exchange.answer, Some(Err("no answer in time".to_owned())));
+        assert_eq!(exchange.answer, Some(Err("timed out".to_owned())));
     }
 
     #[test]

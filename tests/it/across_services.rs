@@ -178,27 +178,23 @@ fn a_callee_that_fails_is_a_502_and_the_answer_the_span_and_the_log_say_how() {
     huge.extend_from_slice(b"[]");
     let broken = |bytes: &'static [u8]| Callee::Bytes(bytes);
     let cases = [
-        ("connection_refused", "nobody listens there; next: start what should listen there", Callee::Dead),
-        ("timeout", "no whole answer within 300 ms; next: see what keeps it", Callee::Script(Reply::Hang)),
-        ("timeout", "no whole answer within 300 ms", Callee::Drips),
-        ("not_http", "is not HTTP/1.1", Callee::Script(Reply::Garbage)),
-        ("connection_closed", "the connection ended before an answer came", Callee::Script(Reply::Reset)),
+        ("connection_refused", "connection refused; next: start the other instance", Callee::Dead),
+        (
+            "timeout",
+            "timed out: no complete answer within 300 ms; next: check why it is slow",
+            Callee::Script(Reply::Hang),
+        ),
+        ("timeout", "timed out: no complete answer within 300 ms", Callee::Drips),
+        ("not_http", "not HTTP/1.1: ", Callee::Script(Reply::Garbage)),
+        ("connection_closed", "connection closed before an answer", Callee::Script(Reply::Reset)),
         (
             "connection_closed",
-            "its answer broke off: the connection ended in the middle of it",
+            "its answer is incomplete: the connection was closed in the middle of it",
             broken(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n["),
         ),
-        (
-            "unexpected_body",
-            "something else than was expected",
-            Callee::Script(Reply::text(200, "text/html", "<html>")),
-        ),
-        ("unexpected_body", "something else than was expected", Callee::Script(Reply::json(200, &json!([{ "a": 1 }])))),
-        (
-            "unexpected_body",
-            "something else than was expected",
-            Callee::Script(Reply::json(200, &json!("long ".repeat(100_000)))),
-        ),
+        ("unexpected_body", "not the expected JSON", Callee::Script(Reply::text(200, "text/html", "<html>"))),
+        ("unexpected_body", "not the expected JSON", Callee::Script(Reply::json(200, &json!([{ "a": 1 }])))),
+        ("unexpected_body", "not the expected JSON", Callee::Script(Reply::json(200, &json!("long ".repeat(100_000))))),
         ("too_long", "longer than 4194304 bytes", Callee::Script(Reply::Answer(200, vec![], huge))),
         (
             "redirect",
@@ -269,7 +265,7 @@ fn a_proxy_that_drips_is_given_no_more_time_than_the_call_and_left_for_good() {
         let answer = program.get(NOTIFICATIONS);
         assert!(since.elapsed() < Duration::from_secs(4), "{:?}", since.elapsed());
         let message = answer.json()["message"].as_str().unwrap_or_default().to_owned();
-        let says = format!(" through the proxy {}: no whole answer within 300 ms", proxy.addr());
+        let says = format!(" through the proxy {}: timed out: no complete answer within 300 ms", proxy.addr());
         assert!(answer.status == 502 && message.contains(&says), "{answer:?}");
         has_left.recv_timeout(SOON).expect("the connection to the proxy is closed");
     }
@@ -343,7 +339,8 @@ fn one_that_would_ask_itself_says_so_and_answers_from_its_own_data() {
         let program = calling(&format!("http://{host}:{}", addr.port()))
             .env("CRUDDUR_LISTEN", format!("{listen}:{}", addr.port()));
         let program = program.start();
-        program.wait_for_stderr("which is this instance itself: they come from its own data; next: give the address");
+        program
+            .wait_for_stderr("is this instance itself; notifications come from its own data; next: give the address");
         let answer = Client::connect(addr).get(NOTIFICATIONS);
         assert_eq!((answer.status, &answer.json()[0]["handle"]), (200, &json!("bajoranwatcher")));
     }
@@ -358,12 +355,12 @@ fn one_that_asks_itself_by_another_name_ends_in_a_502_and_goes_in_no_circles() {
     let program = calling_within(IMPATIENT, &url).env("CRUDDUR_LISTEN", addr).start();
     let answer = program.get(NOTIFICATIONS);
     assert_eq!(answer.status, 502, "{answer:?}");
-    program.wait_for_stderr("this request has come through here already");
+    program.wait_for_stderr("a loop: this request has passed this instance before");
     let trace = program.get(&format!("/telemetry/traces/{}", answer.trace_id())).json();
     assert_eq!(trace["requests"].as_array().map(Vec::len), Some(2), "{trace:#}");
     let spans = trace["requests"].as_array().into_iter().flatten().flat_map(|it| it["spans"].as_array()).flatten();
     let told: Vec<_> = spans.filter_map(|span| span["events"][0]["attributes"]["exception.message"].as_str()).collect();
-    assert!(told.iter().any(|message| message.contains("has come through here already")), "{trace:#}");
+    assert!(told.iter().any(|message| message.contains("has passed this instance before")), "{trace:#}");
 }
 
 #[test]
@@ -375,7 +372,7 @@ fn two_that_ask_one_another_end_in_a_502_and_go_in_no_circles() {
     let (first, second) = (start(a, b), start(b, a));
     let answer = first.get(NOTIFICATIONS);
     assert_eq!(answer.status, 502, "{answer:?}");
-    first.wait_for_stderr("this request has come through here already");
+    first.wait_for_stderr("a loop: this request has passed this instance before");
     let requests = |program: &Program| {
         let trace = program.get(&format!("/telemetry/traces/{}", answer.trace_id())).json();
         trace["requests"].as_array().map(Vec::len)
@@ -400,10 +397,10 @@ fn what_has_come_through_more_than_sixteen_instances_goes_no_further() {
 fn what_is_no_url_is_refused_on_the_command_line_and_passed_over_in_the_environment() {
     let exit = Program::run_to_end(&["--notifications-url", "localhost:4568"], &[], None);
     assert_eq!(exit.status.code(), Some(2));
-    let line = "--notifications-url: \"localhost:4568\" is no URL to call: write http://host:port";
+    let line = "--notifications-url: \"localhost:4568\" is not a URL to call: write http://host:port";
     assert!(exit.stderr.contains(line), "{}", exit.stderr);
     let program = calling("localhost:4568").start();
-    program.wait_for_stderr("warning: NOTIFICATIONS_URL: \"localhost:4568\" is no URL to call");
+    program.wait_for_stderr("warning: NOTIFICATIONS_URL: \"localhost:4568\" is not a URL to call");
     assert_eq!(program.get(NOTIFICATIONS).status, 200);
 }
 

@@ -73,8 +73,8 @@ fn to(url: &str) -> [(&str, &str); 1] {
 fn t7_a_host_pattern_that_was_not_filled_in_is_refused() {
     for pattern in ["*4567-${GITPOD_WORKSPACE_ID}.gitpod.io*", ".{GITPOD_WORKSPACE_CLUSTER_HOST}"] {
         let sentence = format!(
-            "AWS_XRAY_URL={pattern} is refused: a variable in it was never replaced; all traces are filed under \"backend-flask\"; next: \
-             write the host out, with * at both ends"
+            "AWS_XRAY_URL={pattern} is refused: a variable in it was not replaced; all traces get the name \"backend-flask\"; next: \
+             write the host itself, with * at both ends"
         );
         told_at_start(XRAY, &[("AWS_XRAY_URL", pattern)], &sentence);
     }
@@ -103,7 +103,7 @@ fn t10_rules_that_cannot_be_fetched_are_said_while_segments_go_through() {
     let daemon = XRayDaemon::without_tcp();
     let address = daemon.addr().to_string();
     let sentence = format!(
-        "http://{address}/GetSamplingRules: nobody listens on this TCP port; requests are sampled by the local rule; next: start the \
+        "connection refused by http://{address}/GetSamplingRules; requests are sampled by the local rule; next: start the \
          daemon, and publish 2000/tcp beside 2000/udp"
     );
     told_when_sent(XRAY, &[("AWS_XRAY_DAEMON_ADDRESS", &address)], &sentence);
@@ -112,7 +112,7 @@ fn t10_rules_that_cannot_be_fetched_are_said_while_segments_go_through() {
 
 #[test]
 fn t11_a_region_that_is_none_is_doubted_with_the_nearest_one() {
-    let sentence = "AWS_REGION=can-central-1 is no region that is known here; did you mean ca-central-1?";
+    let sentence = "AWS_REGION=can-central-1 is not a known region; did you mean ca-central-1?";
     told_at_start(XRAY, &[("AWS_REGION", "can-central-1")], sentence);
     let env = [("AWS_REGION", "can-central-1"), ("AWS_ENDPOINT_URL", "http://127.0.0.1:9")];
     told_at_start(CLOUDWATCH, &env, sentence);
@@ -139,12 +139,9 @@ fn t13_a_key_that_is_unset_empty_misspelt_or_not_filled_in_is_never_sent() {
         (&[("HONEYCOMB_API_KEY", "")], "HONEYCOMB_API_KEY is set, but empty"),
         (
             &[("HONEYCOM_API_KEY", "abc")],
-            "HONEYCOMB_API_KEY is not set in this process, but HONEYCOM_API_KEY is: a slip?",
+            "HONEYCOMB_API_KEY is not set in this process, but HONEYCOM_API_KEY is: a misspelling?",
         ),
-        (
-            &[("HONEYCOMB_API_KEY", "${HONEYCOMB_API_KEY}")],
-            "HONEYCOMB_API_KEY is set, but to nothing that can be a key",
-        ),
+        (&[("HONEYCOMB_API_KEY", "${HONEYCOMB_API_KEY}")], "HONEYCOMB_API_KEY is set, but its value cannot be a key"),
     ] {
         told_at_start(HONEYCOMB, env, &format!("no API key: {hint}; {next}"));
     }
@@ -155,7 +152,7 @@ fn t13_a_key_in_quotes_is_noticed() {
     told_at_start(
         HONEYCOMB,
         &[("HONEYCOMB_API_KEY", "\"abcdefghijklmnopqrwxyz\""), NOWHERE],
-        "HONEYCOMB_API_KEY: the key is in quotes, which are sent with it; next: write it without (env files keep quotes)",
+        "HONEYCOMB_API_KEY: the key is in quotes, which are sent with it; next: remove the quotes (an env file keeps them)",
     );
 }
 
@@ -167,7 +164,7 @@ fn t13_a_key_that_is_refused_is_told_by_its_length_and_its_end() {
     let env = [("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str()), ("HONEYCOMB_API_KEY", "abcdefghijklmnopqrwxyz")];
     let sentence = format!(
         "{url}/v1/traces answered 401 (unknown API key - check your credentials); next: check the API key ending in wxyz (22 characters), \
-         and that its region is the endpoint's"
+         and that it belongs to the region of the endpoint"
     );
     told_when_sent(HONEYCOMB, &env, &sentence);
 }
@@ -204,7 +201,7 @@ fn t16_a_service_always_has_a_name_and_a_placeholder_is_warned_about() {
 
 #[test]
 fn t17_an_endpoint_where_nobody_listens_is_one_line() {
-    let sentence = "http://127.0.0.1:9/v1/traces: nobody listens there; next: start the receiver, or mend OTEL_EXPORTER_OTLP_ENDPOINT \
+    let sentence = "connection refused by http://127.0.0.1:9/v1/traces; next: start the receiver, or correct OTEL_EXPORTER_OTLP_ENDPOINT \
                     (inside a container, localhost is the container)";
     told_when_sent(HONEYCOMB, &to("http://127.0.0.1:9"), sentence);
 }
@@ -215,7 +212,7 @@ fn t18_a_path_that_is_there_twice_or_missing_is_said() {
     let url = collector.url();
     let twice = format!("{url}/v1/traces");
     let sentence = format!(
-        "OTEL_EXPORTER_OTLP_ENDPOINT={twice}: /v1/traces would be appended to a base address, and is not a second time; leave it out"
+        "OTEL_EXPORTER_OTLP_ENDPOINT={twice}: /v1/traces is appended to a base address, so it must not end with it; leave it out"
     );
     told_at_start(HONEYCOMB, &to(&twice), &sentence);
     let sentence = format!(
@@ -243,26 +240,26 @@ fn t18_grpc_is_told_from_http() {
     told_at_start(
         HONEYCOMB,
         &to("http://127.0.0.1:4317"),
-        "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4317/v1/traces: port 4317 usually speaks gRPC, OTLP over HTTP has port 4318",
+        "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4317/v1/traces: port 4317 is usually gRPC; OTLP over HTTP has port 4318",
     );
     told_at_start(
         HONEYCOMB,
         &[("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")],
-        "OTEL_EXPORTER_OTLP_PROTOCOL=grpc: only http/json is spoken here",
+        "OTEL_EXPORTER_OTLP_PROTOCOL=grpc: only http/json is supported",
     );
     told_at_start(
         HONEYCOMB,
         &to("api.honeycomb.io:443"),
-        "OTEL_EXPORTER_OTLP_ENDPOINT=api.honeycomb.io:443: it has no http:// or https:// in front; write https://api.honeycomb.io",
+        "OTEL_EXPORTER_OTLP_ENDPOINT=api.honeycomb.io:443: it does not begin with http:// or https://; write https://api.honeycomb.io",
     );
     let collector = Collector::start([Reply::Garbage]);
-    told_when_sent(HONEYCOMB, &to(&collector.url()), "next: port 4317 speaks gRPC, OTLP over HTTP has 4318");
+    told_when_sent(HONEYCOMB, &to(&collector.url()), "next: use port 4318 for OTLP over HTTP; port 4317 is for gRPC");
 }
 
 #[test]
 fn t18_an_address_that_was_not_filled_in_is_not_used() {
     for url in ["http://${COLLECTOR}:4318", "http://$COLLECTOR:4318"] {
-        told_at_start(HONEYCOMB, &to(url), "a variable in it was never replaced; write the address out");
+        told_at_start(HONEYCOMB, &to(url), "a variable in it was not replaced; write the address itself");
     }
 }
 
@@ -274,7 +271,7 @@ fn t19_without_frontend_url_the_front_end_is_localhost_and_requests_succeed() {
     told_at_start(
         "",
         &[("FRONTEND_URL", "https://3000-${GITPOD_WORKSPACE_ID}.gitpod.io")],
-        "a variable in it was never replaced; it is passed over; next: write the address out",
+        "a variable in it was not replaced; it is ignored; next: write the address itself",
     );
 }
 
@@ -361,7 +358,7 @@ fn t27_either_variable_is_a_region_and_which_one_won_is_said() {
 fn t31_a_key_in_a_file_that_others_read_or_git_tracks_is_warned_about_and_never_shown() {
     let toml = format!("{HONEYCOMB}api_key = \"abcdefghijklmnopqrwxyz\"\nendpoint = \"http://127.0.0.1:9\"\n");
     let sentence =
-        "telemetry.toml:6: api_key, ending in wxyz (22 characters), can be read by other users; next: chmod 600";
+        "telemetry.toml:6: api_key, ending in wxyz (22 characters), can be read by other users; next: run chmod 600";
     told_at_start(&toml, &[], sentence);
     // A repository whose index names the file: 62 bytes of times and hashes, the length of its name, the name, a zero.
     let program = start("", &[]);
@@ -370,7 +367,7 @@ fn t31_a_key_in_a_file_that_others_read_or_git_tracks_is_warned_about_and_never_
     fs::write(program.dir().join(".git/index"), [&b"DIRC\0\0\0\x02\0\0\0\x01"[..], &entry].concat()).unwrap();
     program.switch(&toml);
     program.wait_for_stderr(
-        "is in a file that git tracks, so the next push gives it away; next: remove it, use HONEYCOMB_API_KEY",
+        "is in a file that git tracks, so the next push publishes it; next: remove it, use HONEYCOMB_API_KEY",
     );
     assert!(status_says(&program, "is in a file that git tracks"));
     let text = format!("{}{:#}", program.stderr(), status(&program));
@@ -390,7 +387,7 @@ fn seconds_where_milliseconds_are_meant_are_noticed() {
 fn a_page_that_is_open_to_the_world_is_warned_about() {
     let toml = "[page]\nallow_remote = true\n";
     let env = [("CRUDDUR_LISTEN", "0.0.0.0:0")];
-    let sentence = "[page] allow_remote = true while listening on 0.0.0.0:0 (CRUDDUR_LISTEN): whoever reaches this port can read all traces";
+    let sentence = "[page] allow_remote = true while listening on 0.0.0.0:0 (CRUDDUR_LISTEN): every client of this port can read all traces";
     told_at_start(toml, &env, sentence);
 }
 

@@ -150,7 +150,7 @@ fn drawn(reason: &str) -> f64 {
 #[test]
 fn of_thirty_five_requests_in_a_second_five_are_taken_and_each_says_why() {
     for (daemon, tells) in
-        [(XRayDaemon::start(), "answered 500"), (XRayDaemon::without_tcp(), "nobody listens on this TCP port")]
+        [(XRayDaemon::start(), "answered 500"), (XRayDaemon::without_tcp(), "connection refused by http://")]
     {
         let program = setup(&daemon, OFTEN).start();
         program.wait_for_stderr(tells);
@@ -621,14 +621,15 @@ fn rules_outlive_a_daemon_that_dies_and_its_line_does_not_say_otherwise() {
     wait_for_rules(&program);
     let addr = daemon.addr();
     drop(daemon);
-    program.wait_for_stderr("nobody listens on this TCP port");
+    program.wait_for_stderr("connection refused by http://");
     assert!(reason_for(&program, &home(&program)).contains("rule Cruddur (from X-Ray)"));
 
     let daemon = XRayDaemon::start_on(addr);
     daemon.set_rules(&[rule("Returned", 1, 1.0, 0)]);
     ask_until(&program, |reason| reason.contains("rule Returned (from X-Ray)"));
     let exit = program.terminate();
-    let lines: Vec<_> = warnings(&exit.stderr).into_iter().filter(|line| line.contains("TCP port")).collect();
+    let lines: Vec<_> =
+        warnings(&exit.stderr).into_iter().filter(|line| line.contains("connection refused by http")).collect();
     let [line] = lines[..] else { panic!("not one line: {lines:#?}") };
     assert!(!line.contains("requests are sampled by the local rule"), "they are not: {line}");
 }

@@ -44,7 +44,7 @@ pub(super) enum Class {
     Signature,
     /// These lines break a rule of the service, and no retry would change that.
     Poison,
-    /// Something else: nobody knows what would help, so the lines wait.
+    /// Anything else. The remedy is unknown, so the lines wait.
     Unknown,
 }
 
@@ -59,7 +59,7 @@ impl LogsResponse {
             // password for the network perhaps.
             let ours = json.is_object() || text.trim().is_empty();
             let class = if ours { Class::Success } else { Class::Transient };
-            let message = if ours { "" } else { "this does not come from CloudWatch Logs" };
+            let message = if ours { "" } else { "the answer does not come from CloudWatch Logs" };
             let rejected = json.get("rejectedLogEventsInfo").and_then(|info| rejected(info, sent));
             let (code, retry_after) = (String::new(), reply.retry_after);
             return Self { class, status, code, message: message.to_owned(), retry_after, rejected };

@@ -121,7 +121,7 @@ fn client(
         limits.delay.as_millis()
     );
     if !has_key {
-        reason.push_str("; no API key, which only Honeycomb itself asks for");
+        reason.push_str("; no API key (only Honeycomb requires one)");
     }
     if let Some(proxy) = client.proxy() {
         reason.push_str(&format!("; through the proxy {proxy} of the environment"));
@@ -143,13 +143,13 @@ pub(super) fn traces_url(table: &Honeycomb, findings: &mut Findings) -> Result<T
     let complaint = |problem: &str| Message::new(format!("{given}: {problem}"));
     let found = |url: Url| TracesUrl { url, origin: origin.clone(), key, is_whole };
     if is_unexpanded(text) {
-        return Err(complaint("a variable in it was never replaced; write the address out"));
+        return Err(complaint("a variable in it was not replaced; write the address itself"));
     }
     let Some(url) = Url::parse(text) else {
         return Err(complaint(if text.starts_with("http://") || text.starts_with("https://") {
-            "this is no address; write https://api.honeycomb.io, or http://localhost:4318"
+            "this is not an address; write https://api.honeycomb.io, or http://localhost:4318"
         } else {
-            "it has no http:// or https:// in front; write https://api.honeycomb.io, or http://localhost:4318"
+            "it does not begin with http:// or https://; write https://api.honeycomb.io, or http://localhost:4318"
         }));
     };
     if is_whole {
@@ -158,14 +158,14 @@ pub(super) fn traces_url(table: &Honeycomb, findings: &mut Findings) -> Result<T
         return Ok(found(slash.unwrap_or(url)));
     }
     if url.path().trim_end_matches('/').ends_with("/v1/traces") {
-        let problem = "/v1/traces would be appended to a base address, and is not a second time; leave it out";
+        let problem = "/v1/traces is appended to a base address, so it must not end with it; leave it out";
         findings.warn(complaint(problem));
         let base = Url::parse(text.trim_end_matches('/'));
         return Ok(found(base.unwrap_or(url)));
     }
     url.join("/v1/traces").map(found).ok_or_else(|| {
         complaint(
-            "/v1/traces is appended to this address, so it can have no ? and no #; use OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+            "/v1/traces is appended to this address, so it must not contain ? or #; use OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
         )
     })
 }
@@ -217,13 +217,13 @@ fn parse_headers(variable: &str, text: &str, findings: &mut Findings) -> Vec<(St
         let token =
             !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.!#$%&'*+^`|~".contains(&b));
         if !token {
-            findings
-                .warn(format!("{variable}: header {place} is not sent; its name is no header name, write name=value"));
+            findings.warn(format!(
+                "{variable}: header {place} is not sent; its name is not a header name; write name=value"
+            ));
         } else if NOT_YOURS.contains(&name.as_str()) {
-            findings.warn(format!("{variable}: {name} is not sent; that header is the exporter's own"));
+            findings.warn(format!("{variable}: {name} is not sent; the exporter sets this header"));
         } else if value.is_empty() {
-            findings
-                .warn(format!("{variable}: {name} has no value and is not sent; was the variable behind it unset?"));
+            findings.warn(format!("{variable}: {name} has no value and is not sent; is the variable in it unset?"));
         } else if let Some(problem) = unsendable(&value) {
             findings.warn(format!("{variable}: {name} holds {problem}, and is not sent"));
         } else {
@@ -237,10 +237,10 @@ fn parse_headers(variable: &str, text: &str, findings: &mut Findings) -> Vec<(St
 fn unsendable(value: &str) -> Option<&'static str> {
     // A shell would have replaced `${NAME}` and `$NAME`, but not in single quotes.
     if value.contains("${") || value.starts_with('$') {
-        return Some("a variable that was never replaced");
+        return Some("a variable that was not replaced");
     }
     let can_be_sent = value.bytes().all(|byte| (0x20..0x7f).contains(&byte));
-    (!can_be_sent).then_some("characters that no header can carry")
+    (!can_be_sent).then_some("characters that a header cannot contain")
 }
 
 fn warn_of_protocol(sources: &Sources, findings: &mut Findings) {
@@ -249,8 +249,10 @@ fn warn_of_protocol(sources: &Sources, findings: &mut Findings) {
             sources.env.get(name).filter(|protocol| !protocol.trim().eq_ignore_ascii_case("http/json"))
         {
             findings.warn(
-                Message::new(format!("{name}={protocol}: only http/json is spoken here, to the same address"))
-                    .next("unset it, or make sure that address takes JSON"),
+                Message::new(format!(
+                    "{name}={protocol}: only http/json is supported; traces are sent as JSON to the same address"
+                ))
+                .next("unset it, or check that the address accepts JSON"),
             );
         }
     }

@@ -240,7 +240,7 @@ fn what_other_sdks_would_do_is_noticed() {
     );
     let notices = notices.join("\n");
     for part in [
-        "not a second time",
+        "must not end with it; leave it out",
         "OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
         "OTEL_EXPORTER_OTLP_TIMEOUT: timeout = 10 is in milliseconds",
     ] {

@@ -263,8 +263,8 @@ impl Rules {
     fn ask(&self, operation: &str, question: &Json) -> Result<Json, Message> {
         let (rules, body) = (self.what_rules(), question.to_string());
         let path = format!("/{operation}");
-        let url = self.url.join(&path).ok_or_else(|| Message::new(format!("{}{path} is no URL", self.url)))?;
-        let failed = |what: String, next: &str| Message::new(format!("{url}{what}; {rules}")).next(next);
+        let url = self.url.join(&path).ok_or_else(|| Message::new(format!("{}{path} is not a URL", self.url)))?;
+        let failed = |what: String, next: &str| Message::new(format!("{what}; {rules}")).next(next);
         let headers = [("content-type".to_owned(), "application/json".to_owned())];
         let call = Call { url: &url, headers: &headers, body: body.as_bytes(), timeout: Some(TIMEOUT) };
         let reply = self.client.post(&call).map_err(|error| {
@@ -273,22 +273,19 @@ impl Rules {
                 CallError::UnknownHost => "check the daemon's address",
                 _ => "check that this port is the daemon's",
             };
-            match error {
-                CallError::ConnectionRefused => failed(": nobody listens on this TCP port".to_owned(), next),
-                error => failed(format!(": {error}"), next),
-            }
+            failed(error.at(&url), next)
         })?;
         if reply.status != 200 {
             let next = "look at the daemon's log for credentials and region";
-            return Err(failed(format!(" answered {}", reply.status), next));
+            return Err(failed(format!("{url} answered {}", reply.status), next));
         }
         serde_json::from_slice(&reply.body)
-            .map_err(|error| failed(format!(": the answer is no JSON ({error})"), "check the daemon's address"))
+            .map_err(|error| failed(format!("{url}: the answer is not JSON ({error})"), "check the daemon's address"))
     }
 
     fn what_rules(&self) -> &'static str {
         if self.sampler.has_central_rules(unix_now()) {
-            "the rules that are here stay in force for an hour"
+            "the last rules stay in force for an hour"
         } else {
             "requests are sampled by the local rule"
         }

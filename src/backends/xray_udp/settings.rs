@@ -82,7 +82,7 @@ pub(super) fn plan(context: &mut PlanContext<'_>) -> Result<Plan, Message> {
     note_context_missing(sources, findings);
     if *service != *given.value {
         let Setting { value, origin } = &given;
-        findings.warn(format!("{origin}: X-Ray does not take {value:?} as a name; traces are filed under {service:?}"));
+        findings.warn(format!("{origin}: X-Ray does not accept {value:?} as a name; traces get the name {service:?}"));
     }
     let (names, local) = sampling(&table, service, &mut plan.values, findings);
     let dynamic = names.dynamic.as_ref().map_or_else(String::new, |host| format!(", hosts like {host} by themselves"));
@@ -125,7 +125,7 @@ fn rules(
     sources: &Sources,
     findings: &mut Findings,
 ) -> Result<Rules, Message> {
-    let url = Url::parse(&format!("http://{daemon}")).ok_or_else(|| format!("http://{daemon} is no URL"))?;
+    let url = Url::parse(&format!("http://{daemon}")).ok_or_else(|| format!("http://{daemon} is not a URL"))?;
     // It is the daemon that needs a region; but what is meant is mostly in its variables, and they are here too.
     let region = ["AWS_REGION", "AWS_DEFAULT_REGION"]
         .into_iter()
@@ -156,17 +156,17 @@ pub(super) fn daemon_address(text: &str) -> Result<(HostPort, HostPort), String>
     };
     match words[..] {
         [one] if one.starts_with("tcp:") || one.starts_with("udp:") => {
-            Err(format!("with tcp: or udp: in front, both are needed; {FORMS}"))
+            Err(format!("with tcp: or udp: both are needed; {FORMS}"))
         }
-        [one] if one.contains("://") => Err(format!("it is an address and no URL; {FORMS}")),
+        [one] if one.contains("://") => Err(format!("it must be an address, not a URL; {FORMS}")),
         [one] => parse(one).map(|both| (both.clone(), both)),
         [one, two] => match (one.split_once(':'), two.split_once(':')) {
             (Some(("udp", udp)), Some(("tcp", tcp))) | (Some(("tcp", tcp)), Some(("udp", udp))) => {
                 Ok((parse(udp)?, parse(tcp)?))
             }
-            _ => Err(format!("it has two words, but not one with tcp: and one with udp: in front; {FORMS}")),
+            _ => Err(format!("one of two words must begin with tcp:, the other with udp:; {FORMS}")),
         },
-        _ => Err(format!("it makes no sense; {FORMS}")),
+        _ => Err(format!("it has too many words; {FORMS}")),
     }
 }
 
@@ -197,7 +197,7 @@ fn note_context_missing(sources: &Sources, findings: &mut Findings) {
     }
 }
 
-/// A pattern that was not filled in matches nothing, and nobody notices; so it is refused.
+/// A pattern that was not filled in matches nothing without a sign of it, so it is refused.
 fn dynamic_name(
     pattern: &Setting<Option<String>>,
     service: &str,
@@ -209,8 +209,8 @@ fn dynamic_name(
     let given = origin.says("[xray] host_pattern", pattern);
     if pattern.contains(['{', '}', '$']) {
         let what =
-            format!("{given} is refused: a variable in it was never replaced; all traces are filed under {service:?}");
-        findings.warn(Message::new(what).next("write the host out, with * at both ends"));
+            format!("{given} is refused: a variable in it was not replaced; all traces get the name {service:?}");
+        findings.warn(Message::new(what).next("write the host itself, with * at both ends"));
         return None;
     }
     let example = pattern.replace('*', "").replace('?', "x");
@@ -241,7 +241,7 @@ fn local_rule(path: &str, values: &mut Values, findings: &mut Findings) -> Rule 
         Err(_) if path == RULE_FILE => return built_in(),
         Err(error) => error.to_string(),
     };
-    findings.warn(format!("{path}: {problem}; using the rule that is built in"));
+    findings.warn(format!("{path}: {problem}; using the built-in rule"));
     built_in()
 }
 

@@ -51,11 +51,11 @@ pub fn check(config: Option<&Path>, format: Format) -> Result<(), Exit> {
         Format::Text => print(&format!("{report}\n"))?,
         Format::Json => {
             let json = serde_json::to_string_pretty(&report);
-            let json = json.map_err(|error| Exit::failed(format!("no JSON: {error}")))?;
+            let json = json.map_err(|error| Exit::failed(format!("cannot write JSON: {error}")))?;
             print(&format!("{json}\n"))?;
         }
     }
-    if report.ok { Ok(()) } else { Err(Exit::failed("not all that is on has accepted what was sent")) }
+    if report.ok { Ok(()) } else { Err(Exit::failed("not every active backend accepted what was sent")) }
 }
 
 /// Format of the report.

@@ -77,9 +77,9 @@ impl Report {
         let bad: Vec<_> =
             self.backends.iter().filter(|backend| !backend.verdict.is_well()).map(|backend| backend.name).collect();
         match (on, bad.len()) {
-            (0, _) => "Nothing leaves this machine: no backend is on that sends to others.".to_owned(),
-            (_, 0) => "All that is on has accepted what was sent.".to_owned(),
-            _ => format!("Not well: {}. Mend what is said above, then check again.", bad.join(", ")),
+            (0, _) => "Nothing leaves this machine: every backend that sends is off.".to_owned(),
+            (_, 0) => "Every active backend accepted what was sent.".to_owned(),
+            _ => format!("Not accepted: {}. Follow the steps above, then check again.", bad.join(", ")),
         }
     }
 }

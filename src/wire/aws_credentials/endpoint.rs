@@ -61,7 +61,7 @@ pub fn region(env: &Env) -> Result<(String, String), Message> {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if value.len() > 63 || value.starts_with('-') || value.ends_with('-') || !value.bytes().all(fits) {
         let value = value.escape_debug();
-        return Err(Message::new(format!("{origin}: {value} is no region; write it as in us-east-1")));
+        return Err(Message::new(format!("{origin}: {value} is not a region; write it as in us-east-1")));
     }
     Ok((value, origin))
 }
@@ -80,7 +80,7 @@ pub fn logs_endpoint(env: &Env, region: &str) -> Result<(Url, String), Message> 
         let fits = |(prefix, _): &&(&str, &str)| region.starts_with(prefix);
         let suffix = PARTITIONS.iter().find(fits).map_or("amazonaws.com", |(_, suffix)| suffix);
         let url = format!("https://logs.{region}.{suffix}");
-        let no_host = || Message::new(format!("{region} makes no host name"));
+        let no_host = || Message::new(format!("{region} does not give a valid host name"));
         return Ok((Url::parse(&url).ok_or_else(no_host)?, format!("region {region}")));
     };
     let text = url.trim().trim_end_matches('/');
@@ -89,7 +89,7 @@ pub fn logs_endpoint(env: &Env, region: &str) -> Result<(Url, String), Message> 
         _ => {
             let shown = redacted(text).escape_debug().to_string();
             let next = "write scheme, host and port only, as in http://localhost:5000";
-            Err(Message::new(format!("{origin}: {shown} is no address of a service; {next}")))
+            Err(Message::new(format!("{origin}: {shown} is not the address of a service; {next}")))
         }
     }
 }
@@ -131,7 +131,7 @@ mod tests {
         let of_file = region(&Env::from([("AWS_CONFIG_FILE", path)])).unwrap();
         assert_eq!(of_file, ("eu-west-3".to_owned(), format!("profile default in {path}")));
         let bad = region(&Env::from([("AWS_CONFIG_FILE", path), ("AWS_PROFILE", "bad")])).unwrap_err().to_string();
-        assert!(bad.ends_with(": Europe is no region; write it as in us-east-1"), "{bad}");
+        assert!(bad.ends_with(": Europe is not a region; write it as in us-east-1"), "{bad}");
         let gone = region(&Env::from([("AWS_CONFIG_FILE", path), ("AWS_PROFILE", "gone")])).unwrap_err().to_string();
         assert!(gone.starts_with(&format!("AWS_PROFILE=gone: no such profile (not in {path}); ")), "{gone}");
         let none = region(&Env::default()).unwrap_err().to_string();

@@ -169,7 +169,7 @@ impl SharedProfile {
         if self.properties.is_none() && self.is_explicit {
             let name = self.name.escape_debug();
             let note = if self.files.is_empty() { self.missing.join(", ") } else { format!("not in {}", self.files) };
-            let next = format!("correct the name, or make it with `aws configure --profile {name}`");
+            let next = format!("correct the name, or create it with `aws configure --profile {name}`");
             return Err(Message::new(format!("AWS_PROFILE={name}: no such profile ({note}); {next}")));
         }
         Ok(self.properties.as_ref())

@@ -19,14 +19,14 @@ pub fn region_warnings(env: &Env, region: &str, origin: &str) -> Vec<Message> {
     if !known_regions().any(|known| known == region) && !region.contains("-iso") {
         let nearest =
             known_regions().min_by_key(|known| strsim::damerau_levenshtein(known, region)).unwrap_or("us-east-1");
-        let what = format!("{origin}={region} is no region that is known here; did you mean {nearest}?");
+        let what = format!("{origin}={region} is not a known region; did you mean {nearest}?");
         warnings.push(what.into());
     }
     if let [Some(first), Some(second)] = ["AWS_REGION", "AWS_DEFAULT_REGION"].map(|name| env.get(name).map(str::trim))
         && first != second
     {
         let what = format!(
-            "AWS_REGION={first} wins over AWS_DEFAULT_REGION={second}; Python's SDK and the aws command go by the second, so \
+            "AWS_REGION={first} wins over AWS_DEFAULT_REGION={second}; Python's SDK and the aws command use the second, so \
              they look elsewhere"
         );
         warnings.push(Message::new(what).next("make the two the same"));

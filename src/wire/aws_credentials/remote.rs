@@ -146,7 +146,7 @@ impl Remote {
         let shown = redacted(base).escape_debug().to_string();
         let no_url = || {
             let next = "write it as in http://169.254.169.254, or unset it";
-            Message::new(format!("{METADATA}: {shown} is no URL; {next}"))
+            Message::new(format!("{METADATA}: {shown} is not a URL; {next}"))
         };
         let base = Url::parse(base).ok_or_else(no_url)?;
         let at = |path: &str| base.join(path).ok_or_else(no_url);
@@ -158,7 +158,7 @@ impl Remote {
         let headers = [("x-aws-ec2-metadata-token-ttl-seconds".to_owned(), "21600".to_owned())];
         let timeout = Some(self.metadata_timeout);
         let token = match success(client.put(&Call { url: &url, headers: &headers, body: &[], timeout })) {
-            Ok(reply) => single_word(&reply).ok_or_else(|| failed("its session token is none".to_owned()))?,
+            Ok(reply) => single_word(&reply).ok_or_else(|| failed("its session token is not valid".to_owned()))?,
             // Nothing listens there, the service is off, or another server responds.
             Err(problem) => {
                 let hint = "on EC2, a container needs a hop limit of 2";
@@ -178,7 +178,7 @@ impl Remote {
         }
         let is_name = |c: char| c.is_ascii_alphanumeric() || "+=,.@_-".contains(c);
         let role = single_word(&reply).filter(|role| role.chars().all(is_name) && role.len() <= 64);
-        let role = role.ok_or_else(|| failed("the name of its role is none".to_owned()))?;
+        let role = role.ok_or_else(|| failed("the name of its role is not valid".to_owned()))?;
         let origin = format!("{origin}, role {role}");
         let reply = get(&at(&format!("{roles}{role}"))?).map_err(failed)?;
         credentials(&reply, &origin, now).map(Lookup::Found).map_err(failed)
@@ -189,7 +189,7 @@ impl Remote {
         let no_url = |variable: &str, text: &str| {
             let next = "use https, this machine, 169.254.170.2, 169.254.170.23 or [fd00:ec2::23]";
             let shown = redacted(text).escape_debug().to_string();
-            Message::new(format!("{variable}: {shown} is no place to ask for keys; {next}"))
+            Message::new(format!("{variable}: {shown} is not an allowed credentials endpoint; {next}"))
         };
         if let Some(path) = env.get(RELATIVE).map(str::trim) {
             if !path.starts_with('/') {
@@ -240,13 +240,13 @@ fn success(answer: Result<Reply, CallError>) -> Result<Reply, String> {
         Ok(reply) if reply.status == 200 && !reply.too_long => return Ok(reply),
         Ok(reply) if reply.status == 200 => "the answer is too long",
         Ok(reply) => return Err(format!("it answered {}", reply.status)),
-        Err(CallError::ConnectionRefused) => "nobody listens there",
-        Err(CallError::UnknownHost) => "the host has no address",
-        Err(CallError::Timeout) => "no answer in time",
-        Err(CallError::Closed) => "the connection ended before an answer came",
+        Err(CallError::ConnectionRefused) => "connection refused",
+        Err(CallError::UnknownHost) => "DNS lookup failed",
+        Err(CallError::Timeout) => "timed out",
+        Err(CallError::Closed) => "connection closed before an answer",
         Err(CallError::Tls(_)) => "TLS failed",
         Err(CallError::NotHttp(_)) => "the answer is not HTTP",
-        Err(CallError::Other(_)) => "it cannot be reached",
+        Err(CallError::Other(_)) => "unreachable",
     };
     Err(problem.to_owned())
 }
@@ -259,11 +259,11 @@ fn single_word(reply: &Reply) -> Option<String> {
 
 fn credentials(reply: &Reply, origin: &str, now: SystemTime) -> Result<Credentials, String> {
     let Ok(response) = serde_json::from_slice::<CredentialsResponse>(&reply.body) else {
-        return Err("the answer is not the JSON that it should be".to_owned());
+        return Err("the answer is not the expected JSON".to_owned());
     };
     if let Some(code) = response.code.filter(|code| code != "Success") {
         let is_word = code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_alphabetic());
-        return Err(format!("it says {}", if is_word { &code } else { "that something is wrong" }));
+        return Err(format!("it says {}", if is_word { &code } else { "that the request failed" }));
     }
     let is_present = |value: &'_ Option<String>| value.as_ref().is_some_and(|value| !value.trim().is_empty());
     let fields = [
@@ -278,13 +278,13 @@ fn credentials(reply: &Reply, origin: &str, now: SystemTime) -> Result<Credentia
     }
     let keys = [response.access_key_id.as_deref(), response.secret_access_key.as_deref(), response.token.as_deref()];
     let found = checked_keys(keys, ["AccessKeyId", "SecretAccessKey", "Token"], "the answer", "ask again");
-    let Ok(Some((id, secret, token))) = found else { return Err("the answer has keys that are none".to_owned()) };
+    let Ok(Some((id, secret, token))) = found else { return Err("the keys in the answer are not valid".to_owned()) };
     let expires = response.expiration.as_deref().and_then(|text| DateTime::parse_from_rfc3339(text.trim()).ok());
-    let expires = SystemTime::from(expires.ok_or("the Expiration in the answer is no time")?);
+    let expires = SystemTime::from(expires.ok_or("the Expiration in the answer is not a time")?);
     if expires <= now {
         let shown = |time: SystemTime| DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Secs, true);
         let (then, here) = (shown(expires), shown(now));
-        return Err(format!("its keys ended at {then}, and the clock of this machine says {here}"));
+        return Err(format!("its keys expired at {then}, and the clock of this machine says {here}"));
     }
     Ok(Credentials::new(id, secret, token, Some(expires), origin.to_owned()))
 }

@@ -188,7 +188,7 @@ fn keys_are_asked_for_only_where_nobody_can_listen_in() {
         "file:///etc/passwd",
     ] {
         let error = error_of(&mut chain("", [("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)]));
-        assert!(error.contains("is no place to ask for keys"), "{error}");
+        assert!(error.contains("is not an allowed credentials endpoint"), "{error}");
     }
     for url in ["http://169.254.170.2/", "http://169.254.170.23/v1", "http://[fd00:ec2::23]/v1", "https://127.0.0.1:1"]
     {
@@ -206,7 +206,7 @@ fn a_container_endpoint_that_is_silent_is_left_after_three_tries() {
     let (url, heads) = serve(|_| SILENCE.to_owned());
     let began = Instant::now();
     let error = error_of(&mut chain(&url, [RELATIVE]));
-    assert!(error.contains("no answer in time; "), "{error}");
+    assert!(error.contains("timed out; "), "{error}");
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert_eq!(heads.lock().unwrap().len(), 3);
 }
@@ -216,22 +216,22 @@ fn a_wrong_answer_is_described_and_not_repeated() {
     let keys = r#""AccessKeyId":"AKIATOPSECRET","SecretAccessKey":"TOPSECRET","Token":"TOPSECRET""#;
     let token_only = r#"{"Token":"TOPSECRET","Expiration":"2026-01-15T18:00:00Z"}"#;
     for (answer, wanted, tries) in [
-        (ok("TOPSECRET"), "the answer is not the JSON that it should be", 3),
-        (ok(r#"{"AccessKeyId":["TOPSECRET"]}"#), "the answer is not the JSON that it should be", 3),
+        (ok("TOPSECRET"), "the answer is not the expected JSON", 3),
+        (ok(r#"{"AccessKeyId":["TOPSECRET"]}"#), "the answer is not the expected JSON", 3),
         (ok("{}"), "the answer has no AccessKeyId and no SecretAccessKey and no Token and no Expiration", 3),
         (ok(token_only), "the answer has no AccessKeyId and no SecretAccessKey", 3),
         (ok(&format!("{{{keys}}}")), "the answer has no Expiration", 3),
-        (ok(&format!(r#"{{{keys},"Expiration":"TOPSECRET"}}"#)), "the Expiration in the answer is no time", 3),
+        (ok(&format!(r#"{{{keys},"Expiration":"TOPSECRET"}}"#)), "the Expiration in the answer is not a time", 3),
         (
             ok(&format!(r#"{{{keys},"Expiration":"2026-01-15T12:00:00Z"}}"#)),
-            "its keys ended at 2026-01-15T12:00:00Z, and the clock of this machine says 2026-01-15T12:34:56Z",
+            "its keys expired at 2026-01-15T12:00:00Z, and the clock of this machine says 2026-01-15T12:34:56Z",
             3,
         ),
-        (ok(&credentials_json("ASIA", 60).replace("SECRET1", "SECRET\\n1")), "the answer has keys that are none", 3),
+        (ok(&credentials_json("ASIA", 60).replace("SECRET1", "SECRET\\n1")), "the keys in the answer are not valid", 3),
         (ok(&credentials_json("ASIA", 60).replace("Success", "AssumeRoleDenied")), "it says AssumeRoleDenied", 3),
-        (ok(&credentials_json("ASIA", 60).replace("Success", "TOPSECRET 5")), "it says that something is wrong", 3),
+        (ok(&credentials_json("ASIA", 60).replace("Success", "TOPSECRET 5")), "it says that the request failed", 3),
         ("TOPSECRET\r\n\r\n".to_owned(), "the answer is not HTTP", 3),
-        ("HTTP/1.1 200 OK\r\nx-y: TOPSECRET".to_owned(), "the connection ended before an answer came", 3),
+        ("HTTP/1.1 200 OK\r\nx-y: TOPSECRET".to_owned(), "connection closed before an answer", 3),
         (status(302), "it answered 302", 3),
         (status(503), "it answered 503", 3),
         (status(403), "it answered 403", 1),
@@ -262,7 +262,7 @@ fn the_metadata_service_is_asked_in_three_steps() {
 #[test]
 fn a_metadata_service_that_is_off_is_one_place_less() {
     let (gone, _) = serve(|_| String::new());
-    for (answer, wanted) in [(status(403), "it answered 403"), (SILENCE.to_owned(), "no answer in time")] {
+    for (answer, wanted) in [(status(403), "it answered 403"), (SILENCE.to_owned(), "timed out")] {
         let (url, heads) = metadata("PUT", answer);
         let began = Instant::now();
         let error = error_of(&mut chain("", [("AWS_EC2_METADATA_SERVICE_ENDPOINT", &url)]));
@@ -281,7 +281,7 @@ fn a_metadata_service_that_is_off_is_one_place_less() {
     let off = [("AWS_EC2_METADATA_SERVICE_ENDPOINT", gone.as_str()), ("AWS_EC2_METADATA_DISABLED", "TRUE")];
     assert!(error_of(&mut chain("", off)).contains("EC2 metadata: AWS_EC2_METADATA_DISABLED is true"));
     let error = error_of(&mut chain("", [("AWS_EC2_METADATA_SERVICE_ENDPOINT", "me:TOPSECRET@x")]));
-    assert!(error.starts_with("AWS_EC2_METADATA_SERVICE_ENDPOINT: x is no URL; "), "{error}");
+    assert!(error.starts_with("AWS_EC2_METADATA_SERVICE_ENDPOINT: x is not a URL; "), "{error}");
 }
 
 #[test]
@@ -289,11 +289,11 @@ fn a_metadata_service_that_breaks_off_ends_the_search() {
     let role = "GET /latest/meta-data/iam/security-credentials/my-role ";
     let roles = "GET /latest/meta-data/iam/security-credentials/ ";
     for (step, answer, wanted) in [
-        ("PUT", ok("TOP SECRET\u{e9}TOPSECRET"), "its session token is none"),
-        (roles, ok("../../TOPSECRET"), "the name of its role is none"),
+        ("PUT", ok("TOP SECRET\u{e9}TOPSECRET"), "its session token is not valid"),
+        (roles, ok("../../TOPSECRET"), "the name of its role is not valid"),
         (roles, status(500), "it answered 500"),
-        (role, SILENCE.to_owned(), "no answer in time"),
-        (role, ok("<html>TOPSECRET"), "the answer is not the JSON that it should be"),
+        (role, SILENCE.to_owned(), "timed out"),
+        (role, ok("<html>TOPSECRET"), "the answer is not the expected JSON"),
         (role, ok(r#"{"Code":"Success","SecretAccessKey":"TOPSECRET"}"#), "the answer has no AccessKeyId"),
     ] {
         let (url, _) = metadata(step, answer);

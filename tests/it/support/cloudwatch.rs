@@ -359,7 +359,7 @@ impl State {
             return Err(Refusal(400, "AccessDeniedException", message));
         }
         let body = request.unzipped().and_then(|body| serde_json::from_slice::<Value>(&body).ok());
-        let body = body.ok_or_else(|| Refusal(400, "SerializationException", "the body is no JSON".to_owned()))?;
+        let body = body.ok_or_else(|| Refusal(400, "SerializationException", "the body is not JSON".to_owned()))?;
         match operation {
             "CreateLogGroup" => self.create_group(&body),
             "CreateLogStream" => self.create_stream(&body),
