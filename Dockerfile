@@ -6,8 +6,8 @@
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY . .
-# The cache mounts keep downloaded and compiled files between builds. The check for static linking is
-# needed because the empty image below has no loader.
+# The cache mounts keep downloaded and compiled files between builds. The check for static linking
+# is needed because the empty image below has no loader.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
     cargo build --release --locked \
     && cp target/release/cruddur /cruddur \
