@@ -1,5 +1,5 @@
-//! The real binary, started as a user starts it, in an environment that contains only the variables
-//! that the test sets.
+//! The real binary, started as a user starts it. Its environment contains only PATH and the
+//! variables that the test sets.
 
 use std::fs;
 use std::net::SocketAddr;
