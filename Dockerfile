@@ -1,4 +1,4 @@
-# One static file in an empty image: no shell, no library, no package to update.
+# One static file in an empty image, with no shell, no library and no package to update.
 #
 #   docker build -t cruddur .
 #   docker run --rm -p 127.0.0.1:4567:4567 -e CRUDDUR_PAGE_ALLOW_REMOTE=true cruddur
@@ -6,7 +6,8 @@
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY . .
-# The cache mounts keep what was downloaded and compiled. A program that needs a loader would not start below.
+# The cache mounts keep downloaded and compiled files between builds. The check for static linking
+# is needed because the empty image below has no loader.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
     cargo build --release --locked \
     && cp target/release/cruddur /cruddur \
@@ -15,9 +16,9 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
 
 FROM scratch
 COPY --from=build /cruddur /cruddur
-# Nobody in particular; there is no /etc/passwd to look a name up in.
+# A user without privileges. It is a number because the image has no /etc/passwd with names.
 USER 65532:65532
-# All addresses of the container; which of them the host passes on is said with -p.
+# All addresses of the container. `docker run -p` chooses which port of the host leads here.
 ENV CRUDDUR_LISTEN=0.0.0.0:4567
 EXPOSE 4567
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 CMD ["/cruddur", "health"]

@@ -1,4 +1,5 @@
-//! The endpoint that the W3C's test suite for Trace Context needs, made of the program's propagation:
+//! The endpoint that the W3C's test suite for Trace Context needs, built from the program's
+//! propagation code:
 //!
 //! ```text
 //! $ cargo run --example trace_context_harness -- --listen 127.0.0.1:5055
@@ -9,11 +10,11 @@
 //! ```
 //!
 //! The suite POSTs `[{"url": "http://127.0.0.1:7777/...", "arguments": [...]}, ...]`, with valid or
-//! invalid trace headers. For each element the example POSTs `arguments` to `url`, and the suite checks
-//! the headers of that call.
+//! invalid trace headers. For each element the example POSTs `arguments` to `url`, and the suite
+//! checks the headers of that call.
 //!
-//! The program itself has no such route, because it calls any URL. So the example listens on this
-//! machine only, and makes no calls for a page in a browser.
+//! The program itself has no such route, because the route calls any URL. The example therefore
+//! listens on this machine only, and makes no calls for a page in a browser.
 
 use std::borrow::Cow;
 use std::error::Error;

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The page in headless Chromium. Does not build the program: it needs target/release/cruddur or target/debug/cruddur.
-# Needs chromium (Debian: apt-get install chromium) and Node.js 20; playwright-core comes from npm.
+# Tests the page in headless Chromium. Does not build the program: it needs target/release/cruddur
+# or target/debug/cruddur. Needs chromium (Debian: apt-get install chromium) and Node.js 20. npm
+# installs playwright-core.
 set -euo pipefail
 cd "$(dirname "$0")"
 

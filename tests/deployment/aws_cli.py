@@ -1,5 +1,6 @@
-"""Every command of aws/README.md, given to AWS's own command line: it checks names, arguments and files against AWS's models
-before it asks anybody, and then asks a server on loopback that answers all alike."""
+"""Runs every command of aws/README.md with AWS's own command line. The command line checks names,
+arguments and files against AWS's models, and then calls a loopback server that accepts every
+call."""
 
 import http.server
 import os
@@ -14,7 +15,7 @@ aws, readme = sys.argv[1], open("aws/README.md", encoding="utf-8").read()
 class Answer(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         asked = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-        # IAM speaks XML, X-Ray and Logs JSON; nothing in an answer is needed here.
+        # IAM uses XML, X-Ray and Logs use JSON. The content of the responses is not needed here.
         action = re.search(r"^Action=(\w+)&", asked)
         body = f"<A><{action[1]}Result/><ResponseMetadata/></A>".encode() if action else b"{}"
         self.send_response(200)

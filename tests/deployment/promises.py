@@ -1,4 +1,5 @@
-"""What the project promises about its containers: arguments are the resolved compose file, .gitpod.yml and Dockerfile."""
+"""Checks the project's promises about its containers. The arguments are the resolved compose file,
+.gitpod.yml and Dockerfile."""
 
 import json
 import sys
@@ -45,7 +46,7 @@ for name in ("backend-flask", "notifications"):
     service = services[name]
     [mount] = service["volumes"]
     assert mount["read_only"] and mount["target"] == service["working_dir"], "telemetry.toml is looked for where it is mounted"
-    # Saving replaces the file in most editors: only its directory shows the new one.
+    # Most editors save by replacing the file, and only a mount of the directory shows the new one.
     assert not mount["source"].endswith(".toml")
     assert service["read_only"] and service["cap_drop"] == ["ALL"], name
 

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Dockerfile, docker-compose.yml and .gitpod.yml, without an engine: read by the linter and by Docker Compose itself, held
-# against what the project promises, and acted out by hand: build context, empty root, user, entry point, health check. And the
-# commands of aws/README.md, without an account.
+# Tests Dockerfile, docker-compose.yml and .gitpod.yml without a container engine. The linter and
+# Docker Compose itself read them, and promises.py compares them with the project's promises. This
+# script then repeats the steps by hand: build context, empty root, user, entry point, health check.
+# It also tests the commands of aws/README.md, without an account.
 #
-# Needs target/release/cruddur, and root for the empty one. The first run fetches the programs into target/deployment-venv.
+# Needs target/release/cruddur, and the root user for the empty root directory. The first run
+# downloads the programs into target/deployment-venv.
 set -euo pipefail
 
 cd "$(dirname "$0")/../.."
@@ -32,13 +34,13 @@ env -i PATH="$PATH" HOME="$work" "$venv/bin/docker-compose" --env-file /dev/null
 echo "deployment: linted, resolved by Docker Compose, and as promised"
 "$venv/bin/python" tests/deployment/aws_cli.py "$venv/bin/aws"
 
-# What .dockerignore lets through is all that Docker would build from.
+# Docker builds only from the files that .dockerignore lets through.
 mkdir "$work/context"
 sed -n 's/^!//p' .dockerignore | xargs -I{} cp -r {} "$work/context/"
 (cd "$work/context" && CARGO_TARGET_DIR="$work/target" cargo check --quiet --locked)
 echo "deployment: the build context is complete"
 
-# The second stage by hand: nothing but the program, as nobody, on all addresses.
+# The second stage by hand: only the program, as a user without privileges, on all addresses.
 if [ "$(id -u)" != 0 ]; then
     echo "deployment: skipped, only root can enter an empty root as another user"
     exit
@@ -56,7 +58,7 @@ for _ in $(seq 200); do
     "${in_container[@]}" health >"$work/health" 2>/dev/null && break
     sleep 0.05
 done
-# Had it never answered, this would be empty.
+# If the server had never responded, the file would be empty.
 grep ' answers$' "$work/health"
 kill -TERM "$server"
 wait "$server"

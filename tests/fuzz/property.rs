@@ -1,5 +1,5 @@
-//! What holds for every content of telemetry.toml: no panic, and either settings that can be put to use or an error in one
-//! line with its place.
+//! The property that holds for every content of telemetry.toml: there is no panic. The result is
+//! either usable settings, or an error in one line with its position.
 
 #![allow(unreachable_pub, reason = "`pub` marks what tests may use; a test binary has no other outside")]
 
@@ -34,14 +34,15 @@ fn said(sources: &Sources) -> Result<Vec<String>, Message> {
     Ok(said)
 }
 
-/// `telemetry.toml:12: ` or `telemetry.toml:12:3: `, within the file.
+/// True for `telemetry.toml:12: ` or `telemetry.toml:12:3: `, if the line exists in the file.
 fn has_a_place(error: &str, lines: usize) -> bool {
     let Some(rest) = error.strip_prefix("telemetry.toml:") else { return false };
     let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     rest[digits..].starts_with(':') && rest[..digits].parse().is_ok_and(|line| (1..=lines + 1).contains(&line))
 }
 
-/// Whether it is good, and all that is said about it; a panic if the promise is broken.
+/// Returns whether the content is valid, and all messages about it. Panics if the property does not
+/// hold.
 #[track_caller]
 pub fn holds(content: &[u8]) -> (bool, Vec<String>) {
     let shown = || String::from_utf8_lossy(content);

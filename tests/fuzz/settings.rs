@@ -1,4 +1,4 @@
-//! Any bytes as telemetry.toml, for a fuzzer that watches which code they reach.
+//! Any bytes as telemetry.toml, for a fuzzer that watches code coverage.
 
 #![no_main]
 

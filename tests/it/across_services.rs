@@ -1,4 +1,5 @@
-//! One trace through two processes, and what becomes of it when the other one is dead, slow, or something else altogether.
+//! One trace through two processes, and the result when the other process is dead, slow, or not
+//! this program at all.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,7 +16,8 @@ use crate::support::{
 
 const NOTIFICATIONS: &str = "/api/activities/notifications";
 const TRACE: &str = "4efaaf4d1e8720b39541901950019ee5";
-/// Milliseconds, for callees that answer on a busy machine, and for those that never do.
+/// Timeouts in milliseconds: one for callees that respond on a busy machine, one for callees that
+/// never do.
 const PATIENT: u64 = 4000;
 const IMPATIENT: u64 = 300;
 const SPAN: &str = "53995c3f42cd8ad8";
@@ -29,7 +31,7 @@ fn setup(collector: &Collector, daemon: &XRayDaemon) -> Setup {
         .env("NOTIFICATIONS_TIMEOUT", PATIENT)
 }
 
-/// A program that gets its notifications from `url`.
+/// A program that fetches its notifications from `url`.
 fn calling(url: &str) -> Setup {
     calling_within(PATIENT, url)
 }
@@ -43,7 +45,7 @@ fn url(program: &Program) -> String {
     format!("http://{}", program.addr())
 }
 
-/// The spans of a trace on a program's page, those of its first request.
+/// The spans of a trace on a program's page: those of its first request.
 fn spans_of(program: &Program, trace_id: &str) -> Vec<Value> {
     let trace = program.get(&format!("/telemetry/traces/{trace_id}")).json();
     trace["requests"][0]["spans"].as_array().unwrap_or_else(|| panic!("no spans: {trace:#}")).clone()
@@ -67,7 +69,8 @@ fn two_processes_are_one_trace_for_everybody() {
     assert_eq!(answer.json()[0]["handle"], "bajoranwatcher");
     let id = answer.trace_id();
 
-    // OTLP: SERVER, INTERNAL, CLIENT in the caller; SERVER, INTERNAL in the callee, on the caller's CLIENT.
+    // OTLP: SERVER, INTERNAL and CLIENT spans in the caller; SERVER and INTERNAL spans in the
+    // callee, below the caller's CLIENT span.
     let of_trace = |span: &Value| span["traceId"] == id;
     let here = |requests: &[Received]| requests.iter().flat_map(|r| r.spans()).filter(of_trace).count() >= 5;
     collector.wait_for(here, SOON);
@@ -101,7 +104,7 @@ fn two_processes_are_one_trace_for_everybody() {
     }
     assert_eq!((attribute(client, "error.type"), attribute(client, "http.request.resend_count")), (None, None));
 
-    // X-Ray: two segments, the second one on the subsegment of the call.
+    // X-Ray: two segments. The parent of the second one is the subsegment of the call.
     daemon.wait_for_datagrams(2, SOON);
     let xray_id = format!("1-{}-{}", &id[..8], &id[8..]);
     let documents: Vec<_> = daemon.documents().into_iter().filter(|document| document["trace_id"] == xray_id).collect();
@@ -114,7 +117,8 @@ fn two_processes_are_one_trace_for_everybody() {
     assert_eq!(other_segment["parent_id"], call["id"], "{other_segment:#}");
     assert_eq!(call["id"], client["spanId"]);
 
-    // The page of either shows its part, and the log lines of both carry the id.
+    // Each page shows its process's part of the trace, and the log lines of both processes have the
+    // id.
     let (on_caller, on_callee) = (spans_of(&caller, id), spans_of(&callee, id));
     assert_eq!((on_caller.len(), on_callee.len()), (3, 2), "{on_caller:#?} {on_callee:#?}");
     assert_eq!(on_callee[0]["parent_span_id"], on_caller[2]["span_id"]);
@@ -147,7 +151,7 @@ fn the_callers_context_goes_through_untouched() {
     ] {
         assert_eq!(call.header(name), Some(expected.as_str()), "{name}");
     }
-    // What cannot be a header's value is no reason to fail.
+    // A value that cannot be sent in a header does not make the request fail.
     let odd = [("baggage", "a=\u{1},b=2"), ("X-Amzn-Trace-Id", "Root=1-4efaaf4d-1e8720b39541901950019ee5;Odd=\u{1}")];
     assert_eq!(client.request("GET", NOTIFICATIONS, &odd, b"").status, 200);
     assert_eq!(callee.requests()[1].header("baggage"), Some("b=2"));
@@ -237,7 +241,7 @@ fn a_callee_that_fails_is_a_502_and_the_answer_the_span_and_the_log_say_how() {
         let is_cut = ["timeout", "connection_closed", "too_long"].contains(&kind);
         assert_eq!(has("http.response.body.size"), has("http.response.status_code") && !is_cut, "{span:#}");
         program.wait_for_stderr(&format!("{message} trace_id={}", answer.trace_id()));
-        // The loop is free again, and nobody saw the password.
+        // The loop is free again, and the password is shown nowhere.
         assert_eq!(program.get("/health").status, 200);
         let everything =
             program.stderr() + &program.get("/telemetry/status").json().to_string() + &format!("{spans:?}");
@@ -404,13 +408,13 @@ fn what_is_no_url_is_refused_on_the_command_line_and_passed_over_in_the_environm
     assert_eq!(program.get(NOTIFICATIONS).status, 200);
 }
 
-/// What stands where the other instance should.
+/// The program at the other instance's address.
 enum Callee {
     Dead,
     Script(Reply),
-    /// Writes these bytes and hangs up.
+    /// Writes these bytes and closes the connection.
     Bytes(&'static [u8]),
-    /// A byte of a good answer every 20 ms, for ever.
+    /// Sends one byte of a valid response every 20 ms, without end.
     Drips,
 }
 
@@ -452,12 +456,12 @@ impl Running {
     }
 }
 
-/// An address that is free now, below those that the system gives out by itself.
+/// An address that is free now. Its port is below those that the system assigns by itself.
 fn free_addr() -> SocketAddr {
     XRayDaemon::free_addr()
 }
 
-/// A detour to `addr`, for one connection.
+/// Forwards one connection to `addr`.
 fn forward(stream: &TcpStream, addr: SocketAddr) {
     let Ok(other) = TcpStream::connect(addr) else { return };
     let (mut from, mut to) = (stream, &other);

@@ -1,5 +1,5 @@
-//! `cruddur check`: one trace and one line to everybody who is on, by the server's own encoders, and what came of it; exit
-//! status 0 only if all of it was accepted.
+//! `cruddur check` sends one trace and one log line to every backend that is on, with the server's
+//! own encoders. It reports the results. The exit status is 0 only if everything was accepted.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::support::{CloudWatch, Collector, Exit, Program, Reply, SOON, TempDir,
 
 const KEY: &str = "abcdefghijklmnopqrwxyz";
 
-/// All three on, each at its stand-in.
+/// All three backends on, each sending to its stand-in.
 struct Everybody {
     honeycomb: Collector,
     xray: XRayDaemon,
@@ -79,7 +79,7 @@ fn all_well_is_exit_0_and_everybody_has_the_same_trace() {
     );
     let lines = all.cloudwatch.events();
     assert_eq!((lines.len(), &lines[0].json()["trace_id"]), (1, &trace_id.into()));
-    // Every value knows where it came from.
+    // Every value has its origin.
     let values = backend(&report, "honeycomb")["values"].as_array().expect("a list");
     let origin = |key: &str| &values.iter().find(|value| value["key"] == key).expect("a value")["origin"];
     assert!(
@@ -172,7 +172,7 @@ fn what_waits_is_not_well_and_what_is_off_is() {
     let exit = Program::run_to_end(&["check"], &[], Some(""));
     assert_eq!(exit.status.code(), Some(0), "{}", exit.stdout);
     assert!(exit.stdout.contains("Nothing leaves this machine"), "{}", exit.stdout);
-    // The console's own output would be in the way of the report.
+    // The console's own output would mix with the report.
     assert!(!exit.stdout.contains("sent by cruddur check"), "{}", exit.stdout);
 }
 

@@ -1,6 +1,6 @@
-//! Delivery to CloudWatch Logs, against a loopback service that is as strict as the real one: every line arrives in order
-//! with the id of its trace, whatever is deleted, refused or slow meanwhile; and neither requests nor the end of the
-//! program ever wait for it.
+//! Delivery to CloudWatch Logs, against a loopback service that is as strict as the real one. Every
+//! line arrives in order, with the id of its trace, even when groups are deleted or calls are
+//! refused or slow. Neither requests nor the end of the program ever wait for the service.
 
 use std::collections::HashSet;
 use std::fs;
@@ -19,16 +19,16 @@ const HOME: &str = "/api/activities/home";
 const TOML: &str = "[console]\nenabled = false\n[cloudwatch]\nenabled = true\nschedule_delay = 50\n";
 const GROUP: &str = "cruddur";
 const TOKEN: &str = "IQoJb3JpZ2luX2VjEXAMPLETOKENthatNobodyElseMayEverSee==";
-/// A second key, for the time when the first one is no good any more.
+/// A second key, for tests in which the first one is no longer valid.
 const NEW_KEY_ID: &str = "ASIAIOSFODNN7EXAMPLE2";
 const NEW_SECRET: &str = "anotherSecretThatNobodyMaySee/bPxRfiCYEXAMPLE";
 const ENDPOINT: &str = "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS";
-/// Port 1 needs privileges to listen on, so nobody does.
+/// Port 1 needs privileges to listen on, so connections to it are refused.
 const DEAD: &str = "http://127.0.0.1:1";
-/// The time that is promised for the end, flush included.
+/// The maximum time that shutdown may take, flush included.
 const END: Duration = Duration::from_secs(6);
 
-/// A program that knows the region and the address, and has no credentials.
+/// A program that has the region and the address, but no credentials.
 fn anonymous(endpoint: &str) -> Setup {
     Program::setup()
         .toml(TOML)
@@ -37,7 +37,7 @@ fn anonymous(endpoint: &str) -> Setup {
         .env("AWS_EC2_METADATA_DISABLED", "true")
 }
 
-/// The same with the key that the service knows.
+/// The same with the key that the service accepts.
 fn setup(endpoint: &str) -> Setup {
     anonymous(endpoint).env("AWS_ACCESS_KEY_ID", CloudWatch::KEY_ID).env("AWS_SECRET_ACCESS_KEY", CloudWatch::SECRET)
 }
@@ -47,7 +47,7 @@ fn with_file(endpoint: &str, file: &Path) -> Setup {
     anonymous(endpoint).env("AWS_SHARED_CREDENTIALS_FILE", file.display())
 }
 
-/// Writes a file of credentials at once, so that nobody reads half of it.
+/// Writes a file of credentials in one step, so that no reader sees half of it.
 fn write_credentials(dir: &TempDir, key_id: &str, secret: &str, token: Option<&str>) -> PathBuf {
     let mut text = format!("[default]\naws_access_key_id = {key_id}\naws_secret_access_key = {secret}\n");
     if let Some(token) = token {
@@ -58,7 +58,8 @@ fn write_credentials(dir: &TempDir, key_id: &str, secret: &str, token: Option<&s
     path
 }
 
-/// Asks for the home page that often, one after the other, and answers the answers. No request may be slow.
+/// Requests the home page `times` times, one after the other, and returns the responses. No request
+/// may be slow.
 fn go_home(program: &Program, times: usize) -> Vec<Answer> {
     let mut client = Client::connect(program.addr());
     let answers = (0..times).map(|_| {
@@ -75,7 +76,7 @@ fn trace_ids(answers: &[Answer]) -> Vec<&str> {
     answers.iter().map(Answer::trace_id).collect()
 }
 
-/// The same id as X-Ray spells it.
+/// The same id as X-Ray writes it.
 fn xray(trace_id: &str) -> String {
     format!("1-{}-{}", &trace_id[..8], &trace_id[8..])
 }
@@ -104,7 +105,7 @@ fn assert_in_order(events: &[Event], answers: &[Answer]) {
     assert_eq!(first_wrong, None, "the first line out of order");
 }
 
-/// What must hold however badly it goes.
+/// Checks that apply to every test, whatever failed in it.
 #[track_caller]
 fn assert_ended_well(exit: &Exit) {
     assert_eq!(exit.status.code(), Some(0), "{}", exit.stderr);
@@ -122,7 +123,7 @@ fn assert_no_secret(place: &str, text: &str) {
     }
 }
 
-/// The one line that the exporter logged, which has all these parts in it.
+/// Checks that the exporter logged exactly one line, which contains all of these parts.
 #[track_caller]
 fn assert_said_once(stderr: &str, parts: &[&str]) {
     let lines = log_lines(stderr, "cloudwatch");
@@ -132,7 +133,7 @@ fn assert_said_once(stderr: &str, parts: &[&str]) {
     }
 }
 
-/// Waits for the sentence that tells the problem.
+/// Waits for a log line of the exporter that contains `part`.
 #[track_caller]
 fn wait_until_said(program: &Program, part: &str) {
     let said = |line: &&str| line.contains(part);
@@ -147,7 +148,8 @@ fn wait_until_settled(program: &Program, lines: u64) -> Value {
     })
 }
 
-/// The service checks signatures by itself, so it is checked itself: with an example that two independent signers agree on.
+/// The loopback service verifies signatures with its own code. This test verifies that code, with
+/// an example on which two independent signers agree.
 #[test]
 fn the_loopback_service_takes_the_worked_example_and_nothing_beside_it() {
     const BODY: &str = "{\"logGroupName\":\"cruddur\",\"logStreamName\":\"backend/1\",\"logEvents\":[{\"timestamp\":1768480496123,\
@@ -172,7 +174,7 @@ fn the_loopback_service_takes_the_worked_example_and_nothing_beside_it() {
         (text(&answer, "__type").to_owned(), text(&answer, "message").to_owned())
     };
     let put = "Logs_20140328.PutLogEvents";
-    // Signed well, but there is no such group.
+    // The signature is valid, but there is no such group.
     assert_eq!(answer_to(BODY, AUTHORIZATION, put, 0).0, "ResourceNotFoundException");
     for (body, authorization, target) in [
         (BODY.replace("200", "201"), AUTHORIZATION.to_owned(), put),
@@ -234,7 +236,7 @@ fn a_log_line_an_otlp_span_and_an_x_ray_document_carry_the_same_id() {
         .start();
     let mut answers = Vec::new();
     for number in 0..5 {
-        // Sampled surely, so that X-Ray takes every one.
+        // `Sampled=1`, so that X-Ray takes every request.
         let root = format!("Root=1-5b8efff7-{number:024x};Sampled=1");
         let mut client = Client::connect(program.addr());
         answers.push(client.request("GET", HOME, &[("X-Amzn-Trace-Id", &root)], b""));
@@ -493,8 +495,8 @@ fn gzip_is_sent_and_signed_only_when_asked_for() {
 fn a_burst_arrives_also_when_the_end_comes_right_after() {
     const REQUESTS: usize = 5000;
     let service = CloudWatch::start();
-    // The usual delay of five seconds, so that most of it is still waiting when the signal comes, and has to leave in
-    // several batches: it is more than the megabyte that one may have.
+    // The default delay of five seconds, so that most lines are still queued when the signal
+    // arrives. They exceed the megabyte that one batch may have, so they need several batches.
     let program = setup(&service.url()).toml(&TOML.replace("schedule_delay = 50\n", "")).start();
     let mut client = Client::connect(program.addr());
     let mut answers = Vec::new();
@@ -793,7 +795,7 @@ fn a_wrong_secret_is_refused_said_once_and_the_server_answers() {
     let program = anonymous(&service.url())
         .env("AWS_ACCESS_KEY_ID", NEW_KEY_ID)
         .env("AWS_SECRET_ACCESS_KEY", NEW_SECRET)
-        // The service repeats all signed headers when it refuses.
+        // When the service refuses a call, it repeats all signed headers.
         .env("AWS_SESSION_TOKEN", TOKEN)
         .start();
     go_home(&program, 3);
@@ -802,7 +804,8 @@ fn a_wrong_secret_is_refused_said_once_and_the_server_answers() {
     let cloudwatch = program.wait_for_backend("cloudwatch", |cloudwatch| cloudwatch["failing_since"].is_string());
     assert_no_secret("status", &cloudwatch.to_string());
     assert_said_once(&program.stderr(), &["InvalidSignatureException", "AWS_SECRET_ACCESS_KEY", "next: "]);
-    // The lines wait for the right secret, and are lost when the program ends without it.
+    // The lines stay queued until the secret is right, and are lost when the program ends before
+    // that.
     let exit = program.terminate();
     assert_ended_well(&exit);
     assert_eq!(exit.counts("cloudwatch"), [0, 0, 6, 0, 0]);
@@ -875,7 +878,8 @@ fn a_signature_that_expired_though_no_clock_is_wrong_is_said_once() {
     assert_eq!((delivered, refused + dropped), (0, 6));
 }
 
-/// Trouble that passes: every line arrives once, in order, and trouble and recovery are said once each.
+/// A temporary failure: every line arrives once, in order. The failure and the recovery are each
+/// logged once.
 #[track_caller]
 fn assert_waits_out(tricks: &[Trick], said: &str) {
     let service = CloudWatch::start();
@@ -885,7 +889,7 @@ fn assert_waits_out(tricks: &[Trick], said: &str) {
     let program = setup(&service.url()).start();
     let mut answers = go_home(&program, 3);
     service.wait_for_calls(|calls| !calls.is_empty(), SOON);
-    // These come while the sender waits.
+    // These requests arrive while the sender waits.
     answers.extend(go_home(&program, 3));
     assert_in_order(&service.wait_for_events(6, SOON), &answers);
     let exit = program.terminate();
@@ -923,7 +927,7 @@ fn what_is_not_http_is_waited_out() {
     assert_waits_out(&[Trick::Garbage], "http://127.0.0.1");
 }
 
-/// A captive portal, or a proxy: nothing in there says that the service has stored a line.
+/// A captive portal or a proxy: its response does not prove that the service has stored a line.
 #[test]
 fn a_200_that_is_not_from_the_service_is_waited_out() {
     assert_waits_out(&[Trick::Answer(200, "<html>Welcome to our hotel!</html>")], "200");
@@ -935,7 +939,7 @@ fn a_throttle_while_group_and_stream_are_made_is_waited_out() {
         let service = CloudWatch::start();
         let program = setup(&service.url()).start();
         let throttle = Trick::error("ThrottlingException", "Rate exceeded");
-        // The calls before it do their work, and say so.
+        // The earlier calls succeed.
         for _ in 0..calls_before {
             service.play(1, Trick::WorkAndAnswer("{}"));
         }
@@ -1167,7 +1171,7 @@ fn the_lines_of_the_exporters_never_arrive_in_the_group() {
     let targets: HashSet<_> = service.events().iter().map(|event| text(&event.json(), "target").to_owned()).collect();
     let foreign = targets.iter().filter(|target| *target != "access" && !target.starts_with("cruddur::"));
     assert_eq!(foreign.count(), 0, "{targets:?}");
-    // Otherwise every delivery would make lines for the next one, for ever.
+    // Otherwise every delivery would produce lines for the next one, without end.
     assert!(service.events().len() < 40, "{} lines for 20 requests", service.events().len());
 }
 
@@ -1175,7 +1179,7 @@ fn the_lines_of_the_exporters_never_arrive_in_the_group() {
 fn secret_and_token_are_shown_nowhere_whatever_happens() {
     let (service, collector) = (CloudWatch::start(), Collector::ok());
     service.add_key(CloudWatch::KEY_ID, CloudWatch::SECRET, Some(TOKEN));
-    // A service, or what stands before it, that repeats what it should not even know.
+    // The service, or a proxy in front of it, repeats secrets that it should not even have.
     let told = format!("The security token {TOKEN} is invalid, and so is {}, please check", CloudWatch::SECRET);
     service.play(1, Trick::error("UnrecognizedClientException", &told));
     service.play(1, Trick::error("UnrecognizedClientException", &told));
@@ -1185,7 +1189,7 @@ fn secret_and_token_are_shown_nowhere_whatever_happens() {
         .toml(&toml)
         .env("AWS_SESSION_TOKEN", TOKEN)
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url())
-        // The HTTP client is asked to say all that it does.
+        // The HTTP client logs everything that it does.
         .env("RUST_LOG", "trace")
         .start();
     go_home(&program, 3);

@@ -1,5 +1,5 @@
-//! What the documents say is so: every trap has its tests, every setting its row, and the files for containers keep what the
-//! traps promise.
+//! The documents are true: every trap has its tests, every setting has its row, and the files for
+//! containers do what the traps promise.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -47,7 +47,7 @@ fn the_table_of_settings_is_that_of_the_code() {
     let of_the_code = settings_table(&cruddur::run::default_file());
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         let text = [before, SETTINGS_BEGIN, &of_the_code, SETTINGS_END, after].concat();
-        // In one step: other tests read it meanwhile.
+        // Replaced in one step, because other tests read the file at the same time.
         fs::write(path("README.md.new"), text).expect("a file beside README.md can be written");
         fs::rename(path("README.md.new"), path("README.md")).expect("README.md can be written");
         return;
@@ -55,7 +55,7 @@ fn the_table_of_settings_is_that_of_the_code() {
     assert_eq!(table, of_the_code, "UPDATE_GOLDEN=1 writes it anew");
 }
 
-/// Both ways: none is missing, and none is there that the program never reads.
+/// Checked in both directions: README.md names every variable that the program reads, and no other.
 #[test]
 fn the_readme_names_exactly_the_variables_that_the_program_reads() {
     let readme = read("README.md");
@@ -121,7 +121,8 @@ fn git_ignores_the_file_with_the_keys() {
     }
 }
 
-/// The keys of the settings file with their comments, which name the variables too, as a Markdown table.
+/// The keys of the settings file with their comments, which name the variables too, as a Markdown
+/// table.
 fn settings_table(toml: &str) -> String {
     let mut text = String::from("| key | default | meaning, and the variable that wins over it |\n|---|---|---|\n");
     let (mut comment, mut keys) = (String::new(), Vec::new());
@@ -169,7 +170,7 @@ fn settings_table(toml: &str) -> String {
     text
 }
 
-/// `AWS_REGION`, `OTEL_SDK_DISABLED` and the like.
+/// True for `AWS_REGION`, `OTEL_SDK_DISABLED` and the like.
 fn is_variable(word: &str) -> bool {
     const BEGINNINGS: [&str; 8] =
         ["AWS_", "OTEL_", "HONEYCOMB_", "CRUDDUR_", "RUST_", "FRONTEND_", "BACKEND_", "NOTIFICATIONS_"];
@@ -184,7 +185,8 @@ fn variables(text: &str) -> BTreeSet<String> {
     text.split(|c| !is_part(c)).filter(|word| is_variable(word)).map(str::to_owned).collect()
 }
 
-/// Every variable that stands alone between quotes: a name that is looked up, not one that is talked about.
+/// Every variable that is alone between quotes. Such a name is looked up; in longer texts it is
+/// only mentioned.
 fn quoted_variables(source: &str) -> BTreeSet<String> {
     let code = source.split("\nmod tests {").next().unwrap_or_default();
     code.split('"').filter(|word| is_variable(word)).map(str::to_owned).collect()
@@ -199,7 +201,7 @@ fn path(file: impl AsRef<Path>) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(file)
 }
 
-/// All files under a folder, as paths from the top of the project.
+/// All files in a folder and its subfolders, as paths from the top of the project.
 fn files_in(folder: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut open = vec![path(folder)];

@@ -1,4 +1,4 @@
-//! `cruddur health`: a container without curl, or a supervisor, learns whether the server answers.
+//! `cruddur health` tells a container without curl, or a supervisor, whether the server responds.
 
 use crate::support::{Collector, Exit, Program, Reply, get};
 
@@ -12,7 +12,7 @@ fn a_server_that_answers_is_well_wherever_it_was_told_to_listen() {
     let port = program.addr().port();
     for host in ["127.0.0.1", "0.0.0.0", "localhost"] {
         let listen = format!("{host}:{port}");
-        // A proxy of the environment knows nothing of this machine.
+        // A proxy from the environment does not apply to this machine.
         let proxy = ("HTTP_PROXY", "http://127.0.0.1:1");
         for exit in [health(&["--listen", &listen], &[proxy]), health(&[], &[("CRUDDUR_LISTEN", &listen), proxy])] {
             assert_eq!(exit.status.code(), Some(0), "{listen}: {}", exit.stderr);
@@ -39,7 +39,7 @@ fn what_does_not_answer_as_it_should_is_not_well_and_the_line_says_what_next() {
         assert!(exit.stderr.contains(said) && exit.stderr.contains("; next: "), "{}", exit.stderr);
         assert_eq!(exit.stderr.lines().count(), 1, "{}", exit.stderr);
     }
-    // Port 1 needs privileges to listen on, so nobody does.
+    // Port 1 needs privileges to listen on, so connections to it are refused.
     let exit = health(&["--listen", "127.0.0.1:1"], &[]);
     assert_eq!(exit.status.code(), Some(1), "{}", exit.stderr);
     assert!(exit.stderr.contains("connection refused by http://127.0.0.1:1/health; next: "), "{}", exit.stderr);

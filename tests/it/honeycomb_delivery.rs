@@ -1,5 +1,5 @@
-//! Delivery to Honeycomb, against a loopback collector: what is sent, what becomes of it, and that neither requests nor
-//! the end of the program ever wait for it.
+//! Delivery to Honeycomb, against a loopback collector: the bytes that are sent, and the result of
+//! each batch. Neither requests nor the end of the program ever wait for the collector.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -13,9 +13,9 @@ use crate::support::{
 const HOME: &str = "/api/activities/home";
 const KEY: &str = "a-key-that-nobody-else-may-ever-see-0123456789";
 const TOML: &str = "[console]\nenabled = false\n[honeycomb]\nenabled = true\n";
-/// Port 1 needs privileges to listen on, so nobody does.
+/// Port 1 needs privileges to listen on, so connections to it are refused.
 const DEAD: &str = "http://127.0.0.1:1";
-/// The time that is promised for the end, flush included.
+/// The maximum time that shutdown may take, flush included.
 const END: Duration = Duration::from_secs(6);
 
 fn setup(endpoint: &str) -> Setup {
@@ -26,7 +26,7 @@ fn setup(endpoint: &str) -> Setup {
         .env("OTEL_BSP_SCHEDULE_DELAY", 100)
 }
 
-/// Asks for the home page that often. Each request makes one trace of two spans.
+/// Requests the home page `times` times. Each request makes one trace of two spans.
 fn go_home(program: &Program, times: usize) {
     let mut client = Client::connect(program.addr());
     for _ in 0..times {
@@ -34,7 +34,8 @@ fn go_home(program: &Program, times: usize) {
     }
 }
 
-/// Makes that many batches, one after the other: the next begins when all spans of the last have met their end.
+/// Makes `batches` batches, one after the other. The next batch begins when all spans of the last
+/// one have been delivered, refused or dropped.
 fn make_batches(program: &Program, batches: u64) -> Value {
     let mut honeycomb = Value::Null;
     for batch in 1..=batches {
@@ -50,7 +51,7 @@ fn count(honeycomb: &Value, what: &str) -> u64 {
     honeycomb[what].as_u64().unwrap_or_else(|| panic!("no {what} in {honeycomb:#}"))
 }
 
-/// What must hold however badly it goes.
+/// Checks that apply to every test, whatever failed in it.
 #[track_caller]
 fn assert_ended_well(exit: &Exit) {
     assert_eq!(exit.status.code(), Some(0), "{}", exit.stderr);
@@ -205,7 +206,8 @@ fn a_failure_is_a_span_with_its_exception() {
 #[test]
 fn a_thousand_requests_are_two_thousand_spans_also_when_the_end_comes_right_after() {
     let collector = Collector::ok();
-    // The usual delay of five seconds, so that most of it is still waiting when the signal comes.
+    // The default delay of five seconds, so that most spans are still queued when the signal
+    // arrives.
     let program = setup(&collector.url()).env("OTEL_BSP_SCHEDULE_DELAY", 5000).start();
     go_home(&program, 1000);
     let exit = program.terminate();
@@ -289,7 +291,7 @@ fn a_warning_with_nothing_rejected_loses_nothing_and_is_said_once() {
     assert_eq!(exit.stderr.matches(message).count(), 1, "{}", exit.stderr);
 }
 
-/// Three batches against a collector that always says the same.
+/// Sends three batches to a collector that always sends the same response.
 fn assert_refused(status: u16, reply: Reply, message: &str) {
     let collector = Collector::start([reply]);
     let program = setup(&collector.url()).start();
@@ -371,13 +373,13 @@ fn a_key_that_the_server_repeats_is_not_shown() {
     assert_ended_well(&program.terminate());
 }
 
-/// One batch that is put off once: nothing may be lost, and nothing sent before its time.
+/// One batch whose first attempt is put off. No span may be lost, and none may be sent early.
 fn put_off_once(reply: Reply) -> (Program, Vec<Received>) {
     let collector = Collector::start([reply, Reply::ok()]);
     let program = setup(&collector.url()).start();
     go_home(&program, 1);
     collector.wait_for(|requests| requests.len() == 1, SOON);
-    // These come while the sender is held.
+    // These requests arrive while the sender waits.
     go_home(&program, 2);
     let honeycomb = program.wait_for_backend("honeycomb", |honeycomb| count(honeycomb, "delivered") == 6);
     assert_eq!((count(&honeycomb, "refused"), count(&honeycomb, "dropped")), (0, 0), "{honeycomb:#}");
@@ -442,7 +444,8 @@ fn a_budget_that_is_used_up_drops_the_batch_and_goes_on() {
     assert_eq!(exit.counts("honeycomb"), [0, 0, 6, 0, 0]);
 }
 
-/// A destination that never takes anything: requests do not notice, every span is accounted for, one line says it.
+/// A destination that never accepts a batch: requests are not affected, every span is counted, and
+/// one log line reports it.
 fn assert_harmless(endpoint: &str) {
     let program = setup(endpoint).env("OTEL_EXPORTER_OTLP_TIMEOUT", 300).start();
     let mut client = Client::connect(program.addr());
@@ -456,7 +459,7 @@ fn assert_harmless(endpoint: &str) {
     });
     assert_eq!(count(&honeycomb, "delivered"), 0, "{honeycomb:#}");
     assert!(honeycomb["last_error"]["text"].is_string(), "{honeycomb:#}");
-    // More batches, and still one line.
+    // After more batches there is still one line.
     go_home(&program, 1);
     program.wait_for_backend("honeycomb", |honeycomb| count(honeycomb, "refused") + count(honeycomb, "dropped") == 202);
     let exit = program.terminate();
@@ -489,7 +492,7 @@ fn a_collector_that_talks_nonsense_harms_nobody() {
 #[test]
 fn a_collector_that_hangs_keeps_nobody_from_ending() {
     let collector = Collector::start([Reply::Hang]);
-    // The usual time-out of ten seconds, which is more than the end may take.
+    // The default timeout of ten seconds, which is longer than shutdown may take.
     let program = setup(&collector.url()).start();
     go_home(&program, 5);
     collector.wait_for(|requests| !requests.is_empty(), SOON);

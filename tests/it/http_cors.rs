@@ -1,4 +1,5 @@
-//! CORS: the course's front end may call, with trace headers; others may not; and an error is not mistaken for CORS.
+//! CORS: the course's front end may call the API, with trace headers, and other origins may not. A
+//! browser does not mistake an error for a CORS failure.
 
 use crate::support::{Answer, Client, Program};
 

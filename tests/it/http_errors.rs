@@ -1,4 +1,4 @@
-//! Every mistake a client can make has its own status and a sentence, and the server goes on.
+//! Every mistake of a client has its own status and a message, and the server goes on.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ const HOME: &str = "/api/activities/home";
 const UNKNOWN_UUID: &str = "00000000-0000-4000-8000-000000000000";
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 
-/// An error is JSON with a message. Answers the message.
+/// Checks that an error is JSON with a message, and returns the message.
 #[track_caller]
 fn assert_error(answer: &Answer, status: u16) -> String {
     assert_eq!(answer.status, status, "{answer:?}");
@@ -18,7 +18,8 @@ fn assert_error(answer: &Answer, status: u16) -> String {
     message
 }
 
-/// Sends these bytes on a connection of their own. What follows a broken head on the same connection is nobody's.
+/// Sends these bytes on a connection of their own. After a broken head the rest of a connection
+/// cannot be read as requests.
 fn send(program: &Program, request: &str) -> Answer {
     let mut client = Client::connect(program.addr());
     client.send_raw(request.as_bytes());
@@ -51,7 +52,7 @@ fn a_value_that_is_not_allowed_is_422_with_an_array_of_one_code() {
         ("/api/messages", json!({ "message": "m", "user_receiver_handle": "" }), "user_receiver_handle_blank"),
         ("/api/messages", json!({ "message": "", "user_receiver_handle": "b" }), "message_blank"),
         ("/api/messages", json!({ "message": long(1025), "user_receiver_handle": "b" }), "message_exceed_max_chars"),
-        // The last check that fails wins.
+        // The last check that fails determines the code.
         ("/api/activities", json!({ "message": "", "ttl": "2-days" }), "message_blank"),
         ("/api/activities", json!({ "message": long(281), "ttl": "" }), "message_exceed_max_chars"),
         ("/api/messages", json!({ "message": "", "user_receiver_handle": "" }), "message_blank"),
@@ -216,7 +217,8 @@ fn a_huge_content_length_leaves_the_server_alive() {
         assert_error(&send(&program, &request), 413);
         assert_still_there(&program);
     }
-    // More than a u64 holds. Whether that is too large or not a number is a matter of taste.
+    // Lengths around the largest u64. The server may call them too large or invalid; both are
+    // correct.
     for length in ["18446744073709551615", "18446744073709551616", "99999999999999999999999"] {
         let request = format!("POST /api/activities HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
         let answer = send(&program, &request);
@@ -288,7 +290,7 @@ fn the_level_of_an_access_line_is_that_of_its_status() {
         [(HOME, "INFO", "200 OK"), ("/api/x", "WARN", "404 Not Found"), ("/api/fail", "ERROR", "500")]
     {
         let trace_id = client.get(path).trace_id().to_owned();
-        // The line of a failure carries the same ids and comes first, so it is the access line that counts.
+        // The line of a failure has the same ids and comes first, so only access lines are counted.
         let access_lines = |stderr: &str| -> Vec<String> {
             let complete = stderr.split_inclusive('\n').filter(|line| line.ends_with('\n'));
             complete.filter(|line| line.contains(" access: [") && line.contains(&trace_id)).map(str::to_owned).collect()

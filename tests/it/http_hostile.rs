@@ -1,4 +1,4 @@
-//! Clients that mean no good, or do not know better: none of them holds up, harms or ends the server for the others.
+//! Malicious or broken clients: none of them delays or harms other clients, or ends the server.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,14 +9,14 @@ use serde_json::json;
 use crate::support::{Client, Program, Setup, get, wait_until};
 
 const GET_HOME: &[u8] = b"GET /api/activities/home HTTP/1.1\r\nHost: localhost\r\n\r\n";
-/// What one honest request may take while others misbehave, on a slow machine.
+/// The maximum time of a well-formed request while other clients misbehave, on a slow machine.
 const SOON: Duration = Duration::from_secs(2);
 
 fn quiet() -> Program {
     Setup::default().env("RUST_LOG", "off").toml("[console]\nenabled = false\n").start()
 }
 
-/// Makes the home route answer with 1.3 kB more for each post: with 100 of them more than 64 KiB.
+/// Makes the response of the home route 1.3 kB longer per post. With 100 posts it exceeds 64 KiB.
 fn fill_the_feed(program: &Program, posts: usize) {
     let mut client = Client::connect(program.addr());
     let body = json!({ "message": "🦀".repeat(280), "ttl": "1-day" }).to_string();
@@ -54,7 +54,8 @@ fn is_well(program: &Program) {
     }
 }
 
-/// The answers in a stream of bytes: their statuses, and whether each has the body that its head promises.
+/// Splits a stream of bytes into responses. Returns their statuses, and checks that each has the
+/// body that its head promises.
 fn split_answers(mut bytes: &[u8]) -> Vec<u16> {
     let mut statuses = Vec::new();
     while !bytes.is_empty() {
@@ -79,7 +80,8 @@ fn a_reader_that_pauses_gets_every_byte_of_every_answer_in_order() {
         stream.write_all(GET_HOME).expect("it is read");
     }
     stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("it is read");
-    // Longer than any time-out of the loop: the answers wait in the socket and behind it.
+    // Longer than any timeout of the loop. Meanwhile the responses wait in the socket and in the
+    // outbox.
     std::thread::sleep(Duration::from_millis(700));
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).expect("all answers");
@@ -93,7 +95,7 @@ fn clients_that_never_read_hold_up_nobody() {
     fill_the_feed(&program, 10);
     let mut streams: Vec<_> = (0..10).map(|_| raw(program.addr())).collect();
     for stream in &mut streams {
-        // More than the sockets' buffers hold.
+        // The responses exceed the sockets' buffers.
         socket2::SockRef::from(&*stream).set_recv_buffer_size(4096).expect("a small buffer");
         stream.write_all(&GET_HOME.repeat(60)).expect("it is read");
     }
@@ -174,7 +176,7 @@ fn pipelining_without_end_does_not_keep_the_program_from_ending() {
             let _ = answered.send(());
         }
     });
-    // Ends with the connection, which ends with the program.
+    // The thread ends with the connection, which ends with the program.
     let writing = std::thread::spawn(move || while stream.write_all(&GET_HOME.repeat(50)).is_ok() {});
     first_answer.recv_timeout(SOON).expect("an answer");
     let exit = program.terminate();

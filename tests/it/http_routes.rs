@@ -1,5 +1,6 @@
-//! The routes of the course's backend: same paths, same fields, same codes, so that its front end works unchanged; and
-//! the connections under them: keep-alive, pipelined, slow, and sixty-four at once.
+//! The routes of the course's backend have the same paths, fields and codes, so its front end works
+//! unchanged. The connections below them are tested too: keep-alive, pipelined, slow, and
+//! sixty-four at once.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +11,7 @@ use crate::support::{Client, Program, unix_seconds};
 const HOME: &str = "/api/activities/home";
 const DAY: f64 = 86_400.0;
 
-/// What every activity has, wherever it is shown.
+/// The fields that every activity has, in every list.
 const ACTIVITY: &[&str] = &[
     "handle",
     "display_name",
@@ -68,7 +69,7 @@ fn assert_near(actual: f64, expected: f64, what: &str) {
     assert!((actual - expected).abs() < 60.0, "{what}: {actual} is not within a minute of {expected}");
 }
 
-/// The activity with that uuid in the list at `path`.
+/// Finds the activity with this uuid in the list at `path`.
 fn find(client: &mut Client, path: &str, uuid: &str) -> Option<Value> {
     items(&client.get(path).json()).iter().find(|item| item["uuid"] == uuid).cloned()
 }
@@ -266,7 +267,7 @@ fn head_answers_like_get_without_the_body() {
         assert!(answer.header("content-type").is_some_and(|kind| kind.starts_with("application/json")), "{answer:?}");
         assert_ne!(answer.header("content-length"), Some("0"), "{path}");
     }
-    // Had a body followed one of them, this would read it.
+    // If a body had followed one of the responses, this call would read it.
     assert_eq!(client.get("/health").json(), json!({ "status": "ok" }));
 }
 
@@ -364,7 +365,8 @@ fn pipelined_requests_are_answered_in_order() {
 #[test]
 fn sixty_four_connections_opened_at_once_are_all_answered_within_a_second() {
     for round in 0..3 {
-        // A fresh server each time: its threads have to be there for the first burst, too.
+        // A new server per round, because its first burst of connections must find enough threads
+        // too.
         let program = Program::start();
         let mut clients: Vec<_> = (0..64)
             .map(|_| {
@@ -378,7 +380,7 @@ fn sixty_four_connections_opened_at_once_are_all_answered_within_a_second() {
             let took = since.elapsed();
             assert!(took < Duration::from_secs(1), "round {round}: connection {number} waited {took:?}");
         }
-        // And they stay good for more.
+        // The connections stay usable for more requests.
         for (client, _) in &mut clients {
             assert_eq!(client.get("/health").status, 200);
         }

@@ -1,7 +1,8 @@
-//! What the architecture promises and no compiler checks. The source is read as text, and whoever breaks a promise is
-//! named with file and line.
+//! Promises of the architecture that the compiler does not check. The source is read as text, and
+//! each violation is reported with file and line.
 //!
-//! Only what ships is read: comments, and items under `#[cfg(test)]` with the files they bring in, are left out.
+//! Only shipped code is read. Comments are left out, and so are items under `#[cfg(test)]` and the
+//! files that they include.
 
 use std::fmt::Display;
 use std::fs;
@@ -10,7 +11,7 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-/// What the project is built from; anything more has to give a reason.
+/// The crates that the project is built from. Every other crate needs a reason.
 const THE_EIGHT: [&str; 8] = ["tiny_http", "ureq", "serde", "serde_json", "toml", "chrono", "log", "env_logger"];
 
 const LONGEST_FILE: usize = 600;
@@ -32,7 +33,7 @@ fn imports_point_down_the_list_of_layers_in_the_architecture() {
     none("a module imports only modules below its own line in ARCHITECTURE.md", &offenders);
 }
 
-/// The test above is worth as much as its reader of imports.
+/// The test above depends on its reader of imports, so the reader has a test too.
 #[test]
 fn the_reader_of_imports_sees_every_form_of_one() {
     let source = Source::new(
@@ -52,7 +53,7 @@ fn the_reader_of_imports_sees_every_form_of_one() {
 
 #[test]
 fn what_encodes_does_no_io_and_looks_at_no_clock() {
-    /// Transports, settings and what reads them; everything else in a backend is pure.
+    /// Transports and settings, and the files that read them. Everything else in a backend is pure.
     const IMPURE: [&str; 8] =
         ["mod.rs", "settings.rs", "findings.rs", "clock.rs", "rules.rs", "sampler.rs", "response.rs", "explain.rs"];
     let mut offenders = Vec::new();
@@ -79,7 +80,8 @@ fn only_wire_and_http_open_sockets_and_only_wire_and_the_commands_print() {
             for name in SOCKETS {
                 offenders.extend(source.words(name).map(|at| source.offence(at, name)));
             }
-            // `ureq::http` are the types of a URL and of headers; everything else in it makes calls.
+            // `ureq::http` contains the types of a URL and of headers. Everything else in `ureq`
+            // makes calls.
             let makes_calls = |at: &usize| !source.bare[at + "ureq".len()..].starts_with("::http::");
             offenders.extend(source.words("ureq").filter(makes_calls).map(|at| source.offence(at, "ureq")));
         }
@@ -101,7 +103,7 @@ fn trace_and_activities_name_no_backend_and_no_json_dialect() {
         ["otlp", "honeycomb", "cloudwatch", "xray_udp", "serde_json", "backends::"].map(str::to_owned).to_vec();
     words.extend(backend_modules());
     words.extend(cruddur::backends::BACKENDS.iter().map(|plugin| plugin.name.to_owned()));
-    // X-Ray is also one of the spellings of an id and of the caller's context.
+    // "xray" is allowed because X-Ray also has its own spelling of ids and of the caller's context.
     words.retain(|word| word != "xray");
     words.sort();
     words.dedup();
@@ -138,7 +140,7 @@ fn nothing_is_unsafe_and_nothing_is_unwrapped_without_saying_why_it_cannot_fail(
             offenders.extend(source.words(name).map(|at| source.offence(at, name)));
         }
         for name in ["expect", "expect_err"] {
-            // `#[expect(lint)]` is something else.
+            // `#[expect(lint)]` is not a call.
             let is_call = |at: &usize| source.bare[..*at].ends_with(['.', ':']);
             let gives_no_reason = |at: &usize| !gives_a_reason(&source.code[at + name.len()..]);
             let offends = source.words(name).filter(is_call).filter(gives_no_reason);
@@ -159,7 +161,7 @@ fn every_dependency_beyond_the_eight_gives_its_reason() {
     let lines: Vec<&str> = text.lines().collect();
     let (mut offenders, mut of_the_eight) = (Vec::new(), 0);
     for Setting { path, line, .. } in manifest() {
-        // `dependencies`, `dev-dependencies`, `build-dependencies`, and those of one target.
+        // `dependencies`, `dev-dependencies` and `build-dependencies`, also those of one target.
         let [.., table, name] = path.as_slice() else { continue };
         if !table.ends_with("dependencies") {
             continue;
@@ -233,7 +235,7 @@ fn no_source_file_has_more_than_600_lines() {
     none(&format!("no file in src/ has more than {LONGEST_FILE} lines"), &offenders);
 }
 
-/// The tests above are worth as much as this.
+/// The tests above depend on this reader, so it has a test too.
 #[test]
 fn the_reader_of_these_tests_tells_code_from_words_and_tests() {
     let source = Source::new(
@@ -261,15 +263,15 @@ fn the_reader_of_these_tests_tells_code_from_words_and_tests() {
     assert!(gives_a_reason("(\n  \"it is a constant\")") && !gives_a_reason("(\"why\")") && !gives_a_reason("(why)"));
 }
 
-/// A file of the crate.
+/// A source file of the crate.
 struct Source {
-    /// From the root of the package.
+    /// Path from the root of the package.
     path: String,
-    /// Its text, with spaces for comments and for what is only there in tests.
+    /// Text of the file, with spaces in place of comments and of items that exist only in tests.
     code: String,
-    /// The same, with spaces for what stands in quotes, too.
+    /// The same as `code`, with spaces in place of quoted text too.
     bare: String,
-    /// The files, without `.rs`, that are only there in tests.
+    /// Paths, without `.rs`, of the files that exist only in tests.
     test_modules: Vec<String>,
 }
 
@@ -306,8 +308,9 @@ impl Source {
         path.split('/').next().unwrap_or(path)
     }
 
-    /// The top-level modules that the code names, and where: in `use` and in paths, by `crate::`, by `cruddur::` in the
-    /// program itself, and by `super::` where that leads to the top.
+    /// The top-level modules that the code names, each with its position. They are found in `use`
+    /// and in paths: after `crate::`, after `cruddur::` in the program itself, and after `super::`
+    /// where it leads to the top.
     fn imported_modules(&self) -> Vec<(usize, String)> {
         let path = self.path.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod");
         let to_the_top = "super::".repeat(path.split('/').count());
@@ -325,7 +328,7 @@ impl Source {
         found
     }
 
-    /// Where `name` stands in the code as a whole word.
+    /// The positions at which `name` occurs in the code as a whole word.
     fn words<'a>(&'a self, name: &'a str) -> impl Iterator<Item = usize> + 'a {
         let found = self.bare.match_indices(name).map(|(at, _)| at);
         found.filter(|at| {
@@ -384,7 +387,7 @@ fn block_comment(rest: &str) -> usize {
     at
 }
 
-/// `r"..."`, `br#"..."#` and so on.
+/// The length of a raw string: `r"..."`, `br#"..."#` and so on.
 fn raw_string(rest: &str) -> Option<usize> {
     let after = ["r", "br", "cr"].iter().find_map(|prefix| rest.strip_prefix(prefix))?;
     let hashes = after.len() - after.trim_start_matches('#').len();
@@ -406,7 +409,8 @@ fn quoted(rest: &str, quote: char) -> usize {
     rest.len()
 }
 
-/// The first `#[cfg(test)]` and the item under it. When in doubt it ends too early: what ships is never left out.
+/// The first `#[cfg(test)]` and the item below it. When in doubt the range ends too early, so that
+/// shipped code is never left out.
 fn test_item(bare: &[u8]) -> Option<Range<usize>> {
     const ATTRIBUTE: &[u8] = b"#[cfg(test)]";
     let start = bare.windows(ATTRIBUTE.len()).position(|window| window == ATTRIBUTE)?;
@@ -427,7 +431,7 @@ fn test_item(bare: &[u8]) -> Option<Range<usize>> {
     Some(start..bare.len())
 }
 
-/// Spaces instead of everything but the line ends.
+/// Replaces everything but the line ends by spaces.
 fn blank(bytes: &mut [u8], range: Range<usize>) {
     bytes[range].iter_mut().filter(|byte| **byte != b'\n').for_each(|byte| *byte = b' ');
 }
@@ -436,7 +440,7 @@ fn is_of_a_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// Whether the arguments start with a text of more than one word.
+/// True if the arguments start with a text of more than one word.
 fn gives_a_reason(arguments: &str) -> bool {
     let Some(text) = arguments.strip_prefix('(').map(str::trim_start).filter(|text| text.starts_with('"')) else {
         return false;
@@ -444,7 +448,7 @@ fn gives_a_reason(arguments: &str) -> bool {
     text[1..quoted(text, '"') - 1].trim().contains(' ')
 }
 
-/// Every source file, except those that are only there in tests.
+/// Every source file except those that exist only in tests.
 fn shipped() -> Vec<Source> {
     let rust = files_in("src").into_iter().filter(|path| path.ends_with(".rs"));
     let mut sources: Vec<Source> = rust.map(|path| Source::new(path.clone(), &read(&path))).collect();
@@ -458,7 +462,7 @@ fn shipped() -> Vec<Source> {
     sources
 }
 
-/// The first words of a path or, in a group `{a::{b, c}, d}`, those of each path in it.
+/// The first word of a path, or the first words of all paths in a group `{a::{b, c}, d}`.
 fn first_words(rest: &str) -> Vec<String> {
     let word = |text: &str| text.trim_start().chars().take_while(|c| is_of_a_word(*c)).collect::<String>();
     let Some(group) = rest.strip_prefix('{') else { return vec![word(rest)] };
@@ -476,7 +480,7 @@ fn first_words(rest: &str) -> Vec<String> {
     words
 }
 
-/// The modules of each line of the list in ARCHITECTURE.md, from the top down.
+/// The modules on each line of the list in ARCHITECTURE.md, from the top down.
 fn layers() -> Vec<Vec<String>> {
     let text = read("ARCHITECTURE.md");
     let (_, rest) = text.split_once("\n## Layers\n").expect("the heading of the list");
@@ -491,7 +495,7 @@ fn layer_of(layers: &[Vec<String>], module: &str) -> Option<usize> {
     layers.iter().position(|line| line.iter().any(|name| name == module))
 }
 
-/// One a file or folder in `src/backends/`.
+/// One module per file or folder in `src/backends/`.
 fn backend_modules() -> Vec<String> {
     let files = files_in("src/backends");
     let inside = files.iter().filter_map(|path| path.strip_prefix("src/backends/"));
@@ -502,11 +506,11 @@ fn backend_modules() -> Vec<String> {
     modules
 }
 
-/// A key of Cargo.toml, of a table too.
+/// A key of Cargo.toml; a table is a key too.
 struct Setting {
     path: Vec<String>,
     line: usize,
-    /// Its value, if that is a text.
+    /// Value of the key, if it is a text.
     text: String,
 }
 
@@ -530,7 +534,7 @@ fn collect_settings(table: &DeTable<'_>, above: &[String], file: &str, found: &m
     }
 }
 
-/// The files in a folder and in the folders in it, in order.
+/// The files in a folder and its subfolders, in order.
 fn files_in(folder: &str) -> Vec<String> {
     let mut files = Vec::new();
     for entry in fs::read_dir(root().join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}")) {

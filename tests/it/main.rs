@@ -1,8 +1,9 @@
-//! Everything that is tested from outside, in one binary: it is linked once, and what the tests share is compiled once and
-//! has no line that nobody uses.
+//! All tests from outside the program, in one binary. It is linked once. The code that the tests
+//! share is compiled once, and the compiler reports shared code that is unused.
 //!
-//! The tests of this binary are threads of one process. They have nothing in common but that: each starts programs of its own
-//! in directories of its own, and no test changes the environment or the directory of this process.
+//! The tests of this binary run as threads of one process and share nothing else. Each test starts
+//! its own programs in its own directories. No test changes the environment or the working
+//! directory of this process.
 
 mod across_services;
 mod check;

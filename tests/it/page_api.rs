@@ -1,5 +1,5 @@
-//! What the page is made of: its files, and the JSON about requests and deliveries. Bytes that are shown are compared with
-//! bytes that arrived, and secrets are looked for everywhere.
+//! The files of the page, and the JSON about requests and deliveries. Displayed bytes are compared
+//! with the bytes that arrived. Every output is searched for secrets.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -23,7 +23,7 @@ fn sha256(bytes: &[u8]) -> String {
     digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The bytes that are shown, checked against the hash that is shown with them.
+/// Returns the displayed bytes, after checking them against the displayed hash.
 #[track_caller]
 fn shown_bytes(shown: &Value) -> Vec<u8> {
     let bytes = match (&shown["text"], &shown["base64"]) {
@@ -38,7 +38,7 @@ fn shown_bytes(shown: &Value) -> Vec<u8> {
     bytes
 }
 
-/// The newest delivery of a backend, once it has met this end.
+/// Waits until the newest delivery of a backend has this status, and returns it.
 fn delivery(program: &Program, backend: &str, end: &str) -> Value {
     let mut newest = Value::Null;
     let came = wait_until(SOON, || {
@@ -50,7 +50,7 @@ fn delivery(program: &Program, backend: &str, end: &str) -> Value {
     program.get(&format!("/telemetry/deliveries/{id}")).json()
 }
 
-/// The head as it came, in the order it came, with its secret in the words of the page.
+/// The head as received, in the order received, with the secret redacted as on the page.
 fn head_as_shown(received: &Received, secret: &str) -> String {
     let hidden = format!("({} characters, not shown)", secret.len());
     let headers: String = received
@@ -113,7 +113,7 @@ fn only_this_machine_is_shown_anything_and_only_when_it_asks_for_itself() {
             let answer = Client::connect(program.addr()).request("GET", path, &[header], b"");
             assert_eq!(answer.status, 403, "{path} {header:?}");
         }
-        // As nginx passes it on by default.
+        // nginx before 1.29.7 forwards requests like this by default.
         let mut proxy = Client::connect(program.addr());
         proxy.send_raw(
             format!("GET {path} HTTP/1.0\r\nHost: {}\r\nConnection: close\r\n\r\n", program.addr()).as_bytes(),
@@ -254,7 +254,7 @@ fn signed_calls_are_shown_with_what_was_signed_and_the_token_is_not() {
         assert_eq!(shown_bytes(body), call.raw_body, "{}", call.operation);
         let head = exchange["head"].as_str().unwrap();
         assert!(head.contains(&format!("x-amz-target: Logs_20140328.{}\r\n", call.operation)), "{head}");
-        // The text that is shown is the one that was signed, except for the token.
+        // The displayed text is the signed text, except for the token.
         let canonical = exchange["canonical_request"].as_str().unwrap();
         assert!(canonical.contains("x-amz-security-token:(") && canonical.ends_with(&sha256(&call.raw_body)));
         let real = canonical.replace(&format!("({} bytes, not shown)", TOKEN.len()), TOKEN);

@@ -1,4 +1,5 @@
-//! Trace context through the real program: who called us is believed to the letter, and everybody is told who we are.
+//! Trace context through the real program: the caller's context is read exactly as specified, and
+//! every outgoing call and response has our own.
 
 use serde_json::{Value, json};
 
@@ -23,7 +24,7 @@ fn home(client: &mut Client, headers: &[(&str, &str)]) -> Answer {
     answer
 }
 
-/// The four fields of the `traceparent` of an answer, checked for their form.
+/// The four fields of the `traceparent` of a response, after a check of their form.
 #[track_caller]
 fn traceparent(answer: &Answer) -> [String; 4] {
     let value = answer.header("traceparent").unwrap_or_else(|| panic!("no traceparent: {answer:?}"));
@@ -47,7 +48,7 @@ fn listed(program: &Program, trace_id: &str) -> Value {
         .unwrap_or_else(|| panic!("{trace_id} is not in {list:#}"))
 }
 
-/// The SERVER span of that trace at the collector.
+/// The SERVER span of this trace at the collector.
 fn delivered(collector: &Collector, trace_id: &str) -> Value {
     let is_it = |span: &Value| span["traceId"] == trace_id && span["kind"] == 2;
     let requests =
@@ -66,7 +67,7 @@ fn a_request_without_context_begins_a_trace_that_has_one_id_for_everybody() {
     assert_eq!(first.header("x-amzn-trace-id").and_then(|value| value.split(';').next()), Some(root.as_str()));
     assert_ne!(traceparent(&second)[1], trace_id);
     assert_ne!(traceparent(&second)[2], span_id);
-    // The first four bytes are the second it began in, as X-Ray wants it.
+    // The first four bytes are the second in which the trace began, as X-Ray requires.
     let began = u64::from_str_radix(&trace_id[..8], 16).expect("hex");
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock after 1970").as_secs();
     assert!(now.abs_diff(began) < 60, "{began} is not {now}");
@@ -143,7 +144,7 @@ fn context_that_breaks_a_rule_is_no_context() {
         assert_ne!(trace_id, TRACE, "{headers:?}");
         assert_eq!(flags, "03", "a trace of our own: {headers:?}");
     }
-    // Blanks around the value and any case of the name are within the rules.
+    // Blanks around the value are allowed, and names are case-insensitive.
     let answer = home(&mut client, &[("TraceParent", &format!(" \t{good} "))]);
     assert_eq!(traceparent(&answer)[1], TRACE);
 }
@@ -182,7 +183,7 @@ fn an_unsampled_request_keeps_its_id_and_is_listed_with_the_reason() {
         assert_eq!(entry["status"], 200);
         program.wait_for_stderr(&format!("trace_id={trace}"));
     }
-    // One that is sampled comes after the two, and alone.
+    // A sampled request follows. Its trace is the only one that arrives.
     let sampled = traceparent(&home(&mut client, &[]))[1].clone();
     delivered(&collector, &sampled);
     assert!(collector.spans().iter().all(|span| span["traceId"] == sampled.as_str()));

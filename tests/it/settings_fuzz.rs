@@ -1,13 +1,14 @@
-//! Whatever stands in telemetry.toml: never a panic, always either settings that can be put to use or an error with its
-//! place. The mutations are the same in every run; `CRUDDUR_FUZZ_CASES` makes more of them.
-//! `tests/fuzz` has the same property for a fuzzer that watches which code it reaches.
+//! Whatever telemetry.toml contains, the program never panics. It returns either usable settings or
+//! an error with its position. The mutations are the same in every run, and `CRUDDUR_FUZZ_CASES`
+//! sets their number. `tests/fuzz` checks the same property with a fuzzer that watches code
+//! coverage.
 
 #[path = "../fuzz/property.rs"]
 mod property;
 
 use cruddur::run::default_file;
 
-/// Not a word of it may come out again.
+/// No part of it may appear in any output.
 const SECRET: &str = "hcaik_01SECRETsecret0123456789";
 
 /// Numbers that look random and are the same in every run (SplitMix64).
@@ -27,7 +28,7 @@ impl Numbers {
     }
 }
 
-/// What people and editors put into such files.
+/// Text that people and editors put into such files.
 const PIECES: [&str; 40] = [
     "\n",
     "\r\n",
@@ -84,7 +85,7 @@ fn mutate(text: &mut Vec<u8>, numbers: &mut Numbers) {
             let end = (at + numbers.below(30)).min(text.len());
             drop(text.drain(at..end));
         }
-        // A line goes, is there twice, or moves.
+        // Removes a line, duplicates it, or moves it.
         4..=6 => {
             let mut lines: Vec<Vec<u8>> = text.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
             let (from, to) = (numbers.below(lines.len()), numbers.below(lines.len()));
@@ -95,7 +96,7 @@ fn mutate(text: &mut Vec<u8>, numbers: &mut Numbers) {
             }
             *text = lines.join(&b'\n');
         }
-        // A value becomes another one.
+        // Replaces a value.
         _ => {
             let Some(place) = text.iter().skip(at).position(|byte| *byte == b'=') else { return };
             let start = at + place + 1;
@@ -105,7 +106,7 @@ fn mutate(text: &mut Vec<u8>, numbers: &mut Numbers) {
     }
 }
 
-/// Whether it is good.
+/// Returns true if the content is valid.
 #[track_caller]
 fn holds(content: &[u8]) -> bool {
     let (good, said) = property::holds(content);
@@ -151,7 +152,7 @@ fn what_is_deep_long_or_no_text_is_refused_with_a_place() {
     for bytes in [&b"\xff\xfe"[..], b"a = \"\x80\"", b"\0", b"service_name = \"caf\xe9\""] {
         assert!(!holds(bytes));
     }
-    // What Windows' Notepad puts in front of everything.
+    // The byte order mark that Windows' Notepad puts at the beginning of a file.
     assert!(holds("\u{feff}service_name = \"x\"\r\n".as_bytes()));
 }
 

@@ -1,5 +1,5 @@
-//! Save telemetry.toml, and the running server switches: no request fails, nothing that waits is lost, and a bad file
-//! changes nothing.
+//! Save telemetry.toml, and the running server applies it: no request fails, no queued item is
+//! lost, and an invalid file changes nothing.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -13,7 +13,7 @@ use crate::support::{Client, CloudWatch, Collector, Program, Reply, SOON, XRayDa
 const HOME: &str = "/api/activities/home";
 const OFF: &str = "[console]\nenabled = false\n";
 
-/// Honeycomb on, with batches that leave soon.
+/// Honeycomb on, with batches that are sent soon.
 fn honeycomb(url: &str) -> String {
     format!("{OFF}[honeycomb]\nenabled = true\nschedule_delay = 50\nendpoint = \"{url}\"\n")
 }
@@ -37,7 +37,7 @@ fn a_backend_is_switched_on_and_off_by_saving_the_file() {
     assert_eq!(honeycomb["state"], "off");
     program.get(HOME);
     let honeycomb = program.wait_for_backend("honeycomb", |backend| backend["not_sent"] == 4);
-    // The counts go on where they were.
+    // The counts continue from their previous values.
     assert_eq!(honeycomb["delivered"], 2);
     let exit = program.terminate();
     assert_eq!(exit.counts("honeycomb"), [2, 0, 0, 0, 0]);
@@ -96,7 +96,7 @@ fn a_backend_whose_settings_are_the_same_is_left_alone() {
     let slow = format!("[honeycomb]\nenabled = true\nschedule_delay = 3600000\nendpoint = \"{}\"\n", collector.url());
     let program = Program::setup().toml(&format!("{OFF}{slow}")).start();
     program.get(HOME);
-    // Its lines have moved, which its reason shows.
+    // The lines of its settings have moved, which the reason shows.
     program.switch(&format!("# a comment\n\n[console]\nenabled = true\nformat = \"json\"\n{slow}"));
     let honeycomb = program.backend("honeycomb");
     assert_eq!((&honeycomb["queued"], &honeycomb["delivered"]), (&2.into(), &0.into()));
@@ -126,7 +126,7 @@ fn a_bad_file_changes_nothing_and_says_where_and_what() {
     assert_eq!(program.backend("honeycomb")["state"], "on");
     program.get(HOME);
     program.wait_for_backend("honeycomb", |backend| backend["delivered"] == 2);
-    // Mended, it is no finding any more; and nothing has changed.
+    // After the correction the finding is gone, and no setting has changed.
     program.switch(&good);
     assert!(wait_until(SOON, || errors().is_empty()), "{:?}", errors());
     program.wait_for_stderr("telemetry.toml was read again: no value changed");
@@ -188,7 +188,7 @@ fn what_came_while_a_backend_was_off_is_counted_at_the_end() {
 fn a_link_that_leads_elsewhere_is_a_change_as_kubernetes_makes_it() {
     let program = Program::setup().toml(OFF).start();
     let dir = program.dir();
-    // telemetry.toml -> ..data/telemetry.toml, ..data -> ..1, and then ..data -> ..2 in one step.
+    // telemetry.toml -> ..data/telemetry.toml and ..data -> ..1. Then ..data -> ..2, in one step.
     for (version, name) in [("..1", "first"), ("..2", "second")] {
         fs::create_dir(dir.join(version)).unwrap();
         fs::write(dir.join(version).join("telemetry.toml"), format!("service_name = \"{name}\"\n{OFF}")).unwrap();
@@ -252,7 +252,7 @@ fn log_lines_are_switched_too_and_so_is_their_level() {
     program.get("/api/fail?when=off");
     program.wait_for_stderr("cloudwatch: off; all queued lines were sent");
     assert!(!seen("when=before") && !seen("when=errors") && !seen("when=off"));
-    // Its worker is at an end, but its books are not.
+    // The worker has ended, but its counts remain.
     assert!(program.backend("cloudwatch")["delivered"].as_u64().is_some_and(|lines| lines >= 3));
 }
 
@@ -308,11 +308,12 @@ fn a_backend_that_hangs_delays_neither_the_switch_nor_the_end() {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     let exit = program.terminate();
     assert!(exit.took < Duration::from_secs(7), "{:?}", exit.took);
-    // One batch was on its way for ever; it is counted.
+    // One batch was never answered; its spans are counted.
     assert_eq!(exit.counts("honeycomb"), [0, 0, 2, 0, 0], "{}", exit.stderr);
 }
 
-/// `tests/load/measure.py switch` does the same for longer, and measures how soon each edit is in force.
+/// `tests/load/measure.py switch` does the same for longer, and measures how soon each edit is
+/// applied.
 #[test]
 fn no_request_fails_and_no_span_is_lost_while_the_file_is_edited_under_load() {
     let (always, sometimes) = (Collector::ok(), XRayDaemon::start());

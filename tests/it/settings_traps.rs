@@ -1,5 +1,6 @@
-//! Where the course's students lost their evenings, one test a trap: what went wrong in silence is impossible here, or one
-//! sentence that names the variable, its value and the next step; the same at start, in `cruddur check` and in
+//! The traps on which the course's students lost their evenings, with a test per trap. A mistake
+//! that was silent there is impossible here, or causes one sentence that names the variable, its
+//! value and the next step. The same sentence is shown at start-up, in `cruddur check` and in
 //! `GET /telemetry/status`.
 
 use std::fs;
@@ -13,7 +14,7 @@ const HOME: &str = "/api/activities/home";
 const HONEYCOMB: &str = "[honeycomb]\nenabled = true\nschedule_delay = 50\n";
 const XRAY: &str = "[xray]\nenabled = true\nschedule_delay = 50\n";
 const CLOUDWATCH: &str = "[cloudwatch]\nenabled = true\nschedule_delay = 50\n";
-/// Whatever is meant for another machine ends here, where nobody listens.
+/// Requests to other machines go to this proxy address, on which no program listens.
 const NOWHERE: (&str, &str) = ("HTTPS_PROXY", "http://127.0.0.1:9");
 
 type Env<'a> = &'a [(&'a str, &'a str)];
@@ -23,7 +24,7 @@ fn start(toml: &str, env: Env<'_>) -> Program {
     env.iter().fold(quiet, |setup, (name, value)| setup.env(name, value)).start()
 }
 
-/// The sentence is there before anything was sent.
+/// Checks that the sentence is shown before anything is sent.
 #[track_caller]
 fn told_at_start(toml: &str, env: Env<'_>, sentence: &str) {
     let program = start(toml, env);
@@ -32,7 +33,7 @@ fn told_at_start(toml: &str, env: Env<'_>, sentence: &str) {
     checked(toml, env, sentence);
 }
 
-/// The sentence comes with the first trace that is sent.
+/// Checks that the sentence is shown when the first trace is sent.
 #[track_caller]
 fn told_when_sent(toml: &str, env: Env<'_>, sentence: &str) {
     let program = start(toml, env);
@@ -360,7 +361,8 @@ fn t31_a_key_in_a_file_that_others_read_or_git_tracks_is_warned_about_and_never_
     let sentence =
         "telemetry.toml:6: api_key, ending in wxyz (22 characters), can be read by other users; next: run chmod 600";
     told_at_start(&toml, &[], sentence);
-    // A repository whose index names the file: 62 bytes of times and hashes, the length of its name, the name, a zero.
+    // A repository whose index names the file: 62 bytes of times and hashes, the length of its
+    // name, the name, a zero.
     let program = start("", &[]);
     fs::create_dir(program.dir().join(".git")).unwrap();
     let entry = [&[0; 62][..], &14_u16.to_be_bytes(), b"telemetry.toml\0"].concat();

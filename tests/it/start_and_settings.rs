@@ -1,4 +1,5 @@
-//! The program explains itself: where it listens, what is on, and what is wrong with its settings, before it opens a port.
+//! The program reports where it listens, which backends are on, and what is wrong with its
+//! settings, before it opens a port.
 
 use std::process::Command;
 
@@ -77,7 +78,8 @@ fn a_settings_file_that_was_named_has_to_be_there() {
 #[test]
 fn a_settings_file_that_cannot_be_looked_for_is_not_taken_for_none() {
     let dir = TempDir::new();
-    // A path without an end; a directory that may not be entered is another such error, but not to root.
+    // A link that leads to itself. A directory without permission causes the same kind of error,
+    // but not for root.
     std::os::unix::fs::symlink("telemetry.toml", dir.path().join("telemetry.toml")).expect("a link");
     let exit = Command::new(env!("CARGO_BIN_EXE_cruddur"))
         .env("CRUDDUR_LISTEN", "127.0.0.1:0")

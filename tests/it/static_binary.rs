@@ -1,4 +1,5 @@
-//! One file is all there is to install: it needs no loader, no library and no `/etc`, and still speaks HTTPS and DNS.
+//! The program is one file. It needs no loader, no library and no `/etc`, and still supports HTTPS
+//! and DNS.
 
 #![cfg(target_os = "linux")]
 
@@ -17,7 +18,8 @@ fn the_program_needs_no_loader_and_no_library() {
     }
     let program = std::fs::read(env!("CARGO_BIN_EXE_cruddur")).expect("the program");
     assert!(!names_a_loader(&program), "it is linked dynamically; see .cargo/static-binary");
-    // The test itself is linked as usual, which is dynamically where glibc is: what is asked above can be answered with yes.
+    // The test binary is linked as usual, which means dynamically with glibc. It shows that the
+    // check above can detect a loader.
     if cfg!(all(target_env = "gnu", not(target_feature = "crt-static"))) {
         let test = std::fs::read(std::env::current_exe().expect("this program")).expect("this program");
         assert!(names_a_loader(&test));
@@ -52,7 +54,7 @@ fn in_an_empty_root_names_come_from_etc_hosts() {
 
 #[test]
 fn in_an_empty_root_names_come_from_dns() {
-    // resolv.conf has no place for a port.
+    // The port is 53 because resolv.conf cannot name another.
     let server = match UdpSocket::bind("127.53.53.53:53") {
         Ok(server) => server,
         Err(error) => return println!("skipped: no name server can listen on port 53 of a loopback address: {error}"),
@@ -87,7 +89,7 @@ fn setup(url: &str) -> Setup {
         .env("OTEL_EXPORTER_OTLP_CERTIFICATE", "/ca.pem")
 }
 
-/// `None`, and says why, where that cannot be tried.
+/// Returns `None` and prints the reason if this machine cannot run the test.
 fn start_in_root(setup: Setup, files: &[(&'static str, &str)]) -> Option<Program> {
     let setup = c_library_is_there_to_be_linked()
         .and_then(|()| setup.in_empty_root(&[files, &[("/ca.pem", AUTHORITY)]].concat()));
@@ -100,7 +102,7 @@ fn start_in_root(setup: Setup, files: &[(&'static str, &str)]) -> Option<Program
     }
 }
 
-/// The question that `.cargo/static-binary` asks, too.
+/// Makes the same check as `.cargo/static-binary`.
 fn c_library_is_there_to_be_linked() -> Result<(), String> {
     let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
     let found = Command::new(compiler).arg("-print-file-name=libc.a").output();
@@ -110,7 +112,7 @@ fn c_library_is_there_to_be_linked() -> Result<(), String> {
     }
 }
 
-/// Whether an ELF file has a program header of type PT_INTERP (3), the name of the loader to run it with.
+/// True if an ELF file has a program header of type PT_INTERP (3), which names the loader.
 fn names_a_loader(elf: &[u8]) -> bool {
     assert!(elf.starts_with(b"\x7fELF\x02\x01"), "64 bits, little-endian");
     let number =
@@ -119,17 +121,18 @@ fn names_a_loader(elf: &[u8]) -> bool {
     (0..count).any(|header| number(table + header * size, 4) == 3)
 }
 
-/// A name server to which every name is 127.0.0.1, and none has an IPv6 address.
+/// A name server that resolves every name to 127.0.0.1, and has no IPv6 address for any name.
 fn answer_every_question_with_this_machine(server: &UdpSocket) {
     let mut buffer = [0; 512];
     while let Ok((length, asker)) = server.recv_from(&mut buffer) {
         let name = buffer[12..length].iter().position(|byte| *byte == 0).expect("a name ends with an empty label");
         let question = &buffer[12..12 + name + 5];
         let is_ipv4 = question[name + 1..name + 3] == [0, 1];
-        // Id; a response, recursion available; one question, so many answers.
+        // The id, then the flags (a response, recursion available), then one question and the
+        // number of answers.
         let mut answer = [&buffer[..2], &[0x81, 0x80, 0, 1, 0, u8::from(is_ipv4), 0, 0, 0, 0], question].concat();
         if is_ipv4 {
-            // The name of the question again, A, IN, a minute, four bytes.
+            // The name of the question again, type A, class IN, a TTL of one minute, four bytes.
             answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1]);
         }
         let _ = server.send_to(&answer, asker);

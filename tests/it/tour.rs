@@ -1,8 +1,11 @@
-//! Every command of the lessons in `docs/tour` is run, and prints what the lesson says; those of README.md, too.
+//! Every command of the lessons in `docs/tour` and of README.md is run, and prints what the text
+//! says.
 //!
-//! A block marked `console` holds commands, each behind `$ ` (and `> ` where it goes on), and what they print. `...` stands for
-//! what differs each time, in a line or for whole lines. A command that only says `cruddur` starts the server, which runs until
-//! the next one or the end of the lesson; a block marked `console server` is what it prints meanwhile, `^C` what ends it.
+//! A block marked `console` contains commands and their output. A command begins with `$ `, and
+//! `> ` continues it. `...` stands for text that differs in each run, within a line or for whole
+//! lines. A command that is only `cruddur` starts the server, which runs until the next `cruddur`
+//! command or the end of the lesson. A block marked `console server` is the server's output
+//! meanwhile, and `^C` stops the server.
 
 #![cfg(unix)]
 
@@ -37,9 +40,9 @@ lessons! {
 }
 
 const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
-/// What another lesson may have left in the directory.
+/// Settings that another lesson may have left in the directory.
 const LEFT_BEHIND: &str = "[console]\nenabled = false\n[xray]\nenabled = true\n";
-/// Where the lessons say that the server listens. Here it takes a free port instead.
+/// The server's address in the lessons. In this test it takes a free port instead.
 const ADDRESS: &str = "localhost:4567";
 
 #[test]
@@ -60,7 +63,7 @@ fn every_lesson_is_run_and_has_commands_and_a_place_in_the_list() {
     }
 }
 
-/// In a clone of the project, with the settings that it ships.
+/// Runs in a clone of the project, with the settings that it ships.
 #[test]
 fn the_readme_starts_as_it_says() {
     let lesson = Lesson::open("README.md");
@@ -93,7 +96,7 @@ fn output_matches_only_where_the_dots_allow_it() {
     }
 }
 
-/// A lesson, and what goes on while it is run.
+/// A lesson, and the state of its run.
 struct Lesson {
     file: String,
     steps: Vec<Step>,
@@ -116,7 +119,7 @@ enum What {
 impl Lesson {
     fn open(file: &str) -> Self {
         let text = fs::read_to_string(Path::new(PROJECT).join(file)).expect("the lesson");
-        // Of README.md only what comes before its first heading.
+        // Of README.md, only the part before its first heading.
         let text = if file == "README.md" { text.split("\n## ").next().unwrap_or_default() } else { &text };
         let dir = TempDir::new();
         let bin = dir.path().join("bin");
@@ -153,13 +156,13 @@ impl Lesson {
     }
 
     fn start(&mut self, step: &Step, setup: Setup) {
-        // The old one first: two could want the same port of a daemon.
+        // The old server is stopped first, because both could need the same port of a daemon.
         self.server = None;
         self.server = Some(setup.current_dir(&self.dir.path().join("work")).start());
         self.server_prints(step);
     }
 
-    /// Waits until one of the server's two streams has these lines.
+    /// Waits until one of the server's two streams contains these lines.
     fn server_prints(&self, step: &Step) {
         let server = self.server.as_ref().expect("a server was started before");
         let mut printed = String::new();
@@ -186,7 +189,8 @@ impl Lesson {
         matches(&expected, &text.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>())
     }
 
-    /// `curl` as far as the lessons need it, so that a machine without it can run them; what follows a pipe is the shell's.
+    /// Implements the parts of `curl` that the lessons use, so that the test runs on a machine
+    /// without it. The shell runs everything after a pipe.
     fn curl(&self, command: &str) -> String {
         let (curl, rest) = command.split_once(" | ").map_or((command, None), |(curl, rest)| (curl, Some(rest)));
         let (mut include, mut headers, mut url) = (false, Vec::new(), None);
@@ -215,7 +219,7 @@ impl Lesson {
         }
     }
 
-    /// What a command prints on both streams. It ends by itself; one that fails says so in a last line.
+    /// Runs a command and returns its output on both streams. The command must end by itself.
     fn shell(&self, command: &str, input: &str) -> String {
         let path = std::env::var("PATH").unwrap_or_default();
         let mut child = Command::new("/bin/sh")
@@ -252,9 +256,9 @@ fn is_curl(command: &str) -> bool {
     command.starts_with("curl ")
 }
 
-/// `NAME=value cruddur --option` is the start of a server; `None` for any other command.
+/// A setup for `NAME=value cruddur --option`, which starts a server; `None` for any other command.
 fn server_setup(command: &str) -> Option<Setup> {
-    // What README.md says before there is a program to be found.
+    // The command of README.md for starting the program from source.
     let command = if command == "cargo run --release" { "cruddur" } else { command };
     let mut words = words(command).into_iter().peekable();
     let mut setup = Program::setup();
@@ -293,7 +297,7 @@ fn words(command: &str) -> Vec<String> {
     words
 }
 
-/// What a lesson has somebody do, from first to last.
+/// The steps of a lesson, in order.
 fn steps(text: &str) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     let (mut in_block, mut goes_on) = (false, false);
@@ -314,7 +318,7 @@ fn steps(text: &str) -> Vec<Step> {
                     command.push_str(more);
                 }
                 (..) if text == "^C" => {
-                    // A block that begins with it prints nothing before.
+                    // If the block begins with `^C`, no output is expected before it.
                     steps.retain(|step| !matches!(step.what, What::ServerPrints) || !step.expected.is_empty());
                     steps.push(step(What::Interrupt));
                 }
@@ -332,7 +336,7 @@ fn steps(text: &str) -> Vec<Step> {
     steps
 }
 
-/// Whether the lines are as expected, where a line `...` may be any number of lines.
+/// True if the lines are as expected. A line `...` matches any number of lines.
 fn matches(expected: &[String], actual: &[String]) -> bool {
     match expected.split_first() {
         None => actual.is_empty(),

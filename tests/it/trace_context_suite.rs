@@ -1,8 +1,10 @@
-//! W3C Trace Context, Level 2, through the example that the W3C's own suite is run against: real headers in, real calls out.
+//! W3C Trace Context, Level 2, tested with the example that the W3C's own suite is run against.
+//! Headers and calls are real.
 //!
-//! The cases have the names of that suite's 41 tests (`SPEC_LEVEL=2 STRICT_LEVEL=2`) and were written from the specification,
-//! <https://www.w3.org/TR/trace-context-2/>. `cargo test` builds the example; `cargo test --test it` does not, so build it
-//! first: `cargo build --example trace_context_harness`.
+//! The cases have the names of that suite's 41 tests (`SPEC_LEVEL=2 STRICT_LEVEL=2`). They were
+//! written from the specification, <https://www.w3.org/TR/trace-context-2/>. `cargo test` builds
+//! the example, but `cargo test --test it` does not. Build it first:
+//! `cargo build --example trace_context_harness`.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -17,29 +19,29 @@ use crate::support::{Client, Collector, Received, Reply};
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const SPAN: &str = "b7ad6b7169203331";
 
-/// The example, as a process of its own. Dropping it kills it and waits for it.
+/// The example, in its own process. Dropping this value kills the process and waits for it.
 struct Example {
     child: Child,
     addr: SocketAddr,
-    /// Held open: who writes into a pipe that nobody holds is killed.
+    /// Held open, because a process that writes into a closed pipe is killed.
     _stderr: BufReader<ChildStderr>,
 }
 
-/// One request of a case, and what the call that follows from it must carry.
+/// One request of a case, and the headers that the resulting call must have.
 struct Case {
-    /// The test of the suite that this belongs to.
+    /// Name of the suite's test.
     name: &'static str,
     headers: Vec<Sent>,
     expected: Expected,
 }
 
-/// A header, as it is sent.
+/// A header of a request.
 type Sent = (&'static str, String);
 
 enum Expected {
-    /// The caller's trace, and this `tracestate`.
+    /// The caller's trace, with this `tracestate`.
     Joined(String),
-    /// A trace of its own, without `tracestate`.
+    /// A new trace, without `tracestate`.
     New,
 }
 
@@ -110,7 +112,7 @@ fn it_listens_on_this_machine_only_because_it_calls_any_url() {
     let mut child = command.spawn().expect("the example starts");
     let mut line = String::new();
     let read = BufReader::new(child.stderr.take().expect("stderr is piped")).read_line(&mut line);
-    // One that listens would go on for ever.
+    // If the example were listening, it would not end by itself.
     let _ = child.kill();
     let _ = child.wait();
     assert!(read.is_ok() && line.contains("this machine only"), "{line}");
@@ -216,7 +218,8 @@ fn tracestates() -> Vec<Case> {
             &["foo=1,bar=2", "rojo=1,congo=2", "baz=3"],
             "foo=1,bar=2,rojo=1,congo=2,baz=3",
         ),
-        // Whoever writes a key twice is wrong; whoever passes it on is not, and the specification leaves it to them.
+        // A sender must not repeat a key. A forwarder may pass the repetition on: the specification
+        // leaves that open.
         kept("test_tracestate_duplicated_keys", &["foo=1,foo=1"], "foo=1,foo=1"),
         kept("test_tracestate_duplicated_keys", &["foo=1,foo=2"], "foo=1,foo=2"),
         kept("test_tracestate_duplicated_keys", &["foo=1", "foo=2"], "foo=1,foo=2"),
@@ -247,7 +250,7 @@ fn forms() -> Vec<Case> {
     for bad in ["foo =1", "FOO=1", "foo.bar=1", "=1", "foo"] {
         cases.push(kept("test_tracestate_key_illegal_characters", &["ok=1", bad], ""));
     }
-    // Since June 2026 an @ may stand anywhere but at the beginning.
+    // Since June 2026 an @ may stand anywhere except at the beginning.
     for (sent, expected) in [("foo@=1", "foo@=1"), ("@foo=1", ""), ("foo@@bar=1", "foo@@bar=1"), ("a@b@c=1", "a@b@c=1")]
     {
         cases.push(kept("test_tracestate_key_illegal_vendor_format", &[sent], expected));
@@ -267,7 +270,7 @@ fn forms() -> Vec<Case> {
     cases
 }
 
-/// Requests that three calls follow from, and the trace they must be in.
+/// Requests that each cause three calls, and the trace that the calls must belong to.
 fn several_calls() -> [(&'static str, Vec<Sent>, Option<&'static str>); 3] {
     let parent = |trace: &str| vec![("traceparent", format!("00-{trace}-{SPAN}-01"))];
     [
@@ -286,7 +289,7 @@ impl Case {
         Self { name, headers: headers.into(), expected }
     }
 
-    /// A good `traceparent` with these headers beside it; what is expected of them may be nothing.
+    /// A valid `traceparent` with these additional headers. `expected` may be empty.
     fn state(name: &'static str, header: &'static str, sent: &[&str], expected: &str) -> Self {
         let mut headers = vec![("traceparent", format!("00-{TRACE}-{SPAN}-00"))];
         headers.extend(sent.iter().map(|value| (header, (*value).to_owned())));
@@ -315,7 +318,7 @@ fn check(call: &Received, expected: &Expected) -> Result<(), String> {
     }
 }
 
-/// The four fields of the one `traceparent` of a call.
+/// The four fields of a call's only `traceparent`.
 #[track_caller]
 fn traceparent(call: &Received) -> [String; 4] {
     let values: Vec<_> =
@@ -345,7 +348,8 @@ impl Example {
         Self { child, addr, _stderr: stderr }
     }
 
-    /// Has it call `callee` so many times for one request with these headers; the calls.
+    /// Sends one request with these headers, which makes the example call `callee` `count` times.
+    /// Returns the calls.
     fn calls(&self, callee: &Collector, headers: &[(&str, String)], count: usize) -> Vec<Received> {
         let before = callee.requests().len();
         let wanted: Vec<Value> = (0..count).map(|n| json!({ "url": callee.url(), "arguments": [n] })).collect();
@@ -367,7 +371,7 @@ impl Drop for Example {
     }
 }
 
-/// Cargo puts examples beside the folder of the tests.
+/// Cargo puts examples next to the folder of the tests.
 fn example() -> PathBuf {
     let here = std::env::current_exe().expect("a test has a path");
     let folder = here.parent().and_then(|deps| deps.parent()).expect("target/debug/deps/test");

@@ -1,5 +1,6 @@
-//! Delivery to X-Ray, against a loopback daemon: what a datagram holds, under which name it is filed, and that neither
-//! requests nor the end of the program depend on a daemon that UDP cannot ask.
+//! Delivery to X-Ray, against a loopback daemon: the content of a datagram, and the name it is
+//! filed under. Neither requests nor the end of the program depend on the daemon, which sends no
+//! responses over UDP.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -19,13 +20,16 @@ const ADDRESS: &str = "AWS_XRAY_DAEMON_ADDRESS";
 const TRACE: &str = "4efaaf4d1e8720b39541901950019ee5";
 const OTHER_TRACE: &str = "5b8efff798038103d269b633813fc60c";
 const SPAN: &str = "53995c3f42cd8ad8";
-/// The time that is promised for the end, flush included.
+/// The maximum time that shutdown may take, flush included.
 const END: Duration = Duration::from_secs(6);
 
-/// The test that counts losses has the machine to itself, as far as this file goes: a sink that gets no time to read says
-/// nothing about the sender. Every other test in here holds this for reading, from its beginning: one that waited later
-/// would find that its own times have passed. Tests are begun in the order of their names, so hardly one of another file
-/// runs meanwhile, and what is lost because of it is measured again.
+/// Gives the test that counts losses the machine to itself, as far as this file's tests are
+/// concerned. A sink that gets no time to read would say nothing about the sender.
+///
+/// Every other test in this file holds the lock for reading from its beginning. A test that waited
+/// for it later would find its own deadlines exceeded. Tests start in the order of their names, so
+/// hardly any test of another file runs at the same time. Losses caused by such a test are measured
+/// again.
 static MACHINE: RwLock<()> = RwLock::new(());
 
 macro_rules! beside_others {
@@ -38,17 +42,17 @@ fn setup(daemon: &XRayDaemon) -> Setup {
     Program::setup().toml(TOML).env(ADDRESS, daemon.addr())
 }
 
-/// The same id as X-Ray spells it.
+/// The same id as X-Ray writes it.
 fn xray(trace_id: &str) -> String {
     format!("1-{}-{}", &trace_id[..8], &trace_id[8..])
 }
 
-/// An `X-Amzn-Trace-Id` that has every backend of X-Ray take the request.
+/// An `X-Amzn-Trace-Id` header that makes X-Ray sample the request.
 fn sampled(trace_id: &str) -> (&'static str, String) {
     ("X-Amzn-Trace-Id", format!("Root={};Sampled=1", xray(trace_id)))
 }
 
-/// One request that is surely sampled, and its document.
+/// Sends one request that is sampled for certain, and returns the response and the document.
 fn traced(
     program: &Program,
     daemon: &XRayDaemon,
@@ -63,7 +67,7 @@ fn traced(
     (answer, document)
 }
 
-/// The span id in the `traceparent` of an answer.
+/// The span id in the `traceparent` of a response.
 fn span_id(answer: &Answer) -> &str {
     let traceparent = answer.header("traceparent").unwrap_or_else(|| panic!("no traceparent: {answer:?}"));
     traceparent.split('-').nth(2).expect("a span id")
@@ -87,7 +91,7 @@ fn count(backend: &Value, what: &str) -> u64 {
     backend[what].as_u64().unwrap_or_else(|| panic!("no {what} in {backend:#}"))
 }
 
-/// The lines at start that a user reads: the notices and the row of the backend.
+/// Waits for the start-up row of the backend and returns it.
 fn wait_for_row(program: &Program) -> String {
     let is_row = |line: &&str| line.split_whitespace().next() == Some("xray");
     let mut row = String::new();
@@ -99,15 +103,15 @@ fn wait_for_row(program: &Program) -> String {
     row
 }
 
-/// What must hold however badly it goes.
+/// Checks that apply to every test, whatever failed in it.
 #[track_caller]
 fn assert_ended_well(exit: &Exit) {
     assert_eq!(exit.status.code(), Some(0), "{}", exit.stderr);
     assert!(exit.took < END, "it took {:?} to end", exit.took);
 }
 
-/// `count` requests over one connection, each with a root of its own and surely sampled, `at_once` of them on the way at
-/// a time. Every answer is 200.
+/// Sends `count` requests over one connection, with `at_once` of them in flight. Each has its own
+/// root and is sampled for certain. Every response is 200.
 fn pour(program: &Program, first_root: usize, count: usize, at_once: usize) {
     let mut client = Client::connect(program.addr());
     let mut sent = 0;
@@ -147,7 +151,7 @@ fn a_request_is_one_datagram_a_header_line_and_a_compact_document_with_its_ids_f
     let (id, root) = (span_id(&answer), xray(answer.trace_id()));
     let begins = format!(r#"{{"id":"{id}","trace_id":"{root}","name":"backend-flask","start_time":"#);
     assert!(text.starts_with(&begins), "{text}");
-    // As long as the shortest way to write it: no blank, no line end.
+    // The text has the minimum length: no blanks and no line end.
     let document = datagram.document();
     assert_eq!(text.len(), document.to_string().len(), "{text}");
 
@@ -192,7 +196,7 @@ fn the_user_route_has_the_subsegments_and_the_metadata_of_the_course() {
     assert_eq!(facts["result-size"], answer.json().as_array().map(Vec::len).expect("a list"));
     assert!(facts["now"].as_str().is_some_and(|now| now.len() >= 19 && now.starts_with("20")), "{inner:#}");
 
-    // What is nested needs no trace, and lies within what it is nested in.
+    // A subsegment needs no trace id, and its times lie within those of its parent.
     for (whole, part) in [(&segment, outer), (outer, inner)] {
         assert!(is_id(&part["id"]) && part["id"] != whole["id"], "{segment:#}");
         assert_eq!((part.get("trace_id"), part.get("parent_id"), part.get("type")), (None, None, None));
@@ -213,7 +217,7 @@ fn the_client_is_the_peer_unless_a_proxy_has_named_another() {
     assert_eq!(segment["http"]["request"]["client_ip"], "127.0.0.1");
     assert_eq!(segment["http"]["request"].get("x_forwarded_for"), None);
 
-    // Two proxies may write a header each; the first entry of the first is the client.
+    // Each of two proxies may add a header. The first entry of the first header is the client.
     let (name, value) = sampled(OTHER_TRACE);
     let headers =
         [(name, value.as_str()), ("X-Forwarded-For", "2001:db8::7 , 10.0.0.1"), ("X-Forwarded-For", "10.0.0.2")];
@@ -322,7 +326,7 @@ fn an_unsampled_request_keeps_its_root_and_sends_nothing() {
     assert_eq!(answer.header("x-amzn-trace-id"), Some(format!("Root={}", xray(TRACE)).as_str()));
     assert_eq!(answer.trace_id(), TRACE);
 
-    // One that is sampled comes after it, and alone.
+    // A sampled request follows. Its document is the only one that arrives.
     let (name, value) = sampled(OTHER_TRACE);
     client.request("GET", HOME, &[(name, &value)], b"");
     daemon.wait_for_trace(OTHER_TRACE, SOON);
@@ -477,7 +481,7 @@ fn the_tracing_name_of_the_environment_beats_the_services_and_is_made_fit() {
         assert!(wait_for_row(&program).contains(filed));
         let stderr = program.stderr();
         assert_eq!(name != filed, stderr.contains("X-Ray does not accept"), "{stderr}");
-        // The course's rule is for another service, which nobody would notice.
+        // The course's rule is for another service, and the start-up lines say so.
         assert!(stderr.contains("never applies"), "{stderr}");
     }
 }
@@ -502,7 +506,8 @@ fn a_host_that_matches_the_pattern_is_filed_under_its_own_name() {
         client.request("GET", HOME, &[("Host", host), (name, &value)], b"");
         assert_eq!(daemon.wait_for_trace(&trace_id, SOON)["name"], filed, "{host}");
     }
-    // A rule for the service misses what is filed under a host, and the list shows it.
+    // A rule for the service does not apply to requests filed under a host, and the list shows
+    // that.
     let answer = client.request("GET", HOME, &[("Host", "4567-abc.gitpod.io")], b"");
     let list = program.get("/telemetry/traces").json();
     let newest = &list["traces"][0];
@@ -585,7 +590,8 @@ fn what_a_query_or_a_header_keeps_secret_is_in_no_datagram() {
     }
 }
 
-/// Ten thousand requests as fast as they are answered, and how many of their datagrams did not arrive.
+/// Sends ten thousand requests at full speed, and returns how many of their datagrams did not
+/// arrive.
 fn missing_of_ten_thousand() -> usize {
     const REQUESTS: usize = 10_000;
     const CLIENTS: usize = 4;
@@ -606,7 +612,7 @@ fn missing_of_ten_thousand() -> usize {
     assert_eq!(delivered + dropped, 2 * REQUESTS as u64, "two spans a request, each counted once");
     assert_eq!((refused, sampled_out, queued), (0, 0, 0));
 
-    // What was sent is here, or the kernel had no room for it; there is no third way.
+    // Every sent datagram has arrived, or the kernel had no room for it.
     let sent = delivered as usize / 2;
     let arrived = || daemon.datagrams().len() + daemon.lost_in_the_kernel() as usize;
     assert!(wait_until(SOON, || arrived() == sent), "{sent} sent, {} arrived", arrived());
@@ -622,7 +628,8 @@ fn missing_of_ten_thousand() -> usize {
 #[test]
 fn of_ten_thousand_requests_at_full_speed_at_most_one_in_a_thousand_is_missing() {
     let _alone = MACHINE.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-    // Whether the sink gets time to read is up to a machine that others use, too; what counts is that it can be done.
+    // Other programs use the machine too, and the sink may get no time to read. One good run of
+    // three is enough.
     let missing = (0..3).map(|_| missing_of_ten_thousand()).find(|missing| *missing <= 10);
     assert!(missing.is_some(), "more were missing in each of three runs");
 }

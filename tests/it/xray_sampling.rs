@@ -1,4 +1,5 @@
-//! Sampling for X-Ray through the real program: whose rule decided, how, and what X-Ray is told about it.
+//! Sampling for X-Ray through the real program: which rule decided, the reason, and the statistics
+//! that X-Ray receives.
 
 use std::collections::{BTreeMap, HashSet};
 use std::thread;
@@ -12,9 +13,9 @@ const HOME: &str = "/api/activities/home";
 const USER: &str = "/api/activities/@andrewbrown";
 const ADDRESS: &str = "AWS_XRAY_DAEMON_ADDRESS";
 const ROOT: &str = "1-4efaaf4d-1e8720b39541901950019ee5";
-/// Rules are fetched again so often that a test need not wait.
+/// Rules are fetched so often that a test need not wait.
 const OFTEN: &str = "rules_interval = 100\n";
-/// Rules are fetched at the start, and then only for a reason.
+/// Rules are fetched at start-up, and afterwards only for a reason.
 const ONCE: &str = "rules_interval = 3600000\n";
 const RULES: &str = "GetSamplingRules";
 const TARGETS: &str = "SamplingTargets";
@@ -25,7 +26,7 @@ fn setup(daemon: &XRayDaemon, more: &str) -> Setup {
     Program::setup().toml(&format!("{toml}{more}")).env(ADDRESS, daemon.addr())
 }
 
-/// A rule for everything.
+/// A rule for all requests.
 fn rule(name: &str, priority: u32, rate: f64, reservoir: u32) -> Value {
     json!({
         "RuleName": name,
@@ -65,7 +66,7 @@ fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_secs_f64()
 }
 
-/// Waits until a second begins, so that what follows at once is likely to fall into one.
+/// Waits until a new second begins, so that the following requests probably fall into one second.
 fn wait_for_a_new_second() {
     let second = now().floor();
     assert!(wait_until(Duration::from_secs(2), || now().floor() > second), "the clock stands still");
@@ -77,7 +78,7 @@ fn home(program: &Program) -> Answer {
     answer
 }
 
-/// The newest so many requests of `/telemetry/traces`, newest first.
+/// The newest `count` requests of `/telemetry/traces`, newest first.
 fn newest(program: &Program, count: usize) -> Vec<Value> {
     let list = program.get("/telemetry/traces").json();
     let traces = list["traces"].as_array().unwrap_or_else(|| panic!("no list: {list:#}"));
@@ -92,14 +93,14 @@ fn is_sampled(trace: &Value) -> bool {
     trace["backends"]["xray"]["sampled"].as_bool().unwrap_or_else(|| panic!("no decision in {trace:#}"))
 }
 
-/// Why the request with this answer was sampled, or was not.
+/// The reason why the request with this response was sampled or not.
 fn reason_for(program: &Program, answer: &Answer) -> String {
     let traces = newest(program, 200);
     let trace = traces.iter().find(|trace| trace["trace_id"] == answer.trace_id());
     reason(trace.unwrap_or_else(|| panic!("{} is not listed", answer.trace_id()))).to_owned()
 }
 
-/// Asks for the home page until the reason is of this kind.
+/// Requests the home page until the reason satisfies `condition`.
 #[track_caller]
 fn ask_until(program: &Program, condition: impl Fn(&str) -> bool) -> String {
     let mut last = String::new();
@@ -117,7 +118,7 @@ fn wait_for_rules(program: &Program) -> String {
     sampling(&program.wait_for_backend("xray", |xray| sampling(xray).starts_with("rules from X-Ray: ")))
 }
 
-/// What an answer says, for a message that a person can read.
+/// A reply as text, for a test's message.
 fn shown(answer: &Reply) -> String {
     match answer {
         Reply::Answer(status, _, body) => format!("{status} {:.200}", String::from_utf8_lossy(body)),
@@ -129,7 +130,7 @@ fn warnings(stderr: &str) -> Vec<&str> {
     log_lines(stderr, "xray").into_iter().filter(|line| line.contains(" WARN ")).collect()
 }
 
-/// How many of these requests came in each second, and how many of those had a reason with these words.
+/// The number of requests per second, and how many of them had a reason with these words.
 fn by_second<'a>(traces: &'a [Value], words: &str) -> BTreeMap<&'a str, (usize, usize)> {
     let mut seconds = BTreeMap::new();
     for trace in traces {
@@ -141,7 +142,8 @@ fn by_second<'a>(traces: &'a [Value], words: &str) -> BTreeMap<&'a str, (usize, 
     seconds
 }
 
-/// The lot in a reason like `not sampled: rule Cruddur (local), drew 0.5000, sampled up to 0.1`.
+/// The random number in a reason like
+/// `not sampled: rule Cruddur (local), drew 0.5000, sampled up to 0.1`.
 fn drawn(reason: &str) -> f64 {
     let (_, lot) = reason.split_once("drew ").unwrap_or_else(|| panic!("no lot in {reason}"));
     lot.split(',').next().and_then(|lot| lot.parse().ok()).unwrap_or_else(|| panic!("no number in {reason}"))
@@ -176,7 +178,8 @@ fn of_thirty_five_requests_in_a_second_five_are_taken_and_each_says_why() {
             } else {
                 assert!(reason.contains("sampled: rule Cruddur (local), drew "), "{reason}");
                 assert!(reason.ends_with(", sampled up to 0.1"), "{reason}");
-                // Shown with four decimals, so one that is shown as the rate itself may be either.
+                // The number is shown with four decimals. If it is shown as equal to the rate, both
+                // decisions are possible.
                 assert!(is_sampled(trace) == (drawn(reason) <= 0.1) || drawn(reason) == 0.1, "{reason}");
             }
             assert_eq!(reason.starts_with("sampled: "), is_sampled(trace), "{reason}");
@@ -220,7 +223,7 @@ fn of_what_the_reservoir_leaves_about_a_tenth_is_taken() {
         *seconds.entry(document["start_time"].as_f64().expect("a time") as u64).or_insert(0_usize) += 1;
     }
     let by_reservoir: usize = seconds.values().map(|taken| taken.min(&5)).sum();
-    // Five standard deviations of a tenth of them; a run in a million leaves that.
+    // Five standard deviations from a tenth of the requests. One run in a million exceeds that.
     let (by_lot, lots) = (documents.len() - by_reservoir, REQUESTS - by_reservoir);
     let expected = lots as f64 * 0.1;
     let room = 5.0 * (expected * 0.9).sqrt();
@@ -281,7 +284,7 @@ fn rules_that_change_are_fetched_when_x_ray_says_so() {
     daemon.set_rules(&[rule("After", 1, 1.0, 0)]);
     daemon.set_targets(&[], now());
     ask_until(&program, |reason| reason.contains("rule After (from X-Ray)"));
-    // The same time again is no news.
+    // The same time again means that no rule has changed.
     let reports = daemon.questions(TARGETS).len();
     let reported = wait_until(SOON, || {
         home(&program);
@@ -298,7 +301,8 @@ fn rules_that_change_before_the_first_report_are_fetched_too() {
     let program = setup(&daemon, ONCE).start();
     wait_for_rules(&program);
     daemon.set_rules(&[rule("After", 1, 1.0, 0)]);
-    // Later than the rules that are here, and than the time at which they were fetched, whichever is compared.
+    // Later than the present rules, and later than their fetch: the program may compare with
+    // either.
     daemon.set_targets(&[], now() + 5.0);
     ask_until(&program, |reason| reason.contains("rule After (from X-Ray)"));
 }
@@ -363,7 +367,7 @@ fn a_quota_is_honoured_until_it_runs_out() {
     assert!(program.backend("xray")["sampling"].as_str().is_some_and(|says| says.contains("then 0 %")));
 
     let mut client = Client::connect(program.addr());
-    // In the second in which the quota came one may have been borrowed before it.
+    // In the second in which the quota arrived, one request may have been borrowed before it.
     wait_for_a_new_second();
     (0..20).for_each(|_| assert_eq!(client.get(HOME).status, 200));
     let traces = newest(&program, 20);
@@ -382,7 +386,7 @@ fn a_quota_that_has_run_out_is_none() {
     daemon.set_targets(&[target("Cruddur", 0.0, Some(3), Some(now() + 3.0))], now());
     let program = setup(&daemon, ONCE).start();
     ask_until(&program, |reason| reason.contains(" of 3 this second"));
-    // Later answers say nothing about it, and what was said stays.
+    // Later responses do not mention the quota, so the earlier quota and its end stay in force.
     daemon.set_targets(&[target("Cruddur", 0.0, None, None)], RULES_MODIFIED);
     ask_until(&program, |reason| reason.contains("borrowed one of this second"));
 }
@@ -400,7 +404,7 @@ fn x_ray_is_told_what_happened_under_each_rule() {
         assert_eq!(client.get(HOME).status, 200);
     }
     (0..3).for_each(|_| assert_eq!(client.get(USER).status, 200));
-    // The header decides without a rule, so no rule has seen this one.
+    // The header decides without a rule, so no rule counts this request.
     let header = format!("Root={ROOT};Sampled=1");
     assert_eq!(client.request("GET", HOME, &[("X-Amzn-Trace-Id", &header)], b"").status, 200);
 
@@ -445,8 +449,8 @@ fn x_ray_is_told_what_happened_under_each_rule() {
     assert!(id.len() == 24 && id.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)), "{id}");
 }
 
-/// Answers that are not what was asked for, each fetched twice at least: the program answers, and then takes rules that
-/// are good.
+/// Gives invalid responses to requests for rules, each at least twice. The program keeps answering
+/// requests, and later accepts valid rules.
 fn assert_harmless(answers: Vec<Reply>) {
     let daemon = XRayDaemon::start();
     let program = setup(&daemon, OFTEN).start();

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Measures the release binary on loopback: rate, bursts of connections, what a broken collector costs, and edits of
-telemetry.toml under load.
+"""Measures the release binary on loopback: rate, bursts of connections, the cost of a broken
+collector, and edits of telemetry.toml under load.
 
     cargo build --release && python3 tests/load/measure.py [rate|burst|spans|faults|switch ...]
 
-Every figure is printed with what it should be; the exit status says whether all are. Latencies are to be compared with
-each other, inside one run: the machine has its moods.
+Every figure is printed with its expected value. The exit status is 0 if all are as expected.
+Compare latencies only within one run, because the machine has its moods.
 """
 import http.server
 import json
@@ -66,7 +66,7 @@ class Program:
         return json.loads(answer.partition(b"\r\n\r\n")[2])
 
     def save(self, toml):
-        """As most editors do: another file is renamed over it."""
+        """Saves as most editors do: another file is renamed over it."""
         new = self.config.with_suffix(".new")
         new.write_text(toml)
         new.rename(self.config)
@@ -84,7 +84,7 @@ class Program:
 
 
 def exchange(connection):
-    """One request; true if its answer is a whole 200."""
+    """Sends one request. Returns true if the response is a complete 200."""
     connection.sendall(GET_HOME)
     answer = connection.recv(65536)
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -105,7 +105,7 @@ def latencies(program, count):
 
 
 class Collector:
-    """Answers OTLP with `status` after `wait` seconds, and counts spans."""
+    """Responds to OTLP with `status` after `wait` seconds, and counts spans."""
 
     def __init__(self, status=200, wait=0.0):
         self.spans = 0
@@ -113,13 +113,14 @@ class Collector:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            # It writes head and body one after the other, which would cost 40 ms each time.
+            # The server writes head and body separately, which would cost 40 ms each time.
             disable_nagle_algorithm = True
 
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["content-length"]))
                 time.sleep(wait)
-                # Reading it as JSON would make it slower than the program under test; no span here has links.
+                # Parsing the JSON would be slower than the program under test. No span here has
+                # links.
                 collector.spans += body.count(b'"spanId":')
                 answer = b'{"message":"unknown API key"}' if status == 401 else b"{}"
                 self.send_response(status)
@@ -223,14 +224,16 @@ def faults():
         check(grown < 2048, f"faults: {name:8} memory grew by {grown} kB over 14,000 requests (under 2 MB)")
         check(status == 0 and took < 6, f"faults: {name:8} exit {status} after {took:.2f} s (under 6)")
         if name != "fine":
-            # The problem, the full queue, and what was left at the end: each once, whatever the number of batches.
+            # The problem, the full queue, and the items left at the end are logged once each, for
+            # any number of batches.
             check(1 <= len(lines) <= 3, f"faults: {name:8} {len(lines)} lines, the first: {lines[0][25:] if lines else ''}")
     for collector in (refusing, hanging, fine):
         collector.stop()
 
 
 def ask(port):
-    """Four clients that ask without a pause until standard input ends; prints how many answers were good, and how many not."""
+    """Runs four clients that send requests without a pause until standard input ends. Prints the
+    numbers of good and bad responses."""
     over, answered, failed = threading.Event(), [0] * 4, [0] * 4
 
     def client(number):
@@ -254,7 +257,8 @@ def ask(port):
 
 
 def switch():
-    """20 edits in 20 seconds while four clients ask without a pause; the collector is on all the time."""
+    """Makes 20 edits in 20 seconds while four clients send requests without a pause. The collector
+    stays on."""
     collector = Collector()
     daemon = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     daemon.bind(("127.0.0.1", 0))
@@ -274,7 +278,7 @@ def switch():
     env = honeycomb(collector.url)
     del env["toml"], env["OTEL_BSP_SCHEDULE_DELAY"]
     program = Program("[honeycomb]\nenabled = true\nmax_queue_size = 100000\n", **env)
-    # A process of their own, or they and the collector would wait for each other.
+    # The clients run in another process, or they and the collector would wait for each other.
     clients = subprocess.Popen([sys.executable, HERE, "ask", str(program.port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     took = []
     for number, (name, toml, is_in_force) in enumerate(edits):
@@ -286,7 +290,7 @@ def switch():
                 break
             time.sleep(0.01)
         took.append(time.time() - began)
-        # Half of the time between edits, a file that is no good lies there.
+        # During half of the time between edits, the file is invalid.
         if number % 4 == 1:
             program.save(toml.replace("enabled", "enabeld", 1))
         time.sleep(max(0, began + 1 - time.time()))

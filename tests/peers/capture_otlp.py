@@ -3,8 +3,9 @@
 
     python capture_otlp.py DIRECTORY
 
-Listens on a free loopback port and writes the port to DIRECTORY/port; body N goes to DIRECTORY/body-N.json, unzipped.
-A request that OTLP/JSON does not allow is answered 400 or 415 and not kept. Ends with SIGTERM.
+Listens on a free loopback port and writes the port to DIRECTORY/port. Body N is written to
+DIRECTORY/body-N.json, decompressed. The response to a request that OTLP/JSON does not allow is 400
+or 415, and its body is not kept. SIGTERM ends the receiver.
 """
 
 import gzip
@@ -47,7 +48,7 @@ class Capture(http.server.BaseHTTPRequestHandler):
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Capture)
-# Written elsewhere and renamed, so that nobody reads half a number.
+# Written to another file and renamed, so that no reader sees half a number.
 with open(os.path.join(directory, "port.new"), "w", encoding="ascii") as file:
     file.write(str(server.server_port))
 os.rename(os.path.join(directory, "port.new"), os.path.join(directory, "port"))

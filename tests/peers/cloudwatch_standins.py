@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Log lines through two stand-ins for CloudWatch Logs that nobody here wrote: moto and ministack.
+"""Sends log lines to two stand-ins for CloudWatch Logs from other projects: moto and ministack.
 
     python cloudwatch_standins.py CRUDDUR
 
-Each is started on loopback with its signature check on and asked for a user whose key may use logs and nothing else.
-CRUDDUR gets that key and 200 requests; boto3 reads the events back with GetLogEvents, and they must be the access lines
-in the order of the requests, each with the trace id of its answer, in a group that the program made, with its retention.
-With another secret the same key must be refused, and the program must say so and end well.
+Each stand-in is started on loopback with its signature check on. It creates a user whose key may
+use logs and nothing else. CRUDDUR gets that key and 200 requests, and boto3 reads the events back
+with GetLogEvents. The events must be the access lines in the order of the requests, each with the
+trace id of its response. CRUDDUR must have created the group, with its retention. With another
+secret the same key must be refused, and CRUDDUR must report that and end with status 0.
 
-Both are lax about most limits, moto also about clocks: they tell whether somebody else's reading of the protocol and of
-Signature Version 4 agrees with ours.
+Both are lax about most limits, and moto also about clocks. They show whether another project's
+reading of the protocol and of Signature Version 4 agrees with ours.
 """
 
 import importlib.metadata
@@ -30,16 +31,17 @@ from xray_moto import PATIENCE, Process
 REGION = "eu-central-1"
 REQUESTS = 200
 HOME = "/api/activities/home"
-# What aws/README.md gives the program, for any log group: moto holds actions against a policy, but not the names of groups.
+# The policy that aws/README.md gives the program, for any log group: moto checks actions against a
+# policy, but not the names of groups.
 PROGRAM = json.loads((pathlib.Path(__file__).parents[2] / "aws/json/policy-cloudwatch.json").read_text(encoding="utf-8"))
 PROGRAM["Statement"] = [{**statement, "Resource": "*"} for statement in PROGRAM["Statement"]]
-# And what reading back takes.
+# The policy for reading back.
 READER = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "logs:*", "Resource": "*"}]}
 SETTINGS = '[console]\nenabled = false\n[cloudwatch]\nenabled = true\nschedule_delay = 100\nlog_stream = "peer"\n'
 
 
 def environment(work, **more):
-    """What a process of ours gets, and nothing by accident: no proxy, no credentials, no home."""
+    """The environment of a process: no proxy, no credentials and no home by accident."""
     return {"PATH": os.environ["PATH"], "HOME": str(work), "TMPDIR": str(work), **more}
 
 
@@ -55,7 +57,8 @@ def client(service, endpoint, key_id, secret):
 
 
 def new_key(endpoint, user, policy):
-    """The key of a new user that may do what the policy says, made by whoever each stand-in takes for its owner."""
+    """Creates a user with the permissions of the policy, and returns its key. Each stand-in accepts
+    these credentials as its owner's."""
     iam = client("iam", endpoint, "test", "test")
     iam.create_user(UserName=user)
     iam.put_user_policy(UserName=user, PolicyName="logs", PolicyDocument=json.dumps(policy))
@@ -69,8 +72,8 @@ def start_moto(work):
 
 
 def check_signatures_of_moto(endpoint):
-    """It checks nothing at first, so that users can be made."""
-    # Any type but that of a form, which it would read as one.
+    """Switches the checks of moto on. They are off at first, so that users can be created."""
+    # Any type except that of a form, because moto would parse a form.
     headers = {"Content-Type": "text/plain"}
     request = urllib.request.Request(f"{endpoint}/moto-api/reset-auth", b"0", headers)
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=PATIENCE) as answer:
@@ -81,14 +84,16 @@ def start_ministack(work):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # Left to itself it checks nothing, and listens on every interface, for more services than this one.
+    # By default ministack checks nothing, and listens on every interface, for more services than
+    # this one.
     env = environment(work, BIND_HOST="127.0.0.1", GATEWAY_PORT=str(port), AUTH="true", IOT_MTLS_ENABLED="false")
     service = Process(sys.executable, "-m", "ministack", env=env)
     return service, service.address(rf"Running on (http://127\.0\.0\.1:{port})")
 
 
 def run(cruddur, work, endpoint, key_id, secret, requests):
-    """The trace ids of the answers, and all that the program said."""
+    """Runs the program. Returns the trace ids of the responses, and everything that the program
+    logged."""
     settings = work / "telemetry.toml"
     settings.write_text(SETTINGS, encoding="utf-8")
     env = environment(
@@ -121,7 +126,8 @@ def counts(said):
 
 
 def read_back(logs):
-    """The messages of the stream, first to last; the end is where the same token comes back."""
+    """Returns the messages of the stream, first to last. The stream ends where the same token comes
+    back."""
     messages, token = [], {}
     while True:
         answer = logs.get_log_events(
@@ -136,7 +142,8 @@ def read_back(logs):
 def check(name, cruddur, work, endpoint, key_id, secret, reader):
     logs = client("logs", endpoint, *reader)
 
-    # First the wrong secret: the group that it must not make is missing still.
+    # The wrong secret comes first, while the group that the program must not create is still
+    # missing.
     _, said = run(cruddur, work, endpoint, key_id, secret[::-1], 5)
     if counts(said)[0] != 0 or logs.describe_log_groups()["logGroups"]:
         sys.exit(f"{name} took a wrong signature:\n{said}")

@@ -3,13 +3,14 @@
 
     python otlp_json_format.py BODY.json...
 
-The decoder is google.protobuf.json_format over the message classes of opentelemetry-proto, which nobody here wrote. It
-refuses unknown fields and wrong types, but it is lax elsewhere: it also takes names for enums, snake_case keys, null
-and numbers for 64-bit integers. So the message is encoded back in the one form that OTLP allows, and has to be what
-came in. Ids are the one place where OTLP/JSON (hex) leaves the JSON mapping of protobuf (base64); they are checked and
-converted first.
+The decoder is google.protobuf.json_format with the message classes of opentelemetry-proto, both
+code of other projects. It refuses unknown fields and wrong types, but it is lax elsewhere: it also
+accepts names for enums, snake_case keys, null, and numbers for 64-bit integers. The message is
+therefore encoded back in the one form that OTLP allows, and must equal the input. Only ids differ
+between OTLP/JSON (hex) and the JSON mapping of protobuf (base64), so they are checked and converted
+first.
 
-Prints a line for each file; exit status 1 if any of them differs.
+Prints one line per file. The exit status is 1 if any file differs.
 """
 
 import base64
@@ -24,7 +25,8 @@ ID_DIGITS = {"traceId": 32, "spanId": 16, "parentSpanId": 16}
 
 
 def only_once(pairs):
-    """An object, unless a key comes twice: json.loads alone would keep the last and say nothing."""
+    """Makes an object. Fails if a key occurs twice: json.loads alone would silently keep the last
+    one."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError(f"a key comes twice in {[key for key, _ in pairs]}")
@@ -53,7 +55,7 @@ def with_base64_ids(value):
 
 
 def differences(sent, decoded, path=""):
-    """Every place where the two differ, one line each. True and 1 differ, too."""
+    """Returns every place where the two differ, one line each. True and 1 differ too."""
     if isinstance(sent, dict) and isinstance(decoded, dict):
         for key in sorted(sent.keys() | decoded.keys()):
             if key not in decoded:
@@ -72,7 +74,7 @@ def differences(sent, decoded, path=""):
 
 
 def check(path):
-    """The number of spans in the file, and what is wrong with it."""
+    """Returns the number of spans in the file, and its problems."""
     with open(path, encoding="utf-8") as file:
         sent = with_base64_ids(json.load(file, object_pairs_hook=only_once, parse_constant=no_constant))
     message = json_format.ParseDict(sent, ExportTraceServiceRequest(), ignore_unknown_fields=False)

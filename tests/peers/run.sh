@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
-# What leaves for Honeycomb, read by two decoders that nobody here wrote: strict protobuf JSON from PyPI, and the types of
-# the opentelemetry-proto crate. And what leaves for X-Ray and for CloudWatch Logs, put into stand-ins of the services and
-# read back from them.
+# Tests the program against software of other projects. Two independent decoders read the bytes for
+# Honeycomb: strict protobuf JSON from PyPI, and the types of the opentelemetry-proto crate. The
+# bytes for X-Ray and for CloudWatch Logs are put into stand-ins of the services and read back from
+# them.
 #
-# Does not build the program: it needs target/release/cruddur or target/debug/cruddur. Everything happens on loopback,
-# except that the first run fetches the decoders into target/peers-venv and target/peers-otlp-proto.
+# Does not build the program: it needs target/release/cruddur or target/debug/cruddur. Everything
+# happens on loopback, except that the first run downloads the decoders into target/peers-venv and
+# target/peers-otlp-proto.
 set -euo pipefail
 
 cd "$(dirname "$0")/../.."
 peers=$PWD/tests/peers
 target=${CARGO_TARGET_DIR:-target}
 venv=$target/peers-venv
-# Exactly these; changing one makes the venv anew. boto3 is the one whose botocore ministack insists on.
+# Exact versions; a change creates a new venv. ministack requires the botocore of this boto3.
 packages=(opentelemetry-proto==1.45.1 'moto[server]==5.2.5' boto3==1.43.106 ministack==1.5.33)
 
 fail() {
@@ -19,7 +21,7 @@ fail() {
     exit 1
 }
 
-# The newer of the two, so that an old release build does not stand in for what was just written.
+# The newer of the two, so that an old release build is not tested in place of the current code.
 cruddur=$(ls -t "$target/release/cruddur" "$target/debug/cruddur" 2>/dev/null | head -n 1 || true)
 [ -n "$cruddur" ] || fail "no $target/release/cruddur; next: cargo build --release"
 cruddur=$(realpath "$cruddur")
@@ -36,7 +38,8 @@ otlp_proto=$target/peers-otlp-proto/debug/otlp_proto
 
 work=$(mktemp -d)
 stop_all() {
-    # Only what this shell started and what still runs: a number that was waited for may be somebody else's by now.
+    # Only running jobs of this shell. The id of a process that has ended may belong to another one
+    # now.
     for pid in $(jobs -pr); do
         kill -KILL "$pid" 2>/dev/null || true
         wait "$pid" 2>/dev/null || true
@@ -45,7 +48,8 @@ stop_all() {
 }
 trap stop_all EXIT
 
-# wait_for FILE PATTERN PID: until a line of FILE matches, while PID lives, for at most ten seconds.
+# wait_for FILE PATTERN PID: waits until a line of FILE matches, while PID runs, for at most ten
+# seconds.
 wait_for() {
     for _ in $(seq 200); do
         grep -qs "$2" "$1" && return
@@ -56,7 +60,7 @@ wait_for() {
     fail "no '$2' in $1"
 }
 
-# read_back COUNT DECODER BODY...: the decoder takes every body, and finds COUNT spans in them.
+# read_back COUNT DECODER BODY...: checks that the decoder accepts every body and finds COUNT spans.
 read_back() {
     local count=$1 found
     shift
@@ -95,7 +99,7 @@ for compression in none gzip; do
     esac
     delivered=$(sed 's/.*honeycomb: \([0-9]*\)[a-z ]* delivered.*/\1/' <<<"$counts")
 
-    # Every span that the program counted is in a body that decodes.
+    # Every span that the program counted is in a body that can be decoded.
     read_back "$delivered" "$python" "$peers/otlp_json_format.py" "$bodies"/body-*.json
     read_back "$delivered" "$otlp_proto" "$bodies"/body-*.json
     [ "$delivered" -ge 50 ] || fail "only $delivered spans for 50 requests"

@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""X-Ray documents through the service's own API: captured from the program, put and read back with boto3.
+"""Captures X-Ray documents from the program, puts them into the service's own API and reads them
+back.
 
     python xray_moto.py CRUDDUR
 
-Starts a server that stands in for AWS (moto), a UDP socket that stands in for the daemon, and CRUDDUR, whose sampling
-rule takes everything. Every document that arrives is sent with PutTraceSegments, which must not complain, and fetched
-with BatchGetTraces, which must bring back the same documents, under the same ids and traces.
+Starts a server in place of AWS (moto), a UDP socket in place of the daemon, and CRUDDUR with a
+sampling rule that samples everything. boto3 sends every document that arrives with
+PutTraceSegments, which must accept it. BatchGetTraces must return the same documents, under the
+same ids and traces.
 
-moto looks at five fields only: it tells whether the documents survive the API, not whether AWS likes each value.
+moto checks five fields only. The test shows whether the documents survive the API, not whether AWS
+accepts each value.
 """
 
 import collections
@@ -48,7 +51,7 @@ RULE = {
 
 
 class Process:
-    """A process of ours, and what it says on stderr. It is stopped by its own number."""
+    """A child process and its standard error. It is stopped by its own process id."""
 
     def __init__(self, *arguments, env=None):
         self.process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env)
@@ -61,7 +64,7 @@ class Process:
             self.said += line
 
     def address(self, pattern):
-        """What the group in `pattern` matches, as soon as it was said."""
+        """Waits for `pattern` in standard error, and returns the match of its group."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             found = re.search(pattern, self.said)
@@ -73,7 +76,7 @@ class Process:
         sys.exit(f"no {pattern!r} in:\n{self.said}")
 
     def stop(self):
-        """Its exit status."""
+        """Stops the process and returns its exit status."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -86,7 +89,7 @@ class Process:
 
 
 def capture(cruddur, work):
-    """The documents of the requests of drive.py, and what the program counted."""
+    """Returns the documents of the requests of drive.py, and the program's counts."""
     daemon = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     daemon.bind(("127.0.0.1", 0))
     daemon.settimeout(PATIENCE)
@@ -98,7 +101,7 @@ def capture(cruddur, work):
     )
     environment = {
         "PATH": os.environ["PATH"],
-        # Nobody answers there by TCP, so the rule of the file is in force.
+        # No program listens there on TCP, so the rule of the file is in force.
         "AWS_XRAY_DAEMON_ADDRESS": "127.0.0.1:%d" % daemon.getsockname()[1],
     }
     server = Process(cruddur, "--config", str(settings), "--listen", "127.0.0.1:0", env=environment)
@@ -128,7 +131,8 @@ def capture(cruddur, work):
 
 
 def read_back(endpoint, documents):
-    """What BatchGetTraces answers after PutTraceSegments: the documents by trace and id."""
+    """Puts the documents with PutTraceSegments. Returns those of BatchGetTraces, by trace and
+    id."""
     client = boto3.client(
         "xray",
         endpoint_url=endpoint,
@@ -168,7 +172,7 @@ def main(cruddur):
     sent = collections.defaultdict(list)
     for document in map(json.loads, documents):
         sent[document["trace_id"], document["id"]].append(document)
-    # As text, so that true and 1, and 1 and 1.0, differ.
+    # Compared as text, so that true and 1 differ, and 1 and 1.0 too.
     for key in sent.keys() | found.keys():
         there, back = (json.dumps(side.get(key), sort_keys=True) for side in (sent, found))
         if there != back:

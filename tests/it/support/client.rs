@@ -7,33 +7,33 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// The longest that one read or write may take.
+/// Maximum time of one read or write.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One keep-alive connection.
 pub(crate) struct Client {
     stream: TcpStream,
     addr: SocketAddr,
-    /// Bytes that came with the answer before.
+    /// Bytes that were received together with the previous response.
     unread: Vec<u8>,
 }
 
-/// One answer.
+/// A response.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     /// The status code.
     pub(crate) status: u16,
-    /// What stands behind it in the status line.
+    /// Text after the status code in the status line.
     pub(crate) reason: String,
-    /// The headers in the order they came, names as they came.
+    /// The headers in the order received, with names as received.
     pub(crate) headers: Vec<(String, String)>,
     /// The body.
     pub(crate) body: Vec<u8>,
-    /// The interim answers (1xx) that came first.
+    /// The interim responses (1xx) that came first.
     pub(crate) interim: Vec<u16>,
 }
 
-/// One GET on a connection of its own.
+/// Sends one GET on a connection of its own.
 pub(crate) fn get(addr: SocketAddr, path: &str) -> Answer {
     Client::connect(addr).get(path)
 }
@@ -53,12 +53,13 @@ impl Client {
         self.try_send_raw(bytes).expect("the server reads");
     }
 
-    /// Sends these bytes to a server that may have hung up.
+    /// Sends these bytes to a server that may have closed the connection.
     pub(crate) fn try_send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
     }
 
-    /// Sends a request without reading the answer. `Host` is added if it is not given, and `Content-Length` with a body.
+    /// Sends a request without reading the response. Adds `Host` if it is not given, and
+    /// `Content-Length` if there is a body.
     pub(crate) fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) {
         let given = |wanted: &str| headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(wanted));
         let mut head = format!("{method} {path} HTTP/1.1\r\n");
@@ -75,33 +76,33 @@ impl Client {
         self.send_raw(&[head.as_bytes(), body].concat());
     }
 
-    /// Sends a request and reads its answer.
+    /// Sends a request and reads its response.
     pub(crate) fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         self.send(method, path, headers, body);
         self.answer_to(method).unwrap_or_else(|error| panic!("no answer to {method} {path}: {error}"))
     }
 
-    /// GET without further headers.
+    /// Sends a GET without further headers.
     pub(crate) fn get(&mut self, path: &str) -> Answer {
         self.request("GET", path, &[], b"")
     }
 
-    /// POST of a JSON text, good or bad.
+    /// Sends a POST with a JSON text, valid or invalid.
     pub(crate) fn post(&mut self, path: &str, json: impl AsRef<[u8]>) -> Answer {
         self.request("POST", path, &[("Content-Type", "application/json")], json.as_ref())
     }
 
-    /// Reads the next answer to anything but HEAD.
+    /// Reads the next response. Not for HEAD requests.
     pub(crate) fn read_answer(&mut self) -> Answer {
         self.try_read_answer().expect("an answer")
     }
 
-    /// Reads the next answer, from a server that may have hung up.
+    /// Reads the next response, from a server that may have closed the connection.
     pub(crate) fn try_read_answer(&mut self) -> io::Result<Answer> {
         self.answer_to("GET")
     }
 
-    /// Waits for an interim answer (1xx) without reading what follows it.
+    /// Waits for an interim response (1xx) without reading the bytes after it.
     pub(crate) fn read_interim(&mut self) -> io::Result<u16> {
         Ok(self.read_head()?.status)
     }
@@ -127,7 +128,7 @@ impl Client {
         Ok(answer)
     }
 
-    /// An answer without its body.
+    /// Reads a response without its body.
     fn read_head(&mut self) -> io::Result<Answer> {
         let end = loop {
             match self.unread.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
@@ -163,12 +164,13 @@ impl Client {
 }
 
 impl Answer {
-    /// The first header of that name, in any case.
+    /// The first header with this name, in any case.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    /// The members of a header that is a list, in lower case, sorted: what counts is which there are.
+    /// The members of a header that is a list, in lower case and sorted, because their order does
+    /// not matter.
     pub(crate) fn list(&self, name: &str) -> Vec<String> {
         let values = self.headers.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name));
         let members = values.flat_map(|(_, value)| value.split(','));
@@ -182,7 +184,7 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("not JSON ({error}): {self:?}"))
     }
 
-    /// The trace id in the `traceparent` of the answer.
+    /// The trace id in the `traceparent` of the response.
     pub(crate) fn trace_id(&self) -> &str {
         let traceparent = self.header("traceparent").unwrap_or_else(|| panic!("no traceparent: {self:?}"));
         traceparent.split('-').nth(1).expect("a trace id")

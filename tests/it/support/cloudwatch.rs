@@ -1,6 +1,6 @@
-//! A loopback CloudWatch Logs that is as strict as the real one: it verifies every signature by itself, keeps to its own
-//! clock, enforces every limit of PutLogEvents, and refuses a batch to a stream that is not there. And it misbehaves when
-//! told to.
+//! A loopback CloudWatch Logs that is as strict as the real one. It verifies every signature with
+//! its own code, has its own clock, and enforces every limit of PutLogEvents. It refuses a batch to
+//! a stream that does not exist. A test can make it misbehave.
 //!
 //! Dropping it closes every connection and ends every thread.
 
@@ -23,51 +23,51 @@ const REGION: &str = "us-east-1";
 const AMZ_DATE: &str = "%Y%m%dT%H%M%SZ";
 const SECOND: u64 = 1000;
 const DAY: u64 = 86_400 * SECOND;
-/// What one event counts beside its message.
+/// Bytes that one event counts in addition to its message.
 const OVERHEAD: usize = 26;
 
-/// Something that the service does instead of its work.
+/// A misbehaviour of the service.
 #[derive(Clone, Debug)]
 pub(crate) enum Trick {
-    /// Answers an error in the form of the service: status, code, message.
+    /// Responds with an error in the form of the service: status, code, message.
     Error(u16, &'static str, String),
-    /// Answers that status and that body, whatever was asked.
+    /// Responds with this status and this body to any call.
     Answer(u16, &'static str),
-    /// Does its work, and answers 200 with that body.
+    /// Does the work, and responds with 200 and this body.
     WorkAndAnswer(&'static str),
-    /// Does its work, and closes the connection instead of answering.
+    /// Does the work, and closes the connection instead of responding.
     WorkAndReset,
-    /// Reads the request and answers nothing, until [`CloudWatch::hang_up`].
+    /// Reads the request and sends no response, until [`CloudWatch::hang_up`].
     Hang,
     /// Reads the request and closes the connection.
     Reset,
-    /// Answers with bytes that are not HTTP, and closes the connection.
+    /// Responds with bytes that are not HTTP, and closes the connection.
     Garbage,
 }
 
-/// One request that came in.
+/// A received request.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
-    /// `PutLogEvents`, for instance.
+    /// Operation, for example `PutLogEvents`.
     pub(crate) operation: String,
-    /// The headers as they came, names in lower case.
+    /// The headers as received, with names in lower case.
     pub(crate) headers: Vec<(String, String)>,
-    /// The body as it came.
+    /// The body as received.
     pub(crate) raw_body: Vec<u8>,
-    /// The body as JSON, unzipped if it was gzipped.
+    /// The body as JSON, decompressed if it was compressed with gzip.
     pub(crate) body: Value,
-    /// The status it was answered with; `None` if it was not.
+    /// Status of the response; `None` if there was no response.
     pub(crate) status: Option<u16>,
-    /// The code of the error it was answered with.
+    /// Code of the error in the response.
     pub(crate) error: Option<&'static str>,
 }
 
-/// One event that was accepted.
+/// An accepted event.
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
-    /// Its time, in milliseconds since 1970.
+    /// Time in milliseconds since 1970.
     pub(crate) timestamp: u64,
-    /// Its message.
+    /// Message of the event.
     pub(crate) message: String,
 }
 
@@ -81,12 +81,12 @@ pub(crate) struct CloudWatch {
 struct State {
     keys: HashMap<String, Key>,
     denied: Vec<&'static str>,
-    /// How far its clock is ahead of ours, in seconds.
+    /// Seconds by which its clock is ahead of ours.
     clock: i64,
     tricks: Vec<(usize, Trick)>,
     groups: BTreeMap<String, Group>,
     calls: Vec<Call>,
-    /// Every event that was ever accepted, also those whose stream is gone.
+    /// Every event that was ever accepted, also those whose stream has been deleted.
     accepted: Vec<Event>,
 }
 
@@ -102,30 +102,30 @@ struct Group {
     streams: BTreeSet<String>,
 }
 
-/// Why a call was refused: status, code, message.
+/// The reason why a call was refused: status, code, message.
 struct Refusal(u16, &'static str, String);
 
 impl Trick {
-    /// An error that is answered 400, as nearly all are.
+    /// An error with status 400, as nearly all errors have.
     pub(crate) fn error(code: &'static str, message: &str) -> Self {
         Self::Error(400, code, message.to_owned())
     }
 }
 
 impl Call {
-    /// The first header of that name (lower case).
+    /// The first header with this name (lower case).
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         header(&self.headers, name)
     }
 
-    /// The key that it was signed with.
+    /// Id of the key that the request was signed with.
     pub(crate) fn key_id(&self) -> &str {
         let authorization = self.header("authorization").unwrap_or_default();
         let credential = authorization.split_once("Credential=").map(|(_, rest)| rest);
         credential.and_then(|rest| rest.split('/').next()).unwrap_or_default()
     }
 
-    /// How many events it carries.
+    /// Number of events in the call.
     pub(crate) fn events(&self) -> usize {
         self.body["logEvents"].as_array().map_or(0, Vec::len)
     }
@@ -143,14 +143,14 @@ impl Event {
 }
 
 impl CloudWatch {
-    /// The key that it knows from the start, and its secret.
+    /// Id of the key that the service accepts from the start.
     pub(crate) const KEY_ID: &str = "AKIAIOSFODNN7EXAMPLE";
-    /// The secret of [`Self::KEY_ID`]; it belongs to no account.
+    /// Secret of [`Self::KEY_ID`]. It belongs to no account.
     pub(crate) const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
-    /// The region that it is in.
+    /// Region of the service.
     pub(crate) const REGION: &str = REGION;
 
-    /// Starts without a group.
+    /// Starts without a log group.
     pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let shared = Arc::<Watched<State>>::default();
@@ -163,53 +163,53 @@ impl CloudWatch {
         service
     }
 
-    /// Its base URL.
+    /// Base URL.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.connections.addr())
     }
 
-    /// Knows this key, from now on. A key with a token is good only together with it.
+    /// Accepts this key from now on. A key with a token is valid only together with the token.
     pub(crate) fn add_key(&self, id: &str, secret: &str, token: Option<&str>) {
         let key = Key { secret: secret.to_owned(), token: token.map(str::to_owned), expired: false };
         self.shared.lock().keys.insert(id.to_owned(), key);
     }
 
-    /// This key has expired, from now on.
+    /// Treats this key as expired from now on.
     pub(crate) fn expire_key(&self, id: &str) {
         self.shared.lock().keys.get_mut(id).expect("a key that it knows").expired = true;
     }
 
-    /// Nobody may do any of these, from now on.
+    /// Denies these operations from now on.
     pub(crate) fn deny(&self, operations: &[&'static str]) {
         self.shared.lock().denied = operations.to_vec();
     }
 
-    /// Its clock is that many seconds ahead of ours, from now on.
+    /// Sets its clock this many seconds ahead of ours from now on.
     pub(crate) fn set_clock(&self, ahead: i64) {
         self.shared.lock().clock = ahead;
     }
 
-    /// Does this with the next so many calls.
+    /// Plays this trick on the next `times` calls.
     pub(crate) fn play(&self, times: usize, trick: Trick) {
         self.shared.lock().tricks.push((times, trick));
     }
 
-    /// Plays no tricks any more.
+    /// Plays no more tricks.
     pub(crate) fn behave(&self) {
         self.shared.lock().tricks.clear();
     }
 
-    /// Closes every connection; those who wait for an answer notice.
+    /// Closes every connection. Clients that wait for a response notice.
     pub(crate) fn hang_up(&self) {
         self.connections.hang_up();
     }
 
-    /// Makes a group that keeps its lines for ever, as somebody else would.
+    /// Creates a group that never deletes its lines, as another user of the account would.
     pub(crate) fn make_group(&self, group: &str) {
         self.shared.lock().groups.insert(group.to_owned(), Group::default());
     }
 
-    /// Deletes a stream and what is in it.
+    /// Deletes a stream with its events.
     #[track_caller]
     pub(crate) fn delete_stream(&self, group: &str, stream: &str) {
         let mut state = self.shared.lock();
@@ -217,19 +217,19 @@ impl CloudWatch {
         assert!(group.streams.remove(stream), "no stream {stream}");
     }
 
-    /// Deletes a group and what is in it.
+    /// Deletes a group with its streams.
     #[track_caller]
     pub(crate) fn delete_group(&self, group: &str) {
         self.shared.lock().groups.remove(group).unwrap_or_else(|| panic!("no group {group}"));
     }
 
-    /// The groups that there are, each with its retention.
+    /// The existing groups, each with its retention.
     pub(crate) fn groups(&self) -> Vec<(String, Option<u64>)> {
         let state = self.shared.lock();
         state.groups.iter().map(|(name, group)| (name.clone(), group.retention_days)).collect()
     }
 
-    /// The streams of a group; none if there is no such group.
+    /// The streams of a group; empty if there is no such group.
     pub(crate) fn streams(&self, group: &str) -> Vec<String> {
         let state = self.shared.lock();
         state.groups.get(group).into_iter().flat_map(|group| group.streams.iter().cloned()).collect()
@@ -245,12 +245,12 @@ impl CloudWatch {
         self.calls().into_iter().filter(|call| call.operation == operation).collect()
     }
 
-    /// Every event that was accepted so far, in the order in which they came.
+    /// Every event accepted so far, in the order of arrival.
     pub(crate) fn events(&self) -> Vec<Event> {
         self.shared.lock().accepted.clone()
     }
 
-    /// Waits until so many events were accepted, and answers them all.
+    /// Waits until `count` events are accepted, and returns all of them.
     #[track_caller]
     pub(crate) fn wait_for_events(&self, count: usize, timeout: Duration) -> Vec<Event> {
         if let Some(state) = self.shared.wait(timeout, |state| state.accepted.len() >= count) {
@@ -260,7 +260,7 @@ impl CloudWatch {
         panic!("{} events, not {count}, within {timeout:?}; {}", state.accepted.len(), state.story());
     }
 
-    /// Waits until `enough` holds for the calls, and answers them.
+    /// Waits until `enough` holds for the calls, and returns them.
     #[track_caller]
     pub(crate) fn wait_for_calls(&self, enough: impl Fn(&[Call]) -> bool, timeout: Duration) -> Vec<Call> {
         if let Some(state) = self.shared.wait(timeout, |state| enough(&state.calls)) {
@@ -271,7 +271,7 @@ impl CloudWatch {
 }
 
 impl State {
-    /// Does what a call asks for, or a trick; and notes it.
+    /// Does what a call asks for, or plays a trick, and records the call.
     fn reply_to(&mut self, request: Request) -> Reply {
         let trick = self.next_trick();
         let work = match &trick {
@@ -293,7 +293,7 @@ impl State {
             (Ok(_), Some(Trick::WorkAndReset | Trick::Reset)) => (Reply::Reset, None, None),
             (Ok(_), Some(Trick::Hang)) => (Reply::Hang, None, None),
             (Ok(_), Some(Trick::Garbage)) => (Reply::Garbage, None, None),
-            // The calls that create something answer with nothing at all.
+            // Calls that create something have an empty response.
             (Ok(Value::Null), _) => (self.answer(200, Vec::new()), Some(200), None),
             (Ok(answer), _) => (self.answer(200, answer.to_string().into_bytes()), Some(200), None),
         };
@@ -330,7 +330,7 @@ impl State {
         Some(trick)
     }
 
-    /// What happened, for the reader of a test that failed.
+    /// The calls so far, for the message of a failed test.
     fn story(&self) -> String {
         let calls = self.calls.iter().map(|call| {
             let (operation, events, status) = (&call.operation, call.events(), call.status);
@@ -339,7 +339,7 @@ impl State {
         format!("the calls: {:#?}", calls.collect::<Vec<_>>())
     }
 
-    /// Checks who calls, then does what is asked for.
+    /// Checks the signature, then does the work.
     fn work(&mut self, request: &Request) -> Result<Value, Refusal> {
         self.authenticate(request)?;
         let unknown = |what: &str| Refusal(400, "UnknownOperationException", what.to_owned());
@@ -403,7 +403,8 @@ impl State {
         }
         let events = checked_events(body)?;
 
-        // Too old and expired ones come first, too new ones last: the events are in order.
+        // Too old and expired events come first, too new ones last, because the events are in
+        // order.
         let age = |event: &(u64, &str)| now.saturating_sub(event.0);
         let too_old = events.iter().take_while(|event| age(event) > 14 * DAY).count();
         let expired = events.iter().take_while(|event| age(event) > retention).count();
@@ -437,7 +438,7 @@ impl State {
         Ok(answer)
     }
 
-    /// Signature Version 4 from the receiving end: everything is computed again from what came, and from the secret.
+    /// Verifies a Signature Version 4: computes it again from the received request and the secret.
     fn authenticate(&self, request: &Request) -> Result<(), Refusal> {
         let headers = &request.headers;
         let missing = |what: &str| Refusal(400, "MissingAuthenticationTokenException", what.to_owned());
@@ -467,7 +468,7 @@ impl State {
         if let Some(name) = must.chain(["host", "content-type"]).find(|name| !is_signed(name)) {
             return Err(wrong_signature(&format!("'{name}' must be a 'SignedHeader' in the AWS Authorization.")));
         }
-        // A proxy may change these.
+        // Headers that a proxy may change must not be signed.
         let never = ["connection", "user-agent", "expect", "transfer-encoding", "x-amzn-trace-id"];
         if !names.is_sorted() || never.iter().any(|name| is_signed(name)) {
             return Err(wrong_signature(&format!("these headers cannot be signed like this: {signed}")));
@@ -502,7 +503,7 @@ impl State {
         Ok(())
     }
 
-    /// A signature is believed for five minutes.
+    /// A signature is valid for five minutes.
     fn check_clock(&self, time: &str) -> Result<(), Refusal> {
         let signed = NaiveDateTime::parse_from_str(time, AMZ_DATE);
         let signed = signed.map_err(|_| wrong_signature("X-Amz-Date is no date"))?.and_utc().timestamp();
@@ -523,7 +524,7 @@ impl State {
     }
 }
 
-/// The events of a batch that obeys every limit.
+/// Returns the events of a batch, after checking every limit.
 fn checked_events(body: &Value) -> Result<Vec<(u64, &str)>, Refusal> {
     let events = body["logEvents"].as_array().ok_or_else(|| invalid("logEvents is no list"))?;
     if events.is_empty() || events.len() > 10_000 {

@@ -1,5 +1,6 @@
-//! A loopback OTLP/HTTP collector that answers by a script, and can misbehave: hang, hang up, or talk nonsense. With TLS
-//! if need be, under an authority that nobody else trusts.
+//! A loopback OTLP/HTTP collector that follows a script. It can misbehave: it hangs, closes the
+//! connection, or sends bytes that are not HTTP. It also supports TLS, with a certificate authority
+//! that only these tests trust.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -15,22 +16,22 @@ use super::connections::Connections;
 use super::http::{Reply, Request, header, serve};
 use super::watched::Watched;
 
-/// One request that came in.
+/// A received request.
 #[derive(Clone, Debug)]
 pub(crate) struct Received {
-    /// The method.
+    /// Method of the request.
     pub(crate) method: String,
-    /// The path as it came.
+    /// Path as received.
     pub(crate) path: String,
-    /// The headers as they came, names in lower case.
+    /// The headers as received, with names in lower case.
     pub(crate) headers: Vec<(String, String)>,
-    /// The body as it came.
+    /// The body as received.
     pub(crate) raw_body: Vec<u8>,
-    /// The body, unzipped if it was gzipped.
+    /// The body, decompressed if it was compressed with gzip.
     pub(crate) body: Vec<u8>,
-    /// When its last byte was here.
+    /// Time at which its last byte was received.
     pub(crate) arrived: Instant,
-    /// The status it was answered with; `None` if it was not.
+    /// Status of the response; `None` if there was no response.
     pub(crate) answered: Option<u16>,
 }
 
@@ -41,7 +42,7 @@ pub(crate) struct Collector {
     shared: Arc<Watched<State>>,
 }
 
-/// PEM of the authority behind a [`Collector::start_with_tls`].
+/// Certificate (PEM) of the authority that [`Collector::start_with_tls`] uses.
 pub(crate) const AUTHORITY: &str = include_str!("../../data/tls/ca.pem");
 
 #[derive(Default)]
@@ -51,7 +52,7 @@ struct State {
 }
 
 impl Received {
-    /// The first header of that name (lower case).
+    /// The first header with this name (lower case).
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         header(&self.headers, name)
     }
@@ -80,12 +81,13 @@ impl Received {
 }
 
 impl Collector {
-    /// Starts to answer with `script`, one reply a request; the last one repeats.
+    /// Starts with a script of one reply per request. The last reply repeats.
     pub(crate) fn start(script: impl Into<Vec<Reply>>) -> Self {
         Self::listen("http", script.into(), |stream, state| answer(stream, state))
     }
 
-    /// The same behind TLS, as `127.0.0.1`, `localhost` or `collector.test`: [`AUTHORITY`] vouches for these names.
+    /// The same with TLS, as `127.0.0.1`, `localhost` or `collector.test`. [`AUTHORITY`] has signed
+    /// the certificate for these names.
     pub(crate) fn start_with_tls(script: impl Into<Vec<Reply>>) -> Self {
         let pem = include_bytes!("../../data/tls/server.pem");
         let chain = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().expect("certificates");
@@ -115,22 +117,22 @@ impl Collector {
         Self::start([Reply::ok()])
     }
 
-    /// Its base URL.
+    /// Base URL.
     pub(crate) fn url(&self) -> String {
         format!("{}://{}", self.scheme, self.connections.addr())
     }
 
-    /// The port it listens on, at 127.0.0.1.
+    /// Port on 127.0.0.1.
     pub(crate) fn port(&self) -> u16 {
         self.connections.addr().port()
     }
 
-    /// What came in so far.
+    /// The requests so far.
     pub(crate) fn requests(&self) -> Vec<Received> {
         self.shared.lock().received.clone()
     }
 
-    /// Waits until `enough` holds for what came in, and answers it.
+    /// Waits until `enough` holds for the requests, and returns them.
     pub(crate) fn wait_for(&self, enough: impl Fn(&[Received]) -> bool, timeout: Duration) -> Vec<Received> {
         if let Some(state) = self.shared.wait(timeout, |state| enough(&state.received)) {
             return state.received.clone();
@@ -138,19 +140,19 @@ impl Collector {
         panic!("not within {timeout:?}; {} requests came", self.requests().len());
     }
 
-    /// Every span that came in, also those that were refused or sent again.
+    /// Every received span, also those that were refused or sent again.
     pub(crate) fn spans(&self) -> Vec<Value> {
         self.requests().iter().flat_map(Received::spans).collect()
     }
 
-    /// Every span that came in with a request that was answered 200.
+    /// Every span of the requests that were answered with 200.
     pub(crate) fn accepted_spans(&self) -> Vec<Value> {
         self.requests().iter().filter(|request| request.answered == Some(200)).flat_map(Received::spans).collect()
     }
 }
 
 impl State {
-    /// Notes a request and picks the reply to it; nothing if the body cannot be unzipped.
+    /// Records a request and chooses its reply; `None` if the body cannot be decompressed.
     fn reply_to(&mut self, request: Request) -> Option<Reply> {
         let body = request.unzipped()?;
         let turn = self.received.len().min(self.script.len() - 1);
@@ -173,7 +175,7 @@ pub(crate) fn attribute<'a>(of: &'a Value, key: &str) -> Option<&'a Value> {
     value.as_object()?.values().next()
 }
 
-/// The name of the scope that a span came under.
+/// Name of the scope that a span belongs to.
 pub(crate) fn scope_name(span: &Value) -> &str {
     span["scope"]["name"].as_str().unwrap_or_default()
 }

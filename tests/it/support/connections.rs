@@ -1,4 +1,4 @@
-//! A loopback TCP server: a thread for each connection, all of them ended when it is dropped.
+//! A loopback TCP server with one thread per connection. Dropping it ends all connections.
 
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,14 +13,14 @@ pub(crate) struct Connections {
 
 #[derive(Default)]
 struct Open {
-    /// Second handles to the connections: those must be shut down, not just dropped.
+    /// Second handles to the connections, because they must be shut down, not only dropped.
     streams: Vec<TcpStream>,
     workers: Vec<JoinHandle<()>>,
     stopped: bool,
 }
 
 impl Connections {
-    /// Has `serve` answer each connection until it ends.
+    /// Calls `serve` for each connection.
     pub(crate) fn serve(listener: TcpListener, serve: impl Fn(&TcpStream) + Send + Sync + 'static) -> Self {
         let addr = listener.local_addr().expect("a bound socket");
         let open = Arc::<Mutex<Open>>::default();
@@ -29,12 +29,12 @@ impl Connections {
         Self { addr, open, acceptor: Some(acceptor) }
     }
 
-    /// Where it listens.
+    /// Address of the listener.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Ends all connections that are open; new ones are served.
+    /// Closes all open connections. New ones are still accepted.
     pub(crate) fn hang_up(&self) {
         lock(&self.open).hang_up();
     }
@@ -47,7 +47,7 @@ impl Drop for Connections {
             open.stopped = true;
             open.hang_up();
         }
-        // Wakes the acceptor, which then sees that it is over.
+        // Wakes the acceptor, which then sees `stopped`.
         let _ = TcpStream::connect(self.addr);
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();

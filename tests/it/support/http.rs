@@ -1,37 +1,38 @@
-//! HTTP as the stand-ins for the services speak it: requests are read whole, and answered by a script that may misbehave.
+//! HTTP for the stand-ins of the services. They read complete requests, and reply by a script that
+//! may misbehave.
 
 use std::io::{BufRead, BufReader, Read, Write};
 
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 
-/// A request as it came.
+/// A received request.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
-    /// The method.
+    /// Method of the request.
     pub(crate) method: String,
-    /// The path as it came.
+    /// Path as received.
     pub(crate) path: String,
-    /// The headers as they came, names in lower case.
+    /// The headers as received, with names in lower case.
     pub(crate) headers: Vec<(String, String)>,
-    /// The body as it came.
+    /// The body as received.
     pub(crate) raw_body: Vec<u8>,
 }
 
-/// What happens to a request.
+/// Reaction to a request.
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
-    /// Answers: status, headers, body.
+    /// Responds with status, headers and body.
     Answer(u16, Vec<(String, String)>, Vec<u8>),
-    /// Reads the request and never answers.
+    /// Reads the request and never responds.
     Hang,
     /// Reads the request and closes the connection.
     Reset,
-    /// Answers with bytes that are not HTTP, and closes the connection.
+    /// Responds with bytes that are not HTTP, and closes the connection.
     Garbage,
 }
 
-/// Answers one connection until it ends. A request that `answer` makes nothing of ends it.
+/// Serves one connection until it ends. The connection also ends if `answer` returns `None`.
 pub(crate) fn serve(stream: impl Read + Write, mut answer: impl FnMut(Request) -> Option<Reply>) {
     let mut reader = BufReader::new(stream);
     while let Some(reply) = Request::read(&mut reader).and_then(&mut answer) {
@@ -79,7 +80,7 @@ impl Request {
         Some(Self { method, path, headers, raw_body })
     }
 
-    /// The body as it was before it was gzipped, if it was; nothing if it has another encoding.
+    /// The body, decompressed if it was compressed with gzip; `None` if it has another encoding.
     pub(crate) fn unzipped(&self) -> Option<Vec<u8>> {
         match header(&self.headers, "content-encoding") {
             None => Some(self.raw_body.clone()),
@@ -93,22 +94,22 @@ impl Request {
 }
 
 impl Reply {
-    /// What a collector says when all is well: 200 with an empty object.
+    /// A collector's response to an accepted batch: 200 with an empty object.
     pub(crate) fn ok() -> Self {
         Self::json(200, &json!({}))
     }
 
-    /// An answer with a JSON body.
+    /// A response with a JSON body.
     pub(crate) fn json(status: u16, body: &Value) -> Self {
         Self::text(status, "application/json", &body.to_string())
     }
 
-    /// An answer with any body.
+    /// A response with any body.
     pub(crate) fn text(status: u16, content_type: &str, body: &str) -> Self {
         Self::Answer(status, vec![("Content-Type".to_owned(), content_type.to_owned())], body.as_bytes().to_vec())
     }
 
-    /// The same with one header more.
+    /// The same response with one more header.
     #[must_use]
     pub(crate) fn with_header(mut self, name: &str, value: &str) -> Self {
         if let Self::Answer(_, headers, _) = &mut self {
@@ -118,7 +119,7 @@ impl Reply {
     }
 }
 
-/// The first header of that name (lower case).
+/// The first header with this name (lower case).
 pub(crate) fn header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
     headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
 }

@@ -1,7 +1,8 @@
-//! What the tests share: the real binary, a client that writes any bytes, and a collector that can misbehave.
+//! Code that the tests share: the real binary, a client that writes any bytes, and stand-ins for
+//! the services that can misbehave.
 //!
-//! Nothing in here waits a fixed time. Whatever has to happen first is a condition with a time-out, and everything that
-//! was started (a process, a thread, a directory) ends when its owner is dropped.
+//! No code here waits a fixed time. A test waits for a condition, with a timeout. Every process,
+//! thread and directory ends when its owner is dropped.
 
 mod client;
 mod cloudwatch;
@@ -28,10 +29,10 @@ pub(crate) use temp_dir::TempDir;
 pub(crate) use time::{http_date, unix_seconds};
 pub(crate) use xray_daemon::{RULES_MODIFIED, XRayDaemon};
 
-/// How long a test waits for something that should happen soon.
+/// Maximum time that a test waits for an event that should happen soon.
 pub(crate) const SOON: Duration = Duration::from_secs(8);
 
-/// Asks every few milliseconds whether `condition` holds; false if it did not within `timeout`.
+/// Checks `condition` every few milliseconds. Returns false if it did not hold within `timeout`.
 pub(crate) fn wait_until(timeout: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + timeout;
     loop {

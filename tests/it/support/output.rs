@@ -1,4 +1,4 @@
-//! What a program prints, readable while it still runs.
+//! The output of a program, readable while the program runs.
 
 use std::io::Read;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -44,12 +44,13 @@ impl Output {
         Self { shared, reader: Some(reader) }
     }
 
-    /// All that was printed so far.
+    /// The output so far.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&lock(&self.shared.seen).bytes).into_owned()
     }
 
-    /// Waits until the text satisfies `enough`; false when the time is up or the stream has ended without it.
+    /// Waits until the text satisfies `enough`. Returns false if the time is up or the stream has
+    /// ended before that.
     pub(crate) fn wait_for(&self, timeout: Duration, enough: impl Fn(&str) -> bool) -> bool {
         let deadline = Instant::now() + timeout;
         let mut seen = lock(&self.shared.seen);

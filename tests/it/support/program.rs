@@ -1,4 +1,5 @@
-//! The real binary, started the way a user starts it, in an environment that holds nothing by accident.
+//! The real binary, started as a user starts it. Its environment contains only PATH and the
+//! variables that the test sets.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -13,7 +14,7 @@ use super::output::Output;
 use super::temp_dir::TempDir;
 use super::{SOON, wait_until};
 
-/// How long the program may take to start, or to end.
+/// Maximum time to start or to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const LISTENING: &str = "listening on http://";
@@ -28,7 +29,7 @@ pub(crate) struct Program {
     dir: TempDir,
 }
 
-/// What a program is started with.
+/// The settings of a program to start.
 #[derive(Default)]
 pub(crate) struct Setup {
     args: Vec<String>,
@@ -38,23 +39,23 @@ pub(crate) struct Setup {
     current_dir: Option<PathBuf>,
 }
 
-/// A directory that a program takes for all there is.
+/// A directory that becomes the root directory of a program.
 struct Root {
-    /// The command that makes a directory the root of what follows.
+    /// The command that makes a directory the root for the command after it.
     chroot: Vec<&'static str>,
-    /// Paths and texts of what it holds beside the program and its settings.
+    /// Paths and texts of the files in it, besides the program and its settings.
     files: Vec<(&'static str, String)>,
 }
 
-/// How a program ended.
+/// The end of a program.
 pub(crate) struct Exit {
-    /// Its exit status.
+    /// Exit status.
     pub(crate) status: ExitStatus,
-    /// How long it took to end, counted from the signal, or from the start if there was none.
+    /// Time that it took to end, from the signal, or from the start if there was no signal.
     pub(crate) took: Duration,
-    /// All that it printed.
+    /// Standard output.
     pub(crate) stdout: String,
-    /// All that it logged.
+    /// Standard error.
     pub(crate) stderr: String,
 }
 
@@ -71,23 +72,25 @@ impl Setup {
         self
     }
 
-    /// Writes this telemetry.toml and names it with `--config`. Without it the built-in default applies.
+    /// Writes this telemetry.toml and passes it with `--config`. Without it the built-in defaults
+    /// apply.
     pub(crate) fn toml(mut self, text: &str) -> Self {
         self.toml = Some(text.to_owned());
         self
     }
 
-    /// Runs it in this directory instead of one of its own.
+    /// Runs the program in this directory instead of its own one.
     pub(crate) fn current_dir(mut self, dir: &Path) -> Self {
         self.current_dir = Some(dir.to_owned());
         self
     }
 
-    /// Runs it where there is nothing but itself, its settings and these files: no loader, no library, no `/etc`, no `/proc`.
+    /// Runs the program in a root directory with only itself, its settings and these files. There
+    /// is no loader, no library, no `/etc` and no `/proc`.
     ///
     /// # Errors
     ///
-    /// This user may not do that here.
+    /// The user who runs the tests is not allowed to do that.
     pub(crate) fn in_empty_root(mut self, files: &[(&'static str, &str)]) -> Result<Self, String> {
         let commands = [&["chroot"][..], &["unshare", "--map-root-user", "chroot"]];
         let works = |command: &&&[&str]| {
@@ -101,7 +104,7 @@ impl Setup {
         Ok(self)
     }
 
-    /// Starts the server on a free port and waits until it says where it listens.
+    /// Starts the server on a free port and waits until it reports its address.
     pub(crate) fn start(mut self) -> Program {
         if !self.env.iter().any(|(name, _)| name == "CRUDDUR_LISTEN") {
             self.args.extend(["--listen".to_owned(), "127.0.0.1:0".to_owned()]);
@@ -141,10 +144,10 @@ impl Setup {
 }
 
 impl Root {
-    /// Fills the directory, and enters it.
+    /// Fills the directory, and returns a command that runs the program in it.
     fn command(&self, program: &str, dir: &TempDir) -> Command {
-        // By another process: a file that is open for writing here stays open in whatever another test starts meanwhile, and
-        // cannot be executed as long.
+        // Another process copies the file. If this process wrote it, a program that another test
+        // starts meanwhile would inherit the open file, which then could not be executed.
         let copied = Command::new("cp").arg(program).arg(dir.path().join("cruddur")).status();
         assert!(copied.is_ok_and(|status| status.success()), "room for the program");
         for (path, text) in &self.files {
@@ -159,17 +162,18 @@ impl Root {
 }
 
 impl Program {
-    /// The beginning of every test: add what it needs, then `start`.
+    /// Begins every test: add the settings it needs, then call `start`.
     pub(crate) fn setup() -> Setup {
         Setup::default()
     }
 
-    /// A server with all defaults.
+    /// Starts a server with all defaults.
     pub(crate) fn start() -> Self {
         Self::setup().start()
     }
 
-    /// Runs a command line that ends by itself. It never opens the default port, unless `env` names it.
+    /// Runs a command line that ends by itself. It never opens the default port, unless `env` names
+    /// it.
     pub(crate) fn run_to_end(args: &[&str], env: &[(&str, &str)], toml: Option<&str>) -> Exit {
         let setup = Setup {
             args: args.iter().map(ToString::to_string).collect(),
@@ -185,7 +189,7 @@ impl Program {
         wait_for_end(&mut child, &mut stdout, &mut stderr)
     }
 
-    /// Its directory, in which telemetry.toml lies.
+    /// Directory of the program, which contains telemetry.toml.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -196,7 +200,7 @@ impl Program {
         fs::rename(new, self.dir().join("telemetry.toml")).expect("its own directory");
     }
 
-    /// Saves telemetry.toml and waits until that is in force.
+    /// Saves telemetry.toml and waits until it is applied.
     #[track_caller]
     pub(crate) fn switch(&self, toml: &str) {
         let before = self.stderr().matches(READ_AGAIN).count();
@@ -208,27 +212,27 @@ impl Program {
         );
     }
 
-    /// Where it listens.
+    /// Address on which the server listens.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Its process id.
+    /// Process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it printed so far.
+    /// Standard output so far.
     pub(crate) fn stdout(&self) -> String {
         self.stdout.text()
     }
 
-    /// What it logged so far.
+    /// Standard error so far.
     pub(crate) fn stderr(&self) -> String {
         self.stderr.text()
     }
 
-    /// Waits until stdout holds `needle`.
+    /// Waits until stdout contains `needle`.
     pub(crate) fn wait_for_stdout(&self, needle: &str) {
         assert!(
             self.stdout.wait_for(SOON, |text| text.contains(needle)),
@@ -237,7 +241,7 @@ impl Program {
         );
     }
 
-    /// Waits until stderr holds `needle`.
+    /// Waits until stderr contains `needle`.
     pub(crate) fn wait_for_stderr(&self, needle: &str) {
         assert!(
             self.stderr.wait_for(SOON, |text| text.contains(needle)),
@@ -246,17 +250,17 @@ impl Program {
         );
     }
 
-    /// One GET on a connection of its own.
+    /// Sends one GET on a connection of its own.
     pub(crate) fn get(&self, path: &str) -> Answer {
         get(self.addr, path)
     }
 
-    /// What `/telemetry/status` says about a backend.
+    /// The part of `/telemetry/status` about a backend.
     pub(crate) fn backend(&self, name: &str) -> Value {
         self.get("/telemetry/status").json()["backends"][name].take()
     }
 
-    /// Waits until `/telemetry/status` says that about a backend, and answers what it says.
+    /// Waits until `condition` holds for a backend in `/telemetry/status`, and returns that part.
     pub(crate) fn wait_for_backend(&self, name: &str, condition: impl Fn(&Value) -> bool) -> Value {
         let mut backend = Value::Null;
         let held = wait_until(SOON, || {
@@ -286,7 +290,8 @@ impl Program {
 
     /// Sends any signal, by its name without `SIG`.
     pub(crate) fn signal(&self, signal: &str) {
-        // The shell's own `kill`: there is not a /bin/kill everywhere, and no `unsafe` here.
+        // The shell's built-in `kill`, because not every machine has /bin/kill and `unsafe` is not
+        // allowed here.
         let script = format!("kill -{signal} {}", self.pid());
         let sent = Command::new("/bin/sh").args(["-c", &script]).status().expect("a shell");
         assert!(sent.success(), "{script} failed: the program was gone already; stderr was:\n{}", self.stderr());
@@ -299,8 +304,9 @@ impl Program {
 }
 
 impl Exit {
-    /// The numbers in a backend's line at exit: delivered, refused, dropped, sampled out, and queued, which is 0 if the
-    /// line does not name it: `honeycomb: 6 delivered, 0 refused, 0 dropped, 0 sampled out, of 6 spans`.
+    /// The numbers in a backend's line at exit: delivered, refused, dropped, sampled out, and
+    /// queued. Queued is 0 if the line does not name it. Example:
+    /// `honeycomb: 6 delivered, 0 refused, 0 dropped, 0 sampled out, of 6 spans`.
     #[track_caller]
     pub(crate) fn counts(&self, backend: &str) -> [u64; 5] {
         let begins = format!("{backend}: ");
@@ -319,7 +325,8 @@ impl Exit {
     }
 }
 
-/// The lines that a part of the program logged: `TIME LEVEL target: text`. A line of counts at exit is none of them.
+/// The log lines with this target: `TIME LEVEL target: text`. The line of counts at exit is not a
+/// log line.
 pub(crate) fn log_lines<'a>(stderr: &'a str, target: &str) -> Vec<&'a str> {
     let target = format!("{target}:");
     stderr.lines().filter(|line| line.split_whitespace().nth(2) == Some(&target)).collect()
@@ -341,7 +348,7 @@ impl Drop for Program {
 
 fn listening_line(stderr: &str) -> Option<&str> {
     let (_, rest) = stderr.split_once(LISTENING)?;
-    // Until the line is complete the last digits of the port may be missing.
+    // Until the line is complete, the last digits of the port may be missing.
     let (line, _) = rest.split_once('\n')?;
     line.split_whitespace().next().map(|addr| addr.trim_end_matches('/'))
 }

@@ -1,7 +1,8 @@
-//! Dates, as far as the tests need them. Days are counted as in
+//! Functions for dates. Days are counted as in
 //! <https://howardhinnant.github.io/date_algorithms.html>.
 
-/// The seconds since 1970 of a time like `2023-02-20T00:00:00.000000+00:00`. The form is checked to the letter.
+/// Seconds since 1970 of a time like `2023-02-20T00:00:00.000000+00:00`. The form is checked
+/// exactly.
 pub(crate) fn unix_seconds(time: &str) -> f64 {
     let fits = time.len() == 32
         && time.bytes().zip(*b"dddd-dd-ddTdd:dd:dd.dddddd+00:00").all(|(byte, form)| match form {
@@ -15,7 +16,7 @@ pub(crate) fn unix_seconds(time: &str) -> f64 {
     seconds as f64 + number(20, 26) as f64 / 1e6
 }
 
-/// A second since 1970 as HTTP writes it: `Sun, 06 Nov 1994 08:49:37 GMT`.
+/// Formats seconds since 1970 as in HTTP: `Sun, 06 Nov 1994 08:49:37 GMT`.
 pub(crate) fn http_date(unix: u64) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];

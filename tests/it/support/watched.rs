@@ -1,9 +1,9 @@
-//! What a stand-in has seen so far, and a test waits for.
+//! The state of a stand-in, whose changes a test can wait for.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// A state behind a lock, with those who wait for a change of it.
+/// A state behind a lock, with a condition variable for waiting threads.
 #[derive(Default)]
 pub(crate) struct Watched<T> {
     state: Mutex<T>,
@@ -15,19 +15,19 @@ impl<T> Watched<T> {
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// The state. A change that somebody waits for is made in [`Self::change`].
+    /// The state. To make a change that a test waits for, use [`Self::change`].
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a change, and wakes those who wait for one.
+    /// Makes a change, and wakes all waiting threads.
     pub(crate) fn change<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
         let result = change(&mut self.lock());
         self.changed.notify_all();
         result
     }
 
-    /// Waits until `enough` holds; `None` if it did not in time.
+    /// Waits until `enough` holds; `None` if it did not hold in time.
     pub(crate) fn wait(&self, timeout: Duration, enough: impl Fn(&T) -> bool) -> Option<MutexGuard<'_, T>> {
         let (state, late) = self
             .changed

@@ -1,7 +1,8 @@
-//! A loopback X-Ray daemon: datagrams come in by UDP, and the same port answers by TCP what it is asked about sampling.
+//! A loopback X-Ray daemon. It receives datagrams by UDP, and answers questions about sampling by
+//! TCP on the same port.
 //!
-//! It keeps what it gets to the byte, and answers by a script. Dropping it is the daemon's death: both sockets are closed,
-//! and the port is free for the next one.
+//! It keeps every byte that it receives, and responds by a script. Dropping it closes both sockets,
+//! and the port is free for another daemon.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -16,26 +17,26 @@ use super::connections::Connections;
 use super::http::{Reply, Request, header, serve};
 use super::watched::Watched;
 
-/// When the rules were changed that [`XRayDaemon::set_rules`] answers, in seconds since 1970.
+/// Time at which the rules of [`XRayDaemon::set_rules`] were changed, in seconds since 1970.
 pub(crate) const RULES_MODIFIED: f64 = 1_530_558_121.0;
 
-/// One datagram as it came.
+/// A received datagram.
 #[derive(Clone, Debug)]
 pub(crate) struct Datagram {
-    /// All of it, header and document.
+    /// Header and document.
     pub(crate) text: String,
-    /// When it was here.
+    /// Time at which it was received.
     pub(crate) arrived: Instant,
 }
 
-/// One question that came in by TCP.
+/// A question received by TCP.
 #[derive(Clone, Debug)]
 pub(crate) struct Question {
     /// `GetSamplingRules` or `SamplingTargets`.
     pub(crate) operation: String,
-    /// Its `Content-Type`.
+    /// `Content-Type` of the question.
     pub(crate) content_type: String,
-    /// Its body.
+    /// Body of the question.
     pub(crate) body: Value,
 }
 
@@ -44,21 +45,21 @@ pub(crate) struct XRayDaemon {
     addr: SocketAddr,
     shared: Arc<Watched<State>>,
     receiver: Option<JoinHandle<()>>,
-    /// None while nobody answers by TCP. Held only to be dropped.
+    /// `None` while the daemon does not listen on TCP. Held only to be dropped.
     _connections: Option<Connections>,
 }
 
 struct State {
     datagrams: Vec<(Vec<u8>, Instant)>,
     questions: Vec<Question>,
-    /// The pages of the rules; `NextToken` of a page is the place of the next.
+    /// The pages of the rules. `NextToken` of a page is the index of the next page.
     rules: Vec<Reply>,
     targets: Reply,
     stopped: bool,
 }
 
 impl Datagram {
-    /// What stands before the newline.
+    /// The text before the newline.
     pub(crate) fn header(&self) -> &str {
         self.parts().0
     }
@@ -87,8 +88,8 @@ impl Question {
 }
 
 impl XRayDaemon {
-    /// Starts on a free loopback port, without a rule: it answers 500 to every question about sampling, as a daemon does
-    /// that has no credentials.
+    /// Starts on a free loopback port, without rules. It responds with 500 to every question about
+    /// sampling, as a daemon without credentials does.
     pub(crate) fn start() -> Self {
         Self::start_at(Ipv4Addr::LOCALHOST.into())
     }
@@ -98,23 +99,24 @@ impl XRayDaemon {
         Self::scan(|port| Self::bind(SocketAddr::new(ip, port), true))
     }
 
-    /// The same with nobody on the TCP port.
+    /// The same without listening on the TCP port.
     pub(crate) fn without_tcp() -> Self {
         Self::scan(|port| Self::bind(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port), false))
     }
 
-    /// Starts where another one died.
+    /// Starts on the address of an earlier daemon.
     pub(crate) fn start_on(addr: SocketAddr) -> Self {
         Self::bind(addr, true).unwrap_or_else(|| panic!("{addr} is taken"))
     }
 
-    /// A loopback address on which nobody listens, and on which nobody will by chance.
+    /// A loopback address on which no program listens. Its port is one that no program gets by
+    /// chance.
     pub(crate) fn free_addr() -> SocketAddr {
         Self::start().addr
     }
 
-    /// Ports below those that the system gives out by itself, so that nobody takes one while its daemon is dead; none
-    /// twice in this process.
+    /// Tries ports below those that the system assigns by itself, so that no other program takes
+    /// one while its daemon is stopped. No port is used twice in this process.
     fn scan(bind: impl Fn(u16) -> Option<Self>) -> Self {
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let first = (std::process::id() % 97) as u16 * 120;
@@ -146,17 +148,17 @@ impl XRayDaemon {
         Some(Self { addr, shared, receiver, _connections: connections })
     }
 
-    /// Where it listens, by UDP and TCP.
+    /// Address for UDP and TCP.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Answers these rules from now on, in one page.
+    /// Returns these rules from now on, in one page.
     pub(crate) fn set_rules(&self, rules: &[Value]) {
         self.answer_rules_with([rules_reply(rules, None)]);
     }
 
-    /// Answers the question for rules with these pages from now on.
+    /// Returns these pages of rules from now on.
     pub(crate) fn set_rule_pages(&self, pages: &[&[Value]]) {
         let replies = pages.iter().enumerate().map(|(page, rules)| {
             let next = (page + 1 < pages.len()).then(|| (page + 1).to_string());
@@ -165,12 +167,13 @@ impl XRayDaemon {
         self.answer_rules_with(replies);
     }
 
-    /// Answers the question for rules with anything from now on.
+    /// Responds to the question for rules with any replies from now on.
     pub(crate) fn answer_rules_with(&self, pages: impl IntoIterator<Item = Reply>) {
         self.shared.lock().rules = pages.into_iter().collect();
     }
 
-    /// Answers reports with these targets from now on, and says when its rules have changed last.
+    /// Responds to reports with these targets from now on, and with the time of the last change of
+    /// the rules.
     pub(crate) fn set_targets(&self, targets: &[Value], last_rule_modification: f64) {
         self.answer_targets_with(Reply::json(
             200,
@@ -182,7 +185,7 @@ impl XRayDaemon {
         ));
     }
 
-    /// Answers reports with anything from now on.
+    /// Responds to reports with any reply from now on.
     pub(crate) fn answer_targets_with(&self, reply: Reply) {
         self.shared.lock().targets = reply;
     }
@@ -197,7 +200,7 @@ impl XRayDaemon {
         self.datagrams().iter().map(Datagram::document).collect()
     }
 
-    /// Waits until so many datagrams are here, and answers them all.
+    /// Waits until `count` datagrams have been received, and returns all of them.
     #[track_caller]
     pub(crate) fn wait_for_datagrams(&self, count: usize, timeout: Duration) -> Vec<Datagram> {
         let here = |state: &State| state.datagrams.len() >= count;
@@ -208,7 +211,7 @@ impl XRayDaemon {
         panic!("{} datagrams, not {count}, within {timeout:?}: {datagrams:#?}", datagrams.len());
     }
 
-    /// Waits for the document of this trace (32 hex digits), and answers it.
+    /// Waits for the document of this trace (32 hex digits), and returns it.
     #[track_caller]
     pub(crate) fn wait_for_trace(&self, trace_id: &str, timeout: Duration) -> Value {
         let root = format!("\"trace_id\":\"1-{}-{}\"", &trace_id[..8], &trace_id[8..]);
@@ -221,12 +224,12 @@ impl XRayDaemon {
         panic!("no document with {root} within {timeout:?}: {:#?}", self.datagrams());
     }
 
-    /// The questions of one kind so far.
+    /// The questions with this operation so far.
     pub(crate) fn questions(&self, operation: &str) -> Vec<Question> {
         self.shared.lock().questions(operation)
     }
 
-    /// Waits until so many questions of one kind came, and answers them.
+    /// Waits until `count` questions with this operation have been received, and returns them.
     #[track_caller]
     pub(crate) fn wait_for_questions(&self, operation: &str, count: usize, timeout: Duration) -> Vec<Question> {
         let here = |state: &State| state.questions(operation).len() >= count;
@@ -236,7 +239,7 @@ impl XRayDaemon {
         panic!("{} times {operation}, not {count}, within {timeout:?}", self.questions(operation).len());
     }
 
-    /// How many datagrams the kernel threw away because this program was too slow to fetch them.
+    /// Number of datagrams that the kernel dropped because this program read too slowly.
     pub(crate) fn lost_in_the_kernel(&self) -> u64 {
         let table = fs::read_to_string("/proc/net/udp").expect("a table of UDP sockets");
         let port = format!(":{:04X}", self.addr.port());
@@ -249,7 +252,7 @@ impl XRayDaemon {
 impl Drop for XRayDaemon {
     fn drop(&mut self) {
         self.shared.lock().stopped = true;
-        // Wakes the receiver, which then sees that it is over.
+        // Wakes the receiver, which then sees `stopped`.
         let any = SocketAddr::new(self.addr.ip(), 0);
         let _ = UdpSocket::bind(any).and_then(|socket| socket.send_to(b"", self.addr));
         if let Some(receiver) = self.receiver.take() {
@@ -271,7 +274,7 @@ impl State {
         self.questions.iter().filter(|question| question.operation == operation).cloned().collect()
     }
 
-    /// Notes a question and picks the reply to it; nothing if it is none.
+    /// Records a question and chooses its reply; `None` if the request is not a question.
     fn reply_to(&mut self, request: &Request) -> Option<Reply> {
         let question = Question::read(request)?;
         let reply = self.reply(&question);

@@ -1,14 +1,16 @@
-//! Reads OTLP/JSON trace bodies with the types of the `opentelemetry-proto` crate, which nobody here wrote.
+//! Reads OTLP/JSON trace bodies with the types of the `opentelemetry-proto` crate, which is code of
+//! another project.
 //!
 //! ```text
 //! otlp_proto BODY.json...
 //! ```
 //!
-//! The decoder refuses names of enums, ids that are not hex, and numbers that do not fit. It ignores keys that it does
-//! not know, so a misspelt list comes out empty: a body without spans is refused here, and so is what decodes but what
-//! the comments in the `.proto` files forbid.
+//! The decoder refuses names of enums, ids that are not hex, and numbers that do not fit. It
+//! ignores unknown keys, so a misspelt list decodes as an empty one. This program therefore refuses
+//! a body without spans. It also refuses bodies that decode but contain what the comments in the
+//! `.proto` files forbid.
 //!
-//! Prints a line for each file; exit status 1 if any of them is refused.
+//! Prints one line per file. The exit status is 1 if any file is refused.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -39,7 +41,7 @@ fn main() -> ExitCode {
     status
 }
 
-/// How many spans the file holds, or the first thing that is wrong with it.
+/// Number of spans in the file, or the first problem in it.
 fn spans_in(path: &Path) -> Result<usize, String> {
     let body = fs::read(path).map_err(|error| error.to_string())?;
     let request: ExportTraceServiceRequest =
@@ -65,7 +67,7 @@ fn spans_in(path: &Path) -> Result<usize, String> {
 fn check_span(span: &Span) -> Result<(), String> {
     check_id::<16>("traceId", &span.trace_id)?;
     check_id::<8>("spanId", &span.span_id)?;
-    // Only a root has none.
+    // Only a root span has no parent.
     if !span.parent_span_id.is_empty() {
         check_id::<8>("parentSpanId", &span.parent_span_id)?;
     }
@@ -97,7 +99,7 @@ fn check_id<const LENGTH: usize>(field: &str, id: &[u8]) -> Result<(), String> {
     }
 }
 
-/// No key comes twice in a list, nor in a map that is a value in it.
+/// Checks that no key occurs twice in a list, or in a map that is a value in it.
 fn keys_once(attributes: &[KeyValue]) -> Result<(), String> {
     let mut seen = HashSet::new();
     for KeyValue { key, value, .. } in attributes {
