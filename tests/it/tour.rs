@@ -1,23 +1,28 @@
-//! Every command of the lessons in `docs/tour` and of README.md is run, and prints what the text
-//! says.
+//! Runs every command of the lessons in `docs/tour`, and of the beginning of README.md, and
+//! compares what it prints with the text.
 //!
-//! A block marked `console` contains commands and their output. A command begins with `$ `, and
-//! `> ` continues it. `...` stands for text that differs in each run, within a line or for whole
-//! lines. A command that is only `cruddur` starts the server, which runs until the next `cruddur`
-//! command or the end of the lesson. A block marked `console server` is the server's output
-//! meanwhile, and `^C` stops the server.
+//! A block marked `console` holds commands and their output. A command follows `$ `, and `> ` on
+//! its further lines. `...` stands for what differs each time, in a line or for whole lines.
+//!
+//! `cruddur`, with variables in front and options behind, starts a server. `nc -l` is a server too:
+//! it prints what it receives. A server runs until the next one starts on its port, or until the
+//! lesson ends. A block marked `console server` is what it prints meanwhile; `^C` in it ends the
+//! server. These blocks are about port 4567; `console server 4568` is about a second server. Both
+//! ports stand for free ones.
 
 #![cfg(unix)]
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::{fs, io};
 
-use crate::support::{Answer, Client, Program, SOON, Setup, TempDir, wait_until};
+use crate::support::{Answer, Client, Connections, Program, SOON, Setup, TempDir, XRayDaemon, wait_until};
 
 macro_rules! lessons {
-    ($($test:ident: $file:literal),* $(,)?) => {
+    ($($test:ident: $file:expr),* $(,)?) => {
         const FILES: &[&str] = &[$($file),*];
         $(
             #[test]
@@ -37,13 +42,19 @@ lessons! {
     lesson_6_a_signature: "6-a-signature.md",
     lesson_7_sampling: "7-sampling.md",
     lesson_8_when_it_breaks: "8-when-it-breaks.md",
+    lesson_9_two_processes: "9-two-processes.md",
+    solutions_of_the_exercises: SOLUTIONS,
 }
+
+const SOLUTIONS: &str = "solutions.md";
+/// Files without commands.
+const NOT_RUN: [&str; 2] = ["README.md", "glossary.md"];
 
 const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
 /// Settings that another lesson may have left in the directory.
 const LEFT_BEHIND: &str = "[console]\nenabled = false\n[xray]\nenabled = true\n";
-/// The server's address in the lessons. In this test it takes a free port instead.
-const ADDRESS: &str = "localhost:4567";
+/// Ports of the servers in the lessons. The first is that of a server without `--listen`.
+const PORTS: [&str; 2] = ["4567", "4568"];
 
 #[test]
 fn every_lesson_is_run_and_has_commands_and_a_place_in_the_list() {
@@ -52,18 +63,60 @@ fn every_lesson_is_run_and_has_commands_and_a_place_in_the_list() {
     let mut found: Vec<String> = fs::read_dir(folder)
         .expect("the folder of the lessons")
         .map(|entry| entry.expect("a file").file_name().to_string_lossy().into_owned())
-        .filter(|name| name != "README.md")
         .collect();
     found.sort();
-    assert_eq!(found, FILES);
-    for file in FILES {
+    let mut expected = [FILES, &NOT_RUN].concat();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+    for file in found.iter().filter(|file| *file != "README.md") {
         assert!(list.contains(&format!("]({file})")), "{file} is not in the list");
+    }
+    for file in FILES {
         let steps = Lesson::open(&format!("docs/tour/{file}")).steps.len();
         assert!(steps >= 3, "{file}: only {steps} commands");
     }
 }
 
-/// Runs in a clone of the project, with the settings that it ships.
+#[test]
+fn every_lesson_has_a_solution_under_its_own_title() {
+    let text = |file: &str| fs::read_to_string(Path::new(PROJECT).join("docs/tour").join(file)).expect("a file");
+    let solutions = text(SOLUTIONS);
+    for lesson in FILES.iter().filter(|file| **file != SOLUTIONS) {
+        let lesson = text(lesson);
+        let title = lesson.lines().next().unwrap_or_default();
+        assert!(solutions.contains(&format!("\n#{title}\n")), "no solution under {title:?}");
+    }
+}
+
+/// Compares the lines of the program that a block quotes, in Rust or in a diff, with the program.
+#[test]
+fn code_that_the_tour_quotes_is_in_the_program() {
+    let handlers = fs::read_dir(Path::new(PROJECT).join("src/activities")).expect("the handlers");
+    let handlers = handlers.map(|entry| fs::read_to_string(entry.expect("a file").path()).expect("a handler"));
+    let without_indents = |text: &str| text.lines().map(str::trim).collect::<Vec<_>>().join("\n");
+    let handlers: Vec<String> = handlers.map(|text| without_indents(&text)).collect();
+    let mut quotes = Vec::new();
+    for file in FILES {
+        let text = fs::read_to_string(Path::new(PROJECT).join("docs/tour").join(file)).expect("a lesson");
+        let blocks = |mark: &str| text.split(mark).skip(1).map(|rest| before(rest, "\n```").to_owned()).collect();
+        let (rust, diffs): (Vec<String>, Vec<String>) = (blocks("\n```rust\n"), blocks("\n```diff\n"));
+        quotes.extend(rust);
+        for hunk in diffs.iter().flat_map(|diff| diff.split("\n@@").skip(1)) {
+            let old = hunk.lines().skip(1).filter_map(|line| line.strip_prefix([' ', '-']));
+            quotes.push(old.collect::<Vec<_>>().join("\n"));
+        }
+    }
+    assert!(quotes.len() >= 4, "{quotes:#?}");
+    for quote in quotes {
+        assert!(handlers.iter().any(|text| text.contains(&without_indents(&quote))), "not in the program:\n{quote}");
+    }
+}
+
+fn before<'a>(text: &'a str, end: &str) -> &'a str {
+    text.split(end).next().unwrap_or_default()
+}
+
+/// In a clone of the project, with the settings that it ships.
 #[test]
 fn the_readme_starts_as_it_says() {
     let lesson = Lesson::open("README.md");
@@ -96,12 +149,33 @@ fn output_matches_only_where_the_dots_allow_it() {
     }
 }
 
-/// A lesson, and the state of its run.
+/// A lesson while it runs.
 struct Lesson {
     file: String,
     steps: Vec<Step>,
     dir: TempDir,
-    server: Option<Program>,
+    /// Places of the servers, in the order of [`PORTS`].
+    places: [Place; 2],
+}
+
+/// Place of one server.
+struct Place {
+    /// Address in the lesson.
+    written: String,
+    /// Address in this test.
+    addr: SocketAddr,
+    server: Option<Server>,
+}
+
+enum Server {
+    Cruddur(Program),
+    Netcat(Netcat),
+}
+
+/// `nc -l`: prints what it receives, and sends nothing.
+struct Netcat {
+    received: Arc<Mutex<String>>,
+    _connections: Connections,
 }
 
 struct Step {
@@ -112,8 +186,10 @@ struct Step {
 
 enum What {
     Command(String),
-    ServerPrints,
-    Interrupt,
+    /// The server at this place prints the expected lines.
+    ServerPrints(usize),
+    /// `^C` ends the server at this place.
+    Interrupt(usize),
 }
 
 impl Lesson {
@@ -128,26 +204,37 @@ impl Lesson {
         let work = dir.path().join("work");
         fs::create_dir(&work).expect("a directory");
         fs::write(work.join("telemetry.toml"), LEFT_BEHIND).expect("the settings of another lesson");
-        Self { file: file.to_owned(), steps: steps(text), dir, server: None }
+        let places = PORTS.map(|port| Place {
+            written: format!("127.0.0.1:{port}"),
+            addr: XRayDaemon::free_addr(),
+            server: None,
+        });
+        Self { file: file.to_owned(), steps: steps(text), dir, places }
     }
 
     fn run(mut self) {
         for step in std::mem::take(&mut self.steps) {
             match &step.what {
-                What::Command(command) if is_curl(command) => self.check(&step, &self.curl(command)),
-                What::Command(command) => match server_setup(command) {
-                    Some(setup) => self.start(&step, setup),
+                What::Command(command) if command.starts_with("curl ") => self.check(&step, &self.curl(command)),
+                What::Command(command) if command.starts_with("nc -l ") => {
+                    let place = place_of(command);
+                    self.places[place].server = Some(Server::Netcat(Netcat::listen(self.places[place].addr)));
+                    self.server_prints(&step, place);
+                }
+                What::Command(command) => match self.server_setup(command) {
+                    Some((place, setup)) => self.start(&step, place, setup),
                     None => self.check(&step, &self.shell(command, "")),
                 },
-                What::ServerPrints => self.server_prints(&step),
-                What::Interrupt => self.interrupt(&step),
+                What::ServerPrints(place) => self.server_prints(&step, *place),
+                What::Interrupt(place) => self.interrupt(&step, *place),
             }
         }
     }
 
     fn check(&self, step: &Step, output: &str) {
+        let output = self.as_written(output);
         let actual: Vec<String> = output.trim_end().lines().map(|line| line.trim_end().to_owned()).collect();
-        assert!(matches(&step.expected, &actual), "{}", self.difference(step, output));
+        assert!(matches(&step.expected, &actual), "{}", self.difference(step, &output));
     }
 
     fn difference(&self, step: &Step, actual: &str) -> String {
@@ -155,27 +242,70 @@ impl Lesson {
         format!("{file}:{line}\n--- the lesson says\n{expected}\n--- it printed\n{actual}\n---")
     }
 
-    fn start(&mut self, step: &Step, setup: Setup) {
-        // The old server is stopped first, because both could need the same port of a daemon.
-        self.server = None;
-        self.server = Some(setup.current_dir(&self.dir.path().join("work")).start());
-        self.server_prints(step);
+    /// Replaces the addresses of this test by those of the lesson.
+    fn as_written(&self, text: &str) -> String {
+        self.places.iter().fold(text.to_owned(), |text, place| text.replace(&place.addr.to_string(), &place.written))
     }
 
-    /// Waits until one of the server's two streams contains these lines.
-    fn server_prints(&self, step: &Step) {
-        let server = self.server.as_ref().expect("a server was started before");
+    /// Replaces the addresses of the lesson by those of this test.
+    fn as_run(&self, text: &str) -> String {
+        self.places.iter().fold(text.to_owned(), |text, place| text.replace(&place.written, &place.addr.to_string()))
+    }
+
+    /// Reads `NAME=value cruddur --option`, the start of a server, and returns the place of the
+    /// server with its setup. Returns `None` for any other command.
+    fn server_setup(&self, command: &str) -> Option<(usize, Setup)> {
+        // README.md writes the command that needs no program in `PATH`.
+        let command = if command == "cargo run --release" { "cruddur" } else { command };
+        let mut words = words(command).into_iter().peekable();
+        let (mut setup, mut place) = (Program::setup(), 0);
+        while let Some((name, value)) = words.peek().and_then(|word| word.split_once('=')) {
+            setup = setup.env(name, self.as_run(value));
+            words.next();
+        }
+        let is_serve = |word: &String| ["serve", "--config", "--listen", "--notifications-url"].contains(&&**word);
+        let is_server = words.next()? == "cruddur" && words.peek().is_none_or(is_serve);
+        if !is_server || command.contains(['|', ';', '&']) {
+            return None;
+        }
+        while let Some(word) = words.next() {
+            if word == "--listen" {
+                place = place_of(&words.next().expect("an address"));
+            } else {
+                setup = setup.arg(&self.as_run(&word));
+            }
+        }
+        Some((place, setup.env("CRUDDUR_LISTEN", self.places[place].addr)))
+    }
+
+    fn start(&mut self, step: &Step, place: usize, setup: Setup) {
+        // The old server ends first: it has the port.
+        self.places[place].server = None;
+        let server = setup.current_dir(&self.dir.path().join("work")).start();
+        self.places[place].server = Some(Server::Cruddur(server));
+        self.server_prints(step, place);
+    }
+
+    /// Waits until one of the server's streams has the expected lines.
+    fn server_prints(&self, step: &Step, place: usize) {
+        let server = self.places[place].server.as_ref().expect("a server was started before");
         let mut printed = String::new();
         let done = wait_until(SOON, || {
-            let (stdout, stderr) = (server.stdout(), server.stderr());
-            printed = format!("{stdout}--- on stderr\n{stderr}");
-            step.expected.is_empty() || [stdout, stderr].iter().any(|text| self.is_in(step, text))
+            let streams = match server {
+                Server::Cruddur(program) => vec![program.stdout(), program.stderr()],
+                Server::Netcat(netcat) => vec![netcat.text()],
+            };
+            printed = streams.join("--- on stderr\n");
+            step.expected.is_empty() || streams.iter().any(|text| self.is_in(step, text))
         });
-        assert!(done, "{}", self.difference(step, &printed));
+        assert!(done, "{}", self.difference(step, &self.as_written(&printed)));
     }
 
-    fn interrupt(&mut self, step: &Step) {
-        let exit = self.server.take().expect("a server was started before").interrupt();
+    fn interrupt(&mut self, step: &Step, place: usize) {
+        let Some(Server::Cruddur(program)) = self.places[place].server.take() else {
+            panic!("{}:{}: no cruddur was started before", self.file, step.line)
+        };
+        let exit = program.interrupt();
         let printed = format!("{}--- on stderr\n{}", exit.stdout, exit.stderr);
         assert_eq!(exit.status.code(), Some(0), "{printed}");
         assert!(self.is_in(step, &exit.stderr), "{}", self.difference(step, &printed));
@@ -184,13 +314,12 @@ impl Lesson {
     fn is_in(&self, step: &Step, text: &str) -> bool {
         let anything = ["...".to_owned()];
         let expected = [&anything[..], &step.expected, &anything].concat();
-        let port = self.server.as_ref().map(|server| server.addr().to_string());
-        let text = port.map_or_else(|| text.to_owned(), |addr| text.replace(&addr, "127.0.0.1:4567"));
+        let text = self.as_written(text);
         matches(&expected, &text.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>())
     }
 
-    /// Implements the parts of `curl` that the lessons use, so that the test runs on a machine
-    /// without it. The shell runs everything after a pipe.
+    /// Does what `curl` does, as far as the lessons need it, so that a machine without it can run
+    /// them. The shell runs what follows a pipe.
     fn curl(&self, command: &str) -> String {
         let (curl, rest) = command.split_once(" | ").map_or((command, None), |(curl, rest)| (curl, Some(rest)));
         let (mut include, mut headers, mut url) = (false, Vec::new(), None);
@@ -201,17 +330,17 @@ impl Lesson {
                 "-i" => include = true,
                 "-H" => headers.push(words.next().expect("a header")),
                 option if option.starts_with('-') => {
-                    panic!("{}: curl {option} is not spoken here", self.file)
+                    panic!("{}: curl {option} is not supported here", self.file)
                 }
                 _ => url = Some(word),
             }
         }
         let url = url.expect("a URL");
-        let path = url.trim_start_matches("http://").strip_prefix(ADDRESS).expect("an address of the lesson's server");
-        let server = self.server.as_ref().expect("a server was started before");
+        let (host, path) = url.strip_prefix("http://").and_then(|url| url.split_once('/')).expect("a URL with a path");
         let mut headers: Vec<_> = headers.iter().map(|header| header.split_once(": ").expect("a header")).collect();
-        headers.extend([("Host", ADDRESS), ("User-Agent", "curl/8.5.0")]);
-        let answer = Client::connect(server.addr()).request("GET", path, &headers, b"");
+        headers.extend([("Host", host), ("User-Agent", "curl/8.5.0")]);
+        let mut client = Client::connect(self.places[place_of(host)].addr);
+        let answer = client.request("GET", &format!("/{path}"), &headers, b"");
         let output = printed(&answer, include);
         match rest {
             Some(rest) => self.shell(rest, &output),
@@ -219,11 +348,11 @@ impl Lesson {
         }
     }
 
-    /// Runs a command and returns its output on both streams. The command must end by itself.
+    /// Returns what a command prints on both streams. The command ends by itself.
     fn shell(&self, command: &str, input: &str) -> String {
         let path = std::env::var("PATH").unwrap_or_default();
         let mut child = Command::new("/bin/sh")
-            .args(["-c", &format!("exec 2>&1\n{command}")])
+            .args(["-c", &format!("exec 2>&1\n{}", self.as_run(command))])
             .env_clear()
             .env("PATH", format!("{}:{path}", self.dir.path().join("bin").display()))
             .current_dir(self.dir.path().join("work"))
@@ -240,6 +369,32 @@ impl Lesson {
     }
 }
 
+impl Netcat {
+    fn listen(addr: SocketAddr) -> Self {
+        let received = Arc::<Mutex<String>>::default();
+        let text = Arc::clone(&received);
+        let listener = TcpListener::bind(addr).expect("a free port");
+        let connections = Connections::serve(listener, move |mut stream| {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = stream.read(&mut buffer) {
+                let mut text = text.lock().unwrap_or_else(PoisonError::into_inner);
+                text.push_str(&String::from_utf8_lossy(&buffer[..count]));
+            }
+        });
+        Self { received, _connections: connections }
+    }
+
+    fn text(&self) -> String {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Returns the place of the server whose port ends the text.
+fn place_of(text: &str) -> usize {
+    let place = PORTS.iter().position(|port| text.ends_with(port));
+    place.unwrap_or_else(|| panic!("{text:?} ends with none of the ports {PORTS:?}"))
+}
+
 fn printed(answer: &Answer, include: bool) -> String {
     let mut text = String::new();
     if include {
@@ -250,26 +405,6 @@ fn printed(answer: &Answer, include: bool) -> String {
         text.push('\n');
     }
     text + &String::from_utf8_lossy(&answer.body)
-}
-
-fn is_curl(command: &str) -> bool {
-    command.starts_with("curl ")
-}
-
-/// A setup for `NAME=value cruddur --option`, which starts a server; `None` for any other command.
-fn server_setup(command: &str) -> Option<Setup> {
-    // The command of README.md for starting the program from source.
-    let command = if command == "cargo run --release" { "cruddur" } else { command };
-    let mut words = words(command).into_iter().peekable();
-    let mut setup = Program::setup();
-    while let Some((name, value)) = words.peek().and_then(|word| word.split_once('=')) {
-        setup = setup.env(name, value);
-        words.next();
-    }
-    let args: Vec<String> = words.next().filter(|word| word == "cruddur").map(|_| words.collect())?;
-    let is_serve = args.first().is_none_or(|first| first.starts_with("--config") || first == "serve");
-    let is_simple = !command.contains(['|', ';', '&']);
-    (is_serve && is_simple).then(|| args.iter().fold(setup, |setup, arg| setup.arg(arg)))
 }
 
 /// The words of a simple command, without their quotes.
@@ -297,17 +432,17 @@ fn words(command: &str) -> Vec<String> {
     words
 }
 
-/// The steps of a lesson, in order.
+/// Returns the steps of a lesson in their order.
 fn steps(text: &str) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
-    let (mut in_block, mut goes_on) = (false, false);
+    let (mut in_block, mut goes_on, mut place) = (false, false, 0);
     for (line, text) in text.lines().enumerate().map(|(index, text)| (index + 1, text.trim_end())) {
         let step = |what| Step { line, what, expected: Vec::new() };
         match text.strip_prefix("```") {
             Some("console") if !in_block => in_block = true,
-            Some("console server") if !in_block => {
-                in_block = true;
-                steps.push(step(What::ServerPrints));
+            Some(mark) if !in_block && mark.starts_with("console server") => {
+                (in_block, place) = (true, if mark == "console server" { 0 } else { place_of(mark) });
+                steps.push(step(What::ServerPrints(place)));
             }
             Some(_) => in_block = false,
             None if !in_block => {}
@@ -318,9 +453,9 @@ fn steps(text: &str) -> Vec<Step> {
                     command.push_str(more);
                 }
                 (..) if text == "^C" => {
-                    // If the block begins with `^C`, no output is expected before it.
-                    steps.retain(|step| !matches!(step.what, What::ServerPrints) || !step.expected.is_empty());
-                    steps.push(step(What::Interrupt));
+                    // A block that begins with it prints nothing before.
+                    steps.retain(|step| !matches!(step.what, What::ServerPrints(_)) || !step.expected.is_empty());
+                    steps.push(step(What::Interrupt(place)));
                 }
                 (.., Some(step)) => step.expected.push(text.to_owned()),
                 _ => panic!("line {line}: output before any command"),
