@@ -1,28 +1,36 @@
-//! CloudWatch Logs: log lines, each with the trace id of its request, in calls that are signed by hand.
+//! CloudWatch Logs: sends log lines, each with the trace id of its request, in signed calls. This
+//! file signs and sends the calls, and handles errors. `encode.rs` writes the body, and
+//! `response.rs` reads the response. The signature is computed by hand in [`crate::wire::sigv4`].
 //!
-//! In: a batch of log lines. Out: one POST for each batch that the service takes.
+//! In: a batch of log lines. Out: one POST for each batch that the service accepts.
 //!
 //! ```text
 //! POST / HTTP/1.1
 //! host: logs.us-east-1.amazonaws.com
 //! content-type: application/x-amz-json-1.1
-//! x-amz-target: Logs_20140328.PutLogEvents                      the operation; there is only one path
+//! x-amz-target: Logs_20140328.PutLogEvents          the operation; there is only one path
 //! x-amz-date: 20260115T123456Z
-//! authorization: AWS4-HMAC-SHA256 Credential=AKIA.../20260115/us-east-1/logs/aws4_request, SignedHeaders=..., Signature=...
+//! authorization: AWS4-HMAC-SHA256 Credential=AKIA.../20260115/us-east-1/logs/aws4_request,
+//!   SignedHeaders=..., Signature=...                (one line)
 //!
-//! {"logGroupName":"cruddur","logStreamName":"backend/1","logEvents":[{"timestamp":1768480496123,"message":"127.0.0.1 GET ..."}]}
+//! {"logGroupName":"cruddur","logStreamName":"backend/1",
+//!  "logEvents":[{"timestamp":1768480496123,"message":"127.0.0.1 GET ..."}]}
 //! ```
 //!
-//! What surprises:
+//! Some details are surprising:
 //!
-//! - One bad event makes the service refuse the whole batch; the limits are in `encode.rs`.
-//! - The group and the stream must exist. They are made when the service says that they are missing: at the first line, and
-//!   again after they were deleted. Nothing is asked at start, so no missing right keeps the server from it.
-//! - There is no sequence token any more, and no way to recognise a batch that came twice. An answer that got lost means that
-//!   its lines are sent, and stored, again: at least once.
-//! - A clock that is off by five minutes is a bad signature. The answer's `Date` tells, and signing goes by it from then on.
+//! - One invalid event makes the service refuse the whole batch. The limits are in `encode.rs`.
+//! - The group and the stream must exist. They are created when the service reports that they are
+//!   missing: at the first line, and again after they were deleted. No call is made at start-up, so
+//!   the server starts even if a permission is missing.
+//! - There is no sequence token any more, and the service does not recognise a batch that it has
+//!   already received. If a response is lost, its lines are sent and stored again: delivery is "at
+//!   least once".
+//! - A clock that is wrong by five minutes makes the signature invalid. The `Date` of the response
+//!   shows the service's time, and the next calls are signed with that time.
 //!
-//! Specification: <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutLogEvents.html>.
+//! Specification:
+//! <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutLogEvents.html>.
 
 mod clock;
 mod encode;
@@ -57,10 +65,10 @@ pub const PLUGIN: Plugin = Plugin {
 
 const NAME: &str = "cloudwatch";
 const PUT_LOG_EVENTS: &str = "PutLogEvents";
-/// How long a batch with all that belongs to it may take: a megabyte is a lot for some uplinks.
+/// Time limit for a batch, with all calls that it needs. A megabyte takes long on some uplinks.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A client for one log stream.
+/// Client for one log stream.
 struct CloudWatchLogs {
     group: String,
     stream: String,
@@ -72,20 +80,20 @@ struct CloudWatchLogs {
     credentials: CredentialChain,
     clock: Clock,
     retention: Retention,
-    /// The calls of the delivery that is going on.
+    /// Calls of the current delivery.
     calls: Vec<RecordedCall>,
 }
 
-/// What is known about the retention of the group.
+/// State of the group's retention.
 #[derive(Default)]
 struct Retention {
-    /// The group was made here, and its retention is not set yet.
+    /// True if this process created the group and has not set its retention yet.
     is_due: bool,
-    /// A failure to set it was reported.
+    /// True once a failure to set it was logged.
     is_reported: bool,
 }
 
-/// A call before it is signed.
+/// Call before it is signed.
 struct Unsigned<'a> {
     operation: &'a str,
     host: &'a str,
@@ -93,17 +101,18 @@ struct Unsigned<'a> {
     encoding: Option<&'a str>,
 }
 
-/// A response, and whether it has just shown that the service's clock is another one.
+/// Response to a call. `clock_moved` is true if its `Date` showed that the call was signed with a
+/// wrong time.
 struct Answered {
     response: LogsResponse,
     clock_moved: bool,
 }
 
-/// Why a call did not get a useful response.
+/// Reason why a call got no response.
 enum Failed {
-    /// No credentials.
+    /// No credentials were found, so no call was made.
     Credentials(Message),
-    /// No response.
+    /// The call failed.
     Call(CallError),
 }
 
@@ -114,7 +123,8 @@ impl Transport for CloudWatchLogs {
         outcome
     }
 
-    /// Lines wait in the queue until the service takes them; what the queue cannot hold is dropped and counted.
+    /// Returns no limit: lines wait in the queue until the service accepts them. Lines that do not
+    /// fit into the queue are dropped and counted.
     fn max_elapsed_time(&self) -> Option<Duration> {
         None
     }
@@ -129,7 +139,7 @@ impl Transport for CloudWatchLogs {
 }
 
 impl Unsigned<'_> {
-    /// All headers of the call, and how they were signed.
+    /// Signs the call. Returns all its headers, and the steps of the signature.
     fn sign(&self, signer: &mut Signer, secrets: &Secrets<'_>, now: SystemTime) -> (Vec<(String, String)>, Signed) {
         let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let mut headers = vec![
@@ -157,7 +167,7 @@ impl Unsigned<'_> {
 
 impl CloudWatchLogs {
     fn deliver_until(&mut self, payload: &Payload, deadline: Instant) -> Outcome {
-        // Each remedy is tried once; what helps not the first time helps not the second.
+        // Each remedy is tried once. If it does not help the first time, a second time is useless.
         let (mut created, mut refreshed, mut clock_set) = (false, false, false);
         self.set_retention(deadline);
         let encoding = self.gzip.then_some("gzip");
@@ -188,12 +198,13 @@ impl CloudWatchLogs {
         }
     }
 
-    /// Makes the stream; if its group is missing too, the group with its retention, and then the stream.
+    /// Creates the stream. If its group is missing too, creates the group with its retention first.
     fn create(&mut self, deadline: Instant) -> Result<(), Outcome> {
         let group = self.group.clone();
         let stream = json!({ "logGroupName": group, "logStreamName": self.stream });
         if self.create_one("CreateLogStream", &stream, deadline)? == Class::Missing {
-            // Set before the call: an answer that gets lost leaves a group behind that would keep its lines for ever.
+            // Set before the call. If the response is lost, the group may exist without a
+            // retention, and would keep its lines forever.
             self.retention.is_due = true;
             if self.create_one("CreateLogGroup", &json!({ "logGroupName": group }), deadline)? == Class::Exists {
                 self.retention.is_due = false;
@@ -204,7 +215,8 @@ impl CloudWatchLogs {
         Ok(())
     }
 
-    /// Sets the retention of a group that was made here; if that fails, with the next batch again. Said once.
+    /// Sets the retention of a group that this process created. If that fails, logs one warning and
+    /// tries again with every batch.
     fn set_retention(&mut self, deadline: Instant) {
         if !self.retention.is_due {
             return;
@@ -236,7 +248,7 @@ impl CloudWatchLogs {
         }
     }
 
-    /// One signed call, by the service's clock as far as it is known.
+    /// Makes one call, signed with the service's time as far as it is known.
     fn call(
         &mut self,
         operation: &str,
@@ -270,7 +282,7 @@ impl CloudWatchLogs {
         });
         let reply = reply.map_err(Failed::Call)?;
         let mut response = LogsResponse::read(&reply, items);
-        // Some services repeat what they refuse.
+        // Some services repeat the refused credentials in their message.
         response.message = redactor.redact(response.message);
         let clock_moved = self.clock.learn(reply.date, sent, SystemTime::now());
         if clock_moved {

@@ -1,24 +1,27 @@
-//! The console: every trace on standard output, for people (`tree`) or for programs (`json`).
+//! Console: prints every trace on standard output, for people (`tree`) or for programs (`json`).
 //!
 //! In: a batch of finished traces. Out: lines.
 //!
-//! `tree`, a line a span, children below their parent:
+//! `tree` prints one line per span, with the children below their parent:
 //!
 //! ```text
 //! GET /api/activities/home  0.21 ms  trace=5b8efff798038103d269b633813fc60c http.request.method=GET ...
 //!   home-activities-mock-data  0.04 ms  app.now=2023-02-20T00:00:00+00:00 app.result_length=3
 //! ```
 //!
-//! `json`, an object a line, in the order in which the spans ended, with the fields of the ConsoleSpanExporter that the
-//! course's students know from Python:
+//! `json` prints one object per line, in the order in which the spans ended. Its fields are those
+//! of the ConsoleSpanExporter that the course's students know from Python:
 //!
 //! ```text
-//! {"name":"home-activities-mock-data","context":{"trace_id":"0x5b8e...","span_id":"0x0515...","trace_state":"[]"},
-//!  "kind":"SpanKind.INTERNAL","parent_id":"0xeee1...","start_time":"2023-02-20T00:00:00.001000Z","end_time":...,
-//!  "status":{"status_code":"UNSET"},"attributes":{...},"events":[],"links":[],"resource":{...}}
+//! {"name":"home-activities-mock-data",
+//!  "context":{"trace_id":"0x5b8e...","span_id":"0x0515...","trace_state":"[]"},
+//!  "kind":"SpanKind.INTERNAL","parent_id":"0xeee1...",
+//!  "start_time":"2023-02-20T00:00:00.001000Z","end_time":...,"status":{"status_code":"UNSET"},
+//!  "attributes":{...},"events":[],"links":[],"resource":{...}}
 //! ```
 //!
-//! Specification: <https://opentelemetry.io/docs/specs/otel/trace/sdk_exporters/stdout/>, which leaves the format open.
+//! Specification: <https://opentelemetry.io/docs/specs/otel/trace/sdk_exporters/stdout/>, which
+//! leaves the format open.
 
 mod json;
 mod tree;
@@ -56,10 +59,10 @@ section! {
     }
 }
 
-/// Writes traces for people.
+/// Encoder of traces as lines for people.
 struct Tree;
 
-/// Writes spans for programs.
+/// Encoder of spans as JSON for programs.
 struct JsonLines {
     resource: Vec<Attribute>,
 }

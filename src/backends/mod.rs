@@ -1,10 +1,12 @@
-//! Stage 4: a batch becomes the bytes of one destination. One file per backend, one line for each in [`BACKENDS`].
+//! Stage 4: a backend encodes a batch as the bytes of its destination, and sends them. There is one
+//! file per backend, and one line for each in [`BACKENDS`].
 //!
-//! In: a batch of finished traces, or of log lines. Out: [`Payload`](crate::delivery::Payload)s, the exact bytes that are sent, and
-//! an [`Outcome`](crate::delivery::Outcome) for each.
+//! In: a batch of finished traces, or of log lines. Out: [`Payload`](crate::delivery::Payload)s,
+//! the exact bytes that are sent, and an [`Outcome`](crate::delivery::Outcome) for each.
 //!
-//! A backend's file holds, in this order: what goes in and out with a few real bytes, its settings, its encoder, its
-//! transport, its tests. Encoding is pure and cannot fail; the transport does the only I/O, through [`crate::wire`].
+//! The file of a backend contains, in this order: its input and output with a few real bytes, its
+//! settings, its encoder, its transport, its tests. Encoding is pure and cannot fail. The transport
+//! does the only I/O, through [`crate::wire`].
 
 pub mod cloudwatch_logs;
 pub mod console;
@@ -15,32 +17,32 @@ use crate::delivery::{Plan, State};
 use crate::settings::{Findings, Section, Settings, Sources};
 use crate::text::{Message, explanation};
 
-/// All backends there are.
+/// All backends.
 pub const BACKENDS: &[Plugin] = &[console::PLUGIN, otlp_http::PLUGIN, xray_udp::PLUGIN, cloudwatch_logs::PLUGIN];
 
-/// The line in [`BACKENDS`]: all that the rest of the program knows of a backend.
+/// Line in [`BACKENDS`]: everything that the rest of the program knows about a backend.
 pub struct Plugin {
-    /// Its name, and its table in telemetry.toml.
+    /// Name of the backend, and of its table in telemetry.toml.
     pub name: &'static str,
-    /// Its settings.
+    /// Settings of the backend.
     pub section: &'static Section,
-    /// Reads its settings and decides whether it runs.
+    /// Reads the settings and decides whether the backend runs.
     pub plan: fn(&mut PlanContext<'_>) -> Result<Plan, Message>,
     /// Topic of `cruddur explain`: the bytes of a sample request, with a note on every field.
     pub(crate) explain: Option<fn() -> Vec<explanation::Section>>,
 }
 
-/// What a backend is planned from.
+/// Input for the plan of a backend.
 pub struct PlanContext<'a> {
-    /// The environment and the file.
+    /// Environment and settings file.
     pub sources: &'a Sources,
-    /// The settings that belong to no backend.
+    /// Settings that all backends share.
     pub shared: &'a Settings,
-    /// What is remarkable about the backend's own.
+    /// Findings about the backend's own settings. The plan function adds to them.
     pub findings: Findings,
 }
 
-/// Plans every backend.
+/// Makes the plan of every backend.
 ///
 /// # Errors
 ///

@@ -1,14 +1,16 @@
-//! OTLP over HTTP, in JSON: what Honeycomb, the OpenTelemetry Collector, Jaeger and many others take.
+//! OTLP over HTTP, in JSON: the format that Honeycomb, the OpenTelemetry Collector, Jaeger and many
+//! others accept. This file sends the POST and reads the response. `encode.rs` writes the body.
 //!
-//! In: a batch of finished traces. Out: one POST a batch.
+//! In: a batch of finished traces. Out: one POST per batch.
 //!
 //! ```text
 //! POST /v1/traces HTTP/1.1
 //! host: api.honeycomb.io
-//! content-type: application/json            exactly that: with "; charset=utf-8" Honeycomb answers 415
+//! content-type: application/json     exactly this: Honeycomb answers 415 to "; charset=utf-8"
 //! x-honeycomb-team: ***
 //!
-//! {"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"backend-flask"}}]},
+//! {"resourceSpans":[{"resource":{"attributes":[
+//!     {"key":"service.name","value":{"stringValue":"backend-flask"}}]},
 //!   "scopeSpans":[{"scope":{"name":"cruddur.http","version":"0.1.0"},"spans":[
 //!     {"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174","flags":257,
 //!      "name":"GET /api/activities/home","kind":2,
@@ -16,15 +18,18 @@
 //!      "attributes":[{"key":"http.response.status_code","value":{"intValue":"200"}}],"status":{}}]}]}]}
 //! ```
 //!
-//! Three layers: who sends (resource), which part of the program wrote it (scope), the spans. Five things in these bytes
-//! surprise, and each has cost a student a day:
+//! The body has three layers: the resource (the program that sends), the scope (the part of the
+//! program that made the spans), and the spans. Five details of these bytes are surprising, and
+//! each has cost a student a day:
 //!
-//! - 64-bit numbers are *strings*: JSON has no integers beyond 2^53, and protobuf's JSON mapping says so. 32-bit ones
-//!   (`flags`) are numbers. Honeycomb refuses a whole batch over one time that is a number.
-//! - Ids are hex, although the mapping says base64 for bytes; OTLP makes this one exception.
-//! - Enums are numbers, and SERVER is 2, not 1: the 0 of the wire means "unspecified".
-//! - What is empty or zero is left out, except `status`, which is always there; `null` never is.
-//! - Fields come in the order of the Collector, so that what it would print is what we send, byte for byte.
+//! - 64-bit numbers are *strings*. Many JSON readers keep integers only up to 2^53, so protobuf's
+//!   JSON mapping requires it. 32-bit numbers (`flags`) are numbers. If a single time is a number,
+//!   Honeycomb refuses the whole batch.
+//! - Ids are hex. Protobuf's JSON mapping writes bytes as base64; this is OTLP's only exception.
+//! - Enums are numbers, and SERVER is 2, not 1: the value 0 means "unspecified".
+//! - Empty and zero fields are left out, and `null` is never written. Only `status` is always
+//!   there.
+//! - Fields are in the order of the Collector, so our bytes are exactly those that it would print.
 //!
 //! Specification: <https://opentelemetry.io/docs/specs/otlp/>,
 //! <https://github.com/open-telemetry/opentelemetry-proto/blob/main/opentelemetry/proto/trace/v1/trace.proto>.
@@ -55,21 +60,21 @@ pub const PLUGIN: Plugin = Plugin {
     explain: Some(explain::explain),
 };
 
-/// A client for one OTLP endpoint.
+/// Client for one OTLP endpoint.
 struct OtlpHttp {
     client: HttpClient,
     url: Url,
-    /// Where `url` came from: the first thing to look at when it is wrong.
+    /// Setting that `url` came from. Error messages name it as the first thing to check.
     url_origin: String,
     headers: Vec<(String, String)>,
-    /// Replaces secrets in all that a server says.
+    /// Redacts secrets in the responses of the server.
     redactor: Redactor,
     gzip: bool,
     max_elapsed_time: Option<Duration>,
 }
 
-/// How long one attempt may take when there is no limit for all of them together: nothing would be heard of a receiver that
-/// hangs, and a worker whose settings have changed would stay with its batch.
+/// Time limit of one attempt if `timeout` sets no limit for all attempts. Without it, a receiver
+/// that hangs would never be reported, and after a settings change the old worker would never end.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Transport for OtlpHttp {
@@ -80,7 +85,7 @@ impl Transport for OtlpHttp {
         calls.push(RecordedCall::post(
             &call,
             reply.as_ref(),
-            |name| settings::NO_SECRET.contains(&name),
+            |name| settings::PUBLIC_HEADERS.contains(&name),
             &self.redactor,
         ));
         match reply {
@@ -98,17 +103,18 @@ impl Transport for OtlpHttp {
     }
 }
 
-/// The secrets in the address and in the headers.
+/// Makes a redactor of the secrets in the address and in the headers.
 fn redactor(url: &Url, headers: &[(String, String)]) -> Redactor {
-    let secret = headers.iter().filter(|(name, _)| !settings::NO_SECRET.contains(&name.as_str()));
+    let secret = headers.iter().filter(|(name, _)| !settings::PUBLIC_HEADERS.contains(&name.as_str()));
     Redactor::new(url, secret.map(|(_, value)| value.as_str()))
 }
 
 impl OtlpHttp {
-    /// 2xx is success, whatever the body; 429, 502, 503 and 504 may be tried again; everything else may not.
+    /// Returns the outcome of a response. 2xx is success, even if the body is unreadable. 429, 502,
+    /// 503 and 504 are retried. Every other status is not retried.
     fn answered(&self, reply: &Reply, sent: usize) -> Outcome {
         let status = reply.status;
-        let said = self.said(&reply.body);
+        let said = self.server_message(&reply.body);
         let in_brackets = if said.is_empty() { String::new() } else { format!(" ({said})") };
         let problem = |what: &str, next: String| {
             let what = format!("{} answered {status}{what}{in_brackets}", self.url);
@@ -190,9 +196,9 @@ impl OtlpHttp {
         }
     }
 
-    /// What the other side says: `message` of a `google.rpc.Status`, `detail` or `error` of RFC 7807, else the beginning of
-    /// the text.
-    fn said(&self, body: &[u8]) -> String {
+    /// Returns the server's message: `message` of a `google.rpc.Status`, `detail` or `error` of
+    /// RFC 7807, or the beginning of the text.
+    fn server_message(&self, body: &[u8]) -> String {
         if let Ok(Json::Object(answer)) = serde_json::from_slice(body) {
             let text = ["message", "detail", "error", "title"].iter().find_map(|key| answer.get(*key)?.as_str());
             return self.readable(text.unwrap_or_default());
@@ -200,20 +206,21 @@ impl OtlpHttp {
         self.readable(&String::from_utf8_lossy(body))
     }
 
-    /// A text as one short line without secrets: some servers repeat the key that they refuse.
+    /// Returns the text as one short line with secrets redacted. Some servers repeat the key that
+    /// they refuse.
     fn readable(&self, text: &str) -> String {
         one_line(&self.redactor.redact(text.trim().to_owned()))
     }
 
-    /// How long the key is, and its last four characters if it can spare them.
+    /// Describes the key: its length, and its last four characters if it is long enough.
     fn described_key(&self) -> Option<String> {
         let (_, key) = self.headers.iter().find(|(name, _)| name == settings::TEAM)?;
         Some(described_secret(key))
     }
 }
 
-/// `{"partialSuccess":{"rejectedSpans":"2","errorMessage":"..."}}`; the number may be a string or a number. `None`:
-/// full success, which is also what an empty or unreadable body means.
+/// Parses `{"partialSuccess":{"rejectedSpans":"2","errorMessage":"..."}}`. The count may be a
+/// string or a number. Returns `None` for full success, and also for an empty or unreadable body.
 fn partial_success(body: &[u8]) -> Option<(usize, String)> {
     let answer: Json = serde_json::from_slice(body).ok()?;
     let partial = answer.get("partialSuccess")?;

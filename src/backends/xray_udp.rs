@@ -1,31 +1,41 @@
-//! AWS X-Ray: a segment document for every request, as a UDP datagram to the X-Ray daemon.
+//! AWS X-Ray: sends a segment document for every request, as a UDP datagram to the X-Ray daemon.
+//! This file sends the datagrams. `encode.rs` and `tree.rs` write the documents, and `sampler.rs`
+//! decides which requests are sent.
 //!
-//! In: a batch of finished traces. Out: one datagram a trace, more only for one that is too large.
+//! In: a batch of finished traces. Out: one datagram per trace, or several if it is too large for
+//! one.
 //!
 //! ```text
 //! {"format":"json","version":1}                       header, a newline, the document
-//! {"id":"70de5b6f19ff9a0a","trace_id":"1-581cf771-a006649127e371903a2de979","name":"backend-flask",
-//!  "start_time":1478293361.271,"end_time":1478293361.449,
+//! {"id":"70de5b6f19ff9a0a","trace_id":"1-581cf771-a006649127e371903a2de979",
+//!  "name":"backend-flask","start_time":1478293361.271,"end_time":1478293361.449,
 //!  "http":{"request":{"method":"GET","url":"http://localhost:4567/api/activities/@andrewbrown",
 //!    "client_ip":"172.19.0.1"},"response":{"status":200,"content_length":217}},
-//!  "aws":{"xray":{"sdk":"cruddur-xray for Rust","sdk_version":"0.1.0","sampling_rule_name":"Cruddur"}},
-//!  "subsegments":[{"id":"53995c3f42cd8ad8","name":"user_activities","start_time":1478293361.272,...}]}
+//!  "aws":{"xray":{"sdk":"cruddur-xray for Rust","sdk_version":"0.1.0",
+//!    "sampling_rule_name":"Cruddur"}},
+//!  "subsegments":[{"id":"53995c3f42cd8ad8","name":"user_activities",
+//!    "start_time":1478293361.272,...}]}
 //! ```
 //!
-//! What surprises in it:
+//! Some details are surprising:
 //!
-//! - The daemon does not read the document, and X-Ray answers nothing. A name with a `*` or a bracket in it, a `Root` that
-//!   is no id: the segment is gone, and only the daemon's log tells. So names, ids and lengths are made right here.
-//! - `id` and `trace_id` come first and there are no blanks: the daemon looks for `"id":"` in the text when it has to say
-//!   which document was refused.
-//! - The trace id is the one of OTLP, spelled with dashes.
-//! - An exception stands in the subsegment where it happened; the segment only names its id.
-//! - Attributes are "annotations" (indexed, 50 a trace, keys without dots); the rest is "metadata" (not indexed).
-//! - A document may have 64 kB. One that would have more sends its subsegments on their own, then goes without metadata.
+//! - The daemon does not check the document, and X-Ray sends no response. X-Ray drops a segment
+//!   with a `*` or a bracket in its name, or with a trace id from an invalid `Root`. Only the
+//!   daemon's log reports it. So the names, ids and lengths are made valid here.
+//! - `id` and `trace_id` come first, and there are no blanks. To report a refused document, the
+//!   daemon searches its text for `"id":"`.
+//! - The trace id is the same as in OTLP, written with dashes.
+//! - An exception is in the subsegment in which it happened. The segment contains only its id.
+//! - Attributes are "annotations" (indexed, at most 50 per trace, keys without dots). The others
+//!   are "metadata" (not indexed).
+//! - A document may have 64 kB. The subsegments of a larger one are sent as documents of their own.
+//!   If it is still too large, its metadata is left out.
 //!
-//! The daemon and AWS's X-Ray SDKs are in maintenance mode since February 2026; AWS points to OpenTelemetry.
+//! The daemon and AWS's X-Ray SDKs have been in maintenance mode since February 2026. AWS
+//! recommends OpenTelemetry.
 //!
-//! Specification: <https://docs.aws.amazon.com/xray/latest/devguide/xray-api-segmentdocuments.html>,
+//! Specification:
+//! <https://docs.aws.amazon.com/xray/latest/devguide/xray-api-segmentdocuments.html>,
 //! <https://docs.aws.amazon.com/xray/latest/devguide/xray-api-sendingdata.html#xray-api-daemon>.
 
 mod annotations;
@@ -52,32 +62,34 @@ pub const PLUGIN: Plugin =
     Plugin { name: NAME, section: &settings::XRay::SECTION, plan: settings::plan, explain: Some(explain::explain) };
 
 const NAME: &str = "xray";
-/// How long to wait before a daemon that did not listen is tried again. Other machines (and containers) say only about
-/// once a second that a port is closed; a sender that asks more often takes their silence for success.
+/// Longest wait before a refused datagram is retried. Other machines and containers report a closed
+/// port only about once a second. A sender that retries more often takes their silence for success.
 const TRY_AGAIN: Duration = Duration::from_millis(1300);
-/// Nothing is sent for this long after a refusal. It must stay below the shortest wait: 1 s minus 20 % jitter.
-const QUIET: Duration = Duration::from_millis(750);
+/// Time after a refusal in which nothing is sent. It must be shorter than the shortest retry wait:
+/// 1 s minus 20 % jitter.
+const PAUSE_AFTER_REFUSAL: Duration = Duration::from_millis(750);
 
 /// Sends datagrams to the daemon.
 struct XRayUdp {
     sender: DatagramSender,
     daemon: HostPort,
-    /// Where the daemon's address came from.
+    /// Setting that the daemon's address came from. Error messages name it.
     daemon_origin: String,
-    /// How many spans the last datagram had.
+    /// Number of spans in the last datagram.
     last_items: usize,
-    /// The last refusal.
+    /// Last refusal, and its time.
     refused: Option<(Instant, Problem)>,
-    /// The datagram before the last one, if it was lost.
+    /// Loss of the datagram before the last one, until [`Transport::take_loss`] returns it.
     loss: Option<Loss>,
 }
 
 impl Transport for XRayUdp {
     fn deliver(&mut self, payload: &Payload, _: Option<Duration>, calls: &mut Vec<RecordedCall>) -> Outcome {
         let later = |problem| Outcome::Later { after: None, problem };
-        // At the end of the program the waits are cut short, and all that waits would be sent to a closed port, and count as delivered.
+        // At shutdown the retry waits are cut short. Without this pause, the queued segments would
+        // be sent to a closed port and counted as delivered.
         if let Some((at, problem)) = &self.refused
-            && at.elapsed() < QUIET
+            && at.elapsed() < PAUSE_AFTER_REFUSAL
         {
             return later(problem.clone());
         }
@@ -122,7 +134,8 @@ impl Transport for XRayUdp {
         self.sender.refused().map(|address| self.refusal(address))
     }
 
-    /// Segments wait in the queue until the daemon is back; what the queue cannot hold is dropped and counted.
+    /// Returns no limit: segments wait in the queue until the daemon is back. Segments that do not
+    /// fit into the queue are dropped and counted.
     fn max_elapsed_time(&self) -> Option<Duration> {
         None
     }
@@ -135,7 +148,7 @@ impl Transport for XRayUdp {
 impl XRayUdp {
     fn refusal(&self, address: SocketAddr) -> Problem {
         let (daemon, origin) = (&self.daemon, &self.daemon_origin);
-        // The daemon may be given by name. Then the address helps, too.
+        // If the daemon is configured by name, its resolved address is shown too.
         let place = address.to_string();
         let place = if daemon.to_string() == place { place } else { format!("{daemon} ({place})") };
         let what = Message::new(format!("connection refused by {place}"));

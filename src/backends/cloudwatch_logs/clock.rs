@@ -1,35 +1,38 @@
-//! The service's clock, as far as its answers tell. A signature is good for five minutes around it, whatever ours shows.
+//! Clock of the service, learned from the `Date` of its responses. A signature is valid within five
+//! minutes of the service's time, so calls are signed with that time even if our clock is wrong.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How far the service's clock is from ours.
+/// Difference between the service's clock and ours.
 #[derive(Debug, Default)]
 pub(super) struct Clock {
-    /// What it shows more than ours, in milliseconds.
+    /// Service's time minus our time, in milliseconds.
     ahead: i64,
 }
 
-/// A difference that no signature survives for long, in milliseconds; the service allows five minutes.
+/// Difference above which our clock counts as wrong, in milliseconds. The service allows five
+/// minutes.
 const TOLERANCE: u64 = 4 * 60 * 1000;
-/// An answer that took longer says nothing about the time.
+/// Longest round trip from which the difference is learned. A longer one is too inexact.
 const MAX_ROUND_TRIP: Duration = Duration::from_secs(15 * 60);
 
 impl Clock {
-    /// What to sign with when our clock shows `now`.
+    /// Returns the service's time when our clock shows `now`. Calls are signed with it.
     pub(super) fn signing_time(&self, now: SystemTime) -> SystemTime {
         let shift = Duration::from_millis(self.ahead.unsigned_abs());
         let shifted = if self.ahead < 0 { now.checked_sub(shift) } else { now.checked_add(shift) };
         shifted.unwrap_or(now)
     }
 
-    /// What the service's clock shows more than ours, in milliseconds; 0 for a small difference: that is no mistake of
-    /// either, and lines keep their distances.
+    /// Returns the service's time minus our time, in milliseconds. Returns 0 for a small
+    /// difference, which is normal, so that the times of log lines are not shifted back and forth.
     pub(super) fn offset(&self) -> i64 {
         if self.ahead.unsigned_abs() > TOLERANCE { self.ahead } else { 0 }
     }
 
-    /// Learns from the `Date` of an answer, taken to be written half-way between the two moments. True if what was signed
-    /// with before was so far off that another try makes sense.
+    /// Learns the difference from the `Date` of a response, which is assumed to be written half-way
+    /// between `sent` and `received`. Returns true if the last call was signed with a time so wrong
+    /// that a retry makes sense.
     pub(super) fn learn(&mut self, date: Option<SystemTime>, sent: SystemTime, received: SystemTime) -> bool {
         let round_trip = received.duration_since(sent).unwrap_or(Duration::MAX);
         let Some(date) = date.filter(|_| round_trip <= MAX_ROUND_TRIP) else { return false };
@@ -39,7 +42,7 @@ impl Clock {
         moved
     }
 
-    /// `10 minutes slow`: what is wrong with ours.
+    /// Describes the error of our clock: `10 minutes slow`.
     pub(super) fn fault(&self) -> String {
         let minutes = self.ahead.unsigned_abs() / 60_000;
         match self.ahead {
@@ -65,7 +68,8 @@ mod tests {
         DateTime::parse_from_rfc3339(text.as_str().unwrap()).unwrap().into()
     }
 
-    /// AWS's own cases for its SDKs: what is signed with, what is learned, and when another try follows.
+    /// Runs AWS's own cases for its SDKs. They check the signing time, the learned difference, and
+    /// whether a retry follows.
     #[test]
     fn the_clock_is_corrected_as_in_awss_own_cases() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/aws-config/clock-skew-test-cases.json");

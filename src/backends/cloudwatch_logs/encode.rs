@@ -33,7 +33,7 @@ pub(super) struct LogEvents {
 /// Format of a message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum LineFormat {
-    /// Flat JSON object, whose fields Logs Insights finds by itself.
+    /// Flat JSON object. Logs Insights finds its fields by itself.
     Json,
     /// Text.
     Text,
@@ -45,7 +45,7 @@ const MAX_EVENTS: usize = 10_000;
 const MAX_BYTES: usize = 1_048_576;
 const BYTES_AN_EVENT: usize = 26;
 const MAX_MILLIS: u64 = 24 * 60 * 60 * 1000;
-/// Limit of a message in the partitions with the old limit of an event, 256 KiB.
+/// Limit of a message. Some AWS partitions still limit an event to 256 KiB.
 const MAX_MESSAGE: usize = 256 * 1024 - BYTES_AN_EVENT;
 
 /// Log line that became an event, within the limit of a message.
@@ -156,7 +156,7 @@ impl LogEvents {
     }
 }
 
-/// Number of these events that fit into one request; at least one.
+/// Returns the number of events that fit into one request, at least one.
 fn fitting(events: &[LogEvent]) -> usize {
     let mut bytes = 0;
     let fit = events.iter().take(MAX_EVENTS).take_while(|event| {
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flat_object_is_what_a_line_is() {
+    fn a_line_is_a_flat_object() {
         let payload = encoder(LineFormat::Json).encode(&[line(0, "say \"hi\"\n")], 0).remove(0);
         let request: Json = serde_json::from_slice(&payload.bytes).unwrap();
         let message: Json = serde_json::from_str(request["logEvents"][0]["message"].as_str().unwrap()).unwrap();

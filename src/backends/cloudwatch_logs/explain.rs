@@ -1,4 +1,5 @@
-//! `cruddur explain cloudwatch`.
+//! `cruddur explain cloudwatch`: prints the call for a sample log line, with a note on every field,
+//! and the four steps of its signature.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -20,7 +21,7 @@ use crate::wire::sigv4::{Secrets, Signed, Signer, key_chain};
 
 const REGION: &str = "us-east-1";
 const HOST: &str = "logs.us-east-1.amazonaws.com";
-/// The key of AWS's own examples.
+/// Access key of AWS's own examples.
 const SECRETS: Secrets<'_> = Secrets {
     access_key_id: "AKIDEXAMPLE",
     secret_access_key: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
@@ -72,7 +73,7 @@ pub(super) fn explain() -> Vec<Section> {
     ]
 }
 
-/// The body for the line that the server logs about the sample request.
+/// Returns the body for the line that the server logs about the sample request.
 fn body() -> String {
     let trace = sample::request();
     let root = &trace.spans[0];
@@ -89,20 +90,20 @@ fn body() -> String {
     payloads.into_iter().map(|payload| String::from_utf8_lossy(&payload.bytes).into_owned()).collect()
 }
 
-/// The first message of a body, as the service stores it.
+/// Returns the first message of a body, as the service stores it.
 fn message(body: &str) -> String {
     let body: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
     body["logEvents"][0]["message"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Five seconds after the line: that is how long it may wait.
+/// Signs the call five seconds after the line, the longest time that a line waits by default.
 fn signed(body: &str) -> (Vec<(String, String)>, Signed) {
     let now = SystemTime::UNIX_EPOCH + Duration::from_nanos(sample::request().spans[0].end) + Duration::from_secs(5);
     let call = Unsigned { operation: PUT_LOG_EVENTS, host: HOST, body: body.as_bytes(), encoding: None };
     call.sign(&mut Signer::new(REGION, "logs"), &SECRETS, now)
 }
 
-/// Its lines, each with what it is.
+/// Returns the lines of the canonical request, each with a note.
 fn canonical_request(signed: &Signed) -> Vec<(&str, &'static str)> {
     let remark = |line: &str| match line.split_once(':') {
         Some(("content-type", _)) => "a header: name in lower case, value without blanks around it",
@@ -162,7 +163,8 @@ mod tests {
         assert_eq!(signed.string_to_sign.lines().count(), STRING_TO_SIGN.len());
     }
 
-    /// The steps, followed by hand, give the signature that was sent.
+    /// Computes the signature from the printed key, as a reader could. It equals the signature that
+    /// is sent.
     #[test]
     fn the_steps_lead_to_the_signature_and_the_bytes_that_leave() {
         use ring::hmac;

@@ -1,4 +1,4 @@
-//! What CloudWatch Logs answers, and what to make of it.
+//! Responses of CloudWatch Logs: parses them, and sorts them by the action that they require.
 
 use std::time::Duration;
 
@@ -6,39 +6,39 @@ use serde_json::Value as Json;
 
 use crate::wire::http::Reply;
 
-/// An answer, by what can be done about it.
+/// Parsed response.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct LogsResponse {
-    /// What kind of answer it is.
+    /// Class of the response, which decides the next action.
     pub(super) class: Class,
-    /// The status code.
+    /// Status code.
     pub(super) status: u16,
-    /// `ResourceNotFoundException` and the like; empty for success.
+    /// Error code, such as `ResourceNotFoundException`. Empty for success.
     pub(super) code: String,
-    /// The service's own words.
+    /// Error message of the service.
     pub(super) message: String,
-    /// When it wants to be asked again.
+    /// Wait that the service asks for before a retry.
     pub(super) retry_after: Option<Duration>,
-    /// How many events of the batch were not stored, and why: too old, too new, past the retention.
+    /// Number of events that were not stored, and the reason: too old, too new, past the retention.
     pub(super) rejected: Option<(usize, &'static str)>,
 }
 
-/// Kinds of answers.
+/// Classes of responses.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Class {
-    /// It worked.
+    /// The call succeeded.
     Success,
-    /// The group or the stream is not there.
+    /// The group or the stream does not exist.
     Missing,
-    /// It is there already, which is as good.
+    /// The group or the stream exists already, which counts as success.
     Exists,
-    /// Too much at once.
+    /// The service received too many calls. It accepts them later.
     Throttled,
-    /// The service has a problem that will pass.
+    /// The service has a temporary problem.
     Transient,
-    /// The credentials are too old.
+    /// The credentials have expired.
     Expired,
-    /// The credentials are unknown, or may not do this.
+    /// The credentials are unknown, or do not have the permission.
     Denied,
     /// The signature does not match, or the clock is wrong.
     Signature,
@@ -49,14 +49,15 @@ pub(super) enum Class {
 }
 
 impl LogsResponse {
-    /// Reads an answer to a batch of `sent` events; 0 for the calls that make something.
+    /// Parses the response to a batch of `sent` events. `sent` is 0 for a call that sends no
+    /// events.
     pub(super) fn read(reply: &Reply, sent: usize) -> Self {
         let text = String::from_utf8_lossy(&reply.body);
         let json: Json = serde_json::from_slice(&reply.body).unwrap_or_default();
         let status = reply.status;
         if status == 200 {
-            // A call may answer with nothing at all. What is no JSON comes from somebody in between, who wants a
-            // password for the network perhaps.
+            // The service may send an empty body. Any other text than JSON comes from a device
+            // between, such as the login page of a network.
             let ours = json.is_object() || text.trim().is_empty();
             let class = if ours { Class::Success } else { Class::Transient };
             let message = if ours { "" } else { "the answer does not come from CloudWatch Logs" };
@@ -66,7 +67,7 @@ impl LogsResponse {
         }
         let code = reply.header("x-amzn-errortype").or_else(|| json.get("__type").and_then(Json::as_str));
         let code = code.map_or_else(|| xml(&text, "Code"), |code| short_code(code).to_owned());
-        // A name, or nothing: it goes to the log, and is half of what problems are told apart by.
+        // Only a plain name is kept: the code is logged, and it is a part of the kind of a problem.
         let is_name = code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
         let code = if is_name { code } else { String::new() };
         let message = ["message", "Message"].iter().find_map(|key| json.get(*key).and_then(Json::as_str));
@@ -100,21 +101,22 @@ fn classify(status: u16, code: &str) -> Class {
     }
 }
 
-/// `com.amazonaws.logs#ResourceNotFoundException:http://...`
+/// Extracts the name from `com.amazonaws.logs#ResourceNotFoundException:http://...`.
 fn short_code(code: &str) -> &str {
     let code = code.rsplit('#').next().unwrap_or(code);
     code.split(':').next().unwrap_or(code).trim()
 }
 
-/// Some stand-ins answer in XML.
+/// Returns the text of an XML element. Some emulators of the service answer in XML.
 fn xml(text: &str, tag: &str) -> String {
     let begin = format!("<{tag}>");
     let inside = text.split_once(&begin).and_then(|(_, rest)| rest.split_once("</"));
     inside.map_or_else(String::new, |(inside, _)| inside.trim().to_owned())
 }
 
-/// The events are in the order of their times: those before an *exclusive* end are too old or past the retention, those
-/// from an *inclusive* start on are too new. The two ends may overlap.
+/// Returns the number of rejected events, and the reason. The events are in the order of their
+/// times. Those before the *exclusive* end index are too old or past the retention. Those from the
+/// *inclusive* start index on are too new. The two ranges may overlap.
 fn rejected(info: &Json, sent: usize) -> Option<(usize, &'static str)> {
     let index = |key: &str| info.get(key).and_then(Json::as_u64).and_then(|index| usize::try_from(index).ok());
     let (old, expired) = (index("tooOldLogEventEndIndex"), index("expiredLogEventEndIndex"));

@@ -1,4 +1,4 @@
-//! `[cloudwatch]` and AWS's variables become a client.
+//! Settings of the backend: reads `[cloudwatch]` and AWS's variables, and makes a client.
 
 use std::fs;
 use std::sync::Arc;
@@ -83,7 +83,7 @@ pub(super) fn plan(context: &mut PlanContext<'_>) -> Result<Plan, Message> {
     })
 }
 
-/// What the service would refuse for certain.
+/// Returns an error for a log group or a retention that the service would certainly refuse.
 fn refuse_invalid(table: &CloudWatch) -> Result<(), Message> {
     let wrong = |origin: &Origin, what: &str| Err(Message::new(format!("{origin}: [cloudwatch] {what}")));
     let group = &table.log_group.value;
@@ -99,7 +99,8 @@ fn refuse_invalid(table: &CloudWatch) -> Result<(), Message> {
     Ok(())
 }
 
-/// The client for this log stream, and what it was made from, in words.
+/// Makes the client for this log stream. Returns it with a text that says where its settings come
+/// from.
 fn client(
     table: &CloudWatch,
     events: LogEvents,
@@ -111,7 +112,8 @@ fn client(
     let (url, url_origin) = logs_endpoint(&sources.env, &region)?;
     let client = HttpClient::new(&url, &Certificates { authorities: authorities(sources, values)?, ours: None })?;
     region_warnings(&sources.env, &region, &region_origin).into_iter().for_each(|warning| findings.warn(warning));
-    // The shared files of AWS may have changed while telemetry.toml did not.
+    // AWS's shared files may change while telemetry.toml stays the same. With these two values in
+    // the plan, such a change restarts the backend.
     values.add("region", Scalar::Text(region.clone()), &region, Origin::Default);
     values.add("address", Scalar::Text(url.as_str().to_owned()), url.redacted(), Origin::Default);
     let reason =
@@ -132,14 +134,14 @@ fn client(
     Ok((client, reason))
 }
 
-/// The group that lines go to, if they do: X-Ray's console links a trace to it.
+/// Returns the log group if the backend is enabled. X-Ray's console links a trace to this group.
 pub(in crate::backends) fn log_group_if_on(sources: &Sources) -> Result<Option<String>, Message> {
-    // What is remarkable about these settings is reported with the backend itself.
+    // Findings are dropped here, because the plan of the backend reports the same ones.
     let (table, _) = CloudWatch::read(sources, &mut Findings::default())?;
     Ok(table.enabled.value.then_some(table.log_group.value))
 }
 
-/// A name that the service takes: no `:` and no `*`.
+/// Returns the name of the log stream. `:` and `*`, which the service refuses, become `-`.
 fn stream_name(template: &str, service: &str) -> String {
     let hostname = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let hostname = if hostname.trim().is_empty() { "cruddur" } else { hostname.trim() };

@@ -1,4 +1,5 @@
-//! A span as one line of JSON, with the fields of Python's ConsoleSpanExporter.
+//! Format `json` of the console: each span is one line of JSON, with the fields of Python's
+//! ConsoleSpanExporter.
 
 use crate::plain_json::{Fields, time};
 use crate::trace::FinishedTrace;
@@ -97,7 +98,7 @@ fn status(span: &SpanData) -> ConsoleStatus<'_> {
     }
 }
 
-/// Python prints a `TraceState` as `[{key=congo, value=t61}]`.
+/// Formats the trace state as Python prints a `TraceState`: `[{key=congo, value=t61}]`.
 fn python_state(state: &str) -> String {
     let members = state.split(',').filter_map(|member| member.split_once('='));
     let members: Vec<_> = members.map(|(key, value)| format!("{{key={key}, value={value}}}")).collect();

@@ -1,4 +1,4 @@
-//! A trace as indented lines, one per span.
+//! Format `tree` of the console: a trace is printed as indented lines, one per span.
 
 use std::io::Write;
 
@@ -29,7 +29,7 @@ fn write_with_children(out: &mut Vec<u8>, trace: &FinishedTrace, index: usize, d
 
 const MAX_DEPTH: usize = 64;
 
-/// Finds the children of a span. They begin after it, so they stand behind it in the trace.
+/// Finds the children of a span. They begin after it, so they come after it in the trace.
 fn children(trace: &FinishedTrace, parent: SpanId, index: usize) -> impl Iterator<Item = usize> {
     let behind = trace.spans.iter().enumerate().skip(index + 1);
     behind.filter(move |(_, span)| span.parent == Some(parent)).map(|(index, _)| index)
@@ -68,8 +68,8 @@ fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text).expect("writing to memory cannot fail");
 }
 
-/// Text, in quotes and escaped if it holds control characters: text from a client must not move the
-/// cursor.
+/// Text, in quotes and escaped if it contains control characters. Text from a client must not move
+/// the cursor of the terminal.
 struct Escaped<'a>(&'a str);
 
 /// Value of an attribute, quoted unless it is one plain word.

@@ -1,4 +1,4 @@
-//! `cruddur explain honeycomb`.
+//! `cruddur explain honeycomb`: prints the POST of a sample request, with a note on every field.
 
 use std::sync::Arc;
 
@@ -34,18 +34,19 @@ pub(super) fn explain() -> Vec<Section> {
     ]
 }
 
-/// Request line and headers, as the server sends them to Honeycomb. The key is redacted.
+/// Returns the request line and the headers, as the backend sends them to Honeycomb. The key is
+/// redacted.
 fn head() -> String {
     let body = body();
     let env = Env::from([("HONEYCOMB_API_KEY", "EXAMPLE-KEY-0123456789")]);
     let sources = Sources::from_text("", env).expect("an empty text is valid TOML");
-    // Nothing else is set, so there is nothing to complain about.
+    // Only the key is set, so there are no findings.
     let mut findings = Findings::default();
     let (table, _) = Honeycomb::read(&sources, &mut findings).expect("an empty file has no mistake in it");
     let to = settings::traces_url(&table, &mut findings).expect("the default is a URL");
     let headers = settings::headers(&table, &sources, &mut findings);
     let call = Call { url: &to.url, headers: &headers, body: body.as_bytes(), timeout: None };
-    post_head(&call, |name| settings::NO_SECRET.contains(&name)).replace("\r\n", "\n")
+    post_head(&call, |name| settings::PUBLIC_HEADERS.contains(&name)).replace("\r\n", "\n")
 }
 
 fn body() -> String {

@@ -1,4 +1,5 @@
-//! What can be seen in the settings of an OTLP endpoint before anything is sent.
+//! Checks of the settings of an OTLP endpoint: mistakes that are visible before anything is sent.
+//! They are reported at start-up and by `cruddur check`.
 
 use std::fs;
 use std::path::Path;
@@ -7,15 +8,15 @@ use super::settings::{DATASET, TEAM, TracesUrl};
 use crate::settings::{Findings, Origin, Setting, Sources, described_secret};
 use crate::text::{Message, Url};
 
-/// An address that will probably not do what was meant.
+/// Warns about an address that will probably not work as intended.
 pub(super) fn of_address(to: &TracesUrl, findings: &mut Findings) {
-    let TracesUrl { url, origin, key, is_whole } = to;
+    let TracesUrl { url, origin, key, is_complete } = to;
     let given = origin.says(key, &url.redacted());
     let mut warn = |problem: &str| findings.warn(format!("{given}: {problem}"));
     if url.explicit_port() == Some(4317) {
         warn("port 4317 is usually gRPC; OTLP over HTTP has port 4318");
     }
-    if *is_whole && url.path() == "/" {
+    if *is_complete && url.path() == "/" {
         warn("this address is used as it is, without /v1/traces; append that, or use OTEL_EXPORTER_OTLP_ENDPOINT");
     } else if is_honeycomb(url) && url.path() != "/v1/traces" {
         warn("Honeycomb takes traces at /v1/traces only; write https://api.honeycomb.io");
@@ -25,7 +26,8 @@ pub(super) fn of_address(to: &TracesUrl, findings: &mut Findings) {
     }
 }
 
-/// A key of the old kind needs a dataset; a dataset needs a key of the old kind.
+/// Warns about a key in quotes, and about a key and a dataset that do not fit together. A Classic
+/// key needs a dataset. With any other key a dataset has no effect.
 pub(super) fn of_key(headers: &[(String, String)], origin: &str, service: &str, findings: &mut Findings) {
     let value = |name: &str| headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str());
     let Some(key) = value(TEAM) else { return };
@@ -46,7 +48,8 @@ pub(super) fn of_key(headers: &[(String, String)], origin: &str, service: &str, 
     }
 }
 
-/// A key in a file is a key that is soon given away, whether it is used or not.
+/// Warns about a key in the settings file if other users can read the file, or if git tracks it.
+/// The key is at risk even if it is not used.
 pub(super) fn of_key_in_file(key: &Setting<Option<String>>, sources: &Sources, findings: &mut Findings) {
     use std::os::unix::fs::PermissionsExt;
     let (Some(secret), Origin::File(place), Some(path)) = (&key.value, &key.origin, sources.path()) else { return };
@@ -65,13 +68,13 @@ pub(super) fn of_key_in_file(key: &Setting<Option<String>>, sources: &Sources, f
     }
 }
 
-/// Why no key is sent.
+/// Returns the reason why no key is sent, and the next step.
 pub(super) fn missing_key(sources: &Sources, key: &Setting<Option<String>>) -> Message {
     const NAME: &str = "HONEYCOMB_API_KEY";
     let hint = match &key.value {
         Some(_) => format!("{} is set, but its value cannot be a key", key.origin),
         None if sources.env.is_set(NAME) => format!("{NAME} is set, but empty"),
-        None => match sources.env.names().filter(|name| is_slip_of(name, NAME)).min() {
+        None => match sources.env.names().filter(|name| is_misspelling_of(name, NAME)).min() {
             Some(slip) => format!("{NAME} is not set in this process, but {slip} is: a misspelling?"),
             None => format!("{NAME} is not set in this process"),
         },
@@ -85,7 +88,8 @@ pub(super) fn is_honeycomb(url: &Url) -> bool {
     host == "honeycomb.io" || host.ends_with(".honeycomb.io")
 }
 
-/// 32 lower-case hex digits, or 64 characters that begin with `hc`, a letter, `ic_`.
+/// Returns true for the two forms of a Classic key: 32 lower-case hex digits, or 64 characters that
+/// begin with `hc`, a lower-case letter, `ic_`.
 fn is_classic(key: &str) -> bool {
     let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     let new_form =
@@ -93,14 +97,17 @@ fn is_classic(key: &str) -> bool {
     (key.len() == 32 && key.bytes().all(is_hex)) || new_form(key.as_bytes())
 }
 
-fn is_slip_of(name: &str, wanted: &str) -> bool {
+fn is_misspelling_of(name: &str, wanted: &str) -> bool {
     let upper = name.to_ascii_uppercase();
     let near = strsim::damerau_levenshtein(&upper, wanted) <= 3;
     near || (upper.starts_with("HONEYCOMB") && upper.contains("KEY"))
 }
 
-/// Whether the file stands in the index of the repository around it. The index holds each path as text, after two bytes
-/// whose lower twelve bits are its length, and before a zero; its fourth version, which few have, is not understood.
+/// Returns true if the index of the surrounding git repository contains the file.
+///
+/// The index stores each path as text. The two bytes before it contain the length of the path in
+/// their lower twelve bits, and a zero byte follows. Version 4 of the index, which is rare, is not
+/// supported.
 ///
 /// Specification: <https://git-scm.com/docs/index-format>.
 fn is_tracked_by_git(path: &Path) -> bool {
@@ -143,13 +150,13 @@ mod tests {
     }
 
     #[test]
-    fn a_slip_is_near_enough() {
+    fn a_misspelled_variable_is_recognised() {
         for slip in ["HONEYCOM_API_KEY", "HONEYCOMB_APIKEY", "honeycomb_api_key", "HONEYCOMB_KEY", "HONYCOMB_API_KEYS"]
         {
-            assert!(is_slip_of(slip, "HONEYCOMB_API_KEY"), "{slip}");
+            assert!(is_misspelling_of(slip, "HONEYCOMB_API_KEY"), "{slip}");
         }
         for other in ["HONEYCOMB_DATASET", "PATH", "OTHER_API_KEY_FILE"] {
-            assert!(!is_slip_of(other, "HONEYCOMB_API_KEY"), "{other}");
+            assert!(!is_misspelling_of(other, "HONEYCOMB_API_KEY"), "{other}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `[honeycomb]` and OpenTelemetry's variables become a client.
+//! Settings of the backend: reads `[honeycomb]` and OpenTelemetry's variables, and makes a client.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,24 +45,24 @@ section! {
     }
 }
 
-/// The header that carries Honeycomb's key.
+/// Header with Honeycomb's API key.
 pub(super) const TEAM: &str = "x-honeycomb-team";
 pub(super) const DATASET: &str = "x-honeycomb-dataset";
-/// Headers that would contradict the body.
-const NOT_YOURS: [&str; 6] =
+/// Headers that only the exporter sets, because they must match the body and the connection.
+const RESERVED_HEADERS: [&str; 6] =
     ["connection", "content-encoding", "content-length", "content-type", "host", "transfer-encoding"];
-/// Headers whose values may be shown; any other may be a key.
-pub(super) const NO_SECRET: [&str; 4] = ["content-type", "content-encoding", "user-agent", DATASET];
+/// Headers whose values may be displayed. Any other header may contain a key.
+pub(super) const PUBLIC_HEADERS: [&str; 4] = ["content-type", "content-encoding", "user-agent", DATASET];
 
-/// The address that traces go to.
+/// Address to which traces are sent.
 pub(super) struct TracesUrl {
     pub(super) url: Url,
-    /// Where it was set.
+    /// Place where the address was set.
     pub(super) origin: Origin,
-    /// The key of the file that it belongs to.
+    /// Key of telemetry.toml for this address.
     pub(super) key: &'static str,
-    /// True if nothing is appended to it.
-    pub(super) is_whole: bool,
+    /// True if the address is complete: `/v1/traces` is not appended.
+    pub(super) is_complete: bool,
 }
 
 pub(super) fn plan(context: &mut PlanContext<'_>) -> Result<Plan, Message> {
@@ -83,7 +83,8 @@ pub(super) fn plan(context: &mut PlanContext<'_>) -> Result<Plan, Message> {
     })
 }
 
-/// The client for this address, and what it was made from, in words.
+/// Makes the client for this address. Returns it with a text that says where its settings come
+/// from.
 fn client(
     table: &Honeycomb,
     to: TracesUrl,
@@ -131,17 +132,17 @@ fn client(
     Ok((OtlpHttp { client, url, url_origin, headers, redactor, gzip, max_elapsed_time }, reason))
 }
 
-/// The address that traces go to, and where it came from. The variable for traces counts as it is; the general one is
-/// a base, and gets `/v1/traces`.
+/// Returns the address to which traces are sent, and its origin. An address for traces is used
+/// unchanged. A general address is a base, and `/v1/traces` is appended.
 pub(super) fn traces_url(table: &Honeycomb, findings: &mut Findings) -> Result<TracesUrl, Message> {
-    let (text, origin, is_whole) = match &table.traces_endpoint.value {
+    let (text, origin, is_complete) = match &table.traces_endpoint.value {
         Some(text) => (text.trim(), &table.traces_endpoint.origin, true),
         None => (table.endpoint.value.trim(), &table.endpoint.origin, false),
     };
-    let key = if is_whole { "[honeycomb] traces_endpoint" } else { "[honeycomb] endpoint" };
+    let key = if is_complete { "[honeycomb] traces_endpoint" } else { "[honeycomb] endpoint" };
     let given = origin.says(key, &described_address(text));
     let complaint = |problem: &str| Message::new(format!("{given}: {problem}"));
-    let found = |url: Url| TracesUrl { url, origin: origin.clone(), key, is_whole };
+    let found = |url: Url| TracesUrl { url, origin: origin.clone(), key, is_complete };
     if is_unexpanded(text) {
         return Err(complaint("a variable in it was not replaced; write the address itself"));
     }
@@ -152,8 +153,8 @@ pub(super) fn traces_url(table: &Honeycomb, findings: &mut Findings) -> Result<T
             "it does not begin with http:// or https://; write https://api.honeycomb.io, or http://localhost:4318"
         }));
     };
-    if is_whole {
-        // Nothing but the slash that every path begins with is added.
+    if is_complete {
+        // Only an empty path is changed: it becomes `/`.
         let slash = if url.path() == "/" { url.join("/") } else { None };
         return Ok(found(slash.unwrap_or(url)));
     }
@@ -170,8 +171,9 @@ pub(super) fn traces_url(table: &Honeycomb, findings: &mut Findings) -> Result<T
     })
 }
 
-/// All headers of a POST. The variable for traces replaces the general one; the key of `HONEYCOMB_API_KEY` counts
-/// unless one of them brings its own. An empty key is never sent: Honeycomb would answer that it is missing.
+/// Returns all headers of a POST. The variable for traces replaces the general variable. The key of
+/// `HONEYCOMB_API_KEY` is used unless that variable contains a key. An empty key is never sent:
+/// Honeycomb would answer that the key is missing.
 pub(super) fn headers(table: &Honeycomb, sources: &Sources, findings: &mut Findings) -> Vec<(String, String)> {
     let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let mut headers = vec![
@@ -202,7 +204,8 @@ pub(super) fn headers(table: &Honeycomb, sources: &Sources, findings: &mut Findi
     headers
 }
 
-/// `name=value,name2=value2`, values percent-encoded. A pair that makes no sense is skipped and said, without its value.
+/// Parses `name=value,name2=value2`, with percent-encoded values. An invalid pair is skipped with a
+/// warning, which does not contain the value.
 fn parse_headers(variable: &str, text: &str, findings: &mut Findings) -> Vec<(String, String)> {
     let mut headers = Vec::new();
     for (place, pair) in text.split(',').map(str::trim).enumerate().filter(|(_, pair)| !pair.is_empty()) {
@@ -220,7 +223,7 @@ fn parse_headers(variable: &str, text: &str, findings: &mut Findings) -> Vec<(St
             findings.warn(format!(
                 "{variable}: header {place} is not sent; its name is not a header name; write name=value"
             ));
-        } else if NOT_YOURS.contains(&name.as_str()) {
+        } else if RESERVED_HEADERS.contains(&name.as_str()) {
             findings.warn(format!("{variable}: {name} is not sent; the exporter sets this header"));
         } else if value.is_empty() {
             findings.warn(format!("{variable}: {name} has no value and is not sent; is the variable in it unset?"));
@@ -233,7 +236,7 @@ fn parse_headers(variable: &str, text: &str, findings: &mut Findings) -> Vec<(St
     headers
 }
 
-/// Why a header cannot have this value.
+/// Returns the reason why a header cannot have this value, or `None` if it can.
 fn unsendable(value: &str) -> Option<&'static str> {
     // A shell would have replaced `${NAME}` and `$NAME`, but not in single quotes.
     if value.contains("${") || value.starts_with('$') {
@@ -275,7 +278,7 @@ fn certificates(sources: &Sources, values: &mut Values) -> Result<Certificates, 
     }
 }
 
-/// The shorter of the exporter's time-out and the batch processor's; 0 is no limit.
+/// Returns the shorter one of the exporter's timeout and the batch processor's. 0 means no limit.
 fn max_elapsed_time(sources: &Sources, timeout: u64, findings: &mut Findings) -> Option<Duration> {
     let export = sources.variable(&["OTEL_BSP_EXPORT_TIMEOUT"], |text| text.parse().ok(), "a whole number", findings);
     let export = export.map(|setting: Setting<u64>| setting.value);

@@ -201,7 +201,7 @@ fn addresses_are_resolved_as_the_specification_says() {
 }
 
 #[test]
-fn an_address_that_is_none_makes_it_wait_and_say_so() {
+fn an_invalid_address_makes_the_backend_wait_and_is_named() {
     for value in ["api.honeycomb.io:443", "ftp://c", "http://", "https://${HOST}", "http:// c", "http://c?k=v"] {
         let (plan, _) = plan(ON, Env::from([("OTEL_EXPORTER_OTLP_ENDPOINT", value), ("HONEYCOMB_API_KEY", "k")]));
         assert_eq!(plan.state.as_str(), "waiting", "{value}");
@@ -229,7 +229,7 @@ fn a_header_that_cannot_be_sent_is_skipped_and_said_without_its_value() {
 }
 
 #[test]
-fn what_other_sdks_would_do_is_noticed() {
+fn values_that_other_sdks_treat_differently_are_reported() {
     let (_, notices) = plan(
         ON,
         Env::from([

@@ -1,4 +1,5 @@
-//! Which attributes of a span X-Ray indexes as annotations, and with which keys.
+//! Annotations of an X-Ray document: selects the attributes that X-Ray indexes, and makes their
+//! keys valid.
 
 use crate::trace::Value;
 use crate::trace::span::{Attribute, SpanData};
@@ -12,9 +13,9 @@ pub(super) struct Indexed<'a> {
 }
 
 impl<'a> Indexed<'a> {
-    /// Divides the attributes of a span. At most `most` text, numbers and booleans are indexed. Two
-    /// keys that differ only in forbidden characters would become one, so the second is not
-    /// indexed.
+    /// Divides the attributes of a span. Text, numbers and booleans are indexed, at most `most` of
+    /// them. Two keys that differ only in forbidden characters would become equal, so the second is
+    /// not indexed.
     pub(super) fn new(span: &'a SpanData, most: usize) -> Self {
         let mut annotations: Vec<(String, &Value)> = Vec::new();
         let mut others = Vec::new();
@@ -40,14 +41,15 @@ fn can_be_annotation(value: &Value) -> bool {
     }
 }
 
-/// Replaces what X-Ray forbids in a key: `app.result_length` becomes `app_result_length`.
+/// Replaces the characters that X-Ray forbids in a key: `app.result_length` becomes
+/// `app_result_length`.
 fn annotation_key(key: &str) -> String {
     let allowed = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
     let key: String = key.chars().take(MAX_ANNOTATION_KEY).map(allowed).collect();
     if key.is_empty() { "_".to_owned() } else { key }
 }
 
-/// Attributes that the http block replaces. `url.query` is not sent at all, because it may hold
+/// Attributes that the http block replaces. `url.query` is not sent at all, because it may contain
 /// secrets.
 const IN_HTTP_BLOCK: [&str; 14] = [
     "http.request.method",

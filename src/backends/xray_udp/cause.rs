@@ -11,7 +11,7 @@ use crate::trace::span::{Event, SpanData, SpanKind};
 ///   "remote":false,"stack":[{"path":"src/x.rs","line":42,"label":"create_activity"}]}]}
 /// ```
 ///
-/// A shortened cause is the beginning of the first exception.
+/// A shortened cause contains only the first exception, with the beginning of its message.
 pub(super) fn cause(json: &mut Json, span: &SpanData, is_shortened: bool) {
     let (most, max_message) = if is_shortened { (1, MAX_STRING) } else { (MAX_EXCEPTIONS, MAX_ANNOTATION_VALUE) };
     let exceptions = span.events.iter().filter(|event| is_exception(event)).take(most);

@@ -34,7 +34,7 @@ use crate::trace::sampler::Reason;
 use crate::trace::span::{Attribute, Metadata, SpanData, SpanKind};
 use crate::trace::{FinishedTrace, Value};
 
-/// Span of a trace, on the way to its document.
+/// Span to encode, with everything that its document needs.
 #[derive(Clone, Copy)]
 pub(super) struct Part<'a> {
     /// Name of the segment if no sampler has chosen one.
@@ -278,8 +278,9 @@ fn value(json: &mut Json, it: &Value) {
 fn seconds(json: &mut Json, nanos: u64) {
     let micros = nanos.saturating_add(500) / 1000;
     let (seconds, micros_of_second) = (micros / 1_000_000, micros % 1_000_000);
-    // X-Ray reads a double. Until the year 2106, each microsecond has its own double, and the digits
-    // below are the shortest that give it back. A time outside this range comes from a wrong clock.
+    // X-Ray parses a double. Until the year 2106 each microsecond has its own double, and the
+    // digits below are the shortest that parse to it. A time outside this range comes from a wrong
+    // clock.
     if seconds == 0 || seconds > u64::from(u32::MAX) {
         json.float(micros as f64 / 1_000_000.0);
         return;
@@ -322,7 +323,7 @@ fn url(span: &SpanData) -> Option<String> {
     })
 }
 
-/// `http.response.status_code` of 500 and more.
+/// Returns true if `http.response.status_code` is 500 or more.
 fn is_server_error(span: &SpanData) -> bool {
     span.int("http.response.status_code").is_some_and(|status| status >= 500)
 }

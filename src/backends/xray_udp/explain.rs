@@ -1,4 +1,4 @@
-//! `cruddur explain xray`.
+//! `cruddur explain xray`: prints the datagram of a sample request, with a note on every field.
 
 use std::sync::Arc;
 

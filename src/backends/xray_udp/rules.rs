@@ -1,17 +1,23 @@
-//! Sampling rules, by way of the daemon's TCP port: it signs the calls and passes them on to X-Ray.
+//! Poller of the sampling rules: fetches the rules of the AWS account, and reports how many
+//! requests they matched. It calls the daemon's TCP port. The daemon signs the calls and forwards
+//! them to X-Ray.
 //!
 //! ```text
-//! POST /GetSamplingRules   {}
-//!   {"SamplingRuleRecords":[{"SamplingRule":{"RuleName":"Cruddur","Priority":9000,"FixedRate":0.1,"ReservoirSize":5,
-//!     "ServiceName":"backend-flask","Host":"*","HTTPMethod":"*","URLPath":"*","Version":1,..}}],"NextToken":null}
-//! POST /SamplingTargets    {"SamplingStatisticsDocuments":[{"RuleName":"Cruddur","ClientID":"c6e0232e2df74c3ee4c029ac",
-//!     "Timestamp":1795348830,"RequestCount":31,"SampledCount":3,"BorrowCount":3}]}
-//!   {"SamplingTargetDocuments":[{"RuleName":"Cruddur","FixedRate":0.1,"ReservoirQuota":2,"ReservoirQuotaTTL":1795348845.0,
-//!     "Interval":10}],"LastRuleModification":1530920505.0}
+//! POST /GetSamplingRules
+//! {}
+//!   {"SamplingRuleRecords":[{"SamplingRule":{"RuleName":"Cruddur","Priority":9000,
+//!     "FixedRate":0.1,"ReservoirSize":5,"ServiceName":"backend-flask","Host":"*",
+//!     "HTTPMethod":"*","URLPath":"*","Version":1,..}}],"NextToken":null}
+//!
+//! POST /SamplingTargets
+//! {"SamplingStatisticsDocuments":[{"RuleName":"Cruddur","ClientID":"c6e0232e2df74c3ee4c029ac",
+//!   "Timestamp":1795348830,"RequestCount":31,"SampledCount":3,"BorrowCount":3}]}
+//!   {"SamplingTargetDocuments":[{"RuleName":"Cruddur","FixedRate":0.1,"ReservoirQuota":2,
+//!     "ReservoirQuotaTTL":1795348845.0,"Interval":10}],"LastRuleModification":1530920505.0}
 //! ```
 //!
-//! A compose file that publishes only 2000/udp lets segments through and rules not; every SDK then samples by its own
-//! default and does not say so.
+//! If a compose file publishes only 2000/udp, the segments reach the daemon but these calls do not.
+//! Every SDK then samples by its own default, without a message.
 //!
 //! Specification: <https://docs.aws.amazon.com/xray/latest/devguide/xray-api-sampling.html>.
 
@@ -32,53 +38,56 @@ use crate::trace::sampler::BackendSampler;
 use crate::wire::http::{Call, CallError, HttpClient};
 use crate::wire::udp::HostPort;
 
-/// Fetches rules and reports what happened under them.
+/// Poller: fetches the rules, and reports the counts of each rule to X-Ray.
 pub(super) struct Rules {
     pub(super) sampler: Arc<XRaySampler>,
     pub(super) client: HttpClient,
     pub(super) daemon: HostPort,
-    /// The daemon's TCP port.
+    /// URL of the daemon's TCP port.
     pub(super) url: Url,
-    /// 24 hex digits that tell this process from others.
+    /// Random id of this process: 24 hex digits.
     pub(super) client_id: String,
     pub(super) rules_interval: Duration,
     pub(super) targets_interval: Duration,
-    /// The region that the environment names, and the variable: the daemon should be in the same.
+    /// Region from the environment, and the name of its variable. The daemon should use the same
+    /// one.
     pub(super) region: Option<(String, &'static str)>,
     pub(super) state: PollerState,
 }
 
-/// What is known about the daemon's TCP port.
+/// State of the poller.
 #[derive(Default)]
 pub(super) struct PollerState {
-    /// What was last reported about rules, and about targets: the same is not reported again.
+    /// Last logged message about each topic, such as rules or targets. A repeated message is not
+    /// logged again.
     reported: HashMap<&'static str, Message>,
-    /// When X-Ray's rules last changed, by its own clock.
+    /// Time of the last change of X-Ray's rules, by X-Ray's clock.
     modified: f64,
-    /// The daemon's region, as its rules tell.
+    /// Region of the daemon, taken from the ARN of a rule.
     region: Option<String>,
-    /// The rules by name, and the services they are for.
+    /// Name of each rule, and its pattern for the service.
     services: Vec<(String, String)>,
-    /// When each rule's next report is due, where X-Ray has asked for another pace.
+    /// Time of the next report of each rule for which X-Ray has asked for an interval.
     due: HashMap<String, Instant>,
     /// Number of reports of statistics that have failed in a row while rules could be fetched.
     failed_reports: u32,
 }
 
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// How soon a daemon that did not answer is asked again.
+/// Time after which a failed fetch is retried.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
-/// Reports that one call may carry.
+/// Maximum number of reports in one call.
 const REPORTS_A_CALL: usize = 25;
 const MAX_PAGES: usize = 20;
 
-/// A rule as the daemon hands it out.
+/// Rule as received from the daemon.
 struct FetchedRule {
     name: String,
     service: String,
-    /// The daemon's: it is part of the rule's ARN, `arn:aws:xray:us-east-1:123456789012:sampling-rule/Default`.
+    /// Region of the daemon, from the rule's ARN:
+    /// `arn:aws:xray:us-east-1:123456789012:sampling-rule/Default`.
     region: Option<String>,
-    /// `None` if it is of a form that is not known here: then it is passed over, as the SDKs do.
+    /// Parsed rule. `None` if its form is unknown; the rule is then skipped, as in the SDKs.
     rule: Option<Rule>,
 }
 
@@ -146,7 +155,7 @@ impl BackgroundTask for Rules {
 }
 
 impl Rules {
-    /// Fetches all rules; false if that failed.
+    /// Fetches all rules and passes them to the sampler. Returns false if that failed.
     fn fetch_rules(&mut self) -> bool {
         match self.all_rules() {
             Ok(found) => {
@@ -177,7 +186,7 @@ impl Rules {
             let answer = self.ask("GetSamplingRules", &question)?;
             let Some(records) = answer.get("SamplingRuleRecords").and_then(Json::as_array).cloned() else {
                 let what = format!("http://{}/GetSamplingRules: the answer has no SamplingRuleRecords", self.daemon);
-                return Err(Message::new(format!("{what}; {}", self.what_rules())));
+                return Err(Message::new(format!("{what}; {}", self.rules_in_force())));
             };
             let modified = records.iter().filter_map(|record| record.get("ModifiedAt")?.as_f64());
             self.state.modified = modified.fold(self.state.modified, f64::max);
@@ -194,7 +203,8 @@ impl Rules {
         Ok(rules)
     }
 
-    /// Segments go where the daemon sends them, whatever our environment says.
+    /// Returns a warning if the daemon uses another region than our environment names. Segments go
+    /// to the daemon's region.
     fn other_region(&self) -> Option<Message> {
         let (daemons, (ours, variable)) = (self.state.region.as_ref()?, self.region.as_ref()?);
         (daemons != ours).then(|| {
@@ -206,8 +216,8 @@ impl Rules {
         })
     }
 
-    /// Reports what is due. Returns true if the rules have to be fetched: they have changed, or the
-    /// report has failed.
+    /// Sends the reports that are due. Returns true if the rules have to be fetched, because they
+    /// have changed or a report has failed.
     fn report(&mut self) -> bool {
         let now = Instant::now();
         let due = |rule: &str| self.state.due.get(rule).is_none_or(|due| *due <= now);
@@ -228,11 +238,13 @@ impl Rules {
                 })
                 .collect();
             let question = json!({ "SamplingStatisticsDocuments": documents });
-            // What was counted is lost with a failed report. X-Ray would take it for load that happened later.
+            // The counts of a failed report are dropped. If they were sent later, X-Ray would take
+            // them for load of that later time.
             let answer = match self.ask("SamplingTargets", &question) {
                 Ok(answer) => answer,
                 Err(problem) => {
-                    // If the daemon is unreachable, fetching the rules says so, and one line is enough.
+                    // If the daemon is unreachable, the next fetch of the rules logs it. One line
+                    // is enough.
                     self.state.failed_reports += 1;
                     if self.state.failed_reports > 1 {
                         self.report_once("targets", Level::Warn, problem);
@@ -246,7 +258,8 @@ impl Rules {
             for target in &targets {
                 if let Some(seconds) = target.interval.filter(|seconds| *seconds <= 3600) {
                     let pace = Duration::from_secs(seconds).max(self.targets_interval);
-                    // The clock ticks at the pace of reports, so a little early is still this tick.
+                    // Reports are sent in steps of `targets_interval`. Half a step less keeps a
+                    // report from missing its step by a few milliseconds.
                     self.state.due.insert(target.rule_name.clone(), now + pace - self.targets_interval / 2);
                 }
             }
@@ -261,7 +274,7 @@ impl Rules {
     }
 
     fn ask(&self, operation: &str, question: &Json) -> Result<Json, Message> {
-        let (rules, body) = (self.what_rules(), question.to_string());
+        let (rules, body) = (self.rules_in_force(), question.to_string());
         let path = format!("/{operation}");
         let url = self.url.join(&path).ok_or_else(|| Message::new(format!("{}{path} is not a URL", self.url)))?;
         let failed = |what: String, next: &str| Message::new(format!("{what}; {rules}")).next(next);
@@ -283,7 +296,7 @@ impl Rules {
             .map_err(|error| failed(format!("{url}: the answer is not JSON ({error})"), "check the daemon's address"))
     }
 
-    fn what_rules(&self) -> &'static str {
+    fn rules_in_force(&self) -> &'static str {
         if self.sampler.has_central_rules(unix_now()) {
             "the last rules stay in force for an hour"
         } else {
@@ -291,7 +304,7 @@ impl Rules {
         }
     }
 
-    /// Logs a message, unless it was the last one about the same.
+    /// Logs a message, unless it is the same as the last one about this topic.
     fn report_once(&mut self, about: &'static str, level: Level, message: Message) {
         if self.state.reported.get(about) != Some(&message) {
             log::log!(target: "xray", level, "{message}");

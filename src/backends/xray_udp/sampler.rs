@@ -55,9 +55,9 @@ pub(super) struct Rule {
     pub(super) name: Arc<str>,
     /// Order of the rules: the lowest number first.
     pub(super) priority: u32,
-    /// Share to take when the reservoir is empty.
+    /// Share of the other requests to take when the reservoir is empty.
     pub(super) fixed_rate: f64,
-    /// Requests to take a second, in all instances together.
+    /// Requests to take per second, in all instances together.
     pub(super) reservoir_size: u32,
     /// Pattern for the service name.
     pub(super) service_name: String,
@@ -112,7 +112,7 @@ pub(super) struct Target {
 
 struct RuleSet {
     central: Option<Central>,
-    /// Problem with X-Ray's rules: they cannot be fetched, or come from an unexpected place.
+    /// Problem with X-Ray's rules: they cannot be fetched, or come from an unexpected region.
     remark: Option<String>,
     local: Option<RuleState>,
     built_in: RuleState,
@@ -148,9 +148,9 @@ struct RuleState {
 
 /// Central rules older than this, in seconds, are ignored.
 const RULES_LIVE: u64 = 3600;
-/// Step back in time, in seconds, above which the clock was set back.
+/// Seconds. A time that is further back than this means that the clock was set back.
 const CLOCK_SET_BACK: u64 = 60;
-/// Limit of the rules in one answer. An account has 25 by default.
+/// Maximum number of rules that are kept. An account has at most 25 by default.
 const MAX_RULES: usize = 1000;
 
 impl XRaySampler {
@@ -314,8 +314,8 @@ impl Rule {
         }
     }
 
-    /// Checks X-Ray's own limits. A rule beyond them does not come from X-Ray; its name must not
-    /// get into every segment.
+    /// Returns true if the rule is supported and within X-Ray's own limits. A rule beyond these
+    /// limits does not come from X-Ray, and its name must not be written into every segment.
     fn is_usable(&self) -> bool {
         let short = |text: &str, most: usize| text.chars().count() <= most;
         let within_limits = (1..=32).contains(&self.name.chars().count())
@@ -355,8 +355,8 @@ impl RuleState {
             self.taken = 0;
         }
         let quota = self.quota.filter(|_| self.quota_until >= input.now as f64);
-        // This instance has a local reservoir for itself. Of a central one it has a quota, or
-        // borrows one request a second.
+        // A local reservoir belongs to this instance alone. A central reservoir is shared: the
+        // instance has a quota, or borrows one request per second.
         let (size, borrows) = match (source, quota) {
             (RuleSource::Local | RuleSource::BuiltIn, _) => (self.rule.reservoir_size, false),
             (RuleSource::Central, Some(quota)) => (quota, false),

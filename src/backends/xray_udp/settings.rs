@@ -1,4 +1,5 @@
-//! `[xray]` and X-Ray's variables become a sender, a sampler and a poller.
+//! Settings of the backend: reads `[xray]` and X-Ray's variables, and makes a sender, a sampler and
+//! a poller.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +50,7 @@ section! {
     }
 }
 
-/// The course's rule, for a binary that is far from its repository.
+/// Copy of the course's rule, for a binary that runs outside of its repository.
 const BUILT_IN_RULE: &str = include_str!("../../../aws/json/xray.json");
 const RULE_FILE: &str = "aws/json/xray.json";
 
@@ -102,7 +103,8 @@ pub(super) fn plan(context: &mut PlanContext<'_>) -> Result<Plan, Message> {
     Ok(plan.on(XRayUdp { sender, daemon: udp, daemon_origin, last_items: 0, refused: None, loss: None }, reason))
 }
 
-/// What the sampler goes by: the names that requests are filed under, and the rule until X-Ray has sent its own.
+/// Returns the input of the sampler: the service names of requests, and the local rule, which
+/// applies until X-Ray has sent its rules.
 fn sampling(table: &XRay, service: Arc<str>, values: &mut Values, findings: &mut Findings) -> (ServiceNames, Rule) {
     let local = local_rule(&table.sampling_rule.value, values, findings);
     let dynamic = dynamic_name(&table.host_pattern, &service, &local, findings);
@@ -117,7 +119,7 @@ fn sampling(table: &XRay, service: Arc<str>, values: &mut Values, findings: &mut
     (ServiceNames { service, dynamic }, local)
 }
 
-/// The poller of the account's rules, at the daemon's TCP port.
+/// Makes the poller of the account's rules, which calls the daemon's TCP port.
 fn rules(
     table: &XRay,
     daemon: HostPort,
@@ -126,7 +128,8 @@ fn rules(
     findings: &mut Findings,
 ) -> Result<Rules, Message> {
     let url = Url::parse(&format!("http://{daemon}")).ok_or_else(|| format!("http://{daemon} is not a URL"))?;
-    // It is the daemon that needs a region; but what is meant is mostly in its variables, and they are here too.
+    // Only the daemon needs a region. The same variables are mostly set here too, and show which
+    // region is meant.
     let region = ["AWS_REGION", "AWS_DEFAULT_REGION"]
         .into_iter()
         .find_map(|variable| Some((sources.env.get(variable)?.trim().to_owned(), variable)));
@@ -146,7 +149,8 @@ fn rules(
     })
 }
 
-/// UDP and TCP address: `host:port` for both, or one of each with its name in front, in either order.
+/// Parses the daemon's UDP and TCP address: `host:port` for both, or `udp:` and `tcp:` addresses in
+/// either order. Returns the UDP address first.
 pub(super) fn daemon_address(text: &str) -> Result<(HostPort, HostPort), String> {
     const FORMS: &str = "write host:port, or tcp:host:port udp:host:port";
     let words: Vec<&str> = text.split_whitespace().collect();
@@ -170,7 +174,7 @@ pub(super) fn daemon_address(text: &str) -> Result<(HostPort, HostPort), String>
     }
 }
 
-/// The variable of the SDKs, with all that they take for yes and no.
+/// Returns true if `AWS_XRAY_SDK_ENABLED` is false. Accepts all spellings that the SDKs accept.
 fn is_switched_off(sources: &Sources, findings: &mut Findings) -> bool {
     const VARIABLE: &str = "AWS_XRAY_SDK_ENABLED";
     let Some(text) = sources.env.get(VARIABLE) else { return false };
@@ -184,7 +188,8 @@ fn is_switched_off(sources: &Sources, findings: &mut Findings) -> bool {
     }
 }
 
-/// Here a subsegment cannot be opened outside of a request, so there is nothing to do about it.
+/// Notes an unknown value of `AWS_XRAY_CONTEXT_MISSING`. The variable has no effect here, because a
+/// subsegment cannot be opened outside of a request.
 fn note_context_missing(sources: &Sources, findings: &mut Findings) {
     const VARIABLE: &str = "AWS_XRAY_CONTEXT_MISSING";
     if let Some(text) = sources.env.get(VARIABLE)
@@ -197,7 +202,8 @@ fn note_context_missing(sources: &Sources, findings: &mut Findings) {
     }
 }
 
-/// A pattern that was not filled in matches nothing without a sign of it, so it is refused.
+/// Returns the host pattern, and notes its effect with an example. A pattern that contains a
+/// variable would silently match no host, so it is refused.
 fn dynamic_name(
     pattern: &Setting<Option<String>>,
     service: &str,
@@ -230,7 +236,8 @@ fn dynamic_name(
     Some(pattern.to_owned())
 }
 
-/// The rule of the file that is named, of `aws/json/xray.json` if it is here, or the copy in this program.
+/// Reads the local rule from the file at `path`. If that fails, warns and returns the built-in
+/// rule. The default path `aws/json/xray.json` may be missing without a warning.
 fn local_rule(path: &str, values: &mut Values, findings: &mut Findings) -> Rule {
     let built_in = || parse_rule(BUILT_IN_RULE.as_bytes()).expect("a test reads the file that is built in");
     let problem = match values.read_file(path) {

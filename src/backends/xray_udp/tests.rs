@@ -334,7 +334,8 @@ fn two_keys_that_would_be_one_are_both_kept() {
     assert_eq!((&inner["annotations"]["a_b"], &inner["metadata"]["attributes"]["a_b"]), (&json!(1), &json!(2)));
 }
 
-/// Any tree, any strings: what leaves is valid, within the limits, and has every span once.
+/// Encodes random trees with random strings. Every document is valid and within the limits, and
+/// every span is sent once.
 #[test]
 fn any_trace_gives_valid_documents_within_the_limits() {
     let source = IdSource::new();
@@ -495,7 +496,7 @@ fn a_host_pattern_shows_an_example_and_one_that_was_not_filled_in_is_refused() {
 }
 
 #[test]
-fn a_rule_file_that_is_none_is_noticed_and_the_built_in_rule_counts() {
+fn an_invalid_rule_file_is_reported_and_the_built_in_rule_applies() {
     let (plan_, notices) = plan("[xray]\nenabled = true\nsampling_rule = \"no/such.json\"", Env::default()).unwrap();
     assert!(notices.iter().any(|notice| notice.contains("no/such.json")), "{notices:?}");
     assert!(plan_.sampler.unwrap().describe(0).contains("Cruddur (5 a second, then 10 %)"));

@@ -1,4 +1,5 @@
-//! A trace as datagrams: nests the documents of its spans, and divides or trims what is too large.
+//! A trace as datagrams: nests the documents of its spans, and divides or trims a document that is
+//! too large.
 //!
 //! ```text
 //! 64 kB, 32 levels or less   one datagram: the segment with all subsegments inside
@@ -20,7 +21,7 @@ use crate::trace::FinishedTrace;
 const HEADER: &str = "{\"format\":\"json\",\"version\":1}\n";
 /// X-Ray's limit is "64 kB". This is below 64,000 and 65,536, and below the size of a UDP datagram.
 const MAX_DOCUMENT: usize = 64_000;
-/// Indexed annotations in a whole trace.
+/// X-Ray's limit of annotations in a trace.
 const MAX_ANNOTATIONS: usize = 50;
 /// Levels of nested subsegments. Deeper ones are sent on their own.
 const MAX_DEPTH: usize = 32;
@@ -40,8 +41,8 @@ impl Encoder<FinishedTrace> for Documents {
         let mut payloads = Vec::with_capacity(batch.len());
         for trace in batch {
             let tree = SpanTree::new(self, trace);
-            // The segment, and spans whose parent is missing from the trace: they are sent on their
-            // own.
+            // The segment, and each span whose parent is missing from the trace, begin a document
+            // of their own.
             for index in 0..trace.spans.len() {
                 if index == 0 || tree.nodes[index].parent.is_none() {
                     tree.encode(index, &mut payloads);
@@ -78,8 +79,8 @@ impl<'a> SpanTree<'a> {
         for (index, span) in trace.spans.iter().enumerate() {
             let attributes = Indexed::new(span, left);
             left -= attributes.annotations.len();
-            // Spans are in the order they began, so a parent stands before its children. A parent
-            // further on counts as missing: there can be no circle.
+            // Spans are in the order in which they began, so a parent comes before its children. A
+            // parent that comes later counts as missing, so the tree cannot contain a cycle.
             let parent = span.parent.and_then(|parent| places.get(&parent).copied());
             places.insert(span.id, index);
             nodes.push(SpanNode { parent, children: Vec::new(), size: 1, depth: 1, attributes });
@@ -96,14 +97,14 @@ impl<'a> SpanTree<'a> {
         Self { documents, trace, nodes }
     }
 
-    /// Encodes a span with all below it in one document. If that is too large or too deep, the
-    /// children come first, each on its own.
+    /// Encodes a span and all spans below it in one document. If that is too large or too deep, the
+    /// children are encoded first, each in a document of its own.
     fn encode(&self, index: usize, payloads: &mut Vec<Payload>) {
         // A stack instead of recursion: a chain of spans may be 60,000 levels deep.
         let mut open = vec![(index, false)];
         while let Some((index, children_are_sent)) = open.pop() {
             if children_are_sent {
-                payloads.push(self.alone(index));
+                payloads.push(self.without_children(index));
                 continue;
             }
             if self.nodes[index].depth <= MAX_DEPTH {
@@ -119,7 +120,7 @@ impl<'a> SpanTree<'a> {
     }
 
     /// Encodes a span without its children, trimmed until it fits.
-    fn alone(&self, index: usize) -> Payload {
+    fn without_children(&self, index: usize) -> Payload {
         let mut bytes = self.datagram(index, Trim::Subsegments);
         let mut left_out = Vec::new();
         for (trim, what) in

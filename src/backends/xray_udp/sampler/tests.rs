@@ -164,7 +164,7 @@ fn names_keep_what_the_service_allows_where_the_sdk_keeps_what_it_refuses() {
         serde_json::from_str(include_str!("../../../../tests/data/xray/sdk-vectors.json")).unwrap();
     for case in vectors["python_name_filter"].as_array().unwrap() {
         let (input, theirs) = (case["input"].as_str().unwrap(), case["output"].as_str().unwrap());
-        // The SDK lets these through, and the service then refuses the document.
+        // The SDK keeps these characters, and the service then refuses the document.
         let ours: String = theirs.chars().filter(|c| !",\"|[]{}".contains(*c)).collect();
         assert_eq!(sanitised_name(input), ours);
     }
