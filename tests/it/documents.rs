@@ -113,8 +113,12 @@ fn every_link_between_the_documents_leads_somewhere() {
     for document in documents.iter().filter(|path| path.ends_with(".md")) {
         let folder = Path::new(document).parent().expect("a file in a folder");
         for target in read(document).split("](").skip(1).filter_map(|rest| rest.split(')').next().map(str::to_owned)) {
-            let file = target.split('#').next().unwrap_or_default();
-            if !target.contains("://") && !file.is_empty() && !path(folder.join(file)).exists() {
+            if target.contains("://") {
+                continue;
+            }
+            let (file, anchor) = target.split_once('#').unwrap_or((&target, ""));
+            let file = if file.is_empty() { document.into() } else { folder.join(file) };
+            if !path(&file).exists() || !(anchor.is_empty() || anchors(&read(&file)).any(|known| known == anchor)) {
                 dead.push(format!("{document}: {target}"));
             }
         }
@@ -157,6 +161,15 @@ fn git_ignores_the_file_with_the_keys() {
         let (name, value) = line.split_once('=').expect("NAME=value");
         assert!(value.is_empty() || name.ends_with("_REGION"), "{line}");
     }
+}
+
+/// The anchors of a document's headings, as GitHub makes them.
+fn anchors(markdown: &str) -> impl Iterator<Item = String> {
+    markdown.lines().filter(|line| line.starts_with('#')).map(|heading| {
+        let kept =
+            heading.trim_matches(['#', ' ']).chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
+        kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
+    })
 }
 
 /// README.md and all Markdown files in docs.
@@ -224,7 +237,7 @@ fn words(sentence: &str) -> usize {
 /// The keys of the settings file with their comments, which name the variables too, as a Markdown
 /// table.
 fn settings_table(toml: &str) -> String {
-    let mut text = String::from("| key | default | meaning, and the variable that wins over it |\n|---|---|---|\n");
+    let mut text = String::from("| key | default | meaning, and the variable that overrides it |\n|---|---|---|\n");
     let (mut comment, mut keys) = (String::new(), Vec::new());
     let flush = |text: &mut String, comment: &mut String, keys: &mut Vec<(String, String)>| {
         if !keys.is_empty() {
