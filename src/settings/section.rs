@@ -15,7 +15,7 @@
 //! ```
 //!
 //! The declaration yields the struct with a [`Setting`](super::Setting) for each key, the default,
-//! the text of telemetry.toml, the rows of the README, the listing of `cruddur check`, and the
+//! the text of telemetry.toml, the rows of docs/settings.md, the listing of `cruddur check`, and the
 //! suggestion for an unknown key.
 
 use std::fmt::Write as _;

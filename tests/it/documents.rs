@@ -6,8 +6,11 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+const SETTINGS: &str = "docs/settings.md";
 const SETTINGS_BEGIN: &str = "<!-- the settings, written by UPDATE_GOLDEN=1 cargo test --test it documents -->\n";
 const SETTINGS_END: &str = "<!-- the end of the settings -->\n";
+/// Misspelt on purpose, in lesson 8.
+const MISSPELT: &str = "HONEYCOMB_API_KY";
 
 #[test]
 fn every_trap_says_what_happens_here_and_which_tests_prove_it() {
@@ -41,31 +44,66 @@ fn every_trap_says_what_happens_here_and_which_tests_prove_it() {
 
 #[test]
 fn the_table_of_settings_is_that_of_the_code() {
-    let readme = read("README.md");
-    let (before, rest) = readme.split_once(SETTINGS_BEGIN).expect("the mark where the table begins");
+    let document = read(SETTINGS);
+    let (before, rest) = document.split_once(SETTINGS_BEGIN).expect("the mark where the table begins");
     let (table, after) = rest.split_once(SETTINGS_END).expect("the mark where it ends");
     let of_the_code = settings_table(&cruddur::run::default_file());
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         let text = [before, SETTINGS_BEGIN, &of_the_code, SETTINGS_END, after].concat();
         // Replaced in one step, because other tests read the file at the same time.
-        fs::write(path("README.md.new"), text).expect("a file beside README.md can be written");
-        fs::rename(path("README.md.new"), path("README.md")).expect("README.md can be written");
+        fs::write(path("docs/settings.md.new"), text).expect("a file beside the document can be written");
+        fs::rename(path("docs/settings.md.new"), path(SETTINGS)).expect("the document can be written");
         return;
     }
     assert_eq!(table, of_the_code, "UPDATE_GOLDEN=1 writes it anew");
 }
 
-/// Checked in both directions: README.md names every variable that the program reads, and no other.
+/// Checked in both directions: the document names every variable that the program reads, and
+/// neither it nor any other document for users names another one.
 #[test]
-fn the_readme_names_exactly_the_variables_that_the_program_reads() {
-    let readme = read("README.md");
-    let in_readme = variables(&readme);
+fn the_settings_document_names_exactly_the_variables_that_the_program_reads() {
     let shipped = files_in("src").into_iter().filter(|path| path.ends_with(".rs") && !path.ends_with("tests.rs"));
     let quoted: BTreeSet<String> = shipped.flat_map(|path| quoted_variables(&read(path))).collect();
-    let missing: Vec<_> = quoted.difference(&in_readme).collect();
-    let unknown: Vec<_> = in_readme.difference(&quoted).collect();
-    assert!(missing.is_empty(), "the code reads them, README.md does not name them: {missing:?}");
-    assert!(unknown.is_empty(), "README.md names them, the code does not: {unknown:?}");
+    let documented = variables(&read(SETTINGS));
+    let missing: Vec<_> = quoted.difference(&documented).collect();
+    assert!(missing.is_empty(), "the code reads them, {SETTINGS} does not name them: {missing:?}");
+    for document in readme_and_docs() {
+        let named = variables(&read(&document));
+        let unknown: Vec<_> = named.difference(&quoted).filter(|name| *name != MISSPELT).collect();
+        assert!(unknown.is_empty(), "{document} names them, the code does not: {unknown:?}");
+    }
+}
+
+#[test]
+fn no_sentence_of_the_readme_or_docs_has_more_than_30_words() {
+    let mut long = Vec::new();
+    for document in readme_and_docs() {
+        for sentence in sentences(&read(&document)) {
+            let words = words(&sentence);
+            if words > 30 {
+                long.push(format!("{document}, {words} words: {sentence}"));
+            }
+        }
+    }
+    assert!(long.is_empty(), "{long:#?}");
+}
+
+#[test]
+fn a_sentence_ends_where_a_reader_would_end_it() {
+    for (text, expected) in [
+        ("One two. Three?\nFour\nfive.", &["One two.", "Three?", "Four five."][..]),
+        ("# Title\nText.", &["Title", "Text."]),
+        ("Text:\n\n- one\n  two\n- three\n10. four", &["Text:", "one two", "three", "four"]),
+        ("One (two.) **Three.** four", &["One (two.)", "**Three.**", "four"]),
+        ("Version 1.88 of telemetry.toml.", &["Version 1.88 of telemetry.toml."]),
+        ("Run `a b. c\nd` now", &["Run `` now"]),
+        ("See [a\nb](c d.md) and ![e](f) at <http://g>.", &["See [a b] and ![e] at <http://g>."]),
+        ("One.\n\n```sh\n# no. text\n\n- x\n```\nTwo.\n| a | b. c |\n> Three.", &["One.", "Two.", "Three."]),
+        ("1. One.\n   ```sh\n   no\n   ```\n<!-- no -->\n", &["One."]),
+    ] {
+        assert_eq!(sentences(text), expected, "{text:?}");
+    }
+    assert_eq!(words("See `` and [a b], - not: 1.88 (c)."), 8);
 }
 
 #[test]
@@ -75,8 +113,12 @@ fn every_link_between_the_documents_leads_somewhere() {
     for document in documents.iter().filter(|path| path.ends_with(".md")) {
         let folder = Path::new(document).parent().expect("a file in a folder");
         for target in read(document).split("](").skip(1).filter_map(|rest| rest.split(')').next().map(str::to_owned)) {
-            let file = target.split('#').next().unwrap_or_default();
-            if !target.contains("://") && !file.is_empty() && !path(folder.join(file)).exists() {
+            if target.contains("://") {
+                continue;
+            }
+            let (file, anchor) = target.split_once('#').unwrap_or((&target, ""));
+            let file = if file.is_empty() { document.into() } else { folder.join(file) };
+            if !path(&file).exists() || !(anchor.is_empty() || anchors(&read(&file)).any(|known| known == anchor)) {
                 dead.push(format!("{document}: {target}"));
             }
         }
@@ -121,10 +163,81 @@ fn git_ignores_the_file_with_the_keys() {
     }
 }
 
+/// The anchors of a document's headings, as GitHub makes them.
+fn anchors(markdown: &str) -> impl Iterator<Item = String> {
+    markdown.lines().filter(|line| line.starts_with('#')).map(|heading| {
+        let kept =
+            heading.trim_matches(['#', ' ']).chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
+        kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
+    })
+}
+
+/// README.md and all Markdown files in docs.
+fn readme_and_docs() -> Vec<String> {
+    let docs = files_in("docs").into_iter().filter(|path| path.ends_with(".md"));
+    [vec!["README.md".to_owned()], docs.collect()].concat()
+}
+
+/// The sentences of a Markdown document, without code blocks, tables, comments and the targets of
+/// links. Inline code is `` `` ``.
+fn sentences(markdown: &str) -> Vec<String> {
+    let (mut blocks, mut block, mut in_code) = (Vec::new(), String::new(), false);
+    for line in markdown.lines().map(str::trim) {
+        let is_fence = line.starts_with("```");
+        in_code ^= is_fence;
+        let text = line.strip_prefix('>').unwrap_or(line).trim_start();
+        let item = text.strip_prefix("- ").or_else(|| {
+            let (number, item) = text.split_once(". ")?;
+            (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())).then_some(item)
+        });
+        let is_heading = text.starts_with('#');
+        let is_skipped = is_fence || in_code || text.starts_with('|') || text.starts_with("<!--");
+        if is_skipped || text.is_empty() || is_heading || item.is_some() {
+            blocks.push(std::mem::take(&mut block));
+        }
+        if !is_skipped {
+            let text = item.unwrap_or(text).trim_start_matches(['#']).trim();
+            block = format!("{block} {text}").trim().to_owned();
+        }
+        if is_heading {
+            blocks.push(std::mem::take(&mut block));
+        }
+    }
+    blocks.push(block);
+    blocks.iter().flat_map(|block| sentences_of_block(block)).collect()
+}
+
+/// The sentences of a paragraph or of an item of a list. A sentence ends at `.`, `!` or `?` before
+/// a space; brackets, quotes and asterisks may come between.
+fn sentences_of_block(block: &str) -> Vec<String> {
+    let without_code: Vec<&str> = block.split('`').step_by(2).collect();
+    let mut parts = without_code.join("``");
+    while let Some((before, rest)) = parts.split_once("](") {
+        let after = rest.split_once(')').map_or("", |(_, after)| after);
+        parts = format!("{before}]{after}");
+    }
+    let (mut found, mut sentence) = (Vec::new(), String::new());
+    for word in parts.split_whitespace() {
+        sentence = format!("{sentence} {word}").trim().to_owned();
+        if word.trim_end_matches([')', ']', '"', '*']).ends_with(['.', '!', '?']) {
+            found.push(std::mem::take(&mut sentence));
+        }
+    }
+    found.push(sentence);
+    found.retain(|sentence| !sentence.is_empty());
+    found
+}
+
+/// Number of words. Inline code is one word.
+fn words(sentence: &str) -> usize {
+    let is_word = |word: &&str| word.contains("``") || word.contains(char::is_alphanumeric);
+    sentence.split_whitespace().filter(is_word).count()
+}
+
 /// The keys of the settings file with their comments, which name the variables too, as a Markdown
 /// table.
 fn settings_table(toml: &str) -> String {
-    let mut text = String::from("| key | default | meaning, and the variable that wins over it |\n|---|---|---|\n");
+    let mut text = String::from("| key | default | meaning, and the variable that overrides it |\n|---|---|---|\n");
     let (mut comment, mut keys) = (String::new(), Vec::new());
     let flush = |text: &mut String, comment: &mut String, keys: &mut Vec<(String, String)>| {
         if !keys.is_empty() {

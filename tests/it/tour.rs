@@ -1,5 +1,5 @@
-//! Runs every command of the lessons in `docs/tour`, and of the beginning of README.md, and
-//! compares what it prints with the text.
+//! Runs every command of the lessons in `docs/tour`, and of two parts of README.md, its beginning
+//! and its report of `cruddur check`, and compares what it prints with the text.
 //!
 //! A block marked `console` holds commands and their output. A command follows `$ `, and `> ` on
 //! its further lines. `...` stands for what differs each time, in a line or for whole lines.
@@ -14,7 +14,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{fs, io};
@@ -119,12 +119,23 @@ fn before<'a>(text: &'a str, end: &str) -> &'a str {
 /// In a clone of the project, with the settings that it ships.
 #[test]
 fn the_readme_starts_as_it_says() {
-    let lesson = Lesson::open("README.md");
+    let lesson = Lesson::of_section("README.md", None);
     assert!(lesson.steps.len() >= 3, "its beginning has commands");
-    let work = lesson.dir.path().join("work");
-    fs::copy(Path::new(PROJECT).join("telemetry.toml"), work.join("telemetry.toml")).expect("the settings");
-    fs::create_dir_all(work.join("aws/json")).expect("a directory");
-    fs::copy(Path::new(PROJECT).join("aws/json/xray.json"), work.join("aws/json/xray.json")).expect("the rule");
+    lesson.copy_settings();
+    lesson.run();
+}
+
+/// With the settings that the project ships and X-Ray switched on, but without its daemon.
+#[test]
+fn the_readme_shows_what_check_prints() {
+    let mut lesson = Lesson::of_section("README.md", Some("Test the settings"));
+    assert_eq!(lesson.steps.len(), 1, "it has one command");
+    let settings = lesson.copy_settings();
+    // The daemon's port stands for a free one too: a daemon may run on this machine.
+    lesson.places[1].written = "127.0.0.1:2000".to_owned();
+    let text = lesson.as_run(&fs::read_to_string(&settings).expect("the settings"));
+    let (before, xray) = text.split_once("\n[xray]\nenabled = false\n").expect("X-Ray is off");
+    fs::write(&settings, format!("{before}\n[xray]\nenabled = true\n{xray}")).expect("the settings");
     lesson.run();
 }
 
@@ -194,9 +205,22 @@ enum What {
 
 impl Lesson {
     fn open(file: &str) -> Self {
-        let text = fs::read_to_string(Path::new(PROJECT).join(file)).expect("the lesson");
-        // Of README.md, only the part before its first heading.
-        let text = if file == "README.md" { text.split("\n## ").next().unwrap_or_default() } else { &text };
+        Self::new(file, &fs::read_to_string(Path::new(PROJECT).join(file)).expect("the lesson"))
+    }
+
+    /// The section under a heading, or the part before the first heading. Line numbers in messages
+    /// are those of the section.
+    fn of_section(file: &str, heading: Option<&str>) -> Self {
+        let text = fs::read_to_string(Path::new(PROJECT).join(file)).expect("the file");
+        let mut sections = text.split("\n## ");
+        let section = match heading {
+            None => sections.next(),
+            Some(heading) => sections.find(|section| section.lines().next() == Some(heading)),
+        };
+        Self::new(file, section.unwrap_or_else(|| panic!("{file} has no section {heading:?}")))
+    }
+
+    fn new(file: &str, text: &str) -> Self {
         let dir = TempDir::new();
         let bin = dir.path().join("bin");
         fs::create_dir(&bin).expect("a directory");
@@ -210,6 +234,16 @@ impl Lesson {
             server: None,
         });
         Self { file: file.to_owned(), steps: steps(text), dir, places }
+    }
+
+    /// Copies the settings that the project ships, and returns their path.
+    fn copy_settings(&self) -> PathBuf {
+        let work = self.dir.path().join("work");
+        fs::create_dir_all(work.join("aws/json")).expect("a directory");
+        for file in ["telemetry.toml", "aws/json/xray.json"] {
+            fs::copy(Path::new(PROJECT).join(file), work.join(file)).expect("a copy");
+        }
+        work.join("telemetry.toml")
     }
 
     fn run(mut self) {
