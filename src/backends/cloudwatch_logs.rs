@@ -1,6 +1,7 @@
 //! CloudWatch Logs: sends log lines, each with the trace id of its request, in signed calls. This
-//! file signs and sends the calls, and handles errors. `encode.rs` writes the body, and
-//! `response.rs` reads the response. The signature is computed by hand in [`crate::wire::sigv4`].
+//! file signs and sends the calls, and decides what to do about an error. `encode.rs` writes the
+//! body, and `response.rs` reads the response. The signature is computed by hand in
+//! [`crate::wire::sigv4`].
 //!
 //! In: a batch of log lines. Out: one POST for each batch that the service accepts.
 //!
@@ -110,7 +111,7 @@ struct Answered {
 
 /// Reason why a call got no response.
 enum Failed {
-    /// No credentials were found, so no call was made.
+    /// There are no valid credentials, so no call was made.
     Credentials(Message),
     /// The call failed.
     Call(CallError),

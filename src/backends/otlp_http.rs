@@ -22,13 +22,13 @@
 //! program that made the spans), and the spans. Five details of these bytes are surprising, and
 //! each has cost a student a day:
 //!
-//! - 64-bit numbers are *strings*. Many JSON readers keep integers only up to 2^53, so protobuf's
-//!   JSON mapping requires it. 32-bit numbers (`flags`) are numbers. If a single time is a number,
-//!   Honeycomb refuses the whole batch.
-//! - Ids are hex. Protobuf's JSON mapping writes bytes as base64; this is OTLP's only exception.
+//! - 64-bit numbers are *strings*. Protobuf's JSON mapping requires this, because many JSON readers
+//!   keep integers only up to 2^53. 32-bit numbers (`flags`) are numbers. If a single time is a
+//!   number, Honeycomb refuses the whole batch.
+//! - Ids are hex. Protobuf's JSON mapping writes bytes as base64, but OTLP makes an exception.
 //! - Enums are numbers, and SERVER is 2, not 1: the value 0 means "unspecified".
 //! - Empty and zero fields are left out, and `null` is never written. Only `status` is always
-//!   there.
+//!   present.
 //! - Fields are in the order of the Collector, so our bytes are exactly those that it would print.
 //!
 //! Specification: <https://opentelemetry.io/docs/specs/otlp/>,
@@ -103,7 +103,7 @@ impl Transport for OtlpHttp {
     }
 }
 
-/// Makes a redactor of the secrets in the address and in the headers.
+/// Makes a redactor for the secrets in the address and in the headers.
 fn redactor(url: &Url, headers: &[(String, String)]) -> Redactor {
     let secret = headers.iter().filter(|(name, _)| !settings::PUBLIC_HEADERS.contains(&name.as_str()));
     Redactor::new(url, secret.map(|(_, value)| value.as_str()))

@@ -29,7 +29,7 @@
 //! - Attributes are "annotations" (indexed, at most 50 per trace, keys without dots). The others
 //!   are "metadata" (not indexed).
 //! - A document may have 64 kB. The subsegments of a larger one are sent as documents of their own.
-//!   If it is still too large, its metadata is left out.
+//!   If the rest is still too large, its metadata is left out.
 //!
 //! The daemon and AWS's X-Ray SDKs have been in maintenance mode since February 2026. AWS
 //! recommends OpenTelemetry.

@@ -57,7 +57,7 @@ impl LogsResponse {
         let status = reply.status;
         if status == 200 {
             // The service may send an empty body. Any other text than JSON comes from a device
-            // between, such as the login page of a network.
+            // in between, such as the login page of a network.
             let ours = json.is_object() || text.trim().is_empty();
             let class = if ours { Class::Success } else { Class::Transient };
             let message = if ours { "" } else { "the answer does not come from CloudWatch Logs" };

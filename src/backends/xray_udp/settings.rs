@@ -202,8 +202,8 @@ fn note_context_missing(sources: &Sources, findings: &mut Findings) {
     }
 }
 
-/// Returns the host pattern, and notes its effect with an example. A pattern that contains a
-/// variable would silently match no host, so it is refused.
+/// Returns the host pattern, and notes its effect with an example. A pattern with an
+/// unreplaced variable would silently match no host, so it is refused.
 fn dynamic_name(
     pattern: &Setting<Option<String>>,
     service: &str,
