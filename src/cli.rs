@@ -49,7 +49,7 @@ pub enum Command {
 
 /// Text of `--help`.
 pub const HELP: &str = "\
-The Cruddur backend, traced by hand: OTLP to Honeycomb, segments to X-Ray, log lines to CloudWatch, every byte on view.
+The Cruddur backend, traced by hand: OTLP to Honeycomb, segments to X-Ray, log lines to CloudWatch.
 
 Usage: cruddur [serve] [--config FILE] [--listen ADDR] [--notifications-url URL]
        cruddur check [--config FILE] [--json]
@@ -58,24 +58,24 @@ Usage: cruddur [serve] [--config FILE] [--listen ADDR] [--notifications-url URL]
        cruddur explain [TOPIC [SECTION]]
 
 Commands:
-  serve    Answer requests (what happens without a command)
-  check    Send a trace and a log line to every backend that is on, and say what came back and what to do about it;
-           exit status 0 only if all of it was accepted
-  init     Write telemetry.toml with every setting and a comment on each; never over a file that exists
-  health   Ask the server that listens at ADDR how it is; exit status 0 if it is well
-  explain  Show a sample request on its way from spans to bytes. TOPIC is request, spans, honeycomb, xray or cloudwatch;
-           SECTION is a part of it, or a field of its JSON: cruddur explain xray annotations
+  serve    Run the server (the default command)
+  check    Send a trace and a log line to every active backend; print each response and the next step.
+           Exit status 0 if all were accepted
+  init     Write telemetry.toml with every setting, each with a comment. An existing file is kept
+  health   Check the health of the server at ADDR. Exit status 0 if it is healthy
+  explain  Show a sample request on its way from spans to bytes. TOPIC: request, spans, honeycomb, xray, cloudwatch.
+           SECTION: a part of the topic, or a field of its JSON, as in cruddur explain xray annotations
 
 Options:
-  --config FILE    Settings [env: CRUDDUR_CONFIG] [default: telemetry.toml, if it exists]
-  --listen ADDR    Where to listen; port 0 takes a free one [env: CRUDDUR_LISTEN] [default: 127.0.0.1:4567]
+  --config FILE    Settings file [env: CRUDDUR_CONFIG] [default: telemetry.toml, if it exists]
+  --listen ADDR    Address of the server; port 0 takes a free port [env: CRUDDUR_LISTEN] [default: 127.0.0.1:4567]
   --notifications-url URL
-                   Get notifications from another instance, as http://host:port [env: NOTIFICATIONS_URL]
-  --json           With check: the report for machines
-  -h, --help       Print this
-  -V, --version    Print the version
+                   Get notifications from another instance at http://host:port [env: NOTIFICATIONS_URL]
+  --json           Report of check as JSON
+  -h, --help       Print help
+  -V, --version    Print version
 
-Try: http://127.0.0.1:4567/ in a browser, or curl http://127.0.0.1:4567/api/activities/home
+Then open http://127.0.0.1:4567/, or run curl http://127.0.0.1:4567/api/activities/home
 ";
 
 /// Reads the arguments that follow the program's name.

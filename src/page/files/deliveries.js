@@ -83,7 +83,7 @@ function listed(names, shown, id) {
   parts.list.replaceChildren(...shown.map((it) => row(it, it.id === id)));
   if (shown.length === 0) {
     parts.list.append(h("li", { class: "empty" },
-      "Nothing has left for this backend. The strip above says whether it is on, and how to turn it on."));
+      "Nothing was sent to this backend. The strip above says whether it is on, and how to turn it on."));
   }
   parts.list.scrollTop = scrolled;
   if (!focused) return;
@@ -177,7 +177,7 @@ function hexOf(bytes) {
 
 function signature(exchange) {
   return h("details", {}, h("summary", {}, "how it was signed: Signature Version 4"),
-    h("p", {}, "The canonical request: what both sides write down the same way."),
+    h("p", {}, "The canonical request: both sides build the same text."),
     h("pre", {}, exchange.canonical_request),
     h("p", {}, "The string to sign: its last line is the SHA-256 of the text above."),
     h("pre", {}, exchange.string_to_sign),
@@ -187,7 +187,7 @@ function signature(exchange) {
 
 function answer({ answer: it, error, head }) {
   if (error) return h("p", { class: "bad" }, `no answer: ${error}`);
-  if (!it) return head ? null : h("p", { class: "dim" }, "Nothing is ever answered on this wire.");
+  if (!it) return head ? null : h("p", { class: "dim" }, "UDP has no answers.");
   const rest = it.whole_size > it.body.size ? h("p", {}, `${it.whole_size} bytes in all`) : null;
   return [
     h("h3", {}, "answered ", h("small", {}, "header names in lower case, as the client keeps them")),
