@@ -1,7 +1,7 @@
 //! OTLP over HTTP, in JSON: the format that Honeycomb, the OpenTelemetry Collector, Jaeger and many
 //! others accept. This file sends the POST and reads the response. `encode.rs` writes the body.
 //!
-//! In: a batch of finished traces. Out: one POST per batch.
+//! In: a batch of finished traces. Out: one POST, or several if the body would be too large.
 //!
 //! ```text
 //! POST /v1/traces HTTP/1.1
@@ -19,17 +19,19 @@
 //! ```
 //!
 //! The body has three layers: the resource (the program that sends), the scope (the part of the
-//! program that made the spans), and the spans. Five details of these bytes are surprising, and
-//! each has cost a student a day:
+//! program that made the spans), and the spans. Five details of these bytes are surprising:
 //!
 //! - 64-bit numbers are *strings*. Protobuf's JSON mapping requires this, because many JSON readers
 //!   keep integers only up to 2^53. 32-bit numbers (`flags`) are numbers. If a single time is a
 //!   number, Honeycomb refuses the whole batch.
-//! - Ids are hex. Protobuf's JSON mapping writes bytes as base64, but OTLP makes an exception.
-//! - Enums are numbers, and SERVER is 2, not 1: the value 0 means "unspecified".
-//! - Empty and zero fields are left out, and `null` is never written. Only `status` is always
-//!   present.
-//! - Fields are in the order of the Collector, so our bytes are exactly those that it would print.
+//! - Ids are hex, although protobuf's JSON mapping writes bytes as base64.
+//! - Enums are numbers, because OTLP forbids their names. SERVER is 2: the value 0 means
+//!   "unspecified".
+//! - Empty and zero fields of a span are left out, and `null` is never written. Only `status` is
+//!   always present.
+//! - The type of an attribute's value is the name of a field: `{"intValue":"3"}`.
+//!
+//! Fields are in the order of the Collector, so a test can compare our bytes with its output.
 //!
 //! Specification: <https://opentelemetry.io/docs/specs/otlp/>,
 //! <https://github.com/open-telemetry/opentelemetry-proto/blob/main/opentelemetry/proto/trace/v1/trace.proto>.
@@ -73,8 +75,8 @@ struct OtlpHttp {
     max_elapsed_time: Option<Duration>,
 }
 
-/// Time limit of one attempt if `timeout` sets no limit for all attempts. Without it, a receiver
-/// that hangs would never be reported, and after a settings change the old worker would never end.
+/// Time limit of one attempt if the setting `timeout` is 0. Without this limit, a receiver that
+/// hangs would block the worker thread forever.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Transport for OtlpHttp {
@@ -110,8 +112,8 @@ fn redactor(url: &Url, headers: &[(String, String)]) -> Redactor {
 }
 
 impl OtlpHttp {
-    /// Returns the outcome of a response. 2xx is success, even if the body is unreadable. 429, 502,
-    /// 503 and 504 are retried. Every other status is not retried.
+    /// Returns the outcome of a response. 2xx is delivered, unless the body exceeds 4 MiB or reports
+    /// rejected spans. 429, 502, 503 and 504 are retried. Any other status loses the batch.
     fn answered(&self, reply: &Reply, sent: usize) -> Outcome {
         let status = reply.status;
         let said = self.server_message(&reply.body);
@@ -146,9 +148,11 @@ impl OtlpHttp {
             let what = format!("{} accepted everything, with a warning: {message}", self.url);
             return Outcome::Warned(Problem::new("warning", what));
         }
-        let why = if message.is_empty() { "it does not say why" } else { &message };
+        let (why, next) = match &*message {
+            "" => ("it does not say why", "look at the receiver's log; the spans are lost and counted as refused"),
+            message => (message, "correct what it names; the spans are lost and counted as refused"),
+        };
         let what = Message::new(format!("{} rejected {rejected} spans: {why}", self.url));
-        let next = "correct what it names; the spans are lost and counted as refused";
         Outcome::Partly { rejected, problem: Problem::new("partial success", what.next(next)) }
     }
 
@@ -196,8 +200,8 @@ impl OtlpHttp {
         }
     }
 
-    /// Returns the server's message: `message` of a `google.rpc.Status`, `detail` or `error` of
-    /// RFC 7807, or the beginning of the text.
+    /// Returns the server's message: `message`, `detail`, `error` or `title` of a JSON object, or the
+    /// beginning of another text.
     fn server_message(&self, body: &[u8]) -> String {
         if let Ok(Json::Object(answer)) = serde_json::from_slice(body) {
             let text = ["message", "detail", "error", "title"].iter().find_map(|key| answer.get(*key)?.as_str());

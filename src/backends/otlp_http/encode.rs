@@ -2,15 +2,15 @@
 //! honeycomb` prints these lines beside the bytes of a sample request.
 //!
 //! ```text
-//! {"resourceSpans":[{                                           the program: one per request
+//! {"resourceSpans":[{                                           the program: one per POST
 //!   "resource":{"attributes":[{"key":"service.name","value":{"stringValue":"cruddur"}},...]},
 //!   "scopeSpans":[{                                             a part of the program
 //!     "scope":{"name":"cruddur.http","version":"0.1.0"},
 //!     "spans":[{"traceId":"5b8e...","spanId":"eee1...",...},...]}]}]}
 //! ```
 //!
-//! Protobuf's JSON mapping writes 64-bit numbers as text. A field with its default value (an empty
-//! text, a zero, an empty list) is left out.
+//! Protobuf's JSON mapping writes 64-bit numbers as text. Empty and zero fields of a span are left
+//! out, except `status`. The value of an attribute is always written, even if it is zero.
 //!
 //! Specification: <https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding>.
 
@@ -25,7 +25,7 @@ use crate::trace::{FinishedTrace, Value};
 pub(super) struct OtlpJson {
     /// Attributes of the resource, which every payload carries.
     pub(super) resource: Vec<Attribute>,
-    /// Size at which a payload is divided, until the parts are smaller or hold a single trace.
+    /// Largest body before compression. Larger batches are divided.
     pub(super) max_body: usize,
 }
 
@@ -35,7 +35,7 @@ fn request(json: &mut Json, resource: &[Attribute], batch: &[Arc<FinishedTrace>]
     json.raw(r#"{"resourceSpans":[{"#);
     // Facts that all spans of this process share.
     json.raw(r#""resource":{"#);
-    // A list, not an object: keys may come in any order, and each value names its type.
+    // A list of pairs, not an object. Each value names its type.
     json.raw(r#""attributes":["#).separated(resource, attribute).raw("]}");
     // The spans, grouped by the part of the program that made them.
     json.raw(r#","scopeSpans":["#);
@@ -71,7 +71,7 @@ fn scope(json: &mut Json, scope: Scope) {
 /// ```
 fn span(json: &mut Json, trace: &FinishedTrace, index: usize) {
     let (is_first, span) = (index == 0, &trace.spans[index]);
-    // 128 bits as hex. Protobuf's own JSON mapping would write base64; OTLP makes an exception.
+    // 128 bits as hex. Protobuf's own JSON mapping would write base64.
     json.raw(r#"{"traceId":"#).quoted(trace.trace_id.hex().as_str());
     // 64 bits as hex.
     json.raw(r#","spanId":"#).quoted(span.id.hex().as_str());
@@ -80,16 +80,16 @@ fn span(json: &mut Json, trace: &FinishedTrace, index: usize) {
         json.raw(r#","traceState":"#).string(&trace.trace_state);
     }
     if let Some(parent) = span.parent {
-        // The caller's span. The first span of a new trace has no parent.
+        // The span around this one, or the caller's span in another process. A new trace has none.
         json.raw(r#","parentSpanId":"#).quoted(parent.hex().as_str());
     }
     let parent_is_remote = if is_first && trace.remote_parent { 512 } else { 0 };
-    // The flags of traceparent (1 sampled, 2 random id), plus 256: we know whether the parent is
-    // in another process, plus 512: it is.
+    // 1: sampled. 2: the trace id is random. 256: bit 512 is valid. 512: the parent is in another
+    // process.
     json.raw(r#","flags":"#).unsigned(u64::from(trace.flags.bits()) + 256 + parent_is_remote);
-    // Method and route: as many names as routes, not as many as paths.
+    // Of a request: method and route, not the path, so that there are few different names.
     json.raw(r#","name":"#).string(&span.name);
-    // A number, because protobuf's enums are numbers: 1 INTERNAL, 2 SERVER, 3 CLIENT.
+    // A number, because OTLP forbids the names of enums: 1 INTERNAL, 2 SERVER, 3 CLIENT.
     json.raw(r#","kind":"#).raw(match span.kind {
         SpanKind::Internal => "1",
         SpanKind::Server => "2",
@@ -100,18 +100,19 @@ fn span(json: &mut Json, trace: &FinishedTrace, index: usize) {
     // The start plus the time on the monotonic clock, so never earlier than the start.
     json.raw(r#"","endTimeUnixNano":""#).unsigned(span.end).raw("\"");
     if !span.attributes.is_empty() || !span.metadata.is_empty() {
-        // Facts about this span, with the names of the semantic conventions.
+        // Facts about this span. OpenTelemetry's semantic conventions give the common names; names
+        // with app. are ours.
         json.raw(r#","attributes":["#).separated(&span.attributes, attribute);
         json.raw(if span.attributes.is_empty() || span.metadata.is_empty() { "" } else { "," });
         json.separated(&span.metadata, metadata).raw("]");
     }
-    // Number of attributes above the limits of a span.
+    // Number of attributes that were dropped, because the span had too many.
     count(json, r#","droppedAttributesCount":"#, span.dropped_attributes);
     if !span.events.is_empty() {
         // What happened at one moment of the span: exceptions.
         json.raw(r#","events":["#).separated(&span.events, event).raw("]");
     }
-    // Number of events above the limits of a span.
+    // Number of events that were dropped, because the span had too many.
     count(json, r#","droppedEventsCount":"#, span.dropped_events);
     // Empty means that no error was recorded. Some receivers fail if the field is missing.
     json.raw(r#","status":{"#);
@@ -136,7 +137,7 @@ fn event(json: &mut Json, event: &Event) {
         // exception.type, exception.message and exception.stacktrace.
         json.raw(r#","attributes":["#).separated(&event.attributes, attribute).raw("]");
     }
-    // Number of attributes above the limits of an event.
+    // Number of attributes that were dropped, because the event had too many.
     count(json, r#","droppedAttributesCount":"#, event.dropped_attributes);
     json.raw("}");
 }
@@ -195,7 +196,7 @@ impl OtlpJson {
         Self { resource, max_body: MAX_BODY }
     }
 
-    /// Encodes the batch, in two halves if it is too large for one payload.
+    /// Encodes the batch. A batch that is too large is halved until each part fits or has one trace.
     fn append(&self, batch: &[Arc<FinishedTrace>], payloads: &mut Vec<Payload>) {
         let mut json = Json::with_capacity(batch.len() * EXPECTED_BYTES_PER_TRACE);
         request(&mut json, &self.resource, batch);
@@ -219,7 +220,7 @@ impl Encoder<FinishedTrace> for OtlpJson {
     }
 }
 
-/// Size of a payload before compression that all known receivers accept.
+/// Largest uncompressed body that all known receivers accept.
 const MAX_BODY: usize = 1 << 20;
 
 const EXPECTED_BYTES_PER_TRACE: usize = 1200;

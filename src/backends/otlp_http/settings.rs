@@ -27,7 +27,7 @@ section! {
         /// Complete URL, used instead of endpoint. Set it if the path is not /v1/traces.
         traces_endpoint: Option<String> =
             optional("https://collector.example/otlp", Redacted).from(&["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]),
-        /// API key. Prefer the environment variable: with a key in it, this file must be private.
+        /// API key. Prefer the environment variable. With a key in it, this file must be private.
         api_key: Option<String> = optional("...", Described).from(&["HONEYCOMB_API_KEY"]),
         /// Dataset, only for a Classic key. With any other key the service name is the dataset.
         dataset: Option<String> = optional("cruddur", Plain).from(&["HONEYCOMB_DATASET"]),
@@ -132,8 +132,8 @@ fn client(
     Ok((OtlpHttp { client, url, url_origin, headers, redactor, gzip, max_elapsed_time }, reason))
 }
 
-/// Returns the address to which traces are sent, and its origin. An address for traces is used
-/// unchanged. A general address is a base, and `/v1/traces` is appended.
+/// Returns the address to which traces are sent, and its origin. `traces_endpoint` is used as it is,
+/// with `/` for an empty path. `endpoint` gets `/v1/traces`, unless it already ends with it.
 pub(super) fn traces_url(table: &Honeycomb, findings: &mut Findings) -> Result<TracesUrl, Message> {
     let (text, origin, is_complete) = match &table.traces_endpoint.value {
         Some(text) => (text.trim(), &table.traces_endpoint.origin, true),
@@ -171,9 +171,9 @@ pub(super) fn traces_url(table: &Honeycomb, findings: &mut Findings) -> Result<T
     })
 }
 
-/// Returns all headers of a POST. The variable for traces replaces the general variable. The key of
-/// `HONEYCOMB_API_KEY` is used unless that variable contains a key. An empty key is never sent:
-/// Honeycomb would answer that the key is missing.
+/// Returns the headers of a POST; the HTTP client adds `host` and `content-length`.
+/// `OTEL_EXPORTER_OTLP_TRACES_HEADERS` replaces `OTEL_EXPORTER_OTLP_HEADERS`. An `x-honeycomb-team` in
+/// it replaces `api_key`. An empty key is never sent: Honeycomb would answer that the key is missing.
 pub(super) fn headers(table: &Honeycomb, sources: &Sources, findings: &mut Findings) -> Vec<(String, String)> {
     let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let mut headers = vec![

@@ -74,13 +74,14 @@ pub(super) enum Trim {
 pub(super) fn document(json: &mut Json, part: Part<'_>, subsegments: Option<impl FnOnce(&mut Json)>) {
     let Part { trace, index, attributes, trim, .. } = part;
     let (is_segment, span) = (index == 0, &trace.spans[index]);
-    // Id of the span. It comes first, so that the daemon can name a document that X-Ray refused.
+    // Id of the span. It comes first, because the daemon logs the beginning of a refused document.
     json.raw(r#"{"id":"#).quoted(span.id.hex().as_str());
     if part.is_outermost {
-        // The trace id of OTLP with dashes. Its first 8 digits are a time; X-Ray refuses old ones.
+        // The trace id of OTLP with dashes. Its first 8 digits are the time of the start. X-Ray
+        // refuses traces that are older than 30 days.
         json.raw(r#","trace_id":"#).quoted(&trace.trace_id.xray());
         if let Some(parent) = span.parent {
-            // Id of the caller's span.
+            // Id of the span around this one, or of the caller's span in another process.
             json.raw(r#","parent_id":"#).quoted(parent.hex().as_str());
         }
         if !is_segment {
@@ -94,7 +95,7 @@ pub(super) fn document(json: &mut Json, part: Part<'_>, subsegments: Option<impl
     // Seconds since 1970, with six decimals.
     json.raw(r#","start_time":"#);
     seconds(json, span.start);
-    // X-Ray takes a document without it for one that is still in progress.
+    // Without this field, X-Ray shows the segment as still in progress.
     json.raw(r#","end_time":"#);
     seconds(json, span.end);
     let namespace = match span.kind {
@@ -143,7 +144,7 @@ pub(super) fn document(json: &mut Json, part: Part<'_>, subsegments: Option<impl
         json.raw("}");
     }
     if let Some(subsegments) = subsegments {
-        // The spans below, one inside the other.
+        // The child spans, nested.
         json.raw(r#","subsegments":["#);
         subsegments(json);
         json.raw("]");
