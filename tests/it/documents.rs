@@ -75,6 +75,23 @@ fn the_settings_document_names_exactly_the_variables_that_the_program_reads() {
 }
 
 #[test]
+fn the_http_document_lists_exactly_the_routes_of_the_program() {
+    let source = read("src/http/routes.rs");
+    let (table, _) = source.split_once("\n];\n").expect("the end of the table of routes");
+    let mut routes = BTreeSet::new();
+    for route in table.split("\n    route!(").skip(1) {
+        let (method, rest) = route.split_once('"').expect("a path in quotes");
+        let (path, _) = rest.split_once('"').expect("a path in quotes");
+        routes.insert(format!("{method}{path}"));
+    }
+    assert!(routes.len() >= 15, "{routes:#?}");
+    let document = read("docs/http.md");
+    let listed = document.split('`').filter(|code| code.starts_with("GET /") || code.starts_with("POST /"));
+    let listed = listed.map(|code| code.split('?').next().unwrap_or_default().to_owned());
+    assert_eq!(listed.collect::<BTreeSet<String>>(), routes);
+}
+
+#[test]
 fn no_sentence_of_the_readme_or_docs_has_more_than_30_words() {
     let mut long = Vec::new();
     for document in readme_and_docs() {
