@@ -21,6 +21,7 @@ mod propagation;
 mod settings_fuzz;
 mod settings_switch;
 mod settings_traps;
+mod smallest_otlp;
 mod start_and_settings;
 mod static_binary;
 mod support;

@@ -9,12 +9,11 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, Collector, Received, Reply};
+use crate::support::{Client, Collector, Received, Reply, example};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const SPAN: &str = "b7ad6b7169203331";
@@ -107,7 +106,7 @@ fn the_longest_baggage_that_everybody_must_pass_on_is_passed_on_untouched() {
 
 #[test]
 fn it_listens_on_this_machine_only_because_it_calls_any_url() {
-    let mut command = Command::new(example());
+    let mut command = Command::new(example("trace_context_harness"));
     command.args(["--listen", "0.0.0.0:0"]).stdin(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the example starts");
     let mut line = String::new();
@@ -333,7 +332,7 @@ fn traceparent(call: &Received) -> [String; 4] {
 
 impl Example {
     fn start() -> Self {
-        let mut command = Command::new(example());
+        let mut command = Command::new(example("trace_context_harness"));
         command.args(["--listen", "127.0.0.1:0"]).stdin(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the example starts");
         let mut stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
@@ -369,13 +368,4 @@ impl Drop for Example {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Cargo puts examples next to the folder of the tests.
-fn example() -> PathBuf {
-    let here = std::env::current_exe().expect("a test has a path");
-    let folder = here.parent().and_then(|deps| deps.parent()).expect("target/debug/deps/test");
-    let path = folder.join("examples/trace_context_harness");
-    assert!(path.exists(), "{} is not built: cargo build --example trace_context_harness", path.display());
-    path
 }

@@ -71,6 +71,19 @@ read_back() {
 
 read_back 3 "$otlp_proto" tests/data/otlp/trace.json tests/data/otlp/official_trace.json
 
+# The smallest exporter. rustc alone builds it, so it has no crate beyond the standard library.
+smallest=$work/smallest
+mkdir "$smallest"
+rustc --edition 2024 -o "$work/smallest_otlp" examples/smallest_otlp.rs
+"$python" "$peers/capture_otlp.py" "$smallest" &
+capture=$!
+wait_for "$smallest/port" . "$capture"
+"$work/smallest_otlp" "127.0.0.1:$(cat "$smallest/port")" >/dev/null
+read_back 2 "$python" "$peers/otlp_json_format.py" "$smallest"/body-*.json
+read_back 2 "$otlp_proto" "$smallest"/body-*.json
+kill -TERM "$capture"
+wait "$capture" || true
+
 for compression in none gzip; do
     bodies=$work/$compression
     mkdir "$bodies"

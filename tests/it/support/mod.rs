@@ -16,6 +16,7 @@ mod time;
 mod watched;
 mod xray_daemon;
 
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -44,4 +45,13 @@ pub(crate) fn wait_until(timeout: Duration, mut condition: impl FnMut() -> bool)
         }
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// The program of an example. Cargo puts examples next to the folder of the tests.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let here = std::env::current_exe().expect("a test has a path");
+    let folder = here.parent().and_then(|deps| deps.parent()).expect("target/debug/deps/test");
+    let path = folder.join("examples").join(name);
+    assert!(path.exists(), "{} is not built; next: cargo build --example {name}", path.display());
+    path
 }
