@@ -16,6 +16,7 @@ mod http_errors;
 mod http_hostile;
 mod http_routes;
 mod invariants;
+mod mapping;
 mod page_api;
 mod propagation;
 mod settings_fuzz;
