@@ -1,6 +1,6 @@
-//! The smallest exporter of OTLP JSON that an OpenTelemetry Collector accepts: one POST with a trace of
-//! two spans, to 127.0.0.1:4318. `cargo run --example smallest_otlp -- HOST:PORT` sends elsewhere.
-//! It escapes nothing: its texts may hold no quotation mark, backslash or control character.
+//! The smallest exporter of OTLP JSON that a Collector accepts: one POST with a trace of two spans.
+//! It sends to 127.0.0.1:4318; `cargo run --example smallest_otlp -- HOST:PORT` sends elsewhere. It
+//! escapes nothing: no text in it may contain a quotation mark, a backslash or a control character.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Result, Write};
@@ -20,9 +20,9 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Two spans as an ExportTraceServiceRequest. The resource is the sender, the scope is the part of
-/// it that makes the spans. Ids are hex, 64-bit numbers are text. Kind 2 is SERVER, 1 is INTERNAL.
-/// `parentSpanId` makes the second span a child of the first. An empty status means no error.
+/// Returns the body, an ExportTraceServiceRequest. The resource is the sender, and the scope is the
+/// part of it that made the spans. Ids are hex, 64-bit numbers are text. Kind 2 is SERVER, 1 is
+/// INTERNAL. `parentSpanId` makes the second span a child. An empty status means no error.
 fn body() -> String {
     let (trace_id, server, child) = (format!("{:016x}{:016x}", random(), random()), random(), random());
     let [start, child_start, child_end, end] = [0, 2, 5, 1].map(|millis| {
@@ -41,12 +41,12 @@ fn body() -> String {
     )
 }
 
-/// A hash of nothing under a random key, which the operating system provides. No id may be zero.
+/// Hashes nothing with a random key from the operating system. An id must not be zero.
 fn random() -> u64 {
     RandomState::new().hash_one(()).max(1)
 }
 
-/// Sends one request and prints it, then the first line of the response, which it returns.
+/// Sends one request, and prints it and the status line of the response. Returns the status line.
 fn send(receiver: &str, body: &str) -> Result<String> {
     let mut stream = std::net::TcpStream::connect(receiver)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?; // the receiver may never answer

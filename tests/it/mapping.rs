@@ -1,5 +1,6 @@
-//! docs/mapping.md against the bytes: the real program serves a request for each heading of the table and sends to three
-//! receivers, and each cell is looked up in what they got. What no request produces comes from the same encoders.
+//! Checks docs/mapping.md against the bytes that are sent. The real program serves a request for
+//! each heading of the table and sends to three receivers. Each cell is looked up in what they
+//! received. A span that no request produces is encoded by the same encoders.
 
 mod table;
 
@@ -24,7 +25,7 @@ use self::table::{Claim, Group, Names, Roots, SERVER, Sent, leaves, parse};
 use crate::support::{Client, CloudWatch, Collector, Program, Reply, SOON, Setup, XRayDaemon};
 
 const CALLER: &str = "00-63f2db281e8720b39541901950019ee5-00f067aa0ba902b7-03";
-/// Heading of the request that the program does not serve.
+/// Heading of the span that no request produces.
 const MADE_UP: &str = "A made-up span with 60 attributes, and a log line with key values";
 const SETTINGS: &str = "\
 [resource]
@@ -43,13 +44,12 @@ schedule_delay = 20
 ";
 
 /// What was sent for one request.
-#[derive(Default)]
 struct Delivered {
     /// OTLP: each span with its scope and its resource.
     spans: Vec<Value>,
     /// X-Ray: the segment.
     segment: Value,
-    /// CloudWatch: for each line the request, the event in it, and the line in that.
+    /// CloudWatch: for each log line, the request, the event and the line itself.
     lines: Vec<Roots>,
 }
 
@@ -75,12 +75,11 @@ fn each_cell_of_the_mapping_is_what_the_backends_send() {
 #[test]
 fn the_mapping_has_a_row_for_each_field_that_the_backends_send() {
     let table = table();
-    // A field has one row, in whichever document it is.
+    // One row is enough for a field, whether of the segment or of a subsegment.
     let spelling = |path: &str| path.replace("subsegment", "segment");
     let (mut with_value, mut absent) = (BTreeSet::new(), BTreeSet::new());
-    for claim in
-        table.iter().flat_map(|(group, _)| &group.rows).flat_map(|row| row.cells.iter().flat_map(|cell| &cell.claims))
-    {
+    let cells = table.iter().flat_map(|(group, _)| &group.rows).flat_map(|row| &row.cells);
+    for claim in cells.flat_map(|cell| &cell.claims) {
         let fields = if claim.value.is_some() { &mut with_value } else { &mut absent };
         fields.insert(spelling(&claim.path));
     }
@@ -96,12 +95,12 @@ fn the_mapping_has_a_row_for_each_field_that_the_backends_send() {
     let sent: BTreeSet<String> = sent.iter().map(|path| spelling(path)).collect();
     let without_row: Vec<_> = sent.difference(&with_value).collect();
     assert!(without_row.is_empty(), "docs/mapping.md has no row for {without_row:#?}; next: add one");
-    // A field that is never there is easily absent.
+    // A misspelt field is absent too.
     let misspelt: Vec<_> = absent.difference(&with_value).collect();
-    assert!(misspelt.is_empty(), "docs/mapping.md has these only as absent: {misspelt:#?}");
+    assert!(misspelt.is_empty(), "docs/mapping.md never has a value for {misspelt:#?}; next: check the spelling");
 }
 
-/// The first test is worth as much as this.
+/// Checks the first test: it must fail when a field has another value or name, or is absent.
 #[test]
 fn any_change_of_a_field_in_the_mapping_is_noticed() {
     let table = table();
@@ -147,7 +146,7 @@ fn places(table: &[Checked]) -> Vec<(usize, usize, usize)> {
     rows.flat_map(|(group, row)| (0..3).map(move |column| (group, row, column))).collect()
 }
 
-/// A claim with another value, and one about another field.
+/// Wrong versions of a claim.
 fn changes(claim: &Claim) -> Vec<Claim> {
     let with = |path: &str, value: Option<&str>| Claim { path: path.to_owned(), value: value.map(str::to_owned) };
     let Claim { path, value } = claim;
@@ -198,7 +197,7 @@ fn find_segment(document: &Value, id: &Value) -> Option<Value> {
     document["subsegments"].as_array()?.iter().find_map(|below| find_segment(below, id))
 }
 
-/// What was sent for each request of the table. They are served once for all tests.
+/// What was sent for each request of the table. The requests are made once for all tests.
 fn delivered() -> &'static BTreeMap<&'static str, Delivered> {
     static DELIVERED: OnceLock<BTreeMap<&str, Delivered>> = OnceLock::new();
     DELIVERED.get_or_init(serve_all)
@@ -260,7 +259,8 @@ impl Receivers {
             .env("AWS_SECRET_ACCESS_KEY", CloudWatch::SECRET)
     }
 
-    /// Starts a program, and makes the request in the first quotes of each heading, with these headers.
+    /// Starts a program and makes a request for each heading, with these headers. The request is
+    /// in the first quotes of the heading.
     fn serve(&self, setup: Setup, requests: &[(&'static str, &[(&str, &str)])]) -> BTreeMap<&'static str, Delivered> {
         let program = setup.start();
         let has_rules = |xray: &Value| xray["sampling"].as_str().is_some_and(|it| it.starts_with("rules from X-Ray"));
@@ -277,7 +277,7 @@ impl Receivers {
         answers.into_iter().map(|(heading, trace_id)| (heading, self.delivered(&trace_id))).collect()
     }
 
-    /// Waits for all that is sent for a request. Its access line is the last of its lines.
+    /// Waits until everything about a request was received. Its access line comes last.
     fn delivered(&self, trace_id: &str) -> Delivered {
         let of_trace = |span: &Value| span["traceId"] == trace_id;
         self.collector.wait_for(|requests| requests.iter().flat_map(|it| it.spans()).any(|it| of_trace(&it)), SOON);
@@ -302,7 +302,7 @@ fn lines(body: &Value, trace_id: &str) -> Vec<Roots> {
     body["logEvents"].as_array().into_iter().flatten().filter_map(line).collect()
 }
 
-/// A trace and a line as no request makes them today, through the encoders that the program plans.
+/// Encodes a trace and a log line that no request produces, with the encoders of the program.
 fn made_up() -> Delivered {
     let sources = Sources::from_text(SETTINGS, Env::from([])).expect("TOML");
     let (shared, _) = Settings::read(&sources, None, "instance", &mut Findings::default()).expect("valid settings");
@@ -316,7 +316,7 @@ fn made_up() -> Delivered {
         Attribute::new("app.ratio", 0.5),
         Attribute::new("app.map", Fact::Map(vec![Attribute::new("k", "v")])),
     ];
-    // The map is no annotation, so number 50 of the annotations is the last that fits.
+    // Three of the four are annotations, so the annotation `app.n50` is the last of 50.
     span.attributes.extend((4_i64..=60).map(|n| Attribute::new(format!("app.n{n}"), n)));
     let trace = Arc::new(FinishedTrace {
         trace_id,

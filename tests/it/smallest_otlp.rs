@@ -33,7 +33,7 @@ fn number(of: &Value, key: &str) -> u64 {
 fn assert_id(id: &Value, digits: usize) {
     let text = id.as_str().unwrap_or_default();
     let is_hex = text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-    assert!(text.len() == digits && is_hex && text.trim_matches('0') != "", "{id} is no id of {digits} digits");
+    assert!(text.len() == digits && is_hex && !text.trim_matches('0').is_empty(), "{id} is no id of {digits} digits");
 }
 
 #[test]

@@ -1,12 +1,12 @@
-//! The table in docs/mapping.md, and how a cell is compared with what was sent.
+//! The table in docs/mapping.md, and the comparison of a cell with what was sent.
 //!
 //! ```text
-//! `span.kind = 2`                          the field is there and has this value
-//! `segment.namespace`                      the field is absent
-//! not sent                                 the first field with a value in the row is nowhere in this column
-//! `"1-{trace8}-{trace24}"`                 a name stands for one text, the same in all cells of a request
-//! `{start:s}`                              one time in several units, as precise as the unit
-//! `"... 200 OK"`                           any text, then this
+//! `span.kind = 2`            the field is there and has this value
+//! `segment.namespace`        the field is absent
+//! not sent                   the row's first field with a value is nowhere in this column
+//! `"1-{trace8}-{trace24}"`   a name is the same text in all cells of a request
+//! `{start:s}`                a time in seconds, the same time as `{start:ns}`
+//! `"... 200 OK"`             any text, then this
 //! ```
 
 use std::collections::BTreeMap;
@@ -17,7 +17,8 @@ use serde_json::Value;
 pub(super) const COLUMNS: [&str; 3] = ["OTLP JSON", "X-Ray document", "CloudWatch event"];
 /// Kind of a SERVER span.
 pub(super) const SERVER: usize = 2;
-/// Names of fields that mean something else elsewhere. A fact under such a name is looked for by its value.
+/// Names of fields that have another meaning elsewhere. A fact with such a name is looked for by
+/// its value.
 const COMMON_NAMES: [&str; 6] = ["id", "message", "name", "status", "type", "version"];
 
 /// The rows about one span of one request.
@@ -47,7 +48,7 @@ pub(super) struct Cell {
     not_sent: bool,
 }
 
-/// What a code span says about one field.
+/// Text between two backticks: what the table claims about one field.
 #[derive(Clone, Debug)]
 pub(super) struct Claim {
     pub(super) path: String,
@@ -58,25 +59,26 @@ pub(super) struct Claim {
 /// The JSON behind each root of a path.
 pub(super) type Roots = BTreeMap<String, Value>;
 
-/// What a column has of one span: each root of a path with its JSON. CloudWatch has several candidates, the lines.
+/// What was sent about one span, in one column.
 #[derive(Clone, Debug)]
 pub(super) struct Sent {
+    /// The roots of a path. Each log line is a candidate of its own, and one must fit a cell.
     pub(super) candidates: Vec<Roots>,
-    /// All that was sent for this request, in which a fact that is not sent is looked for.
+    /// Everything that was sent about the request. A fact that is "not sent" must not be in it.
     pub(super) everything: Vec<Value>,
 }
 
-/// What the names in braces stand for.
+/// Values of the names in braces.
 pub(super) type Names = BTreeMap<String, Text>;
 
-/// A text, or a time with its precision, both in nanoseconds.
+/// A text, or a time and its precision in nanoseconds.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Text {
     Same(String),
     Time(i128, i128),
 }
 
-/// Reads the table: every line of it has to be of a form that is known here.
+/// Parses the table. A line of an unknown form is an error.
 pub(super) fn parse(text: &str) -> Result<Vec<Group>, String> {
     let mut groups: Vec<Group> = Vec::new();
     let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line));
@@ -107,7 +109,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Group>, String> {
     Ok(groups)
 }
 
-/// Reads `THE REQUEST: second INTERNAL span`.
+/// Parses `THE REQUEST: second INTERNAL span`.
 fn heading_group(heading: &str) -> Option<Group> {
     let (request, span) = heading.rsplit_once(": ")?;
     let words: Vec<&str> = span.strip_suffix(" span")?.split(' ').collect();
@@ -132,17 +134,17 @@ impl Cell {
 }
 
 impl Row {
-    /// Where the row stands, and what it is about.
+    /// File, line and fact.
     pub(super) fn name(&self) -> String {
         format!("docs/mapping.md:{}: {}", self.line, self.fact)
     }
 
-    /// The first field with a value: what the fact is called where it is sent.
+    /// The first field with a value. Its name is the name of the fact.
     fn fact_claim(&self) -> Option<&Claim> {
         self.cells.iter().flat_map(|cell| &cell.claims).find(|claim| claim.value.is_some())
     }
 
-    /// Compares the row with what was sent. New names are added to `names`.
+    /// Compares the row with what was sent, and adds new names to `names`.
     pub(super) fn check(&self, columns: &[Sent; 3], names: &mut Names) -> Result<(), String> {
         for ((cell, sent), column) in self.cells.iter().zip(columns).zip(COLUMNS) {
             let problem = |problem: String| format!("{} ({column}): {problem}", self.name());
@@ -175,7 +177,7 @@ impl Row {
 }
 
 impl Cell {
-    /// One candidate has to fit all that the cell says.
+    /// Checks that one candidate fits all claims of the cell.
     fn check(&self, sent: &Sent, names: &mut Names) -> Result<(), String> {
         let mut first_problem = None;
         for roots in &sent.candidates {
@@ -211,7 +213,7 @@ enum Step<'a> {
     Index(usize),
 }
 
-/// Reads `span.attributes["app.now"].stringValue`.
+/// Parses `span.attributes["app.now"].stringValue`.
 fn steps(path: &str) -> Result<Vec<Step<'_>>, String> {
     let wrong = || format!("{path} is no path");
     let mut steps = Vec::new();
@@ -237,7 +239,7 @@ fn steps(path: &str) -> Result<Vec<Step<'_>>, String> {
     Ok(steps)
 }
 
-/// The field at a path. In a list of `{"key":...,"value":...}` a name is one of the keys.
+/// The field at a path. In a list of `{"key":...,"value":...}`, a name selects an entry by its key.
 fn resolve<'a>(roots: &'a Roots, path: &str) -> Result<Option<&'a Value>, String> {
     let steps = steps(path)?;
     let Some((Step::Name(root), steps)) = steps.split_first() else { return Err(format!("{path} has no root")) };
@@ -256,7 +258,7 @@ fn resolve<'a>(roots: &'a Roots, path: &str) -> Result<Option<&'a Value>, String
     Ok(Some(found))
 }
 
-/// All leaves of a document, as paths that [`resolve`] reads.
+/// Adds the paths of all leaves of a document.
 pub(super) fn leaves(path: &str, json: &Value, found: &mut Vec<String>) {
     match json {
         Value::Object(members) if !members.is_empty() => {
@@ -281,7 +283,7 @@ fn member(path: &str, name: &str) -> String {
     if is_plain { format!("{path}.{name}") } else { format!("{path}[\"{name}\"]") }
 }
 
-/// The first field, with its name or the key of its list entry, that is `wanted`.
+/// Finds the first field that is `wanted` by its name, its key in a list, or its value.
 fn find(json: &Value, wanted: &impl Fn(Option<&str>, &Value) -> bool) -> Option<String> {
     match json {
         Value::Object(members) => members.iter().find_map(|(name, value)| {
@@ -294,7 +296,7 @@ fn find(json: &Value, wanted: &impl Fn(Option<&str>, &Value) -> bool) -> Option<
     }
 }
 
-/// Compares a value of the table with one that was sent: `"text with {names}"`, `{name}`, or JSON.
+/// Compares a value of the table with a sent one: `"text with {names}"`, `{name}`, or JSON.
 fn matches(expected: &str, sent: &Value, names: &mut Names) -> Result<(), String> {
     let differs = || format!("{sent} was sent, not {expected}");
     let is_name = expected.len() > 2 && expected.starts_with('{') && !expected.contains('"');
@@ -340,7 +342,8 @@ fn parts(pattern: &str) -> Result<Vec<Part<'_>>, String> {
     Ok(parts)
 }
 
-/// The names, if the text fits the pattern. A part that may be of any length is tried at every length.
+/// Returns the names if the text fits the pattern. Parts of variable length are tried at each
+/// length.
 fn fits(parts: &[Part<'_>], text: &str, names: &Names) -> Option<Names> {
     let Some((part, others)) = parts.split_first() else { return text.is_empty().then(|| names.clone()) };
     if let Part::Literal(literal) = part {
@@ -353,7 +356,8 @@ fn fits(parts: &[Part<'_>], text: &str, names: &Names) -> Option<Names> {
     })
 }
 
-/// The names with one more, unless it stands for something else already or cannot stand for this text.
+/// Adds a name. Returns `None` if the name has another value already, or if this text is not a
+/// possible value.
 fn with(names: &Names, name: &str, unit: Option<&str>, text: &str) -> Option<Names> {
     let is_hex =
         |digits: usize| text.len() == digits && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
@@ -379,7 +383,7 @@ fn with(names: &Names, name: &str, unit: Option<&str>, text: &str) -> Option<Nam
     })
 }
 
-/// A time in nanoseconds since 1970, and how precise its unit is.
+/// Parses a time from 2001 to 2096. The precision is that of the unit.
 fn time(unit: &str, text: &str) -> Option<Text> {
     let (nanos, precision) = match unit {
         "ns" => (text.parse().ok()?, 0),
