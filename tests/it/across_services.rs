@@ -202,7 +202,7 @@ fn a_callee_that_fails_is_a_502_and_the_answer_the_span_and_the_log_say_how() {
         ("too_long", "longer than 4194304 bytes", Callee::Script(Reply::Answer(200, vec![], huge))),
         (
             "redirect",
-            "it answered 302 Found, a redirect to http://elsewhere.test/x, and none is followed",
+            "it answered 302 Found, a redirect to http://elsewhere.test/x; redirects are not followed",
             Callee::Script(
                 Reply::json(302, &json!({})).with_header("Location", "http://me:secret@elsewhere.test/x?k=secret"),
             ),

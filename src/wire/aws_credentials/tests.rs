@@ -124,7 +124,7 @@ fn half_an_environment_ends_the_search() {
 fn keys_with_quotes_around_them_are_not_sent_anywhere() {
     for secret in ["\"TOPSECRET\"", "TOPSECRET\r\nx-evil: 1", "TOPSECRET é"] {
         let error = error_of(&mut chain([("AWS_ACCESS_KEY_ID", "AKIA"), ("AWS_SECRET_ACCESS_KEY", secret), OFF]));
-        assert!(error.starts_with("environment: AWS_SECRET_ACCESS_KEY holds a space, a quote"), "{error}");
+        assert!(error.starts_with("environment: AWS_SECRET_ACCESS_KEY contains a space, a quote"), "{error}");
     }
 }
 
