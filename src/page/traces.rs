@@ -132,7 +132,7 @@ impl<'a> RequestSummaryView<'a> {
         Self {
             number: request.number,
             trace_id: trace.trace_id.to_string(),
-            xray_trace_id: trace.trace_id.xray(),
+            xray_trace_id: trace.trace_id.xray().to_string(),
             name: &root.name,
             method: text("http.request.method"),
             path: text("url.path"),
@@ -171,7 +171,7 @@ impl<'a> TraceView<'a> {
         let began = requests.first()?.trace.spans[0].start;
         Some(Self {
             trace_id: trace_id.to_string(),
-            xray_trace_id: trace_id.xray(),
+            xray_trace_id: trace_id.xray().to_string(),
             requests: requests.iter().map(|request| RequestView::new(request, began, pipeline)).collect(),
             earlier,
             deliveries: deliveries::of_trace(pipeline, trace_id),

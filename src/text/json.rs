@@ -42,7 +42,7 @@ impl Json {
     /// escaped; JSON allows every other character as it is.
     pub(crate) fn escaped(&mut self, text: &str) -> &mut Self {
         let mut rest = text;
-        while let Some(at) = rest.bytes().position(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+        while let Some(at) = first_to_escape(rest.as_bytes()) {
             // The byte is ASCII, so both cuts are between characters.
             let byte = rest.as_bytes()[at];
             self.raw(&rest[..at]);
@@ -94,6 +94,19 @@ impl Json {
         }
         self
     }
+}
+
+fn must_be_escaped(byte: u8) -> bool {
+    byte < b' ' || byte == b'"' || byte == b'\\'
+}
+
+/// Returns the place of the first byte that must be escaped. It looks at 16 bytes at once, for which
+/// the compiler uses vector instructions.
+fn first_to_escape(bytes: &[u8]) -> Option<usize> {
+    let (chunks, _) = bytes.as_chunks::<16>();
+    let has_one = |chunk: &[u8; 16]| chunk.iter().fold(false, |found, byte| found | must_be_escaped(*byte));
+    let clean = chunks.iter().position(has_one).unwrap_or(chunks.len()) * 16;
+    bytes[clean..].iter().position(|byte| must_be_escaped(*byte)).map(|at| clean + at)
 }
 
 #[cfg(test)]

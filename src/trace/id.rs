@@ -55,10 +55,12 @@ impl TraceId {
     }
 
     /// X-Ray spelling of the same bytes: `1-`, 8 digits, `-`, 24 digits.
-    pub fn xray(&self) -> String {
-        let hex = self.hex();
-        let (epoch, rest) = hex.as_str().split_at(8);
-        format!("1-{epoch}-{rest}")
+    pub fn xray(&self) -> Hex<35> {
+        let hex = self.hex().0;
+        let mut text = *b"1-########-########################";
+        text[2..10].copy_from_slice(&hex[..8]);
+        text[11..].copy_from_slice(&hex[8..]);
+        Hex(text)
     }
 
     /// Low 64 bits, from which the sampler `traceidratio` decides.
@@ -106,7 +108,7 @@ impl Serialize for SpanId {
     }
 }
 
-/// Hex digits of an id, on the stack.
+/// An id as text, on the stack.
 #[derive(Clone, Copy)]
 pub struct Hex<const N: usize>([u8; N]);
 
@@ -120,9 +122,15 @@ impl<const N: usize> Hex<N> {
         Self(digits)
     }
 
-    /// Digits as text.
+    /// Id as text.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).expect("HEX_DIGITS are ASCII, so the array is")
+        std::str::from_utf8(&self.0).expect("HEX_DIGITS and dashes are ASCII, so the array is")
+    }
+}
+
+impl<const N: usize> fmt::Display for Hex<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -244,7 +252,7 @@ mod tests {
     #[test]
     fn one_id_has_two_spellings() {
         let id = TraceId::from_hex("4efaaf4d1e8720b39541901950019ee5").unwrap();
-        assert_eq!(id.xray(), "1-4efaaf4d-1e8720b39541901950019ee5");
+        assert_eq!(id.xray().as_str(), "1-4efaaf4d-1e8720b39541901950019ee5");
         assert_eq!(TraceId::from_xray("1-4efaaf4d-1e8720b39541901950019ee5"), Some(id));
         assert_eq!(TraceId::from_xray("1-4EFAAF4D-1E8720B39541901950019EE5"), Some(id));
         assert_eq!(id.to_string(), "4efaaf4d1e8720b39541901950019ee5");

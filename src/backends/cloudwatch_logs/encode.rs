@@ -93,7 +93,7 @@ fn line(json: &mut Json, line: &LogLine) {
         // The trace id as Honeycomb has it.
         json.raw(r#","trace_id":"#).quoted(span.trace_id.hex().as_str());
         // The trace id as X-Ray has it, for the search of its console.
-        json.raw(r#","xray_trace_id":"#).quoted(&span.trace_id.xray());
+        json.raw(r#","xray_trace_id":"#).quoted(span.trace_id.xray().as_str());
         // The span in which the line was written.
         json.raw(r#","span_id":"#).quoted(span.span_id.hex().as_str());
     }

@@ -1,36 +1,50 @@
-//! Annotations of an X-Ray document: selects the attributes that X-Ray indexes, and makes their
-//! keys valid.
+//! Which attributes of a span X-Ray indexes as annotations, and with which keys.
 
+use crate::text::json::Json;
 use crate::trace::Value;
 use crate::trace::span::{Attribute, SpanData};
 
-/// Attributes outside the http block, divided into those that X-Ray indexes and the others.
-pub(super) struct Indexed<'a> {
-    /// Indexed attributes, with the keys that X-Ray accepts.
-    pub(super) annotations: Vec<(String, &'a Value)>,
-    /// Attributes that are sent as metadata.
-    pub(super) others: Vec<&'a Attribute>,
+/// Place of an attribute in an X-Ray document.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub(super) enum Place {
+    HttpBlock,
+    Annotation,
+    Metadata,
 }
 
-impl<'a> Indexed<'a> {
-    /// Divides the attributes of a span. Text, numbers and booleans are indexed, at most `most` of
-    /// them. Two keys that differ only in forbidden characters would become equal, so the second is
-    /// not indexed.
-    pub(super) fn new(span: &'a SpanData, most: usize) -> Self {
-        let mut annotations: Vec<(String, &Value)> = Vec::new();
-        let mut others = Vec::new();
-        let not_in_http_block = |attribute: &&Attribute| !IN_HTTP_BLOCK.contains(&attribute.key.as_ref());
-        for attribute in span.attributes.iter().filter(not_in_http_block) {
-            let key = annotation_key(&attribute.key);
-            let is_taken = annotations.iter().any(|(taken, _)| *taken == key);
-            if annotations.len() < most && can_be_annotation(&attribute.value) && !is_taken {
-                annotations.push((key, &attribute.value));
-            } else {
-                others.push(attribute);
-            }
-        }
-        Self { annotations, others }
-    }
+/// Places of the attributes of a span, in their order. The first `most` attributes that can be
+/// indexed are annotations.
+///
+/// Two keys that differ only in forbidden characters would become one, so the second is not
+/// indexed.
+pub(super) fn places(span: &SpanData, most: usize) -> impl Iterator<Item = (&Attribute, Place)> + Clone {
+    let attributes = &span.attributes;
+    attributes.iter().enumerate().scan(most, move |left, (index, attribute)| {
+        let earlier = &attributes[..index];
+        let place = if is_in_http_block(&attribute.key) {
+            Place::HttpBlock
+        } else if *left > 0
+            && can_be_annotation(&attribute.value)
+            && !earlier.iter().any(|earlier| would_collide(earlier, attribute))
+        {
+            *left -= 1;
+            Place::Annotation
+        } else {
+            Place::Metadata
+        };
+        Some((attribute, place))
+    })
+}
+
+/// Returns true if an earlier attribute takes the key of this annotation.
+fn would_collide(earlier: &Attribute, attribute: &Attribute) -> bool {
+    let (a, b) = (earlier.key.as_ref(), attribute.key.as_ref());
+    // Each character has one replacement, so ASCII keys of different lengths stay different.
+    let may_be_same = a.len() == b.len() || !a.is_ascii() || !b.is_ascii() || a.is_empty() || b.is_empty();
+    may_be_same
+        && !is_in_http_block(a)
+        && can_be_annotation(&earlier.value)
+        && allowed_characters(a).eq(allowed_characters(b))
 }
 
 fn can_be_annotation(value: &Value) -> bool {
@@ -41,31 +55,49 @@ fn can_be_annotation(value: &Value) -> bool {
     }
 }
 
-/// Replaces the characters that X-Ray forbids in a key: `app.result_length` becomes
-/// `app_result_length`.
-fn annotation_key(key: &str) -> String {
-    let allowed = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-    let key: String = key.chars().take(MAX_ANNOTATION_KEY).map(allowed).collect();
-    if key.is_empty() { "_".to_owned() } else { key }
+/// Writes the key of an annotation: `"app_result_length"` for `app.result_length`.
+pub(super) fn write_key(json: &mut Json, key: &str) {
+    json.raw("\"");
+    let mut rest = key;
+    if key.len() > MAX_KEY || key.is_empty() || !key.is_ascii() {
+        let replaced: String = allowed_characters(key).collect();
+        json.raw(&replaced).raw("\"");
+        return;
+    }
+    while let Some(at) = rest.bytes().position(|byte| !byte.is_ascii_alphanumeric()) {
+        json.raw(&rest[..at]).raw("_");
+        rest = &rest[at + 1..];
+    }
+    json.raw(rest).raw("\"");
 }
 
-/// Attributes that the http block replaces. `url.query` is not sent at all, because it may contain
-/// secrets.
-const IN_HTTP_BLOCK: [&str; 14] = [
-    "http.request.method",
-    "http.response.status_code",
-    "http.response.body.size",
-    "url.full",
-    "url.path",
-    "url.query",
-    "url.scheme",
-    "server.address",
-    "server.port",
-    "client.address",
-    "network.peer.address",
-    "network.peer.port",
-    "user_agent.original",
-    "error.type",
-];
+/// Characters of a key, with `_` for each one that X-Ray forbids. An empty key is `_`, too.
+fn allowed_characters(key: &str) -> impl Iterator<Item = char> {
+    let key = if key.is_empty() { "_" } else { key };
+    key.chars().take(MAX_KEY).map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+}
 
-const MAX_ANNOTATION_KEY: usize = 500;
+/// Limit of a key, in characters.
+const MAX_KEY: usize = 500;
+
+/// Returns true for an attribute that the http block replaces. `url.query` is not sent at all,
+/// because it may contain secrets.
+fn is_in_http_block(key: &str) -> bool {
+    matches!(
+        key,
+        "http.request.method"
+            | "http.response.status_code"
+            | "http.response.body.size"
+            | "url.full"
+            | "url.path"
+            | "url.query"
+            | "url.scheme"
+            | "server.address"
+            | "server.port"
+            | "client.address"
+            | "network.peer.address"
+            | "network.peer.port"
+            | "user_agent.original"
+            | "error.type"
+    )
+}

@@ -25,7 +25,7 @@
 use std::borrow::Cow;
 
 use super::NAME;
-use super::annotations::Indexed;
+use super::annotations::{Place, places, write_key};
 use super::cause::{cause, exception_id, has_exception};
 use super::sampler::sanitised_name;
 use crate::text::first_chars;
@@ -43,8 +43,8 @@ pub(super) struct Part<'a> {
     pub(super) log_group: Option<&'a str>,
     pub(super) trace: &'a FinishedTrace,
     pub(super) index: usize,
-    /// Attributes of the span outside the http block.
-    pub(super) attributes: &'a Indexed<'a>,
+    /// Number of attributes that may be annotations.
+    pub(super) max_annotations: usize,
     /// False for a document inside its parent's.
     pub(super) is_outermost: bool,
     pub(super) trim: Trim,
@@ -72,14 +72,14 @@ pub(super) enum Trim {
 ///
 /// `subsegments` writes the list of the documents below this one, if it has any.
 pub(super) fn document(json: &mut Json, part: Part<'_>, subsegments: Option<impl FnOnce(&mut Json)>) {
-    let Part { trace, index, attributes, trim, .. } = part;
+    let Part { trace, index, trim, .. } = part;
     let (is_segment, span) = (index == 0, &trace.spans[index]);
     // Id of the span. It comes first, because the daemon logs the beginning of a refused document.
     json.raw(r#"{"id":"#).quoted(span.id.hex().as_str());
     if part.is_outermost {
         // The trace id of OTLP with dashes. Its first 8 digits are the time of the start. X-Ray
         // refuses traces that are older than 30 days.
-        json.raw(r#","trace_id":"#).quoted(&trace.trace_id.xray());
+        json.raw(r#","trace_id":"#).quoted(trace.trace_id.xray().as_str());
         if let Some(parent) = span.parent {
             // Id of the span around this one, or of the caller's span in another process.
             json.raw(r#","parent_id":"#).quoted(parent.hex().as_str());
@@ -133,14 +133,19 @@ pub(super) fn document(json: &mut Json, part: Part<'_>, subsegments: Option<impl
         // What it runs on.
         json.raw(r#","runtime":"rustc"}"#);
     }
-    if trim < Trim::Annotations && !attributes.annotations.is_empty() {
+    let attributes_at = |wanted| {
+        let places = places(span, part.max_annotations);
+        places.filter_map(move |(attribute, place)| (place == wanted).then_some(attribute))
+    };
+    let (annotations, others) = (attributes_at(Place::Annotation), attributes_at(Place::Metadata));
+    if trim < Trim::Annotations && annotations.clone().next().is_some() {
         // Indexed: a filter expression finds the trace by them. At most 50 a trace.
-        json.raw(r#","annotations":{"#).separated(&attributes.annotations, annotation).raw("}");
+        json.raw(r#","annotations":{"#).separated(annotations, annotation).raw("}");
     }
-    if trim < Trim::Metadata && (!span.metadata.is_empty() || !attributes.others.is_empty()) {
+    if trim < Trim::Metadata && (!span.metadata.is_empty() || others.clone().next().is_some()) {
         // Stored with the trace, but not indexed.
         json.raw(r#","metadata":{"#);
-        metadata(json, &span.metadata, &attributes.others);
+        metadata(json, &span.metadata, others);
         json.raw("}");
     }
     if let Some(subsegments) = subsegments {
@@ -225,16 +230,17 @@ fn aws(json: &mut Json, part: Part<'_>) {
 }
 
 /// `"app_result_length":3`
-fn annotation(json: &mut Json, (key, it): &(String, &Value)) {
-    json.quoted(key).raw(":");
-    match it {
+fn annotation(json: &mut Json, attribute: &Attribute) {
+    write_key(json, &attribute.key);
+    json.raw(":");
+    match &attribute.value {
         Value::String(text) => _ = json.string(first_chars(text, MAX_ANNOTATION_VALUE)),
         other => value(json, other),
     }
 }
 
 /// `"namespace":{"key":{"now":"...","result-size":1}},"attributes":{"app.map":{"k":"v"}}`
-fn metadata(json: &mut Json, all: &[Metadata], others: &[&Attribute]) {
+fn metadata<'a>(json: &mut Json, all: &[Metadata], others: impl Iterator<Item = &'a Attribute> + Clone) {
     // One object for each namespace, with all its entries.
     let is_first_of_namespace =
         |&index: &usize| !all[..index].iter().any(|before| before.namespace == all[index].namespace);
@@ -244,7 +250,7 @@ fn metadata(json: &mut Json, all: &[Metadata], others: &[&Attribute]) {
         json.string(namespace).raw(":{");
         json.separated(of_namespace, |json, metadata| member(json, metadata.key, &metadata.value)).raw("}");
     });
-    if !others.is_empty() {
+    if others.clone().next().is_some() {
         // Attributes that cannot be annotations. Two equal keys in an object would hide one.
         let is_taken = all.iter().any(|metadata| metadata.namespace == "attributes");
         json.raw(if all.is_empty() { "" } else { "," });
@@ -286,10 +292,11 @@ fn seconds(json: &mut Json, nanos: u64) {
         json.float(micros as f64 / 1_000_000.0);
         return;
     }
+    json.unsigned(seconds).raw(".");
     // The last zeros are left out, but one decimal stays: `1478293361.0`.
-    let digits = format!("{micros_of_second:06}");
-    let decimals = digits.trim_end_matches('0');
-    json.unsigned(seconds).raw(".").raw(if decimals.is_empty() { "0" } else { decimals });
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(1_000_000 + micros_of_second)[1..].trim_end_matches('0');
+    json.raw(if digits.is_empty() { "0" } else { digits });
 }
 
 /// Returns the name of a document. The sampler may have chosen the service name by the host of the
@@ -304,8 +311,10 @@ fn name(part: Part<'_>) -> Cow<'_, str> {
         (SpanKind::Client, Some(host)) => host,
         _ => &span.name,
     };
-    let name = sanitised_name(name);
-    Cow::Owned(if name.is_empty() { "unnamed".to_owned() } else { name })
+    match sanitised_name(name) {
+        name if name.is_empty() => Cow::Borrowed("unnamed"),
+        name => name,
+    }
 }
 
 /// Returns the URL without its query, which may hold secrets.

@@ -16,6 +16,7 @@
 //!
 //! Specification: <https://docs.aws.amazon.com/xray/latest/devguide/xray-api-sampling.html>.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -380,9 +381,14 @@ impl RuleState {
 /// Removes the characters that X-Ray forbids in a name. Allowed are 1 to 200 letters, digits,
 /// blanks and `_.:/%&#=+-@`. X-Ray drops a segment with any other name, which only the daemon's log
 /// reports.
-pub(super) fn sanitised_name(name: &str) -> String {
-    let allowed = |c: &char| c.is_alphanumeric() || *c == ' ' || "_.:/%&#=+-@".contains(*c);
-    name.chars().filter(allowed).take(MAX_NAME).collect()
+pub(super) fn sanitised_name(name: &str) -> Cow<'_, str> {
+    let is_allowed = |c: &char| {
+        c.is_alphanumeric() || matches!(c, ' ' | '_' | '.' | ':' | '/' | '%' | '&' | '#' | '=' | '+' | '-' | '@')
+    };
+    if name.len() <= MAX_NAME && name.chars().all(|c| is_allowed(&c)) {
+        return Cow::Borrowed(name);
+    }
+    Cow::Owned(name.chars().filter(is_allowed).take(MAX_NAME).collect())
 }
 
 const MAX_NAME: usize = 200;

@@ -8,9 +8,10 @@
 //! ```
 
 use std::collections::HashMap;
+use std::iter;
 use std::sync::Arc;
 
-use super::annotations::Indexed;
+use super::annotations::{Place, places as places_of_attributes};
 use super::encode::{MAX_STRING, Part, Trim, document};
 use crate::delivery::{Encoder, Payload, Problem};
 use crate::text::first_chars;
@@ -39,12 +40,14 @@ impl Encoder<FinishedTrace> for Documents {
     /// Writes one datagram per trace, or several if it is too large for one.
     fn encode(&self, batch: &[Arc<FinishedTrace>], _: i64) -> Vec<Payload> {
         let mut payloads = Vec::with_capacity(batch.len());
+        let mut nodes = Vec::new();
         for trace in batch {
-            let tree = SpanTree::new(self, trace);
+            fill(&mut nodes, trace);
+            let tree = SpanTree { documents: self, trace, nodes: &nodes };
             // The segment, and each span whose parent is missing from the trace, begin a document
             // of their own.
             for index in 0..trace.spans.len() {
-                if index == 0 || tree.nodes[index].parent.is_none() {
+                if index == 0 || nodes[index].parent.is_none() {
                     tree.encode(index, &mut payloads);
                 }
             }
@@ -53,48 +56,73 @@ impl Encoder<FinishedTrace> for Documents {
     }
 }
 
-/// Trace with the children of each span.
+/// Trace with the place of each span in its tree.
+#[derive(Clone, Copy)]
 struct SpanTree<'a> {
     documents: &'a Documents,
     trace: &'a FinishedTrace,
-    nodes: Vec<SpanNode<'a>>,
+    nodes: &'a [SpanNode],
 }
 
-/// Place of a span in the tree.
-struct SpanNode<'a> {
+/// Place of a span in the tree. Spans are named by their index in the trace.
+struct SpanNode {
     parent: Option<usize>,
-    children: Vec<usize>,
+    first_child: Option<usize>,
+    /// Next child of the same parent.
+    next_sibling: Option<usize>,
     /// Number of spans: this one and all below it.
     size: usize,
     /// Number of levels: this one and those below it.
     depth: usize,
-    attributes: Indexed<'a>,
+    /// Number of attributes that may be annotations.
+    max_annotations: usize,
 }
 
-impl<'a> SpanTree<'a> {
-    fn new(documents: &'a Documents, trace: &'a FinishedTrace) -> Self {
-        let mut left = MAX_ANNOTATIONS;
-        let mut places = HashMap::with_capacity(trace.spans.len());
-        let mut nodes: Vec<SpanNode<'a>> = Vec::with_capacity(trace.spans.len());
-        for (index, span) in trace.spans.iter().enumerate() {
-            let attributes = Indexed::new(span, left);
-            left -= attributes.annotations.len();
-            // Spans are in the order in which they began, so a parent comes before its children. A
-            // parent that comes later counts as missing, so the tree cannot contain a cycle.
-            let parent = span.parent.and_then(|parent| places.get(&parent).copied());
+/// Replaces the nodes by those of `trace`.
+fn fill(nodes: &mut Vec<SpanNode>, trace: &FinishedTrace) {
+    nodes.clear();
+    let spans = &trace.spans;
+    // A map costs more than a search, unless there are many spans.
+    let is_small = spans.len() <= 32;
+    let mut places = HashMap::with_capacity(if is_small { 0 } else { spans.len() });
+    let has_many = spans.iter().map(|span| span.attributes.len()).sum::<usize>() > MAX_ANNOTATIONS;
+    let mut left = MAX_ANNOTATIONS;
+    for (index, span) in spans.iter().enumerate() {
+        // Spans are in the order in which they began, so a parent comes before its children. A
+        // parent that comes later counts as missing, so the tree cannot contain a cycle.
+        let parent = span.parent.and_then(|parent| {
+            if is_small { spans[..index].iter().position(|it| it.id == parent) } else { places.get(&parent).copied() }
+        });
+        if !is_small {
             places.insert(span.id, index);
-            nodes.push(SpanNode { parent, children: Vec::new(), size: 1, depth: 1, attributes });
         }
-        for index in (1..nodes.len()).rev() {
-            let SpanNode { parent, size, depth, .. } = nodes[index];
-            if let Some(parent) = parent {
-                let parent = &mut nodes[parent];
-                parent.children.insert(0, index);
-                parent.size += size;
-                parent.depth = parent.depth.max(depth + 1);
-            }
+        nodes.push(SpanNode {
+            parent,
+            first_child: None,
+            next_sibling: None,
+            size: 1,
+            depth: 1,
+            max_annotations: left,
+        });
+        if has_many {
+            left -= places_of_attributes(span, left).filter(|(_, place)| *place == Place::Annotation).count();
         }
-        Self { documents, trace, nodes }
+    }
+    for index in (1..nodes.len()).rev() {
+        let SpanNode { parent, size, depth, .. } = nodes[index];
+        if let Some(parent) = parent {
+            nodes[index].next_sibling = nodes[parent].first_child.replace(index);
+            let parent = &mut nodes[parent];
+            parent.size += size;
+            parent.depth = parent.depth.max(depth + 1);
+        }
+    }
+}
+
+impl SpanTree<'_> {
+    /// Children of a span, in the order in which they began.
+    fn children(self, index: usize) -> impl Iterator<Item = usize> {
+        iter::successors(self.nodes[index].first_child, move |&child| self.nodes[child].next_sibling)
     }
 
     /// Encodes a span and all spans below it in one document. If that is too large or too deep, the
@@ -115,7 +143,10 @@ impl<'a> SpanTree<'a> {
                 }
             }
             open.push((index, true));
-            open.extend(self.nodes[index].children.iter().rev().map(|&child| (child, false)));
+            // The stack is read from its end.
+            let first = open.len();
+            open.extend(self.children(index).map(|child| (child, false)));
+            open[first..].reverse();
         }
     }
 
@@ -153,12 +184,13 @@ impl<'a> SpanTree<'a> {
     }
 
     fn document(&self, json: &mut Json, index: usize, is_outermost: bool, trim: Trim) {
-        let SpanNode { children, attributes, .. } = &self.nodes[index];
         let Documents { service_name, log_group } = self.documents;
         let log_group = log_group.as_deref();
-        let part = Part { service_name, log_group, trace: self.trace, index, attributes, is_outermost, trim };
-        let subsegments = (trim == Trim::Nothing && !children.is_empty()).then_some(|json: &mut Json| {
-            json.separated(children, |json, &child| self.document(json, child, false, trim));
+        let max_annotations = self.nodes[index].max_annotations;
+        let part = Part { service_name, log_group, trace: self.trace, index, max_annotations, is_outermost, trim };
+        let has_children = trim == Trim::Nothing && self.nodes[index].first_child.is_some();
+        let subsegments = has_children.then_some(|json: &mut Json| {
+            json.separated(self.children(index), |json, child| self.document(json, child, false, trim));
         });
         document(json, part, subsegments);
     }

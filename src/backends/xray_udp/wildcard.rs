@@ -3,27 +3,36 @@
 
 /// Returns true if all of `text` matches `pattern`.
 pub(super) fn matches(pattern: &str, text: &str) -> bool {
-    let pattern: Vec<char> = pattern.chars().flat_map(char::to_lowercase).collect();
-    let text: Vec<char> = text.chars().flat_map(char::to_lowercase).collect();
-    let (mut p, mut t) = (0, 0);
-    // Last star, and the end of the text that it matches so far: the place to try again from.
-    let mut star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        if p < pattern.len() && pattern[p] == '*' {
-            star = Some((p, t));
-            p += 1;
-        } else if p < pattern.len() && (pattern[p] == '?' || pattern[p] == text[t]) {
-            p += 1;
-            t += 1;
-        } else if let Some((star_p, star_t)) = star {
-            star = Some((star_p, star_t + 1));
-            p = star_p + 1;
-            t = star_t + 1;
-        } else {
-            return false;
+    let (mut pattern, mut text) = (pattern, text);
+    // Pattern after the last star, and the text after the characters that the star matches so far:
+    // the place to try again from.
+    let mut star: Option<(&str, &str)> = None;
+    loop {
+        let (mut wanted, mut found) = (pattern.chars(), text.chars());
+        match (wanted.next(), found.next()) {
+            (None, None) => return true,
+            (Some('*'), _) if wanted.as_str().is_empty() => return true,
+            (Some('*'), _) => {
+                pattern = wanted.as_str();
+                star = Some((pattern, text));
+            }
+            (Some(wanted_char), Some(char)) if wanted_char == '?' || is_same(wanted_char, char) => {
+                (pattern, text) = (wanted.as_str(), found.as_str());
+            }
+            (Some(_), None) => return false,
+            (_, Some(_)) => {
+                let Some((after_star, rest)) = star else { return false };
+                let mut rest = rest.chars();
+                rest.next();
+                (pattern, text) = (after_star, rest.as_str());
+                star = Some((pattern, text));
+            }
         }
     }
-    pattern[p..].iter().all(|c| *c == '*')
+}
+
+fn is_same(a: char, b: char) -> bool {
+    a == b || a.to_lowercase().eq(b.to_lowercase())
 }
 
 #[cfg(test)]

@@ -165,7 +165,7 @@ fn an_unsampled_trace_keeps_its_id_and_its_spans() {
     assert!(trace.traceparent().ends_with("-00"));
     let trace = trace.finish().unwrap();
     assert!(!trace.decision.sampled);
-    assert_eq!(trace.trace_id.xray(), "1-4efaaf4d-1e8720b39541901950019ee5");
+    assert_eq!(trace.trace_id.xray().as_str(), "1-4efaaf4d-1e8720b39541901950019ee5");
 }
 
 #[test]
