@@ -56,20 +56,20 @@ Usage: cruddur [serve] [--config FILE] [--listen ADDR] [--notifications-url URL]
        cruddur explain [BACKEND]
 
 Commands:
-  serve    Answer requests (what happens without a command)
-  check    Send a trace and a log line to every backend that is on, and say what came back and what to do about it;
-           exit status 0 only if all of it was accepted
-  init     Write telemetry.toml with every setting and a comment on each; never over a file that exists
-  health   Ask the server that listens at ADDR how it is; exit status 0 if it is well
-  explain  Show a sample request on its way from spans to the bytes that honeycomb, xray or cloudwatch get
+  serve    Run the server (the default)
+  check    Send a test trace and a test log line to every backend that is on; print the responses and the next steps;
+           exit status 0 if all backends accepted them
+  init     Write telemetry.toml with every setting and a comment on each; never overwrites a file
+  health   Check the health of the server that listens on ADDR; exit status 0 if it is healthy
+  explain  Show a sample request on its way from spans to the bytes that honeycomb, xray or cloudwatch receive
 
 Options:
-  --config FILE    Settings [env: CRUDDUR_CONFIG] [default: telemetry.toml, if it exists]
-  --listen ADDR    Where to listen; port 0 takes a free one [env: CRUDDUR_LISTEN] [default: 127.0.0.1:4567]
+  --config FILE    Settings file [env: CRUDDUR_CONFIG] [default: telemetry.toml, if it exists]
+  --listen ADDR    Address to listen on; port 0 chooses a free port [env: CRUDDUR_LISTEN] [default: 127.0.0.1:4567]
   --notifications-url URL
-                   Get notifications from another instance, as http://host:port [env: NOTIFICATIONS_URL]
-  --json           With check: the report for machines
-  -h, --help       Print this
+                   Get notifications from another instance at http://host:port [env: NOTIFICATIONS_URL]
+  --json           With check: print the report as JSON
+  -h, --help       Print this help
   -V, --version    Print the version
 
 Try: http://127.0.0.1:4567/ in a browser, or curl http://127.0.0.1:4567/api/activities/home
@@ -117,7 +117,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
     let command = command.unwrap_or_else(|| COMMANDS[0].0.into());
     let (command, options) = COMMANDS.iter().find(|(known, _)| command == *known).unwrap_or(&COMMANDS[0]);
     if let Some(option) = given.iter().find(|option| !options.contains(option)) {
-        return Err(with_hint(format!("{option} makes no sense with {command}")));
+        return Err(with_hint(format!("{option} cannot be used with {command}")));
     }
     Ok(match *command {
         "check" => Command::Check { config, json },
@@ -139,7 +139,7 @@ const COMMANDS: [(&str, &[&str]); 5] = [
 
 fn address(option: &str, parser: &mut lexopt::Parser) -> Result<String, String> {
     let value = parser.value().map_err(with_hint)?;
-    value.into_string().map_err(|value| with_hint(format!("{option} {value:?} is no address")))
+    value.into_string().map_err(|value| with_hint(format!("{option} {value:?} is not UTF-8")))
 }
 
 fn with_hint(problem: impl std::fmt::Display) -> String {

@@ -17,7 +17,7 @@
 //!
 //! - One bad event makes the service refuse the whole batch; the limits are in `encode.rs`.
 //! - The group and the stream must exist. They are made when the service says that they are missing: at the first line, and
-//!   again whenever somebody has deleted them. Nothing is asked at start, so no missing right keeps the server from it.
+//!   again whenever they have been deleted. Nothing is asked at start, so no missing right keeps the server from it.
 //! - There is no sequence token any more, and no way to recognise a batch that came twice. An answer that got lost means that
 //!   its lines are sent, and stored, again: at least once.
 //! - A clock that is off by five minutes is a bad signature. The answer's `Date` tells, and signing goes by it from then on.
@@ -38,7 +38,7 @@ use self::clock::Clock;
 use self::response::{Class, LogsResponse};
 use super::Plugin;
 use crate::delivery::{Outcome, Payload, Problem, Transport};
-use crate::text::{Message, Url, one_line};
+use crate::text::{Message, Url, one_line, reason_phrase};
 use crate::wire::aws_credentials::CredentialChain;
 use crate::wire::http::{Call, CallError, HttpClient};
 use crate::wire::recorded::{RecordedCall, Signing};
@@ -204,7 +204,7 @@ impl CloudWatchLogs {
         Ok(())
     }
 
-    /// Sets the retention of a group that was made here; if that fails, with the next batch again. Said once.
+    /// Sets the retention of a group that was made here; if that fails, with the next batch again. Logged once.
     fn set_retention(&mut self, deadline: Instant) {
         if !self.retention.is_due {
             return;
@@ -217,8 +217,8 @@ impl CloudWatchLogs {
             Ok(_) | Err(_) => {
                 self.retention.is_reported = true;
                 let what = format!(
-                    "the log group {group} is there, but keeps its lines for ever: setting {days} days failed, and is tried again \
-                     with every batch"
+                    "PutRetentionPolicy failed: the log group {group} keeps its lines without limit instead of {days} days; the \
+                     call is retried with every batch"
                 );
                 let message = Message::new(what).next("allow logs:PutRetentionPolicy, or set it in the console");
                 log::warn!(target: NAME, "{message}");
@@ -274,8 +274,10 @@ impl CloudWatchLogs {
         response.message = redactor.redact(response.message);
         let clock_moved = self.clock.learn(reply.date, sent, SystemTime::now());
         if clock_moved {
-            let what =
-                format!("this machine's clock is {}; calls are signed by the service's clock", self.clock.fault());
+            let what = format!(
+                "clock skew: this machine's clock is {}; calls are signed with the service's time",
+                self.clock.fault()
+            );
             let message = Message::new(what).next("set the clock if it is wrong");
             log::warn!(target: NAME, "{message}");
         }
@@ -285,36 +287,42 @@ impl CloudWatchLogs {
     fn outcome(&self, response: &LogsResponse) -> Outcome {
         let LogsResponse { status, code, message, retry_after, .. } = response;
         let url = &self.url;
-        let said = [status.to_string(), code.clone(), one_line(message)].into_iter().filter(|part| !part.is_empty());
-        let said = said.collect::<Vec<_>>().join(": ");
+        let name = match code.as_str() {
+            "" => format!("HTTP {status} {}", reason_phrase(*status)),
+            code => format!("{code} (HTTP {status})"),
+        };
+        let message = one_line(message);
+        let said = if message.is_empty() { String::new() } else { format!(": {message}") };
         let problem = |next: &str| {
-            Problem::new(format!("{status} {code}"), Message::new(format!("{url} answered {said}")).next(next))
+            Problem::new(format!("{status} {code}"), Message::new(format!("{name} from {url}{said}")).next(next))
         };
         let later = |next: &str| Outcome::Later { after: *retry_after, problem: problem(next) };
         match response.class {
             Class::Success | Class::Exists => match response.rejected {
                 None => Outcome::Delivered,
                 Some((rejected, why)) => {
-                    let what = Message::new(format!("{url} did not store {rejected} lines: {why}"));
-                    let next = "nothing, they are counted as refused";
+                    let what = Message::new(format!(
+                        "rejected log events: {url} did not store {rejected} lines, because {why}"
+                    ));
+                    let next = "nothing to do; they are counted as refused";
                     Outcome::Partly { rejected, problem: Problem::new("rejected", what.next(next)) }
                 }
             },
-            Class::Throttled => later("nothing, the lines are sent again more slowly"),
-            Class::Transient => later("nothing, the lines are sent again"),
+            Class::Throttled => later("nothing to do; the lines are retried more slowly"),
+            Class::Transient => later("nothing to do; the lines are retried"),
             Class::Missing => {
-                later("allow logs:CreateLogGroup and logs:CreateLogStream, or make the log group and stream")
+                later("allow logs:CreateLogGroup and logs:CreateLogStream, or create the log group and stream")
             }
-            Class::Expired => later("get new credentials; they are read again at every try"),
+            Class::Expired => later("get new credentials; they are read again before each attempt"),
             Class::Denied => later(
-                "allow logs:PutLogEvents, CreateLogStream, CreateLogGroup and PutRetentionPolicy to this key, and check that it is \
-                 the one you mean",
+                "allow logs:PutLogEvents, CreateLogStream, CreateLogGroup and PutRetentionPolicy for this key, and check that it \
+                 is the intended key",
             ),
             Class::Signature => later("check AWS_SECRET_ACCESS_KEY, the region and this machine's clock"),
-            Class::Unknown => later("look at what stands between this machine and the service; the lines wait"),
-            Class::Poison => {
-                Outcome::Refused(problem("please report it: these lines broke a rule of the service, and are lost"))
-            }
+            Class::Unknown => later("check proxies between this machine and the service; the lines stay queued"),
+            Class::Poison => Outcome::Refused(problem(
+                "please report this bug; these lines violate a rule of the service, and are lost",
+            )),
         }
     }
 
@@ -328,12 +336,12 @@ impl CloudWatchLogs {
         let next = match &error {
             CallError::ConnectionRefused => "check AWS_ENDPOINT_URL_CLOUDWATCH_LOGS and AWS_ENDPOINT_URL",
             CallError::UnknownHost => "check AWS_REGION, and DNS",
-            CallError::Timeout => "check that this network lets HTTPS out",
-            CallError::Closed => "nothing, the lines are sent again",
+            CallError::Timeout(_) => "check that this network allows outgoing HTTPS",
+            CallError::Closed => "nothing to do; the lines are retried",
             CallError::Tls(_) => "check AWS_CA_BUNDLE, and http/https in the endpoint",
             CallError::NotHttp(_) | CallError::Other(_) => "check the endpoint",
         };
-        let problem = Problem::new(error.kind(), Message::new(format!("{}: {error}", self.url)).next(next));
+        let problem = Problem::new(error.kind(), Message::new(error.at(&self.url)).next(next));
         if error == CallError::Closed { Outcome::Closed(problem) } else { Outcome::Later { after: None, problem } }
     }
 }

@@ -51,8 +51,9 @@ pub const PLUGIN: Plugin =
     Plugin { name: NAME, section: &settings::XRay::SECTION, plan: settings::plan, explain: Some(explain::explain) };
 
 const NAME: &str = "xray";
-/// How long to wait before a daemon that did not listen is tried again. Other machines (and containers) say only about
-/// once a second that a port is closed; whoever asks more often takes their silence for success.
+/// How long to wait before a daemon that did not listen is tried again. Other machines (and
+/// containers) report a closed port only about once a second; a datagram sent sooner would count as
+/// delivered.
 const TRY_AGAIN: Duration = Duration::from_millis(1300);
 /// Nothing is sent for this long after a refusal. It must stay below the shortest wait: 1 s minus 20 % jitter.
 const QUIET: Duration = Duration::from_millis(750);
@@ -74,7 +75,8 @@ struct XRayUdp {
 impl Transport for XRayUdp {
     fn deliver(&mut self, payload: &Payload, _: Option<Duration>, calls: &mut Vec<RecordedCall>) -> Outcome {
         let later = |problem| Outcome::Later { after: None, problem };
-        // At the end of the program the waits are cut short, and all that waits would be sent to nobody, and count as delivered.
+        // At the end of the program the waits are cut short: all queued segments would be sent to a
+        // closed port, and count as delivered.
         if let Some((at, problem)) = &self.refused
             && at.elapsed() < QUIET
         {
@@ -90,7 +92,7 @@ impl Transport for XRayUdp {
         match sent {
             Ok(SendOutcome::Sent) => Outcome::Delivered,
             Ok(SendOutcome::SentAfterRefusal) => {
-                let what = format!("{daemon}: nobody listened there for a moment; the segment before is lost");
+                let what = format!("connection refused by udp {daemon} for a moment; the previous segment is lost");
                 self.loss = Some(Loss { items: last_items, problem: Problem::new("lost", what) });
                 Outcome::Delivered
             }
@@ -100,11 +102,14 @@ impl Transport for XRayUdp {
                 later(problem)
             }
             Err(SendError::UnknownHost(host)) => {
-                let what = Message::new(format!("{host}: this host name has no address"));
-                later(Problem::new("host", what.next(format!("start that container, or mend {origin}"))))
+                let what = Message::new(format!("DNS lookup failed for {host}"));
+                later(Problem::new("host", what.next(format!("start the container of that name, or correct {origin}"))))
             }
             Err(SendError::TooBig) => {
-                let what = format!("a datagram of {} bytes is too large for the network", payload.bytes.len());
+                let what = format!(
+                    "message too long: the network does not accept a datagram of {} bytes",
+                    payload.bytes.len()
+                );
                 Outcome::Refused(Problem::new("too big", what))
             }
             Err(SendError::Other(why)) => {
@@ -134,9 +139,13 @@ impl Transport for XRayUdp {
 impl XRayUdp {
     fn refusal(&self, address: SocketAddr) -> Problem {
         let (daemon, origin) = (&self.daemon, &self.daemon_origin);
-        let what = Message::new(format!("{daemon} ({address}): no daemon listens there"));
-        let next = format!("start the X-Ray daemon, or mend {origin} (inside a container, 127.0.0.1 is the container)");
-        Problem::new("refused", what.next(next))
+        let mut what = format!("connection refused by udp {daemon}");
+        if daemon.to_string() != address.to_string() {
+            what.push_str(&format!(" ({address})"));
+        }
+        let next =
+            format!("start the X-Ray daemon, or correct {origin} (inside a container, 127.0.0.1 is the container)");
+        Problem::new("refused", Message::new(what).next(next))
     }
 }
 

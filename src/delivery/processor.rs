@@ -98,8 +98,8 @@ impl BatchProcessor {
         }
         if let Err(error) = self.start(transport, task, done) {
             self.stop();
-            let what = Message::new(format!("no thread for it: {error}"));
-            let reason = what.next("end other programs, and save the settings again").to_string();
+            let what = Message::new(format!("cannot start a thread: {error}"));
+            let reason = what.next("stop other programs, and save the settings again").to_string();
             self.plan.deactivate(State::Waiting, reason);
             return Err(error);
         }

@@ -21,7 +21,7 @@ pub(super) fn text_fields<const N: usize>(call: &RequestContext<'_>, names: [&st
         return Err(bad("the body is empty"));
     }
     let json: Json = serde_json::from_slice(call.body)
-        .map_err(|error| Failure::rejected(400, format!("the body is no JSON: {error}")))?;
+        .map_err(|error| Failure::rejected(400, format!("invalid JSON in the body: {error}")))?;
     let Json::Object(mut object) = json else {
         return Err(bad(&format!("the body is {}", json_type(&json))));
     };
@@ -42,7 +42,7 @@ pub(super) fn text_fields<const N: usize>(call: &RequestContext<'_>, names: [&st
 /// Checks that the headers of a body say JSON, in UTF-8 and not compressed.
 fn check_headers(head: &Head<'_>, bad: impl Fn(&str) -> Failure) -> Result<(), Failure> {
     if let Some(encoding) = head.content_encoding.filter(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
-        let message = format!("Content-Encoding: {encoding} is not read here; send the body as it is");
+        let message = format!("Content-Encoding: {encoding} is not supported; send the body uncompressed");
         return Err(Failure::rejected(415, message));
     }
     let content_type = head.content_type.unwrap_or_default().to_ascii_lowercase();
@@ -56,7 +56,7 @@ fn check_headers(head: &Head<'_>, bad: impl Fn(&str) -> Failure) -> Result<(), F
     if let Some((_, charset)) = parameters.split_once("charset=") {
         let charset = charset.split(';').next().unwrap_or_default().trim().trim_matches('"');
         if charset != "utf-8" && charset != "utf8" {
-            return Err(Failure::rejected(415, format!("charset={charset} is not read here; send UTF-8")));
+            return Err(Failure::rejected(415, format!("charset={charset} is not supported; send UTF-8")));
         }
     }
     Ok(())

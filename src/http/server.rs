@@ -178,11 +178,11 @@ impl Server {
             }
             RouteMatch::Options(route) => Ok(Response::empty(route.allow())),
             RouteMatch::MethodNotAllowed(route) => {
-                let message = format!("{} is not possible here; this path has {}", head.method, route.allow());
+                let message = format!("method {} not allowed; this path has {}", head.method, route.allow());
                 Err(Failure::Rejected { status: 405, message, allow: Some(route.allow()) })
             }
             RouteMatch::NotFound => {
-                Err(Failure::rejected(404, "there is nothing here; open / in a browser, or try /api/activities/home"))
+                Err(Failure::rejected(404, "not found; open / in a browser, or try /api/activities/home"))
             }
         });
         result.unwrap_or_else(|failure| {

@@ -42,7 +42,7 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>, notifications_url: Opt
         instance: ids.uuid(),
     };
     let mut configuration = Configuration::read(&args).map_err(Exit::wrong)?;
-    logging::init().map_err(|error| Exit::failed(format!("no thread for the log: {error}")))?;
+    logging::init().map_err(|error| Exit::failed(format!("cannot start a thread for the log: {error}")))?;
     install_panic_hook();
     let (hangups, requests) = channel();
     let listen = &configuration.settings.listen;
@@ -51,7 +51,7 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>, notifications_url: Opt
     let notifications =
         notifications.filter(|client| is_other_instance(client, &listener, &mut configuration.findings));
 
-    let no_thread = |error| Exit::failed(format!("no thread for a backend: {error}"));
+    let no_thread = |error| Exit::failed(format!("cannot start a thread for a backend: {error}"));
     let pipeline = Pipeline::start(std::mem::take(&mut configuration.plans)).map_err(no_thread)?;
     let names = pipeline.processors().iter().map(|processor| processor.plan.name).collect();
     logging::set_sinks(pipeline.log_sinks(), names);
@@ -60,7 +60,7 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>, notifications_url: Opt
     let wake = listener.server();
     let Configuration { settings, findings, values, content, .. } = configuration;
     let on_wake = reload::follow(args, content, values, requests, move || wake.unblock())
-        .map_err(|error| Exit::failed(format!("no thread to watch the settings: {error}")))?;
+        .map_err(|error| Exit::failed(format!("cannot start a thread that watches the settings: {error}")))?;
     let telemetry = Telemetry {
         page: Page::new(&settings, findings),
         tracer: tracer(ids, &settings, &pipeline),
@@ -75,7 +75,7 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>, notifications_url: Opt
     summary::print_counts(pipeline.processors());
     logging::flush(LOG_TIMEOUT);
     result.map_err(|error| {
-        Exit::failed(Message::new(format!("no connection can be accepted any more: {error}")).next("start again"))
+        Exit::failed(Message::new(format!("{error}: cannot accept connections any more")).next("restart cruddur"))
     })
 }
 
@@ -95,9 +95,7 @@ fn tracer(ids: IdSource, settings: &Settings, pipeline: &Pipeline) -> Tracer {
 fn is_other_instance(client: &Client, listener: &Listener, findings: &mut Vec<Finding>) -> bool {
     let leads_here = client.leads_to(listener.address());
     if leads_here {
-        let what = format!(
-            "notifications were to come from {client}, which is this instance itself: they come from its own data"
-        );
+        let what = format!("request loop: {client} is this instance itself, so it uses its own notifications");
         let message = Message::new(what).next("give the address of another instance");
         findings.push(Finding { severity: Severity::Warning, message });
     }
@@ -106,11 +104,13 @@ fn is_other_instance(client: &Client, listener: &Listener, findings: &mut Vec<Fi
 
 fn cannot_listen(listen: &Setting<String>, error: &io::Error) -> Exit {
     let (next, status) = match error.kind() {
-        ErrorKind::AddrInUse => ("another program listens there: stop it, or choose another with --listen", 1),
-        ErrorKind::PermissionDenied => ("ports below 1024 are for root: choose another with --listen", 1),
+        ErrorKind::AddrInUse => ("stop the program that listens there, or choose another address with --listen", 1),
+        ErrorKind::PermissionDenied => ("choose another port with --listen; ports below 1024 need root", 1),
         ErrorKind::InvalidInput => ("write host:port, for instance --listen 127.0.0.1:4567", 2),
         _ => ("choose an address of this machine, for instance --listen 127.0.0.1:4567", 1),
     };
-    let what = Message::new(format!("cannot listen on {} ({}): {error}", listen.value, listen.origin));
+    // The standard library has no error kind for a failed DNS lookup.
+    let error = error.to_string().replace("failed to lookup address information", "DNS lookup failed");
+    let what = Message::new(format!("{error}: cannot listen on {} ({})", listen.value, listen.origin));
     Exit { message: what.next(next), status }
 }

@@ -163,8 +163,8 @@ impl Settings {
             let Setting { value, origin } = &settings.service_name;
             let what = origin.says("service_name", value);
             findings.warn(
-                Message::new(format!("{what}: traces of every program without a name end up under this one"))
-                    .next("choose another"),
+                Message::new(format!("{what}: every program without a name has this name, so their traces are mixed"))
+                    .next("choose another name"),
             );
         }
         note_variables_without_effect(sources, findings);
@@ -186,13 +186,13 @@ impl Settings {
         let host = listen.value.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']);
         if page.value && page_for_all.value && !is_loopback(host) {
             let what = format!(
-                "{}: [page] allow_remote = true while listening on {} ({}): whoever reaches this port can read all traces, with what \
-                 clients sent",
+                "{}: [page] allow_remote = true while listening on {} ({}): every client of this port can read all traces, with \
+                 the data of other clients",
                 page_for_all.origin, listen.value, listen.origin
             );
             findings.warn(
                 Message::new(what).next(
-                    "set it to false, listen on 127.0.0.1, or, in a container, publish the port to 127.0.0.1 alone",
+                    "set it to false, listen on 127.0.0.1, or, in a container, publish the port to 127.0.0.1 only",
                 ),
             );
         }
@@ -207,11 +207,11 @@ fn note_variables_without_effect(sources: &Sources, findings: &mut Findings) {
 }
 
 const WITHOUT_EFFECT: &[(&str, &str)] = &[
-    ("OTEL_TRACES_EXPORTER", "backends are switched by `enabled` in telemetry.toml"),
-    ("OTEL_LOGS_EXPORTER", "backends are switched by `enabled` in telemetry.toml"),
-    ("OTEL_METRICS_EXPORTER", "there are no metrics"),
-    ("OTEL_SEMCONV_STABILITY_OPT_IN", "the stable HTTP conventions are the only ones"),
-    ("OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN", "exceptions are span events"),
+    ("OTEL_TRACES_EXPORTER", "`enabled` in telemetry.toml switches backends on and off"),
+    ("OTEL_LOGS_EXPORTER", "`enabled` in telemetry.toml switches backends on and off"),
+    ("OTEL_METRICS_EXPORTER", "cruddur has no metrics"),
+    ("OTEL_SEMCONV_STABILITY_OPT_IN", "cruddur always uses the stable HTTP conventions"),
+    ("OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN", "cruddur records exceptions as span events"),
 ];
 
 fn propagators(setting: Setting<Option<String>>, findings: &mut Findings) -> Vec<Propagator> {
@@ -225,7 +225,7 @@ fn propagators(setting: Setting<Option<String>>, findings: &mut Findings) -> Vec
             "xray" => Propagator::XRay,
             _ => {
                 findings.warn(format!(
-                    "{}: the propagator {name:?} is not spoken here, only tracecontext, baggage and xray",
+                    "{}: the propagator {name:?} is not supported, only tracecontext, baggage and xray",
                     setting.origin
                 ));
                 continue;
@@ -246,14 +246,14 @@ fn sampler(name: Setting<Option<String>>, ratio: Setting<Option<String>>, findin
         Some(text) => match text.trim().parse::<f64>() {
             Ok(ratio) if (0.0..=1.0).contains(&ratio) => ratio,
             _ => {
-                findings.warn(format!("{}: {text:?} is no number from 0 to 1; using 1", ratio.origin));
+                findings.warn(format!("{}: {text:?} is not a number from 0 to 1; using 1", ratio.origin));
                 1.0
             }
         },
     };
     Sampler::named(&wanted.trim().to_ascii_lowercase(), ratio).unwrap_or_else(|| {
         findings.warn(format!(
-            "{origin}: there is no sampler {wanted:?} here, only {}; using parentbased_always_on",
+            "{origin}: unknown sampler {wanted:?}; known are {}; using parentbased_always_on",
             Sampler::NAMES.join(", ")
         ));
         fallback()
@@ -293,13 +293,13 @@ fn origins(sources: &Sources, findings: &mut Findings) -> Vec<String> {
     for name in [FRONT_END, "BACKEND_URL"] {
         let Some(url) = sources.env.get(name).map(str::trim) else { continue };
         if is_unexpanded(url) {
-            let what = format!("{name}={url}: a variable in it was never replaced; it is passed over");
-            findings.warn(Message::new(what).next("write the address out"));
+            let what = format!("{name}={url} is ignored, because a variable in it was not replaced");
+            findings.warn(Message::new(what).next("write the address in full"));
             continue;
         }
         let Some(origin) = Url::parse(url).map(|url| url.origin()).or_else(|| origin_of_app(url)) else {
-            findings
-                .warn(format!("{name}={url} is no URL: write http://localhost:3000 or the like; it is passed over"));
+            let what = format!("invalid URL: {name}={url} is ignored");
+            findings.warn(Message::new(what).next("write it like http://localhost:3000"));
             continue;
         };
         has_front_end |= name == FRONT_END;

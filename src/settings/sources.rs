@@ -111,7 +111,7 @@ impl Sources {
             let text = self.env.get(name)?.trim();
             let value = parse(text);
             if value.is_none() {
-                findings.warn(format!("{name}={text} is not {wanted}; it is passed over"));
+                findings.warn(format!("{name}={text} is not {wanted}; it is ignored"));
             }
             value.map(|value| Setting { value, origin: Origin::Environment(name) })
         })

@@ -127,7 +127,7 @@ fn a_special_variable_that_makes_no_sense_does_not_hide_the_general_one() {
     let mut findings = Findings::default();
     let (table, _) = Table::read(&sources, &mut findings).unwrap();
     assert_eq!(table.key, Setting { value: 7, origin: Origin::Environment("GENERAL") });
-    assert_eq!(texts(findings), ["SPECIAL=x is not a whole number between 0 and 9; it is passed over"]);
+    assert_eq!(texts(findings), ["SPECIAL=x is not a whole number between 0 and 9; it is ignored"]);
 }
 
 #[test]
