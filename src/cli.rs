@@ -58,22 +58,21 @@ Usage: cruddur [serve] [--config FILE] [--listen ADDR] [--notifications-url URL]
        cruddur explain [TOPIC [SECTION]]
 
 Commands:
-  serve    Run the server (the default command)
-  check    Send a trace and a log line to every active backend; print each response and the next step.
-           Exit status 0 if all were accepted
-  init     Write telemetry.toml with every setting, each with a comment. An existing file is kept
-  health   Check the health of the server at ADDR. Exit status 0 if it is healthy
-  explain  Show a sample request on its way from spans to bytes. TOPIC: request, spans, honeycomb, xray, cloudwatch.
-           SECTION: a part of the topic, or a field of its JSON, as in cruddur explain xray annotations
+  serve    Run the server (the default)
+  check    Send a test trace and a test log line to every backend that is on; print the responses and the next steps;
+           exit status 0 if all backends accepted them
+  init     Write telemetry.toml with every setting and a comment on each; never overwrites a file
+  health   Check the health of the server that listens on ADDR; exit status 0 if it is healthy
+  explain  Show a sample request on its way from spans to the bytes that honeycomb, xray or cloudwatch receive
 
 Options:
   --config FILE    Settings file [env: CRUDDUR_CONFIG] [default: telemetry.toml, if it exists]
-  --listen ADDR    Address of the server; port 0 takes a free port [env: CRUDDUR_LISTEN] [default: 127.0.0.1:4567]
+  --listen ADDR    Address to listen on; port 0 chooses a free port [env: CRUDDUR_LISTEN] [default: 127.0.0.1:4567]
   --notifications-url URL
                    Get notifications from another instance at http://host:port [env: NOTIFICATIONS_URL]
-  --json           Report of check as JSON
-  -h, --help       Print help
-  -V, --version    Print version
+  --json           With check: print the report as JSON
+  -h, --help       Print this help
+  -V, --version    Print the version
 
 Then open http://127.0.0.1:4567/, or run curl http://127.0.0.1:4567/api/activities/home
 ";
@@ -122,7 +121,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
     let command = command.unwrap_or_else(|| COMMANDS[0].0.into());
     let (command, options) = COMMANDS.iter().find(|(known, _)| command == *known).unwrap_or(&COMMANDS[0]);
     if let Some(option) = given.iter().find(|option| !options.contains(option)) {
-        return Err(with_hint(format!("{option} makes no sense with {command}")));
+        return Err(with_hint(format!("{option} cannot be used with {command}")));
     }
     Ok(match *command {
         "check" => Command::Check { config, json },
@@ -144,7 +143,7 @@ const COMMANDS: [(&str, &[&str]); 5] = [
 
 fn address(option: &str, parser: &mut lexopt::Parser) -> Result<String, String> {
     let value = parser.value().map_err(with_hint)?;
-    value.into_string().map_err(|value| with_hint(format!("{option} {value:?} is not an address")))
+    value.into_string().map_err(|value| with_hint(format!("{option} {value:?} is not UTF-8")))
 }
 
 fn with_hint(problem: impl std::fmt::Display) -> String {

@@ -83,9 +83,11 @@ impl Client {
     /// # Errors
     ///
     /// The URL cannot be called; the text shows the form of a URL that can.
-    pub fn new(endpoint: Endpoint, ids: &IdSource) -> Result<Self, String> {
+    pub fn new(endpoint: Endpoint, ids: &IdSource) -> Result<Self, Message> {
         let Endpoint { url, origin, .. } = &endpoint;
-        let wrong = || format!("{origin}: {:?} is not a URL to call: write http://host:port", redacted(url));
+        let wrong = || {
+            Message::new(format!("invalid URL: {:?} ({origin})", redacted(url))).next("write it like http://host:port")
+        };
         let url = Url::parse(url).ok_or_else(wrong)?;
         // The text after the last colon must be a port, unless it ends an IPv6 address.
         let has_port = url.authority().rsplit('@').next().is_some_and(|host| host.rfind(':') > host.rfind(']'));
@@ -144,7 +146,7 @@ impl Client {
             };
             describe_failure(&mut span, &failure);
             if connection_broke && resends < MAX_RESENDS && Instant::now() < deadline {
-                log::warn!(target: "client", "{failure}; trying once more");
+                log::warn!(target: "client", "{failure}; the call is retried once");
                 resends += 1;
             } else {
                 log::error!(target: "client", "{failure}");
@@ -156,8 +158,9 @@ impl Client {
     /// No call is made, so there is no CLIENT span: the span that wanted the call has the
     /// exception.
     fn refuse_circle(&self, trace: &RequestTrace<'_>) -> CallFailure {
-        let what = format!("a loop: this request has passed this instance before, or more than {MAX_HOPS} instances");
-        let failure = self.failure("loop", what, "let one of the instances answer from its own data");
+        let what =
+            format!("request loop: the request has passed this instance already, or more than {MAX_HOPS} instances");
+        let failure = self.failure("loop", what, "start one of the instances without a notifications URL");
         trace.record_exception(&Exception::from_error(&failure));
         log::error!(target: "client", "{failure}");
         failure
@@ -186,51 +189,56 @@ impl Client {
         self.check_complete(&reply)?;
         serde_json::from_slice(&reply.body).map_err(|error| {
             let error = printable(&error.to_string(), MAX_TEXT);
-            let what = format!("its answer is not the expected JSON ({error})");
-            self.failure("unexpected_body", what, "check which program answers there, and its version")
+            let what = format!("unexpected JSON in the response ({error})");
+            self.failure("unexpected_body", what, "check that cruddur answers there, in the same version")
         })
     }
 
     fn check_status(&self, reply: &Reply) -> Result<(), CallFailure> {
         let status = reply.status;
-        let what = || format!("it answered {status} {}", reason_phrase(status));
+        let what = || format!("HTTP {status} {}", reason_phrase(status));
         match status {
             200..=299 => Ok(()),
             301..=303 | 307 | 308 => {
                 let to = reply.header("location").map(|to| format!(" to {}", printable(&redacted(to), MAX_TEXT)));
-                let what = format!("{}, a redirect{}; redirects are not followed", what(), to.unwrap_or_default());
-                Err(self.failure("redirect", what, "use the final address"))
+                let what = format!("{}, a redirect{} that is not followed", what(), to.unwrap_or_default());
+                Err(self.failure("redirect", what, "set the final address"))
             }
-            _ => Err(self.failure(status.to_string(), what(), "look for the same trace id in its log")),
+            _ => Err(self.failure(
+                status.to_string(),
+                what(),
+                "look for the same trace id in the log of the other instance",
+            )),
         }
     }
 
     fn check_complete(&self, reply: &Reply) -> Result<(), CallFailure> {
         let why = match &reply.broken {
             None if reply.too_long => {
-                let what = format!("its answer is longer than {MAX_ANSWER} bytes");
+                let what = format!("response too long (more than {MAX_ANSWER} bytes)");
                 return Err(self.failure("too_long", what, "check which program answers there"));
             }
             None => return Ok(()),
-            Some(CallError::Timeout) => return Err(self.no_reply(&CallError::Timeout)),
-            Some(CallError::Closed) => "the connection was closed in the middle of it".to_owned(),
+            Some(timeout @ CallError::Timeout(_)) => return Err(self.no_reply(timeout)),
+            Some(CallError::Closed) => "connection closed within the body".to_owned(),
             Some(error) => printable(&error.to_string(), MAX_TEXT),
         };
-        Err(self.failure("connection_closed", format!("its answer is incomplete: {why}"), "look at its log"))
+        let next = "check the log of the other instance";
+        Err(self.failure("connection_closed", format!("incomplete response ({why})"), next))
     }
 
     fn no_reply(&self, error: &CallError) -> CallFailure {
         let (kind, next) = match error {
             CallError::ConnectionRefused => ("connection_refused", "start the other instance, or correct the address"),
-            CallError::UnknownHost => ("unknown_host", "check the name, and DNS"),
-            CallError::Timeout => {
+            CallError::UnknownHost => ("unknown_host", "check the host name, and DNS"),
+            CallError::Timeout(_) => {
                 let Endpoint { timeout, timeout_origin, .. } = &self.endpoint;
-                let what = format!("timed out: no complete answer within {} ms", timeout.as_millis());
-                let next = format!("check why it is slow, or allow more time with {timeout_origin}");
+                let what = format!("timed out after {} ms", timeout.as_millis());
+                let next = format!("find out why the other instance is slow, or raise {timeout_origin}");
                 return self.failure("timeout", what, next);
             }
-            CallError::Closed => ("connection_closed", "look at its log"),
-            CallError::Tls(_) => ("tls", "check its certificate, and that it is an https address"),
+            CallError::Closed => ("connection_closed", "check the log of the other instance"),
+            CallError::Tls(_) => ("tls", "check the certificate, and that the address is an https one"),
             CallError::NotHttp(_) => ("not_http", "check which program listens there"),
             CallError::Other(_) if self.http.proxy().is_some() => ("_OTHER", "check the address, and the proxy"),
             CallError::Other(_) => ("_OTHER", "check the address"),
@@ -239,7 +247,7 @@ impl Client {
     }
 
     fn failure(&self, kind: impl Into<String>, what: String, next: impl Into<String>) -> CallFailure {
-        let what = format!("GET {} ({}){}: {what}", self.url_shown, self.endpoint.origin, self.through_proxy());
+        let what = format!("{what}: GET {} ({}){}", self.url_shown, self.endpoint.origin, self.through_proxy());
         CallFailure { kind: kind.into(), message: Message::new(what).next(next) }
     }
 

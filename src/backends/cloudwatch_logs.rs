@@ -20,15 +20,12 @@
 //!
 //! Some details are surprising:
 //!
-//! - One invalid event makes the service refuse the whole batch. The limits are in `encode.rs`.
-//! - The group and the stream must exist. They are created when the service reports that they are
-//!   missing: at the first line, and again after they were deleted. No call is made at start-up, so
-//!   the server starts even if a permission is missing.
-//! - There is no sequence token any more, and the service does not recognise a batch that it has
-//!   already received. If a response is lost, its lines are sent and stored again: delivery is "at
-//!   least once".
-//! - A clock that is wrong by five minutes makes the signature invalid. The `Date` of the response
-//!   shows the service's time, and the next calls are signed with that time.
+//! - One bad event makes the service refuse the whole batch; the limits are in `encode.rs`.
+//! - The group and the stream must exist. They are made when the service says that they are missing: at the first line, and
+//!   again whenever they have been deleted. Nothing is asked at start, so no missing right keeps the server from it.
+//! - There is no sequence token any more, and no way to recognise a batch that came twice. An answer that got lost means that
+//!   its lines are sent, and stored, again: at least once.
+//! - A clock that is off by five minutes is a bad signature. The answer's `Date` tells, and signing goes by it from then on.
 //!
 //! Specification:
 //! <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutLogEvents.html>.
@@ -47,7 +44,7 @@ use self::clock::Clock;
 use self::response::{Class, LogsResponse};
 use super::Plugin;
 use crate::delivery::{Outcome, Payload, Problem, Transport};
-use crate::text::{Message, Url, one_line};
+use crate::text::{Message, Url, one_line, reason_phrase};
 use crate::wire::aws_credentials::CredentialChain;
 use crate::wire::http::{Call, CallError, HttpClient};
 use crate::wire::recorded::{RecordedCall, Signing};
@@ -216,8 +213,7 @@ impl CloudWatchLogs {
         Ok(())
     }
 
-    /// Sets the retention of a group that this process created. If that fails, logs one warning and
-    /// tries again with every batch.
+    /// Sets the retention of a group that was made here; if that fails, with the next batch again. Logged once.
     fn set_retention(&mut self, deadline: Instant) {
         if !self.retention.is_due {
             return;
@@ -230,8 +226,8 @@ impl CloudWatchLogs {
             Ok(_) | Err(_) => {
                 self.retention.is_reported = true;
                 let what = format!(
-                    "the log group {group} exists, but keeps its lines forever: setting a retention of {days} days failed, and is tried again \
-                     with every batch"
+                    "PutRetentionPolicy failed: the log group {group} keeps its lines without limit instead of {days} days; the \
+                     call is retried with every batch"
                 );
                 let message = Message::new(what).next("allow logs:PutRetentionPolicy, or set it in the console");
                 log::warn!(target: NAME, "{message}");
@@ -287,8 +283,10 @@ impl CloudWatchLogs {
         response.message = redactor.redact(response.message);
         let clock_moved = self.clock.learn(reply.date, sent, SystemTime::now());
         if clock_moved {
-            let what =
-                format!("this machine's clock is {}; calls are signed by the service's clock", self.clock.fault());
+            let what = format!(
+                "clock skew: this machine's clock is {}; calls are signed with the service's time",
+                self.clock.fault()
+            );
             let message = Message::new(what).next("set the clock if it is wrong");
             log::warn!(target: NAME, "{message}");
         }
@@ -298,36 +296,42 @@ impl CloudWatchLogs {
     fn outcome(&self, response: &LogsResponse) -> Outcome {
         let LogsResponse { status, code, message, retry_after, .. } = response;
         let url = &self.url;
-        let said = [status.to_string(), code.clone(), one_line(message)].into_iter().filter(|part| !part.is_empty());
-        let said = said.collect::<Vec<_>>().join(": ");
+        let name = match code.as_str() {
+            "" => format!("HTTP {status} {}", reason_phrase(*status)),
+            code => format!("{code} (HTTP {status})"),
+        };
+        let message = one_line(message);
+        let said = if message.is_empty() { String::new() } else { format!(": {message}") };
         let problem = |next: &str| {
-            Problem::new(format!("{status} {code}"), Message::new(format!("{url} answered {said}")).next(next))
+            Problem::new(format!("{status} {code}"), Message::new(format!("{name} from {url}{said}")).next(next))
         };
         let later = |next: &str| Outcome::Later { after: *retry_after, problem: problem(next) };
         match response.class {
             Class::Success | Class::Exists => match response.rejected {
                 None => Outcome::Delivered,
                 Some((rejected, why)) => {
-                    let what = Message::new(format!("{url} did not store {rejected} lines: {why}"));
-                    let next = "nothing, they are counted as refused";
+                    let what = Message::new(format!(
+                        "rejected log events: {url} did not store {rejected} lines, because {why}"
+                    ));
+                    let next = "nothing to do; they are counted as refused";
                     Outcome::Partly { rejected, problem: Problem::new("rejected", what.next(next)) }
                 }
             },
-            Class::Throttled => later("nothing, the lines are sent again more slowly"),
-            Class::Transient => later("nothing, the lines are sent again"),
+            Class::Throttled => later("nothing to do; the lines are retried more slowly"),
+            Class::Transient => later("nothing to do; the lines are retried"),
             Class::Missing => {
-                later("allow logs:CreateLogGroup and logs:CreateLogStream, or make the log group and stream")
+                later("allow logs:CreateLogGroup and logs:CreateLogStream, or create the log group and stream")
             }
-            Class::Expired => later("get new credentials; they are read again at every try"),
+            Class::Expired => later("get new credentials; they are read again before each attempt"),
             Class::Denied => later(
-                "allow logs:PutLogEvents, CreateLogStream, CreateLogGroup and PutRetentionPolicy to this key, and check that it is \
-                 the one you mean",
+                "allow logs:PutLogEvents, CreateLogStream, CreateLogGroup and PutRetentionPolicy for this key, and check that it \
+                 is the intended key",
             ),
             Class::Signature => later("check AWS_SECRET_ACCESS_KEY, the region and this machine's clock"),
-            Class::Unknown => later("check for a proxy between this machine and the service; the lines wait"),
-            Class::Poison => {
-                Outcome::Refused(problem("please report it: these lines violate a rule of the service, and are lost"))
-            }
+            Class::Unknown => later("check proxies between this machine and the service; the lines stay queued"),
+            Class::Poison => Outcome::Refused(problem(
+                "please report this bug; these lines violate a rule of the service, and are lost",
+            )),
         }
     }
 
@@ -341,8 +345,8 @@ impl CloudWatchLogs {
         let next = match &error {
             CallError::ConnectionRefused => "check AWS_ENDPOINT_URL_CLOUDWATCH_LOGS and AWS_ENDPOINT_URL",
             CallError::UnknownHost => "check AWS_REGION, and DNS",
-            CallError::Timeout => "check that the network allows outgoing HTTPS",
-            CallError::Closed => "nothing, the lines are sent again",
+            CallError::Timeout(_) => "check that this network allows outgoing HTTPS",
+            CallError::Closed => "nothing to do; the lines are retried",
             CallError::Tls(_) => "check AWS_CA_BUNDLE, and http/https in the endpoint",
             CallError::NotHttp(_) | CallError::Other(_) => "check the endpoint",
         };

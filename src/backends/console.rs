@@ -110,8 +110,8 @@ impl Transport for Stdout {
         match stdout::write(&payload.bytes) {
             Ok(()) => Outcome::Delivered,
             Err(error) => {
-                let what = Message::new(format!("standard output: {error}"));
-                let next = "set enabled = false in [console] if its reader is gone";
+                let what = Message::new(format!("{error}: standard output"));
+                let next = "set enabled = false in [console] if no program reads it";
                 Outcome::Refused(Problem::new(error.kind().to_string(), what.next(next)))
             }
         }

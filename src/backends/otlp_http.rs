@@ -49,7 +49,7 @@ use self::encode::OtlpJson;
 use super::Plugin;
 use crate::delivery::{Outcome, Payload, Problem, Transport};
 use crate::settings::described_secret;
-use crate::text::{Message, Url, one_line, url};
+use crate::text::{Message, Url, one_line, reason_phrase, url};
 use crate::wire::http::{Call, CallError, HttpClient, Reply};
 use crate::wire::recorded::RecordedCall;
 use crate::wire::redact::Redactor;
@@ -119,22 +119,23 @@ impl OtlpHttp {
         let said = self.server_message(&reply.body);
         let in_brackets = if said.is_empty() { String::new() } else { format!(" ({said})") };
         let problem = |what: &str, next: String| {
-            let what = format!("{} answered {status}{what}{in_brackets}", self.url);
+            let reason = reason_phrase(status);
+            let what = format!("HTTP {status} {reason} from {}{what}{in_brackets}", self.url);
             Problem::new(status.to_string(), Message::new(what).next(next))
         };
         match status {
-            _ if reply.too_long => {
-                Outcome::Refused(problem(" with more than 4 MiB", "check that this is an OTLP receiver".to_owned()))
-            }
+            _ if reply.too_long => Outcome::Refused(problem(
+                ": response too long (more than 4 MiB)",
+                "check that an OTLP receiver listens there".to_owned(),
+            )),
             200..=299 => self.accepted(&reply.body),
             429 | 502 | 503 | 504 => {
-                let next = "nothing; the batch is sent again for a while, then dropped and counted";
+                let next = "nothing to do; the batch is retried, and dropped and counted if no attempt succeeds";
                 Outcome::Later { after: reply.retry_after, problem: problem("", next.to_owned()) }
             }
             300..=399 => {
                 let to = reply.header("location").map_or_else(String::new, |to| format!(" to {}", url::redacted(to)));
-                let next =
-                    format!("redirects are not followed with a key; set {} to the final address", self.url_origin);
+                let next = format!("set {} to the final address; redirects are not followed", self.url_origin);
                 Outcome::Refused(problem(&format!(", a redirect{to}"), next))
             }
             status => Outcome::Refused(problem("", self.next_step(status, &said, sent))),
@@ -145,32 +146,30 @@ impl OtlpHttp {
         let Some((rejected, message)) = partial_success(body) else { return Outcome::Delivered };
         let message = self.readable(&message);
         if rejected == 0 {
-            let what = format!("{} accepted everything, with a warning: {message}", self.url);
+            let what = format!("warning from {}, which accepted all spans: {message}", self.url);
             return Outcome::Warned(Problem::new("warning", what));
         }
-        let (why, next) = match &*message {
-            "" => ("it does not say why", "look at the receiver's log; the spans are lost and counted as refused"),
-            message => (message, "correct what it names; the spans are lost and counted as refused"),
-        };
-        let what = Message::new(format!("{} rejected {rejected} spans: {why}", self.url));
+        let why = if message.is_empty() { "no reason given" } else { &message };
+        let what = Message::new(format!("partial success: {} rejected {rejected} spans: {why}", self.url));
+        let next = "correct what the receiver names; the rejected spans are lost and counted as refused";
         Outcome::Partly { rejected, problem: Problem::new("partial success", what.next(next)) }
     }
 
     fn next_step(&self, status: u16, said: &str, sent: usize) -> String {
         match status {
             401 | 403 if said.contains("x-honeycomb-dataset") => {
-                "this is a Classic key, it needs a dataset: set `dataset` in [honeycomb]".to_owned()
+                "set `dataset` in [honeycomb]; a Classic key needs a dataset".to_owned()
             }
             401 | 403 => match self.described_key() {
-                Some(key) => format!("check the API key {key}, and that it belongs to the region of the endpoint"),
-                None => "no x-honeycomb-team header is sent; set HONEYCOMB_API_KEY".to_owned(),
+                Some(key) => format!("check the API key {key}, and that the endpoint is in the region of the key"),
+                None => "set HONEYCOMB_API_KEY; no x-honeycomb-team header is sent".to_owned(),
             },
-            404 | 405 => format!("check the path: this address comes from {}", self.url_origin),
+            404 | 405 => format!("check the path of the address, which comes from {}", self.url_origin),
             400 if said.contains("compress") || said.contains("ncoding") => {
                 "set compression = \"none\" in [honeycomb]".to_owned()
             }
-            413 => format!("the batch had {sent} bytes; lower max_export_batch_size in [honeycomb]"),
-            415 => "check that this receiver accepts OTLP as JSON (http/json)".to_owned(),
+            413 => format!("lower max_export_batch_size in [honeycomb]; the batch had {sent} bytes"),
+            415 => "check that the receiver at this address accepts OTLP as JSON (http/json)".to_owned(),
             _ => "check the receiver; the batch is lost and counted as refused".to_owned(),
         }
     }
@@ -178,16 +177,21 @@ impl OtlpHttp {
     fn unanswered(&self, error: &CallError) -> Outcome {
         let origin = &self.url_origin;
         let mut what = error.at(&self.url);
+        let preposition = match error {
+            CallError::ConnectionRefused => Some("by"),
+            CallError::UnknownHost => Some("for"),
+            _ => None,
+        };
+        if let (Some(preposition), Some(proxy)) = (preposition, self.client.proxy()) {
+            what.push_str(&format!(", or {preposition} the proxy {proxy}"));
+        }
         let next = match error {
             CallError::ConnectionRefused => {
-                if let Some(proxy) = self.client.proxy() {
-                    what.push_str(&format!(", or by the proxy {proxy}"));
-                }
                 format!("start the receiver, or correct {origin} (inside a container, localhost is the container)")
             }
             CallError::UnknownHost => format!("correct {origin}, or check DNS"),
-            CallError::Timeout => "check the network, or raise OTEL_EXPORTER_OTLP_TIMEOUT (milliseconds)".to_owned(),
-            CallError::Closed => "look at the receiver's log".to_owned(),
+            CallError::Timeout(_) => "check the network, or raise OTEL_EXPORTER_OTLP_TIMEOUT (milliseconds)".to_owned(),
+            CallError::Closed => "check the log of the receiver".to_owned(),
             CallError::Tls(_) => format!("check http/https in {origin}, or OTEL_EXPORTER_OTLP_CERTIFICATE"),
             CallError::NotHttp(_) => "use port 4318 for OTLP over HTTP; port 4317 is for gRPC".to_owned(),
             CallError::Other(_) => format!("check {origin}"),

@@ -62,8 +62,9 @@ pub const PLUGIN: Plugin =
     Plugin { name: NAME, section: &settings::XRay::SECTION, plan: settings::plan, explain: Some(explain::explain) };
 
 const NAME: &str = "xray";
-/// Longest wait before a refused datagram is retried. Other machines and containers report a closed
-/// port only about once a second. A sender that retries more often takes their silence for success.
+/// How long to wait before a daemon that did not listen is tried again. Other machines (and
+/// containers) report a closed port only about once a second; a datagram sent sooner would count as
+/// delivered.
 const TRY_AGAIN: Duration = Duration::from_millis(1300);
 /// Time after a refusal in which nothing is sent. It must be shorter than the shortest retry wait:
 /// 1 s minus 20 % jitter.
@@ -86,8 +87,8 @@ struct XRayUdp {
 impl Transport for XRayUdp {
     fn deliver(&mut self, payload: &Payload, _: Option<Duration>, calls: &mut Vec<RecordedCall>) -> Outcome {
         let later = |problem| Outcome::Later { after: None, problem };
-        // At shutdown the retry waits are cut short. Without this pause, the queued segments would
-        // be sent to a closed port and counted as delivered.
+        // At the end of the program the waits are cut short: all queued segments would be sent to a
+        // closed port, and count as delivered.
         if let Some((at, problem)) = &self.refused
             && at.elapsed() < PAUSE_AFTER_REFUSAL
         {
@@ -103,7 +104,7 @@ impl Transport for XRayUdp {
         match sent {
             Ok(SendOutcome::Sent) => Outcome::Delivered,
             Ok(SendOutcome::SentAfterRefusal) => {
-                let what = format!("connection refused by {daemon} for a moment; the segment before is lost");
+                let what = format!("connection refused by udp {daemon} for a moment; the previous segment is lost");
                 self.loss = Some(Loss { items: last_items, problem: Problem::new("lost", what) });
                 Outcome::Delivered
             }
@@ -114,10 +115,13 @@ impl Transport for XRayUdp {
             }
             Err(SendError::UnknownHost(host)) => {
                 let what = Message::new(format!("DNS lookup failed for {host}"));
-                later(Problem::new("host", what.next(format!("start that container, or correct {origin}"))))
+                later(Problem::new("host", what.next(format!("start the container of that name, or correct {origin}"))))
             }
             Err(SendError::TooBig) => {
-                let what = format!("a datagram of {} bytes is too large for the network", payload.bytes.len());
+                let what = format!(
+                    "message too long: the network does not accept a datagram of {} bytes",
+                    payload.bytes.len()
+                );
                 Outcome::Refused(Problem::new("too big", what))
             }
             Err(SendError::Other(why)) => {
@@ -148,13 +152,13 @@ impl Transport for XRayUdp {
 impl XRayUdp {
     fn refusal(&self, address: SocketAddr) -> Problem {
         let (daemon, origin) = (&self.daemon, &self.daemon_origin);
-        // If the daemon is configured by name, its resolved address is shown too.
-        let place = address.to_string();
-        let place = if daemon.to_string() == place { place } else { format!("{daemon} ({place})") };
-        let what = Message::new(format!("connection refused by {place}"));
+        let mut what = format!("connection refused by udp {daemon}");
+        if daemon.to_string() != address.to_string() {
+            what.push_str(&format!(" ({address})"));
+        }
         let next =
             format!("start the X-Ray daemon, or correct {origin} (inside a container, 127.0.0.1 is the container)");
-        Problem::new("refused", what.next(next))
+        Problem::new("refused", Message::new(what).next(next))
     }
 }
 

@@ -119,16 +119,15 @@ impl DeliveryStats {
         }
         drop(state);
         let (unit, megabytes) = (self.unit, MAX_QUEUE_BYTES / 1024 / 1024);
-        let (queue, next) = match capacity {
-            Some(capacity) => {
-                (format!("the queue of {capacity} {unit}"), "see the problem above, or raise max_queue_size")
-            }
+        let (limit, next) = match capacity {
+            Some(capacity) => (format!("{capacity} {unit}"), "solve the problem above, or raise max_queue_size"),
             None => (
-                format!("the queue of {unit} ({megabytes} MiB)"),
-                "see the problem above, or find the client that sends such large requests",
+                format!("{megabytes} MiB of {unit}"),
+                "solve the problem above, or find the client that sends such large requests",
             ),
         };
-        let what = format!("{queue} is full: new items are dropped and counted until the destination keeps up");
+        let what =
+            format!("queue full ({limit}): new {unit} are dropped and counted until the destination accepts more");
         self.problem(lock(&self.state), 0, &Problem::new("queue full", Message::new(what).next(next)));
     }
 
@@ -155,7 +154,7 @@ impl DeliveryStats {
             0 => log::info!(target: self.name, "off; all queued {unit} were sent"),
             lost => {
                 let why = self.last_error().map_or_else(String::new, |error| format!(": {}", error.message));
-                log::warn!(target: self.name, "off; {lost} queued {unit} could not be sent and are lost{why}");
+                log::warn!(target: self.name, "off; {lost} queued {unit} could not be sent, and are lost{why}");
             }
         }
     }
@@ -224,7 +223,7 @@ impl DeliveryStats {
         let why = state.last_error.as_ref().map(|error| error.message.to_string());
         drop(state);
         if stuck > 0 {
-            let (unit, why) = (self.unit, why.unwrap_or_else(|| "no answer has come yet".to_owned()));
+            let (unit, why) = (self.unit, why.unwrap_or_else(|| "no response yet".to_owned()));
             log::warn!(target: self.name, "{stuck} {unit} were not sent before the program ended, and are lost: {why}");
         }
     }

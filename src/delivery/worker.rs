@@ -15,6 +15,7 @@ use super::stats::DeliveryStats;
 use crate::logging;
 use crate::settings::BatchLimits;
 use crate::sync::lock;
+use crate::text::Message;
 use crate::trace::id::IdSource;
 use crate::wire::retry::Retry;
 
@@ -102,9 +103,11 @@ impl<T: Item + Send + Sync + 'static> Worker<T> {
                     return self.queue.put_back(batch, |item| (item.count(), item.size()));
                 }
                 Err(_) => {
-                    let text = "a bug: encoding or sending a batch panicked (see above), and the batch is lost; please report it";
+                    let message =
+                        Message::new("panic while encoding or sending a batch (see above); the batch is lost")
+                            .next("report this bug");
                     self.stats.deliveries.gave_up(progress.number);
-                    self.stats.gave_up(count - progress.settled, &Problem::new("panic", text));
+                    self.stats.gave_up(count - progress.settled, &Problem::new("panic", message));
                 }
             }
         }

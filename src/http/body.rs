@@ -141,7 +141,7 @@ impl PendingBody {
                     let waited = began.elapsed().as_secs_f64();
                     return self.reject(
                         408,
-                        format!("the body is incomplete: {filled} of {length} bytes came within {waited:.0} seconds"),
+                        format!("incomplete body: {filled} of {length} bytes came within {waited:.0} seconds"),
                     );
                 }
                 Ok(count) => filled += count,
@@ -151,7 +151,7 @@ impl PendingBody {
     }
 
     fn reject_busy(self) -> ReceivedRequest {
-        self.reject(503, "too many bodies are being read; try again")
+        self.reject(503, "server busy: too many request bodies at once; try again")
     }
 
     fn reject(self, status: u16, message: impl Into<String>) -> ReceivedRequest {
@@ -174,10 +174,10 @@ fn body_state(request: &Request, head: &Head<'_>, length: usize) -> BodyState {
 /// Rejects requests that no handler can answer.
 fn check(head: Head<'_>, length: usize) -> Result<(), Failure> {
     let (status, message) = if head.is_chunked {
-        let message = "chunked bodies are not supported; send Content-Length instead of Transfer-Encoding";
+        let message = "Transfer-Encoding is not supported; send Content-Length instead";
         (411, message.to_owned())
     } else if length > MAX_BODY {
-        (413, format!("the body is too large: at most {MAX_BODY} bytes are read"))
+        (413, format!("request body too large; at most {MAX_BODY} bytes are accepted"))
     } else if let Some(problem) = head.problem {
         return Err(problem);
     } else if head.method == "POST" && !head.has_length {

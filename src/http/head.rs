@@ -93,12 +93,12 @@ impl<'r> Head<'r> {
         }
         if size > MAX_BYTES || request.headers().len() > MAX_HEADERS {
             let message =
-                format!("the head is too large: at most {MAX_BYTES} bytes and {MAX_HEADERS} headers are read");
+                format!("request headers too large; at most {MAX_BYTES} bytes and {MAX_HEADERS} headers are accepted");
             head.problem = Some(Failure::rejected(431, message));
         } else if !path.starts_with('/') {
-            head.refuse("the target must be a path that begins with /");
+            head.refuse("invalid request target: it must be a path that begins with /");
         } else if target.bytes().any(|byte| byte.is_ascii_control()) {
-            head.refuse("the target holds control characters");
+            head.refuse("invalid request target: it contains control characters");
         } else if head.host.is_none() && head.version == "1.1" {
             head.refuse("the Host header is missing");
         }
@@ -202,7 +202,7 @@ impl<'r> Head<'r> {
         } else if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
             self.refuse("Content-Length must be digits only");
         } else if value.parse::<usize>().is_err() {
-            self.refuse("Content-Length is larger than any body");
+            self.refuse("Content-Length is too large");
         }
         self.has_length = true;
     }

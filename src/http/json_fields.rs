@@ -21,7 +21,7 @@ pub(super) fn text_fields<const N: usize>(call: &RequestContext<'_>, names: [&st
         return Err(bad("the body is empty"));
     }
     let json: Json = serde_json::from_slice(call.body)
-        .map_err(|error| Failure::rejected(400, format!("the body is not JSON: {error}")))?;
+        .map_err(|error| Failure::rejected(400, format!("invalid JSON in the body: {error}")))?;
     let Json::Object(mut object) = json else {
         return Err(bad(&format!("the body is {}", json_type(&json))));
     };

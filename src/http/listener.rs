@@ -85,8 +85,7 @@ impl Listener {
     /// The address is not valid, or is in use.
     pub fn bind(address: &str, hangups: Sender<()>) -> io::Result<Self> {
         let candidates = address.to_socket_addrs()?;
-        let mut result =
-            Err(io::Error::new(io::ErrorKind::NotFound, "DNS lookup failed: the host name has no address"));
+        let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "DNS lookup failed"));
         for candidate in candidates {
             result = bind(candidate);
             if result.is_ok() {
@@ -125,9 +124,7 @@ impl Listener {
                 Next::Request(request)
             }
             Err(_) if self.shared.stopping.load(Ordering::Acquire) => Next::Stop,
-            Err(_) if accept_panicked() => {
-                Next::Failed(io::Error::other("no file descriptor or thread is left for another connection"))
-            }
+            Err(_) if accept_panicked() => Next::Failed(io::Error::other("too many open files or threads")),
             // The error that `unblock` causes; errors of `accept` are of another kind.
             Err(error) if error.kind() == io::ErrorKind::Other && error.raw_os_error().is_none() => Next::Wake,
             Err(error) => Next::Failed(error),

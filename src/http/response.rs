@@ -71,7 +71,7 @@ impl Response {
             Failure::Rejected { status, message, allow } => (*status, *allow, error_json(message, None)),
             Failure::BadGateway(message) => (502, None, error_json(&message.to_string(), trace_id)),
             Failure::Internal(_) | Failure::Panicked => {
-                let message = "internal error; look for the trace id in the logs, or in GET /telemetry/traces";
+                let message = "internal server error; look for the trace id in the logs, or in GET /telemetry/traces";
                 (500, None, error_json(message, trace_id))
             }
         };

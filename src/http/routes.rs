@@ -172,7 +172,7 @@ fn search(call: &RequestContext<'_>) -> Result<Response, Failure> {
 fn show(call: &RequestContext<'_>) -> Result<Response, Failure> {
     match show_activity::run(call.trace, call.app, call.parameter) {
         Some(activity) => Response::json(&[activity]),
-        None => Err(Failure::rejected(404, "there is no activity with this uuid; it may have expired")),
+        None => Err(Failure::rejected(404, "activity not found; its uuid is wrong, or it has expired")),
     }
 }
 

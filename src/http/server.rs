@@ -178,7 +178,7 @@ impl Server {
             }
             RouteMatch::Options(route) => Ok(Response::empty(route.allow())),
             RouteMatch::MethodNotAllowed(route) => {
-                let message = format!("{} is not allowed; this path has {}", head.method, route.allow());
+                let message = format!("method {} not allowed; this path has {}", head.method, route.allow());
                 Err(Failure::Rejected { status: 405, message, allow: Some(route.allow()) })
             }
             RouteMatch::NotFound => {

@@ -107,7 +107,7 @@ impl PipeShared {
             let unwritten = write_all(&batch);
             lost += batch[batch.len() - unwritten..].iter().filter(|byte| **byte == b'\n').count() as u64;
             if lost > 0 {
-                write_all(format!("{lost} log lines are missing here: standard error was not read\n").as_bytes());
+                write_all(format!("{lost} log lines dropped: standard error was not read in time\n").as_bytes());
             }
             batch.clear();
             lock(&self.state).writing = false;

@@ -167,8 +167,8 @@ impl Denied {
             Self::Off => (404, "the page is off; set enabled = true under [page] in telemetry.toml"),
             Self::Remote => (
                 403,
-                "only this machine may look, as localhost, in HTTP/1.1 and through no proxy; set allow_remote = true under \
-                 [page] in telemetry.toml, or CRUDDUR_PAGE_ALLOW_REMOTE=true",
+                "forbidden: open the page on this machine, as localhost, over HTTP/1.1 and without a proxy; or set \
+                 allow_remote = true under [page] in telemetry.toml, or CRUDDUR_PAGE_ALLOW_REMOTE=true",
             ),
         }
     }

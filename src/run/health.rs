@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use super::Exit;
 use crate::settings::{Env, listen_address};
-use crate::text::{Message, Url};
+use crate::text::{Message, Url, reason_phrase};
 use crate::wire::http::{Call, CallError, HttpClient};
 
 /// Time limit. Docker's own limit for a health check is 30 s, but a server that needs 2 s is not
 /// healthy.
 const TIMEOUT: Duration = Duration::from_secs(2);
+
+const OTHER_PROGRAM: &str = "check which program listens there";
 
 /// Sends `GET /health` to the server at `listen`, else at `CRUDDUR_LISTEN`, else at the default
 /// address. Returns the URL.
@@ -21,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 pub fn health(listen: Option<&str>) -> Result<String, Exit> {
     let listen = listen_address(listen, &Env::from_process()).value;
     let Some(url) = target_address(&listen).and_then(|address| Url::parse(&format!("http://{address}/health"))) else {
-        let what = Message::new(format!("{listen} is not an address to ask"));
+        let what = Message::new(format!("invalid address for a health check: {listen}"));
         return Err(Exit::wrong(what.next("write host:port, for instance --listen 127.0.0.1:4567")));
     };
     let reply = HttpClient::without_proxy()
@@ -30,8 +32,9 @@ pub fn health(listen: Option<&str>) -> Result<String, Exit> {
     if reply.status == 200 && reply.body.trim_ascii() == br#"{"status":"ok"}"# {
         return Ok(url.redacted());
     }
-    let what = Message::new(format!("{url}: answered {}, but not as cruddur does", reply.status));
-    Err(Exit::failed(what.next("check which program listens there")))
+    let what =
+        Message::new(format!("HTTP {} {} from {url}, but not from cruddur", reply.status, reason_phrase(reply.status)));
+    Err(Exit::failed(what.next(OTHER_PROGRAM)))
 }
 
 /// Returns the address at which a server that listens at `listen` can be called, or `None` if the
@@ -55,10 +58,10 @@ fn target_address(listen: &str) -> Option<String> {
 
 fn call_failed(url: &Url, error: &CallError) -> Message {
     let next = match error {
-        CallError::ConnectionRefused => "start cruddur, or name its address with --listen",
-        CallError::Timeout | CallError::Closed => "look at its log",
+        CallError::ConnectionRefused => "start cruddur, or give its address with --listen",
+        CallError::Timeout(_) | CallError::Closed => "check the log of cruddur",
         CallError::UnknownHost => "correct --listen or CRUDDUR_LISTEN",
-        CallError::Tls(_) | CallError::NotHttp(_) | CallError::Other(_) => "check which program listens there",
+        CallError::Tls(_) | CallError::NotHttp(_) | CallError::Other(_) => OTHER_PROGRAM,
     };
     Message::new(error.at(url)).next(next)
 }

@@ -8,6 +8,7 @@ use super::Exit;
 use crate::backends::BACKENDS;
 use crate::logging::say;
 use crate::settings::{self, Env, settings_path};
+use crate::text::Message;
 
 /// Writes the settings file. Never overwrites an existing file.
 ///
@@ -28,9 +29,13 @@ pub fn init(config: Option<PathBuf>) -> Result<(), Exit> {
             Ok(())
         }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            Err(Exit::failed(format!("{path_text} exists and is not overwritten; name another file with --config")))
+            let what = Message::new(format!("file exists: {path_text} (not changed)"));
+            Err(Exit::failed(what.next("name another file with --config")))
         }
-        Err(error) => Err(Exit::failed(format!("{path_text}: {error}; name a file that can be written with --config"))),
+        Err(error) => {
+            let what = Message::new(format!("{error}: {path_text}"));
+            Err(Exit::failed(what.next("name a writable file with --config")))
+        }
     }
 }
 

@@ -34,7 +34,7 @@ pub struct Exit {
 ///
 /// The reader has closed the output, or the disk behind it is full.
 pub fn print(text: &str) -> Result<(), Exit> {
-    stdout::write(text.as_bytes()).map_err(|error| Exit::failed(format!("standard output: {error}")))
+    stdout::write(text.as_bytes()).map_err(|error| Exit::failed(format!("{error}: standard output")))
 }
 
 impl Exit {

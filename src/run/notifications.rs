@@ -40,11 +40,11 @@ pub(super) fn notifications(
         Client::new(endpoint, ids)
     };
     if let Some(url) = argument {
-        return client(url.trim(), "--notifications-url").map(Some).map_err(Message::new);
+        return client(url.trim(), "--notifications-url").map(Some);
     }
     let from_variable = sources.env.get(URL).map(|url| client(url.trim(), URL)).transpose();
     Ok(from_variable.unwrap_or_else(|problem| {
-        findings.warn(format!("{problem}; it is ignored"));
+        findings.warn(problem.and("the variable is ignored"));
         None
     }))
 }
@@ -100,12 +100,15 @@ mod tests {
         for url in
             ["nonsense", "ftp://a", "http://", "http://:1", "127.0.0.1:4568", "http://a:0", "http://a:x", "http://a:"]
         {
-            let expected = "is not a URL to call: write http://host:port";
             let (shown, _) = read(Some(url), Env::default());
-            assert!(shown.as_ref().is_err_and(|error| error.ends_with(expected)), "{url}: {shown:?}");
+            let next = "next: write it like http://host:port";
+            let expected = format!("invalid URL: {:?} (--notifications-url); {next}", with_route(url));
+            assert_eq!(shown, Err(expected));
             let (shown, notices) = read(None, Env::from([(URL, url)]));
             assert_eq!(shown, Ok(None));
-            assert!(notices[0].starts_with("NOTIFICATIONS_URL: ") && notices[0].contains(expected), "{notices:?}");
+            let expected =
+                format!("invalid URL: {:?} (NOTIFICATIONS_URL); the variable is ignored; {next}", with_route(url));
+            assert_eq!(notices, [expected]);
         }
         let (_, notices) = read(None, Env::from([(TIMEOUT, "0")]));
         assert_eq!(

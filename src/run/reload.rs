@@ -84,18 +84,16 @@ impl Follower {
                 }
                 Err(error) => error,
             },
-            FileContent::Absent if is_requested => return log::info!(target: "settings", "{path} is not there"),
+            FileContent::Absent if is_requested => return log::info!(target: "settings", "no such file: {path}"),
             FileContent::Absent => {
-                Message::new(format!("{path} is gone")).next("put it back (`cruddur init` writes a fresh one)")
+                Message::new(format!("no such file: {path}")).next("restore it (`cruddur init` writes a new one)")
             }
             FileContent::Nothing => {
-                Message::new(format!("{path} is empty")).next("save it whole (`cruddur init` writes a fresh one)")
+                Message::new(format!("empty file: {path}")).next("save it again (`cruddur init` writes a new one)")
             }
-            FileContent::Unreadable(why) => {
-                Message::new(format!("{path}: {why}")).next("put a file there that can be read")
-            }
+            FileContent::Unreadable(why) => Message::new(format!("{why}: {path}")).next("make it a readable file"),
         };
-        let message = Message::new(format!("{problem}; the previous settings stay in force"));
+        let message = problem.and("the previous settings stay in force");
         log::error!(target: "settings", "{message}");
         lock(&self.update).refused = Some(Finding { severity: Severity::Error, message });
     }
@@ -104,7 +102,7 @@ impl Follower {
         let path = self.path.display();
         catch_unwind(AssertUnwindSafe(|| Configuration::from_content(&self.args, content).map(Box::new)))
             .unwrap_or_else(|_| {
-                Err(format!("{path}: a bug: the panic above came from reading it; please report it").into())
+                Err(Message::new(format!("panic while reading {path} (see above)")).next("report this bug"))
             })
     }
 }
@@ -129,7 +127,7 @@ fn apply(new: Configuration, values: &mut Values, telemetry: &mut Telemetry) {
 
     let file = file.map_or_else(String::new, |path| path.display().to_string());
     let changes = if changes.is_empty() { "no value changed".to_owned() } else { changes.join("; ") };
-    log::info!(target: "settings", "{file} was read again: {changes}");
+    log::info!(target: "settings", "reloaded {file}: {changes}");
     if let Err(error) = result {
         let next = format!("stop other programs, and save {file} again");
         let message = Message::new(format!("cannot start a thread for a backend: {error}")).next(next);

@@ -60,7 +60,7 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>, notifications_url: Opt
     let wake = listener.server();
     let Configuration { settings, findings, values, content, .. } = configuration;
     let on_wake = reload::follow(args, content, values, requests, move || wake.unblock())
-        .map_err(|error| Exit::failed(format!("cannot start a thread to watch the settings: {error}")))?;
+        .map_err(|error| Exit::failed(format!("cannot start a thread that watches the settings: {error}")))?;
     let telemetry = Telemetry {
         page: Page::new(&settings, findings),
         tracer: tracer(ids, &settings, &pipeline),
@@ -74,8 +74,9 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>, notifications_url: Opt
     pipeline.finish(stopped + DELIVERY_TIMEOUT);
     summary::print_counts(pipeline.processors());
     logging::flush(LOG_TIMEOUT);
-    result
-        .map_err(|error| Exit::failed(Message::new(format!("cannot accept connections: {error}")).next("start again")))
+    result.map_err(|error| {
+        Exit::failed(Message::new(format!("{error}: cannot accept connections any more")).next("restart cruddur"))
+    })
 }
 
 fn tracer(ids: IdSource, settings: &Settings, pipeline: &Pipeline) -> Tracer {
@@ -94,7 +95,7 @@ fn tracer(ids: IdSource, settings: &Settings, pipeline: &Pipeline) -> Tracer {
 fn is_other_instance(client: &Client, listener: &Listener, findings: &mut Vec<Finding>) -> bool {
     let leads_here = client.leads_to(listener.address());
     if leads_here {
-        let what = format!("{client} is this instance itself; notifications come from its own data");
+        let what = format!("request loop: {client} is this instance itself, so it uses its own notifications");
         let message = Message::new(what).next("give the address of another instance");
         findings.push(Finding { severity: Severity::Warning, message });
     }
@@ -104,10 +105,12 @@ fn is_other_instance(client: &Client, listener: &Listener, findings: &mut Vec<Fi
 fn cannot_listen(listen: &Setting<String>, error: &io::Error) -> Exit {
     let (next, status) = match error.kind() {
         ErrorKind::AddrInUse => ("stop the program that listens there, or choose another address with --listen", 1),
-        ErrorKind::PermissionDenied => ("ports below 1024 need root: choose another port with --listen", 1),
+        ErrorKind::PermissionDenied => ("choose another port with --listen; ports below 1024 need root", 1),
         ErrorKind::InvalidInput => ("write host:port, for instance --listen 127.0.0.1:4567", 2),
         _ => ("choose an address of this machine, for instance --listen 127.0.0.1:4567", 1),
     };
-    let what = Message::new(format!("cannot listen on {} ({}): {error}", listen.value, listen.origin));
+    // The standard library has no error kind for a failed DNS lookup.
+    let error = error.to_string().replace("failed to lookup address information", "DNS lookup failed");
+    let what = Message::new(format!("{error}: cannot listen on {} ({})", listen.value, listen.origin));
     Exit { message: what.next(next), status }
 }

@@ -48,7 +48,8 @@ pub(super) fn print_counts(processors: &[BatchProcessor]) {
         let (name, unit, all) =
             (processor.plan.name, processor.stats.unit, delivered + refused + dropped + sampled_out);
         if processor.is_on() || all > 0 {
-            let more = if not_sent > 0 { format!("; {not_sent} more came while it was off") } else { String::new() };
+            let more =
+                if not_sent > 0 { format!("; {not_sent} more while the backend was not on") } else { String::new() };
             say(&format!(
                 "{name}: {delivered} delivered, {refused} refused, {dropped} dropped, {sampled_out} sampled out, of {all} {unit}{more}"
             ));

@@ -31,9 +31,7 @@ impl BatchLimits {
 pub fn warn_of_seconds(name: &str, setting: &Setting<u64>, findings: &mut Findings) {
     let Setting { value, origin } = setting;
     if (1..50).contains(value) && *origin != Origin::Default {
-        findings.warn(format!(
-            "{origin}: {name} = {value} is in milliseconds; write {} if seconds were meant",
-            value * 1000
-        ));
+        findings
+            .warn(format!("{origin}: {name} = {value} is in milliseconds; write {} if you mean seconds", value * 1000));
     }
 }

@@ -43,10 +43,7 @@ const MAX_FILE: usize = 1 << 20;
 /// The file cannot be read, or is a pipe: opening a pipe blocks until another process writes to it.
 pub(super) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     if fs::metadata(path)?.file_type().is_fifo() {
-        return Err(io::Error::new(
-            ErrorKind::InvalidInput,
-            "it is a pipe; a regular file is needed, because it is read again",
-        ));
+        return Err(io::Error::new(ErrorKind::InvalidInput, "not a regular file, but a pipe"));
     }
     let mut content = Vec::new();
     fs::File::open(path)?.take(MAX_FILE as u64 + 1).read_to_end(&mut content)?;
@@ -57,10 +54,8 @@ impl TomlFile {
     pub(super) fn read(path: PathBuf) -> Result<Self, Message> {
         match read_bounded(&path) {
             Ok(content) => Self::from_content(path, content),
-            Err(error) => Err(Message::new(format!(
-                "{}: {error}; name another file with --config, or write one with `cruddur init`",
-                path.display()
-            ))),
+            Err(error) => Err(Message::new(format!("{error}: {}", path.display()))
+                .next("name another file with --config, or write one with `cruddur init`")),
         }
     }
 
@@ -75,10 +70,10 @@ impl TomlFile {
         };
         let mut file = Self { path, text, root: Vec::new() };
         if too_long {
-            return Err(file.error(0, "the file is longer than 1 MiB; check that it is the right one"));
+            return Err(file.error(0, "file too large (more than 1 MiB); is it the right one?"));
         }
         if let Some(at) = not_text_at {
-            return Err(file.error(at, "the file is not UTF-8 text; save it as UTF-8"));
+            return Err(file.error(at, "invalid UTF-8; save the file as UTF-8"));
         }
         match DeTable::parse(&file.text) {
             Ok(root) => {
@@ -116,8 +111,8 @@ impl TomlValue {
         match self {
             Self::Text(_) => "text",
             Self::Whole(Some(_)) => "a whole number",
-            Self::Whole(None) => "a number that large",
-            Self::Float(_) => "a number with a point",
+            Self::Whole(None) => "a number that is too large",
+            Self::Float(_) => "a decimal number",
             Self::Flag(_) => "true or false",
             Self::Table(_) => "a table",
             Self::Other(kind) => kind,

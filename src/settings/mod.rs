@@ -163,8 +163,8 @@ impl Settings {
             let Setting { value, origin } = &settings.service_name;
             let what = origin.says("service_name", value);
             findings.warn(
-                Message::new(format!("{what}: traces of every program without a name end up under this one"))
-                    .next("choose another"),
+                Message::new(format!("{what}: every program without a name has this name, so their traces are mixed"))
+                    .next("choose another name"),
             );
         }
         note_variables_without_effect(sources, findings);
@@ -186,13 +186,13 @@ impl Settings {
         let host = listen.value.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']);
         if page.value && page_for_all.value && !is_loopback(host) {
             let what = format!(
-                "{}: [page] allow_remote = true while listening on {} ({}): every client of this port can read all traces, with what \
-                 clients sent",
+                "{}: [page] allow_remote = true while listening on {} ({}): every client of this port can read all traces, with \
+                 the data of other clients",
                 page_for_all.origin, listen.value, listen.origin
             );
             findings.warn(
                 Message::new(what).next(
-                    "set it to false, listen on 127.0.0.1, or, in a container, publish the port to 127.0.0.1 alone",
+                    "set it to false, listen on 127.0.0.1, or, in a container, publish the port to 127.0.0.1 only",
                 ),
             );
         }
@@ -207,11 +207,11 @@ fn note_variables_without_effect(sources: &Sources, findings: &mut Findings) {
 }
 
 const WITHOUT_EFFECT: &[(&str, &str)] = &[
-    ("OTEL_TRACES_EXPORTER", "backends are switched by `enabled` in telemetry.toml"),
-    ("OTEL_LOGS_EXPORTER", "backends are switched by `enabled` in telemetry.toml"),
-    ("OTEL_METRICS_EXPORTER", "there are no metrics"),
-    ("OTEL_SEMCONV_STABILITY_OPT_IN", "the stable HTTP conventions are the only ones"),
-    ("OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN", "exceptions are span events"),
+    ("OTEL_TRACES_EXPORTER", "`enabled` in telemetry.toml switches backends on and off"),
+    ("OTEL_LOGS_EXPORTER", "`enabled` in telemetry.toml switches backends on and off"),
+    ("OTEL_METRICS_EXPORTER", "cruddur has no metrics"),
+    ("OTEL_SEMCONV_STABILITY_OPT_IN", "cruddur always uses the stable HTTP conventions"),
+    ("OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN", "cruddur records exceptions as span events"),
 ];
 
 fn propagators(setting: Setting<Option<String>>, findings: &mut Findings) -> Vec<Propagator> {
@@ -253,7 +253,7 @@ fn sampler(name: Setting<Option<String>>, ratio: Setting<Option<String>>, findin
     };
     Sampler::named(&wanted.trim().to_ascii_lowercase(), ratio).unwrap_or_else(|| {
         findings.warn(format!(
-            "{origin}: the sampler {wanted:?} is not supported, only {}; using parentbased_always_on",
+            "{origin}: unknown sampler {wanted:?}; known are {}; using parentbased_always_on",
             Sampler::NAMES.join(", ")
         ));
         fallback()
@@ -293,12 +293,13 @@ fn origins(sources: &Sources, findings: &mut Findings) -> Vec<String> {
     for name in [FRONT_END, "BACKEND_URL"] {
         let Some(url) = sources.env.get(name).map(str::trim) else { continue };
         if is_unexpanded(url) {
-            let what = format!("{name}={url}: a variable in it was not replaced; it is ignored");
-            findings.warn(Message::new(what).next("write the address itself"));
+            let what = format!("{name}={url} is ignored, because a variable in it was not replaced");
+            findings.warn(Message::new(what).next("write the address in full"));
             continue;
         }
         let Some(origin) = Url::parse(url).map(|url| url.origin()).or_else(|| origin_of_app(url)) else {
-            findings.warn(format!("{name}={url} is not a URL and is ignored; write it as http://localhost:3000"));
+            let what = format!("invalid URL: {name}={url} is ignored");
+            findings.warn(Message::new(what).next("write it like http://localhost:3000"));
             continue;
         };
         has_front_end |= name == FRONT_END;

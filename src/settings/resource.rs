@@ -38,7 +38,9 @@ pub(super) fn read(
         values.add(format!("[{TABLE}] {key}"), scalar, "", sources.origin_of(entry));
     }
     if from_file.iter().any(|(key, _)| key == "service.name") {
-        findings.warn("[resource] service.name is ignored: service_name, above the first table, is the name");
+        findings.warn(
+            Message::new("[resource] service.name is ignored").next("set service_name, above the first table, instead"),
+        );
     }
     let in_attributes = from_variable.iter().find(|(key, _)| key == "service.name");
     let service_name = match (in_attributes, &service_name.origin) {

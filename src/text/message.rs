@@ -20,6 +20,11 @@ impl Message {
         Self { what: what.into(), next: String::new() }
     }
 
+    /// Adds a consequence to the problem.
+    pub fn and(self, consequence: &str) -> Self {
+        Self { what: format!("{}; {consequence}", self.what), ..self }
+    }
+
     /// Sets the next step.
     pub fn next(self, next: impl Into<String>) -> Self {
         Self { next: next.into(), ..self }
@@ -59,13 +64,13 @@ mod tests {
 
     #[test]
     fn a_message_is_one_line_with_its_next_step_at_the_end() {
-        let message = Message::new("standard output: broken pipe");
-        assert_eq!(message.to_string(), "standard output: broken pipe");
+        let message = Message::new("broken pipe: standard output");
+        assert_eq!(message.to_string(), "broken pipe: standard output");
         let message = message.next("set enabled = false");
-        assert_eq!(message.to_string(), "standard output: broken pipe; next: set enabled = false");
+        assert_eq!(message.to_string(), "broken pipe: standard output; next: set enabled = false");
         assert_eq!(
             serde_json::to_string(&message).unwrap(),
-            "\"standard output: broken pipe; next: set enabled = false\""
+            "\"broken pipe: standard output; next: set enabled = false\""
         );
     }
 }

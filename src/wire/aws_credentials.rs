@@ -151,7 +151,7 @@ impl CredentialChain {
         }
         let reasons = reasons.join("; ");
         let next = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run `aws configure`";
-        Err(Message::new(format!("no AWS credentials ({reasons}); {next}")))
+        Err(Message::new(format!("no AWS credentials ({reasons})")).next(next))
     }
 }
 
@@ -184,11 +184,8 @@ fn from_environment(env: &Env) -> Result<Lookup, Message> {
 fn reject_web_identity(env: &Env) -> Result<Lookup, Message> {
     match env.get("AWS_WEB_IDENTITY_TOKEN_FILE") {
         None => Ok(Lookup::NotFound(String::new())),
-        Some(_) => Err(Message::new(
-            "AWS_WEB_IDENTITY_TOKEN_FILE is set: web identity is not supported; use EKS Pod Identity instead, \
-             or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-                .to_owned(),
-        )),
+        Some(_) => Err(Message::new("web identity is not supported, but AWS_WEB_IDENTITY_TOKEN_FILE is set")
+            .next("use EKS Pod Identity instead, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")),
     }
 }
 
@@ -218,7 +215,8 @@ fn checked_keys<'a>(
             };
             let present = list(&[id.is_some(), secret.is_some(), token.is_some()]);
             let missing = list(&[id.is_none(), secret.is_none()]);
-            return Err(Message::new(format!("{source} has {present}, but no {missing}; {next}")));
+            let what = format!("incomplete AWS credentials: {source} has {present}, but no {missing}");
+            return Err(Message::new(what).next(next));
         }
     };
     for (value, name) in [(Some(id), names[0]), (Some(secret), names[1]), (token, names[2])] {
@@ -227,7 +225,7 @@ fn checked_keys<'a>(
         let fits = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\'';
         if value.is_some_and(|value| !value.bytes().all(fits)) {
             let problem = "contains a space, a quote or another character that a key cannot have";
-            return Err(Message::new(format!("{source}: {name} {problem}; copy it again, without quotes")));
+            return Err(Message::new(format!("{source}: {name} {problem}")).next("copy it again, without quotes"));
         }
     }
     Ok(Some((id, secret, token)))

@@ -63,15 +63,15 @@ pub struct Reply {
 /// The reason why a call got no reply.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum CallError {
-    /// Nothing listens at the address: connection refused.
+    /// The connection was refused: no program listens at the address.
     ConnectionRefused,
     /// The DNS lookup of the host name failed.
     UnknownHost,
-    /// The call took longer than its timeout.
-    Timeout,
+    /// The call took longer than this timeout. `None` means that the system ended a call without one.
+    Timeout(Option<Duration>),
     /// The connection ended before a reply came.
     Closed,
-    /// TLS failed; the text gives the reason.
+    /// TLS failed, or the certificate is not trusted. The text gives the reason.
     Tls(String),
     /// The reply is not HTTP; the text gives the reason.
     NotHttp(String),
@@ -141,21 +141,21 @@ impl HttpClient {
     ///
     /// Returns the reason if no reply came.
     pub fn get(&self, call: &Call<'_>) -> Result<Reply, CallError> {
-        let request = configured(self.agent().get(call.url.uri()), call);
+        let (request, timeout) = (configured(self.agent().get(call.url.uri()), call), call.timeout);
         if self.proxy.is_some() {
-            self.with_timeout(call.timeout, || reply(request.call()))
+            self.with_timeout(timeout, move || reply(request.call(), timeout))
         } else {
-            reply(request.call())
+            reply(request.call(), timeout)
         }
     }
 
     fn send(&self, request: RequestBuilder<WithBody>, call: &Call<'_>) -> Result<Reply, CallError> {
-        let request = configured(request, call);
+        let (request, timeout) = (configured(request, call), call.timeout);
         if self.proxy.is_none() {
-            return reply(request.send(call.body));
+            return reply(request.send(call.body), timeout);
         }
         let body = call.body.to_vec();
-        self.with_timeout(call.timeout, move || reply(request.send(&body)))
+        self.with_timeout(timeout, move || reply(request.send(&body), timeout))
     }
 
     /// Makes a call through a proxy on a thread of its own, so that the timeout holds.
@@ -178,7 +178,7 @@ impl HttpClient {
             let mut agent = lock(&self.agent);
             let next = agent.config().clone().new_agent();
             std::mem::replace(&mut *agent, next).shutdown();
-            Err(CallError::Timeout)
+            Err(CallError::Timeout(Some(timeout)))
         })
     }
 
@@ -196,7 +196,7 @@ fn tls(certificates: &Certificates) -> Result<TlsConfig, String> {
         tls = tls.root_certs(RootCerts::new_with_certs(&parse_certificates(pem)?));
     }
     if let Some((chain, key)) = &certificates.ours {
-        let key = PrivateKey::from_pem(key).map_err(|error| format!("the file has no PEM private key: {error}"))?;
+        let key = PrivateKey::from_pem(key).map_err(|error| format!("no PEM private key found: {error}"))?;
         tls = tls.client_cert(Some(ClientCert::new_with_certs(&parse_certificates(chain)?, key)));
     }
     Ok(tls.build())
@@ -223,8 +223,8 @@ fn configured<B>(mut request: RequestBuilder<B>, call: &Call<'_>) -> RequestBuil
     request.config().timeout_global(call.timeout).timeout_connect(call.timeout).build()
 }
 
-fn reply(response: Result<Response<Body>, ureq::Error>) -> Result<Reply, CallError> {
-    let mut response = response.map_err(|error| CallError::from(&error))?;
+fn reply(response: Result<Response<Body>, ureq::Error>, timeout: Option<Duration>) -> Result<Reply, CallError> {
+    let mut response = response.map_err(|error| CallError::new(&error, timeout))?;
     let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
     let retry_after = header("retry-after").and_then(|value| parse_retry_after(value, SystemTime::now()));
     let date = header("date").filter(|_| header("age").is_none());
@@ -238,7 +238,7 @@ fn reply(response: Result<Response<Body>, ureq::Error>) -> Result<Reply, CallErr
         .take(MAX_ANSWER + 1)
         .read_to_end(&mut body)
         .err()
-        .map(|error| CallError::from(&ureq::Error::from(error)));
+        .map(|error| CallError::new(&ureq::Error::from(error), timeout));
     let too_long = body.len() as u64 > MAX_ANSWER;
     Ok(Reply { status, head, retry_after, date, body, too_long, broken })
 }
@@ -258,7 +258,7 @@ fn parse_certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, String> {
             _ => None,
         })
         .collect();
-    if certificates.is_empty() { Err("the file has no PEM certificate".to_owned()) } else { Ok(certificates) }
+    if certificates.is_empty() { Err("no PEM certificate found".to_owned()) } else { Ok(certificates) }
 }
 
 impl Reply {
@@ -278,7 +278,7 @@ impl CallError {
         match self {
             Self::ConnectionRefused => "refused",
             Self::UnknownHost => "host",
-            Self::Timeout => "timeout",
+            Self::Timeout(_) => "timeout",
             Self::Closed => "closed",
             Self::Tls(_) => "tls",
             Self::NotHttp(_) => "http",
@@ -286,41 +286,20 @@ impl CallError {
         }
     }
 
-    /// Returns what happened and where: `connection refused by http://127.0.0.1:4318/v1/traces`.
+    /// Returns the error with its address: `connection refused by http://127.0.0.1:4318/v1/traces`.
     /// The caller adds the next step.
-    pub(crate) fn at(&self, place: impl fmt::Display) -> String {
+    pub fn at(&self, url: &Url) -> String {
         match self {
-            Self::ConnectionRefused => format!("connection refused by {place}"),
-            Self::UnknownHost => format!("DNS lookup failed for {place}"),
-            Self::Timeout => format!("timed out waiting for {place}"),
-            Self::Closed => format!("connection closed by {place} before an answer"),
-            Self::Tls(why) => format!("TLS failed with {place}: {why}"),
-            Self::NotHttp(why) => format!("the answer of {place} is not HTTP/1.1: {why}"),
-            Self::Other(why) => format!("{place}: {why}"),
+            Self::ConnectionRefused => format!("{self} by {url}"),
+            Self::UnknownHost => format!("{self} for {} ({url})", url.host()),
+            _ => format!("{self}: {url}"),
         }
     }
-}
 
-/// Writes what happened, with the term that a search engine knows.
-impl fmt::Display for CallError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ConnectionRefused => f.write_str("connection refused"),
-            Self::UnknownHost => f.write_str("DNS lookup failed"),
-            Self::Timeout => f.write_str("timed out"),
-            Self::Closed => f.write_str("connection closed before an answer"),
-            Self::Tls(why) => write!(f, "TLS failed: {why}"),
-            Self::NotHttp(why) => write!(f, "not HTTP/1.1: {why}"),
-            Self::Other(why) => f.write_str(why),
-        }
-    }
-}
-
-impl From<&ureq::Error> for CallError {
-    fn from(error: &ureq::Error) -> Self {
+    fn new(error: &ureq::Error, timeout: Option<Duration>) -> Self {
         match error {
-            ureq::Error::Io(io) => from_io(io),
-            ureq::Error::Timeout(_) => Self::Timeout,
+            ureq::Error::Io(io) => from_io(io, timeout),
+            ureq::Error::Timeout(_) => Self::Timeout(timeout),
             ureq::Error::HostNotFound => Self::UnknownHost,
             ureq::Error::ConnectionFailed => Self::ConnectionRefused,
             ureq::Error::Tls(text) => Self::Tls((*text).to_owned()),
@@ -331,10 +310,32 @@ impl From<&ureq::Error> for CallError {
     }
 }
 
-fn from_io(error: &io::Error) -> CallError {
+/// Writes what happened, with the term that a search engine knows first.
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConnectionRefused => f.write_str("connection refused"),
+            Self::UnknownHost => f.write_str("DNS lookup failed"),
+            Self::Timeout(None) => f.write_str("timed out"),
+            Self::Timeout(Some(limit)) if limit.as_millis() < 1000 => {
+                write!(f, "timed out after {} ms", limit.as_millis())
+            }
+            Self::Timeout(Some(limit)) => {
+                write!(f, "timed out after {} s", (limit.as_secs_f64() * 10.0).round() / 10.0)
+            }
+            Self::Closed => f.write_str("connection closed before a response came"),
+            Self::Tls(why) if why.contains("invalid peer certificate") => write!(f, "certificate not trusted ({why})"),
+            Self::Tls(why) => write!(f, "TLS error ({why})"),
+            Self::NotHttp(why) => write!(f, "invalid HTTP response ({why})"),
+            Self::Other(why) => f.write_str(why),
+        }
+    }
+}
+
+fn from_io(error: &io::Error, timeout: Option<Duration>) -> CallError {
     match error.kind() {
         ErrorKind::ConnectionRefused => CallError::ConnectionRefused,
-        ErrorKind::TimedOut | ErrorKind::WouldBlock => CallError::Timeout,
+        ErrorKind::TimedOut | ErrorKind::WouldBlock => CallError::Timeout(timeout),
         ErrorKind::UnexpectedEof
         | ErrorKind::ConnectionReset
         | ErrorKind::ConnectionAborted
@@ -353,9 +354,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_error_begins_with_the_term_that_a_search_engine_knows() {
+        let url = Url::parse("http://me:secret@c.test:4318/v1/traces?k=secret").unwrap();
+        let limit = |millis| CallError::Timeout(Some(Duration::from_millis(millis)));
+        let certificate = CallError::Tls("invalid peer certificate: UnknownIssuer".to_owned());
+        for (error, text) in [
+            (CallError::ConnectionRefused, "connection refused by http://c.test:4318/v1/traces"),
+            (CallError::UnknownHost, "DNS lookup failed for c.test (http://c.test:4318/v1/traces)"),
+            (limit(300), "timed out after 300 ms: http://c.test:4318/v1/traces"),
+            (limit(9_980), "timed out after 10 s: http://c.test:4318/v1/traces"),
+            (limit(7_310), "timed out after 7.3 s: http://c.test:4318/v1/traces"),
+            (
+                certificate,
+                "certificate not trusted (invalid peer certificate: UnknownIssuer): http://c.test:4318/v1/traces",
+            ),
+        ] {
+            assert_eq!(error.at(&url), text);
+        }
+    }
+
+    #[test]
     fn a_pem_without_a_certificate_is_refused() {
         let certificates = Certificates { authorities: Some(b"hello".to_vec()), ours: None };
         let url = Url::parse("https://c").unwrap();
-        assert_eq!(HttpClient::new(&url, &certificates).err().unwrap(), "the file has no PEM certificate");
+        assert_eq!(HttpClient::new(&url, &certificates).err().unwrap(), "no PEM certificate found");
     }
 }

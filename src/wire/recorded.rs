@@ -137,6 +137,8 @@ fn not_shown(secret: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::text::Url;
 
@@ -151,21 +153,21 @@ mod tests {
 
     #[test]
     fn what_left_is_shown_without_its_secrets() {
-        let exchange = exchange(Err(&CallError::Timeout));
+        let exchange = exchange(Err(&CallError::Timeout(Some(Duration::from_secs(10)))));
         assert_eq!(
             exchange.head,
             "POST /v1/traces?(13 characters, not shown) HTTP/1.1\r\ncontent-length: 2\r\nhost: host:4318\r\n\
              content-type: application/json\r\nauthorization: (22 characters, not shown)\r\n\r\n"
         );
         assert_eq!(exchange.to, "https://host:4318/v1/traces");
-        assert_eq!(exchange.answer, Some(Err("timed out".to_owned())));
+        assert_eq!(exchange.answer, Some(Err("timed out after 10 s".to_owned())));
     }
 
     #[test]
     fn a_user_in_the_url_leaves_as_a_header_and_is_shown_as_one() {
         let call =
             Call { url: &Url::parse("http://joe:passw0rd@host/x").unwrap(), headers: &[], body: b"", timeout: None };
-        let exchange = RecordedCall::post(&call, Err(&CallError::Timeout), |_| true, &Redactor::default());
+        let exchange = RecordedCall::post(&call, Err(&CallError::Timeout(None)), |_| true, &Redactor::default());
         assert!(exchange.head.contains("\r\nhost: host\r\nauthorization: (22 characters, not shown)\r\n"));
     }
 

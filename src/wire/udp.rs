@@ -120,7 +120,7 @@ impl DatagramSender {
             match error.kind() {
                 ErrorKind::ConnectionRefused => SendError::ConnectionRefused(address),
                 _ if error.raw_os_error() == Some(EMSGSIZE) => SendError::TooBig,
-                _ => SendError::Other(format!("{address}: {error}")),
+                _ => SendError::Other(format!("{error}: udp {address}")),
             }
         })
     }
@@ -137,7 +137,7 @@ impl DatagramSender {
             self.resolved_at = Instant::now();
             let found = self.resolve()?;
             if self.socket.as_ref().is_none_or(|(_, address)| *address != found) {
-                let socket = connect(found).map_err(|error| SendError::Other(format!("{found}: {error}")))?;
+                let socket = connect(found).map_err(|error| SendError::Other(format!("{error}: udp {found}")))?;
                 self.socket = Some((socket, found));
             }
         }

@@ -386,7 +386,7 @@ test("a backend that fails says why and what next, in the strip", async () => {
     await press(page, "Home");
     const card = page.locator('.backend[data-state="failing"]');
     await card.waitFor();
-    assert.match(await card.textContent(), /connection refused by .*; next: /);
+    assert.match(await card.textContent(), /connection refused by udp .*; next: /);
     // And one that is off says which line turns it on.
     const off = await page.locator(".backend", { hasText: "honeycomb" }).textContent();
     assert.match(off, /enabled = true under \[honeycomb\] in telemetry\.toml/);

@@ -51,15 +51,15 @@ port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0));
 in_container=(env -i PATH="$PATH" CRUDDUR_LISTEN="0.0.0.0:$port" chroot --userspec=65532:65532 "$work/root" /cruddur)
 chmod 755 "$work" "$work/root"
 ! "${in_container[@]}" health 2>"$work/before"
-grep -q 'nobody listens there' "$work/before"
+grep -q 'connection refused by ' "$work/before"
 "${in_container[@]}" >"$work/stdout" 2>"$work/stderr" &
 server=$!
 for _ in $(seq 200); do
     "${in_container[@]}" health >"$work/health" 2>/dev/null && break
     sleep 0.05
 done
-# If the server had never responded, the file would be empty.
-grep ' answers$' "$work/health"
+# Had it never answered, this would be empty.
+grep ' is healthy$' "$work/health"
 kill -TERM "$server"
 wait "$server"
 server=

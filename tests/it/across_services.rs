@@ -182,38 +182,50 @@ fn a_callee_that_fails_is_a_502_and_the_answer_the_span_and_the_log_say_how() {
     huge.extend_from_slice(b"[]");
     let broken = |bytes: &'static [u8]| Callee::Bytes(bytes);
     let cases = [
-        ("connection_refused", "connection refused; next: start the other instance", Callee::Dead),
-        (
-            "timeout",
-            "timed out: no complete answer within 300 ms; next: check why it is slow",
-            Callee::Script(Reply::Hang),
-        ),
-        ("timeout", "timed out: no complete answer within 300 ms", Callee::Drips),
-        ("not_http", "not HTTP/1.1: ", Callee::Script(Reply::Garbage)),
-        ("connection_closed", "connection closed before an answer", Callee::Script(Reply::Reset)),
+        ("connection_refused", "connection refused: CALL; next: start the other instance", Callee::Dead),
+        ("timeout", "timed out after 300 ms: CALL; next: find out why", Callee::Script(Reply::Hang)),
+        ("timeout", "timed out after 300 ms: CALL; ", Callee::Drips),
+        ("not_http", "invalid HTTP response (", Callee::Script(Reply::Garbage)),
+        ("connection_closed", "connection closed before a response came: CALL; ", Callee::Script(Reply::Reset)),
         (
             "connection_closed",
-            "its answer is incomplete: the connection was closed in the middle of it",
+            "incomplete response (connection closed within the body): CALL; ",
             broken(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n["),
         ),
-        ("unexpected_body", "not the expected JSON", Callee::Script(Reply::text(200, "text/html", "<html>"))),
-        ("unexpected_body", "not the expected JSON", Callee::Script(Reply::json(200, &json!([{ "a": 1 }])))),
-        ("unexpected_body", "not the expected JSON", Callee::Script(Reply::json(200, &json!("long ".repeat(100_000))))),
-        ("too_long", "longer than 4194304 bytes", Callee::Script(Reply::Answer(200, vec![], huge))),
+        (
+            "unexpected_body",
+            "unexpected JSON in the response (",
+            Callee::Script(Reply::text(200, "text/html", "<html>")),
+        ),
+        (
+            "unexpected_body",
+            "unexpected JSON in the response (",
+            Callee::Script(Reply::json(200, &json!([{ "a": 1 }]))),
+        ),
+        (
+            "unexpected_body",
+            "unexpected JSON in the response (",
+            Callee::Script(Reply::json(200, &json!("long ".repeat(100_000)))),
+        ),
+        (
+            "too_long",
+            "response too long (more than 4194304 bytes): CALL; ",
+            Callee::Script(Reply::Answer(200, vec![], huge)),
+        ),
         (
             "redirect",
-            "it answered 302 Found, a redirect to http://elsewhere.test/x; redirects are not followed",
+            "HTTP 302 Found, a redirect to http://elsewhere.test/x that is not followed: CALL; ",
             Callee::Script(
                 Reply::json(302, &json!({})).with_header("Location", "http://me:secret@elsewhere.test/x?k=secret"),
             ),
         ),
         (
             "404",
-            "it answered 404 Not Found; next: look for the same trace id",
+            "HTTP 404 Not Found: CALL; next: look for the same trace id",
             Callee::Script(Reply::json(404, &json!({}))),
         ),
-        ("304", "it answered 304 Not Modified; next: look for", broken(b"HTTP/1.1 304 Not Modified\r\n\r\n")),
-        ("503", "it answered 503 Service Unavailable", Callee::Script(Reply::json(503, &json!({})))),
+        ("304", "HTTP 304 Not Modified: CALL; next: look for", broken(b"HTTP/1.1 304 Not Modified\r\n\r\n")),
+        ("503", "HTTP 503 Service Unavailable: CALL; ", Callee::Script(Reply::json(503, &json!({})))),
     ];
     for (kind, says, callee) in cases {
         let running = callee.start();
@@ -224,14 +236,15 @@ fn a_callee_that_fails_is_a_502_and_the_answer_the_span_and_the_log_say_how() {
         assert!(since.elapsed() < Duration::from_secs(4), "{kind}: {:?}", since.elapsed());
         assert_eq!(answer.status, 502, "{kind}: {answer:?}");
         let message = answer.json()["message"].as_str().unwrap_or_default().to_owned();
-        assert!(message.contains(says) && message.contains("; next: "), "{kind}: {message}");
+        let says = says.replace("CALL", &format!("GET {}{NOTIFICATIONS} (NOTIFICATIONS_URL)", running.url()));
+        assert!(message.starts_with(&says) && message.contains("; next: "), "{kind}: {message}");
         assert!(message.len() < 1000, "{kind}: {} bytes", message.len());
         assert!(message.contains(&running.url()) && message.contains("(NOTIFICATIONS_URL)"), "{kind}: {message}");
         assert_eq!(answer.json()["trace_id"], answer.trace_id());
 
         let spans = client_spans(&program, &answer);
         let span = spans.last().unwrap_or_else(|| panic!("{kind}: no CLIENT span"));
-        let may_pass = says.ends_with("before an answer");
+        let may_pass = says.starts_with("connection closed before a response came");
         assert_eq!(spans.len(), if may_pass { 2 } else { 1 }, "{kind}: {spans:#?}");
         assert_eq!(span["attributes"]["error.type"], kind, "{span:#}");
         assert_eq!(span["status"], "error", "{span:#}");
@@ -269,7 +282,8 @@ fn a_proxy_that_drips_is_given_no_more_time_than_the_call_and_left_for_good() {
         let answer = program.get(NOTIFICATIONS);
         assert!(since.elapsed() < Duration::from_secs(4), "{:?}", since.elapsed());
         let message = answer.json()["message"].as_str().unwrap_or_default().to_owned();
-        let says = format!(" through the proxy {}: timed out: no complete answer within 300 ms", proxy.addr());
+        let says = format!(" through the proxy {}; next: ", proxy.addr());
+        assert!(message.starts_with("timed out after 300 ms: GET "), "{answer:?}");
         assert!(answer.status == 502 && message.contains(&says), "{answer:?}");
         has_left.recv_timeout(SOON).expect("the connection to the proxy is closed");
     }
@@ -310,7 +324,7 @@ fn a_connection_that_breaks_before_an_answer_is_tried_once_more_with_a_span_of_i
     let calls = callee.requests();
     let sent: Vec<_> = calls.iter().filter_map(|call| call.header("traceparent")?.split('-').nth(2)).collect();
     assert_eq!(sent, [&first["span_id"], &second["span_id"]]);
-    program.wait_for_stderr("; trying once more");
+    program.wait_for_stderr("; the call is retried once");
 }
 
 #[test]
@@ -343,8 +357,7 @@ fn one_that_would_ask_itself_says_so_and_answers_from_its_own_data() {
         let program = calling(&format!("http://{host}:{}", addr.port()))
             .env("CRUDDUR_LISTEN", format!("{listen}:{}", addr.port()));
         let program = program.start();
-        program
-            .wait_for_stderr("is this instance itself; notifications come from its own data; next: give the address");
+        program.wait_for_stderr("is this instance itself, so it uses its own notifications; next: give the address");
         let answer = Client::connect(addr).get(NOTIFICATIONS);
         assert_eq!((answer.status, &answer.json()[0]["handle"]), (200, &json!("bajoranwatcher")));
     }
@@ -359,12 +372,12 @@ fn one_that_asks_itself_by_another_name_ends_in_a_502_and_goes_in_no_circles() {
     let program = calling_within(IMPATIENT, &url).env("CRUDDUR_LISTEN", addr).start();
     let answer = program.get(NOTIFICATIONS);
     assert_eq!(answer.status, 502, "{answer:?}");
-    program.wait_for_stderr("a loop: this request has passed this instance before");
+    program.wait_for_stderr("request loop: the request has passed this instance already");
     let trace = program.get(&format!("/telemetry/traces/{}", answer.trace_id())).json();
     assert_eq!(trace["requests"].as_array().map(Vec::len), Some(2), "{trace:#}");
     let spans = trace["requests"].as_array().into_iter().flatten().flat_map(|it| it["spans"].as_array()).flatten();
     let told: Vec<_> = spans.filter_map(|span| span["events"][0]["attributes"]["exception.message"].as_str()).collect();
-    assert!(told.iter().any(|message| message.contains("has passed this instance before")), "{trace:#}");
+    assert!(told.iter().any(|message| message.contains("has passed this instance already")), "{trace:#}");
 }
 
 #[test]
@@ -376,7 +389,7 @@ fn two_that_ask_one_another_end_in_a_502_and_go_in_no_circles() {
     let (first, second) = (start(a, b), start(b, a));
     let answer = first.get(NOTIFICATIONS);
     assert_eq!(answer.status, 502, "{answer:?}");
-    first.wait_for_stderr("a loop: this request has passed this instance before");
+    first.wait_for_stderr("request loop: the request has passed this instance already");
     let requests = |program: &Program| {
         let trace = program.get(&format!("/telemetry/traces/{}", answer.trace_id())).json();
         trace["requests"].as_array().map(Vec::len)
@@ -401,10 +414,10 @@ fn what_has_come_through_more_than_sixteen_instances_goes_no_further() {
 fn what_is_no_url_is_refused_on_the_command_line_and_passed_over_in_the_environment() {
     let exit = Program::run_to_end(&["--notifications-url", "localhost:4568"], &[], None);
     assert_eq!(exit.status.code(), Some(2));
-    let line = "--notifications-url: \"localhost:4568\" is not a URL to call: write http://host:port";
+    let line = "invalid URL: \"localhost:4568\" (--notifications-url); next: write it like http://host:port";
     assert!(exit.stderr.contains(line), "{}", exit.stderr);
     let program = calling("localhost:4568").start();
-    program.wait_for_stderr("warning: NOTIFICATIONS_URL: \"localhost:4568\" is not a URL to call");
+    program.wait_for_stderr("warning: invalid URL: \"localhost:4568\" (NOTIFICATIONS_URL); the variable is ignored");
     assert_eq!(program.get(NOTIFICATIONS).status, 200);
 }
 

@@ -16,7 +16,7 @@ fn a_server_that_answers_is_well_wherever_it_was_told_to_listen() {
         let proxy = ("HTTP_PROXY", "http://127.0.0.1:1");
         for exit in [health(&["--listen", &listen], &[proxy]), health(&[], &[("CRUDDUR_LISTEN", &listen), proxy])] {
             assert_eq!(exit.status.code(), Some(0), "{listen}: {}", exit.stderr);
-            assert!(exit.stdout.ends_with("/health answers\n"), "{}", exit.stdout);
+            assert!(exit.stdout.ends_with("/health is healthy\n"), "{}", exit.stdout);
         }
     }
     assert_eq!(
@@ -31,9 +31,11 @@ fn what_does_not_answer_as_it_should_is_not_well_and_the_line_says_what_next() {
     let somebody_else = Collector::start([Reply::ok()]);
     let breaks = Collector::start([Reply::Reset]);
     let hangs = Collector::start([Reply::Hang]);
-    for (collector, said) in
-        [(&somebody_else, "not as cruddur does"), (&breaks, "connection closed by "), (&hangs, "timed out")]
-    {
+    for (collector, said) in [
+        (&somebody_else, "/health, but not from cruddur; next: "),
+        (&breaks, "connection closed before a response came: http://"),
+        (&hangs, "timed out after 2 s: http://"),
+    ] {
         let exit = health(&["--listen", collector.url().trim_start_matches("http://")], &[]);
         assert_eq!((exit.status.code(), exit.stdout.as_str()), (Some(1), ""), "{}", exit.stderr);
         assert!(exit.stderr.contains(said) && exit.stderr.contains("; next: "), "{}", exit.stderr);

@@ -74,8 +74,8 @@ fn to(url: &str) -> [(&str, &str); 1] {
 fn t7_a_host_pattern_that_was_not_filled_in_is_refused() {
     for pattern in ["*4567-${GITPOD_WORKSPACE_ID}.gitpod.io*", ".{GITPOD_WORKSPACE_CLUSTER_HOST}"] {
         let sentence = format!(
-            "AWS_XRAY_URL={pattern} is refused: a variable in it was not replaced; all traces get the name \"backend-flask\"; next: \
-             write the host itself, with * at both ends"
+            "AWS_XRAY_URL={pattern}: a variable in the pattern was not replaced; all traces are filed under \"backend-flask\"; next: \
+             write the host in full, with * at both ends"
         );
         told_at_start(XRAY, &[("AWS_XRAY_URL", pattern)], &sentence);
     }
@@ -90,12 +90,12 @@ fn t7_a_host_pattern_shows_what_it_names_and_what_it_misses() {
 
 #[test]
 fn t8_a_sampling_rule_for_another_service_is_said_never_to_apply() {
-    let sentence = "the local sampling rule Cruddur is for the service \"backend-flask\", ours is \"cruddur\": it never applies, and one \
-                    request a second and 5 % are taken; next: make the two the same";
+    let sentence = "the local sampling rule Cruddur never applies: it is for the service \"backend-flask\", but this service is \
+                    \"cruddur\"; Default samples one request per second, then 5 %; next: use the same name in both";
     told_at_start(XRAY, &[("OTEL_SERVICE_NAME", "cruddur")], sentence);
     let daemon = daemon_in("us-east-1", "Cruddur");
     let address = daemon.addr().to_string();
-    let sentence = "no sampling rule of this account is for the service \"backend-flask\" (Cruddur is for \"Cruddur\"), so Default decides; next: ";
+    let sentence = "no sampling rule of this account matches the service \"backend-flask\" (Cruddur is for \"Cruddur\"); the rule Default applies; next: ";
     checked(XRAY, &[("AWS_XRAY_DAEMON_ADDRESS", &address)], sentence);
 }
 
@@ -105,7 +105,7 @@ fn t10_rules_that_cannot_be_fetched_are_said_while_segments_go_through() {
     let address = daemon.addr().to_string();
     let sentence = format!(
         "connection refused by http://{address}/GetSamplingRules; requests are sampled by the local rule; next: start the \
-         daemon, and publish 2000/tcp beside 2000/udp"
+         daemon, and publish port 2000/tcp as well as 2000/udp"
     );
     told_when_sent(XRAY, &[("AWS_XRAY_DAEMON_ADDRESS", &address)], &sentence);
     daemon.wait_for_datagrams(2, SOON);
@@ -113,7 +113,7 @@ fn t10_rules_that_cannot_be_fetched_are_said_while_segments_go_through() {
 
 #[test]
 fn t11_a_region_that_is_none_is_doubted_with_the_nearest_one() {
-    let sentence = "AWS_REGION=can-central-1 is not a known region; did you mean ca-central-1?";
+    let sentence = "unknown AWS region: AWS_REGION=can-central-1; did you mean ca-central-1?";
     told_at_start(XRAY, &[("AWS_REGION", "can-central-1")], sentence);
     let env = [("AWS_REGION", "can-central-1"), ("AWS_ENDPOINT_URL", "http://127.0.0.1:9")];
     told_at_start(CLOUDWATCH, &env, sentence);
@@ -125,8 +125,8 @@ fn t11_a_daemon_in_another_region_is_found_out_by_its_rules() {
     let address = daemon.addr().to_string();
     let env = [("AWS_XRAY_DAEMON_ADDRESS", address.as_str()), ("AWS_REGION", "ca-central-1")];
     let sentence = format!(
-        "the daemon at {address} sends to the region us-east-1, AWS_REGION=ca-central-1: traces land in us-east-1; next: look for them \
-         there, or start the daemon with the other region"
+        "region mismatch: the daemon at {address} sends traces to the region us-east-1, but AWS_REGION=ca-central-1; next: look \
+         for traces in us-east-1, or start the daemon with the region ca-central-1"
     );
     told_when_sent(XRAY, &env, &sentence);
     checked(XRAY, &env, "https://console.aws.amazon.com/xray/home?region=us-east-1#/traces");
@@ -134,13 +134,13 @@ fn t11_a_daemon_in_another_region_is_found_out_by_its_rules() {
 
 #[test]
 fn t13_a_key_that_is_unset_empty_misspelt_or_not_filled_in_is_never_sent() {
-    let next = "next: export HONEYCOMB_API_KEY=... and start again (nothing is sent without one)";
+    let next = "next: export HONEYCOMB_API_KEY=... and start again (without a key nothing is sent)";
     for (env, hint) in [
         (&[][..], "HONEYCOMB_API_KEY is not set in this process"),
         (&[("HONEYCOMB_API_KEY", "")], "HONEYCOMB_API_KEY is set, but empty"),
         (
             &[("HONEYCOM_API_KEY", "abc")],
-            "HONEYCOMB_API_KEY is not set in this process, but HONEYCOM_API_KEY is: a misspelling?",
+            "HONEYCOMB_API_KEY is not set in this process, but HONEYCOM_API_KEY is: a typo?",
         ),
         (&[("HONEYCOMB_API_KEY", "${HONEYCOMB_API_KEY}")], "HONEYCOMB_API_KEY is set, but its value cannot be a key"),
     ] {
@@ -153,7 +153,7 @@ fn t13_a_key_in_quotes_is_noticed() {
     told_at_start(
         HONEYCOMB,
         &[("HONEYCOMB_API_KEY", "\"abcdefghijklmnopqrwxyz\""), NOWHERE],
-        "HONEYCOMB_API_KEY: the key is in quotes, which are sent with it; next: remove the quotes (an env file keeps them)",
+        "HONEYCOMB_API_KEY: the quotes around the key are sent too; next: write the key without quotes (env files keep them)",
     );
 }
 
@@ -164,8 +164,8 @@ fn t13_a_key_that_is_refused_is_told_by_its_length_and_its_end() {
     let url = collector.url();
     let env = [("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str()), ("HONEYCOMB_API_KEY", "abcdefghijklmnopqrwxyz")];
     let sentence = format!(
-        "{url}/v1/traces answered 401 (unknown API key - check your credentials); next: check the API key ending in wxyz (22 characters), \
-         and that it belongs to the region of the endpoint"
+        "HTTP 401 Unauthorized from {url}/v1/traces (unknown API key - check your credentials); next: check the API key ending in wxyz \
+         (22 characters), and that the endpoint is in the region of the key"
     );
     told_when_sent(HONEYCOMB, &env, &sentence);
 }
@@ -177,7 +177,7 @@ fn t14_a_header_in_the_wrong_form_is_named_with_its_place_and_the_right_form() {
     told_at_start(
         HONEYCOMB,
         &env,
-        "OTEL_EXPORTER_OTLP_HEADERS: header 2 is not sent; write name=value, not name: value",
+        "OTEL_EXPORTER_OTLP_HEADERS: header 2 is not sent; next: write name=value, not name: value",
     );
 }
 
@@ -186,7 +186,7 @@ fn t15_whoever_does_not_wait_loses_nothing() {
     let collector = Collector::ok();
     let url = collector.url();
     let toml = "[honeycomb]\nenabled = true\n";
-    told_at_start(toml, &to(&url), "a batch leaves after 5000 ms");
+    told_at_start(toml, &to(&url), "a batch is sent after 5000 ms");
     let program = start(toml, &to(&url));
     program.get(HOME);
     assert_eq!(program.backend("honeycomb")["queued"], 2);
@@ -196,7 +196,8 @@ fn t15_whoever_does_not_wait_loses_nothing() {
 #[test]
 fn t16_a_service_always_has_a_name_and_a_placeholder_is_warned_about() {
     start("", &[]).wait_for_stderr(" as backend-flask (settings: ");
-    let sentence = "OTEL_SERVICE_NAME=unknown_service: traces of every program without a name end up under this one; next: choose another";
+    let sentence = "OTEL_SERVICE_NAME=unknown_service: every program without a name has this name, so their traces are mixed; next: choose \
+                    another name";
     told_at_start("", &[("OTEL_SERVICE_NAME", "unknown_service")], sentence);
 }
 
@@ -213,11 +214,12 @@ fn t18_a_path_that_is_there_twice_or_missing_is_said() {
     let url = collector.url();
     let twice = format!("{url}/v1/traces");
     let sentence = format!(
-        "OTEL_EXPORTER_OTLP_ENDPOINT={twice}: /v1/traces is appended to a base address, so it must not end with it; leave it out"
+        "OTEL_EXPORTER_OTLP_ENDPOINT={twice}: the base address ends with /v1/traces already, so it is not appended again; next: remove \
+         /v1/traces from it"
     );
     told_at_start(HONEYCOMB, &to(&twice), &sentence);
     let sentence = format!(
-        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT={url}/: this address is used as it is, without /v1/traces; append that, or use \
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT={url}/: /v1/traces is not appended to this address; append it, or use \
          OTEL_EXPORTER_OTLP_ENDPOINT"
     );
     told_at_start(HONEYCOMB, &[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &url)], &sentence);
@@ -232,7 +234,7 @@ fn t18_a_classic_key_without_a_dataset_is_known_before_and_after_it_was_refused(
     told_when_sent(
         HONEYCOMB,
         &to(&collector.url()),
-        "(missing 'x-honeycomb-dataset' header); next: this is a Classic key, it needs a dataset: set `dataset` in [honeycomb]",
+        "(missing 'x-honeycomb-dataset' header); next: set `dataset` in [honeycomb]; a Classic key needs a dataset",
     );
 }
 
@@ -241,17 +243,17 @@ fn t18_grpc_is_told_from_http() {
     told_at_start(
         HONEYCOMB,
         &to("http://127.0.0.1:4317"),
-        "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4317/v1/traces: port 4317 is usually gRPC; OTLP over HTTP has port 4318",
+        "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4317/v1/traces: port 4317 is usually for gRPC; use port 4318 for OTLP over HTTP",
     );
     told_at_start(
         HONEYCOMB,
         &[("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")],
-        "OTEL_EXPORTER_OTLP_PROTOCOL=grpc: only http/json is supported",
+        "OTEL_EXPORTER_OTLP_PROTOCOL=grpc: this protocol is not supported; http/json is used; next: ",
     );
     told_at_start(
         HONEYCOMB,
         &to("api.honeycomb.io:443"),
-        "OTEL_EXPORTER_OTLP_ENDPOINT=api.honeycomb.io:443: it does not begin with http:// or https://; write https://api.honeycomb.io",
+        "OTEL_EXPORTER_OTLP_ENDPOINT=api.honeycomb.io:443: invalid URL without http:// or https://; next: write https://api.honeycomb.io",
     );
     let collector = Collector::start([Reply::Garbage]);
     told_when_sent(HONEYCOMB, &to(&collector.url()), "next: use port 4318 for OTLP over HTTP; port 4317 is for gRPC");
@@ -260,7 +262,11 @@ fn t18_grpc_is_told_from_http() {
 #[test]
 fn t18_an_address_that_was_not_filled_in_is_not_used() {
     for url in ["http://${COLLECTOR}:4318", "http://$COLLECTOR:4318"] {
-        told_at_start(HONEYCOMB, &to(url), "a variable in it was not replaced; write the address itself");
+        told_at_start(
+            HONEYCOMB,
+            &to(url),
+            "a variable in the address was not replaced; next: write the address in full",
+        );
     }
 }
 
@@ -272,7 +278,7 @@ fn t19_without_frontend_url_the_front_end_is_localhost_and_requests_succeed() {
     told_at_start(
         "",
         &[("FRONTEND_URL", "https://3000-${GITPOD_WORKSPACE_ID}.gitpod.io")],
-        "a variable in it was not replaced; it is ignored; next: write the address itself",
+        " is ignored, because a variable in it was not replaced; next: write the address in full",
     );
 }
 
@@ -294,12 +300,12 @@ fn t23_cloudwatch_is_off_until_asked_for_and_keeps_its_lines_for_a_week() {
     checked("", &[], sentence);
     let service = CloudWatch::start();
     let url = service.url();
-    told_at_start(CLOUDWATCH, &aws(&url), "kept 7 days");
+    told_at_start(CLOUDWATCH, &aws(&url), "lines are kept 7 days");
     assert_eq!(service.groups(), [("cruddur".to_owned(), Some(7))]);
     told_at_start(
         &format!("{CLOUDWATCH}log_stream = \"x-{{pid}}\"\n"),
         &aws(&url),
-        "[cloudwatch] log_stream = \"x-{pid}\": every start makes a new stream; {hostname} makes one for each machine",
+        "[cloudwatch] log_stream = \"x-{pid}\": every start creates a new log stream; next: use {hostname} for one stream per machine",
     );
 }
 
@@ -321,7 +327,10 @@ fn t25_a_daemon_without_credentials_or_region_is_said_to_have_a_log() {
     told_when_sent(
         XRAY,
         &[("AWS_XRAY_DAEMON_ADDRESS", &address)],
-        "/GetSamplingRules answered 500; requests are sampled by the local rule; next: look at the daemon's log for credentials and region",
+        &format!(
+            "HTTP 500 Internal Server Error from http://{address}/GetSamplingRules; requests are sampled by the local rule; next: look for \
+             errors about credentials and region in the log of the daemon"
+        ),
     );
 }
 
@@ -351,7 +360,10 @@ fn t27_either_variable_is_a_region_and_which_one_won_is_said() {
     told_at_start(
         CLOUDWATCH,
         &two,
-        &format!("AWS_REGION={} wins over AWS_DEFAULT_REGION=sa-east-1; Python's SDK", CloudWatch::REGION),
+        &format!(
+            "cruddur uses AWS_REGION={}, but Python's SDK and the aws command use AWS_DEFAULT_REGION=sa-east-1",
+            CloudWatch::REGION
+        ),
     );
 }
 
@@ -369,7 +381,7 @@ fn t31_a_key_in_a_file_that_others_read_or_git_tracks_is_warned_about_and_never_
     fs::write(program.dir().join(".git/index"), [&b"DIRC\0\0\0\x02\0\0\0\x01"[..], &entry].concat()).unwrap();
     program.switch(&toml);
     program.wait_for_stderr(
-        "is in a file that git tracks, so the next push publishes it; next: remove it, use HONEYCOMB_API_KEY",
+        "is in a file that git tracks; a push would publish it; next: remove it, use HONEYCOMB_API_KEY",
     );
     assert!(status_says(&program, "is in a file that git tracks"));
     let text = format!("{}{:#}", program.stderr(), status(&program));
@@ -381,7 +393,7 @@ fn seconds_where_milliseconds_are_meant_are_noticed() {
     told_at_start(
         HONEYCOMB,
         &[("OTEL_EXPORTER_OTLP_TIMEOUT", "10"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")],
-        "OTEL_EXPORTER_OTLP_TIMEOUT: timeout = 10 is in milliseconds; write 10000 if seconds were meant",
+        "OTEL_EXPORTER_OTLP_TIMEOUT: timeout = 10 is in milliseconds; write 10000 if you mean seconds",
     );
 }
 

@@ -89,7 +89,7 @@ fn a_settings_file_that_cannot_be_looked_for_is_not_taken_for_none() {
         .expect("it ends");
     let stderr = String::from_utf8_lossy(&exit.stderr);
     assert_eq!(exit.status.code(), Some(2), "{stderr}");
-    assert!(stderr.starts_with("cruddur: telemetry.toml: "), "{stderr}");
+    assert!(stderr.starts_with("cruddur: ") && stderr.contains(": telemetry.toml; next: "), "{stderr}");
 }
 
 #[test]

@@ -151,13 +151,14 @@ fn drawn(reason: &str) -> f64 {
 
 #[test]
 fn of_thirty_five_requests_in_a_second_five_are_taken_and_each_says_why() {
-    for (daemon, tells) in
-        [(XRayDaemon::start(), "answered 500"), (XRayDaemon::without_tcp(), "connection refused by http://")]
-    {
+    for (daemon, tells) in [
+        (XRayDaemon::start(), "HTTP 500 Internal Server Error from http://"),
+        (XRayDaemon::without_tcp(), "connection refused by http://"),
+    ] {
         let program = setup(&daemon, OFTEN).start();
         program.wait_for_stderr(tells);
         let sampling = program.backend("xray")["sampling"].as_str().unwrap_or_default().to_owned();
-        assert!(sampling.contains("no rules from X-Ray") && sampling.contains("Cruddur (5 a second"), "{sampling}");
+        assert!(sampling.contains("no rules from X-Ray") && sampling.contains("Cruddur (5 per second"), "{sampling}");
 
         let mut client = Client::connect(program.addr());
         wait_for_a_new_second();
@@ -240,7 +241,7 @@ fn the_rules_of_x_ray_take_over_when_they_arrive() {
     daemon.set_rules(&[rule("Everything", 1, 1.0, 0)]);
     let says = ask_until(&program, |reason| reason.contains("(from X-Ray)"));
     assert!(says.starts_with("sampled: rule Everything (from X-Ray), drew "), "{says}");
-    assert!(wait_for_rules(&program).contains("Everything (0 a second, then 100 %)"));
+    assert!(wait_for_rules(&program).contains("Everything (0 per second, then 100 %)"));
     let answer = home(&program);
     let document = daemon.wait_for_trace(answer.trace_id(), SOON);
     assert_eq!(document["aws"]["xray"]["sampling_rule_name"], "Everything");
@@ -350,7 +351,7 @@ fn a_rule_without_a_quota_borrows_one_a_second() {
     (0..20).for_each(|_| assert_eq!(client.get(HOME).status, 200));
     let traces = newest(&program, 200);
     assert_eq!(traces.len(), 20);
-    let words = "sampled: rule Cruddur (from X-Ray), borrowed one of this second";
+    let words = "sampled: rule Cruddur (from X-Ray), borrowed one request this second";
     for (second, (_, borrowed)) in by_second(&traces, words) {
         assert_eq!(borrowed, 1, "in {second}: {traces:#?}");
     }
@@ -388,7 +389,7 @@ fn a_quota_that_has_run_out_is_none() {
     ask_until(&program, |reason| reason.contains(" of 3 this second"));
     // Later responses do not mention the quota, so the earlier quota and its end stay in force.
     daemon.set_targets(&[target("Cruddur", 0.0, None, None)], RULES_MODIFIED);
-    ask_until(&program, |reason| reason.contains("borrowed one of this second"));
+    ask_until(&program, |reason| reason.contains("borrowed one request this second"));
 }
 
 #[test]
@@ -633,7 +634,7 @@ fn rules_outlive_a_daemon_that_dies_and_its_line_does_not_say_otherwise() {
     ask_until(&program, |reason| reason.contains("rule Returned (from X-Ray)"));
     let exit = program.terminate();
     let lines: Vec<_> =
-        warnings(&exit.stderr).into_iter().filter(|line| line.contains("connection refused by http")).collect();
+        warnings(&exit.stderr).into_iter().filter(|line| line.contains("connection refused by http://")).collect();
     let [line] = lines[..] else { panic!("not one line: {lines:#?}") };
     assert!(!line.contains("requests are sampled by the local rule"), "they are not: {line}");
 }

@@ -296,7 +296,7 @@ def switch():
         time.sleep(max(0, began + 1 - time.time()))
     answered, failed = map(int, clients.communicate()[0].split())
     status, _, stderr = program.stop()
-    switches = sum(" was read again: " in line for line in stderr.splitlines())
+    switches = sum(" settings: reloaded " in line for line in stderr.splitlines())
     refused = sum("stay in force" in line for line in stderr.splitlines())
     check(failed == 0, f"switch: {failed} of {answered} requests failed during {len(edits)} edits (none)")
     check(max(took) < 1, f"switch: in force after {sorted(took)[len(took) // 2]:.2f} s, the slowest {max(took):.2f} s (under a second)")

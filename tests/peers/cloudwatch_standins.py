@@ -147,7 +147,7 @@ def check(name, cruddur, work, endpoint, key_id, secret, reader):
     _, said = run(cruddur, work, endpoint, key_id, secret[::-1], 5)
     if counts(said)[0] != 0 or logs.describe_log_groups()["logGroups"]:
         sys.exit(f"{name} took a wrong signature:\n{said}")
-    refusals = [line for line in re.findall(r"^.* cloudwatch: .*$", said, re.MULTILINE) if "had not left" not in line]
+    refusals = [line for line in re.findall(r"^.* cloudwatch: .*$", said, re.MULTILINE) if "were not sent before" not in line]
     if len(refusals) != 1 or not re.search(r"SignatureDoesNotMatch|InvalidSignatureException", refusals[0]):
         sys.exit(f"{name}: not one sentence about the signature:\n{said}")
 

@@ -44,7 +44,7 @@ pub(super) enum Class {
     Signature,
     /// These lines break a rule of the service, and no retry would change that.
     Poison,
-    /// Anything else. The remedy is unknown, so the lines wait.
+    /// Something else. Any remedy is unknown, so the lines stay queued.
     Unknown,
 }
 
@@ -56,11 +56,11 @@ impl LogsResponse {
         let json: Json = serde_json::from_slice(&reply.body).unwrap_or_default();
         let status = reply.status;
         if status == 200 {
-            // The service may send an empty body. Any other text than JSON comes from a device
-            // in between, such as the login page of a network.
+            // The body of a response may be empty. A body that is not JSON comes from a proxy,
+            // perhaps from the login page of a network.
             let ours = json.is_object() || text.trim().is_empty();
             let class = if ours { Class::Success } else { Class::Transient };
-            let message = if ours { "" } else { "the answer does not come from CloudWatch Logs" };
+            let message = if ours { "" } else { "not a response of CloudWatch Logs" };
             let rejected = json.get("rejectedLogEventsInfo").and_then(|info| rejected(info, sent));
             let (code, retry_after) = (String::new(), reply.retry_after);
             return Self { class, status, code, message: message.to_owned(), retry_after, rejected };

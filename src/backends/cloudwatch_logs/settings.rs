@@ -56,9 +56,8 @@ pub(super) fn plan(context: &mut PlanContext<'_>) -> Result<Plan, Message> {
     let limits = BatchLimits::new(&table.schedule_delay, &table.max_queue_size, &table.max_export_batch_size, findings);
     let template = &table.log_stream.value;
     if template.contains("{pid}") && table.enabled.value {
-        findings.warn(format!(
-            "[cloudwatch] log_stream = {template:?}: every start makes a new stream; {{hostname}} makes one for each machine"
-        ));
+        let what = format!("[cloudwatch] log_stream = {template:?}: every start creates a new log stream");
+        findings.warn(Message::new(what).next("use {hostname} for one stream per machine"));
     }
     let format = if table.format.value == "json" { LineFormat::Json } else { LineFormat::Text };
     let stream = stream_name(template, &shared.service_name.value);
@@ -77,7 +76,10 @@ pub(super) fn plan(context: &mut PlanContext<'_>) -> Result<Plan, Message> {
             let delay = limits.delay.as_millis();
             plan.on(
                 client,
-                format!("{reason}; kept {} days; a batch leaves after {delay} ms", table.retention_days.value),
+                format!(
+                    "{reason}; lines are kept {} days; a batch is sent after {delay} ms",
+                    table.retention_days.value
+                ),
             )
         }
     })
@@ -89,7 +91,7 @@ fn refuse_invalid(table: &CloudWatch) -> Result<(), Message> {
     let group = &table.log_group.value;
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || ".-_/#".contains(c);
     if group.len() > 512 || !group.chars().all(is_allowed) || group.starts_with("aws/") {
-        let rule = "log_group may have letters, digits and .-_/# only, 512 at most, and not begin with aws/";
+        let rule = "log_group may contain only letters, digits and .-_/#, at most 512, and must not begin with aws/";
         return wrong(&table.log_group.origin, rule);
     }
     if !RETENTION_DAYS.contains(&table.retention_days.value) {
@@ -110,7 +112,9 @@ fn client(
 ) -> Result<(CloudWatchLogs, String), Message> {
     let (region, region_origin) = region(&sources.env)?;
     let (url, url_origin) = logs_endpoint(&sources.env, &region)?;
-    let client = HttpClient::new(&url, &Certificates { authorities: authorities(sources, values)?, ours: None })?;
+    let certificates = Certificates { authorities: authorities(sources, values)?, ours: None };
+    let client = HttpClient::new(&url, &certificates)
+        .map_err(|error| Message::new(error).next("check the file in AWS_CA_BUNDLE"))?;
     region_warnings(&sources.env, &region, &region_origin).into_iter().for_each(|warning| findings.warn(warning));
     // AWS's shared files may change while telemetry.toml stays the same. With these two values in
     // the plan, such a change restarts the backend.
@@ -155,5 +159,5 @@ fn stream_name(template: &str, service: &str) -> String {
 
 fn authorities(sources: &Sources, values: &mut Values) -> Result<Option<Vec<u8>>, Message> {
     let Some(path) = sources.env.get("AWS_CA_BUNDLE") else { return Ok(None) };
-    values.read_file(path).map(Some).map_err(|error| Message::new(format!("AWS_CA_BUNDLE={path}: {error}")))
+    values.read_file(path).map(Some).map_err(|error| Message::new(format!("{error}: {path} (AWS_CA_BUNDLE)")))
 }

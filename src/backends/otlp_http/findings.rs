@@ -14,15 +14,15 @@ pub(super) fn of_address(to: &TracesUrl, findings: &mut Findings) {
     let given = origin.says(key, &url.redacted());
     let mut warn = |problem: &str| findings.warn(format!("{given}: {problem}"));
     if url.explicit_port() == Some(4317) {
-        warn("port 4317 is usually gRPC; OTLP over HTTP has port 4318");
+        warn("port 4317 is usually for gRPC; use port 4318 for OTLP over HTTP");
     }
-    if *is_complete && url.path() == "/" {
-        warn("this address is used as it is, without /v1/traces; append that, or use OTEL_EXPORTER_OTLP_ENDPOINT");
+    if *is_whole && url.path() == "/" {
+        warn("/v1/traces is not appended to this address; append it, or use OTEL_EXPORTER_OTLP_ENDPOINT");
     } else if is_honeycomb(url) && url.path() != "/v1/traces" {
-        warn("Honeycomb takes traces at /v1/traces only; write https://api.honeycomb.io");
+        warn("Honeycomb accepts traces at /v1/traces only; write https://api.honeycomb.io");
     }
     if is_honeycomb(url) && !url.is_https() {
-        warn("the key is sent without TLS, so the network can read it; write https://");
+        warn("no TLS, so the API key is sent in clear text; write https://");
     }
 }
 
@@ -32,8 +32,8 @@ pub(super) fn of_key(headers: &[(String, String)], origin: &str, service: &str, 
     let value = |name: &str| headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str());
     let Some(key) = value(TEAM) else { return };
     if key.starts_with(['"', '\'']) {
-        let what = format!("{origin}: the key is in quotes, which are sent with it");
-        findings.warn(Message::new(what).next("remove the quotes (an env file keeps them)"));
+        let what = format!("{origin}: the quotes around the key are sent too");
+        findings.warn(Message::new(what).next("write the key without quotes (env files keep them)"));
     }
     match (is_classic(key), value(DATASET)) {
         (true, None) => {
@@ -42,7 +42,7 @@ pub(super) fn of_key(headers: &[(String, String)], origin: &str, service: &str, 
             findings.warn(Message::new(what).next("set HONEYCOMB_DATASET, or dataset in [honeycomb]"));
         }
         (false, Some(dataset)) => findings.note(format!(
-            "the dataset {dataset:?} has no effect: only Classic keys need one; with this key it is the service name, {service:?}"
+            "the dataset {dataset:?} has no effect: only Classic keys use it; with this key the dataset is the service name, {service:?}"
         )),
         _ => {}
     }
@@ -56,14 +56,13 @@ pub(super) fn of_key_in_file(key: &Setting<Option<String>>, sources: &Sources, f
     let described = described_secret(secret);
     if fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o044 != 0) {
         let what = format!("{place}: api_key, {described}, can be read by other users");
-        findings.warn(Message::new(what).next("run chmod 600, or use HONEYCOMB_API_KEY instead"));
+        findings.warn(Message::new(what).next("chmod 600 the file, or use HONEYCOMB_API_KEY instead"));
     }
     if is_tracked_by_git(path) {
-        let what =
-            format!("{place}: api_key, {described}, is in a file that git tracks, so the next push publishes it");
+        let what = format!("{place}: api_key, {described}, is in a file that git tracks; a push would publish it");
         findings.warn(
             Message::new(what)
-                .next("remove it, use HONEYCOMB_API_KEY instead, and replace the key if it was ever committed"),
+                .next("remove it, use HONEYCOMB_API_KEY instead, and create a new key if it was ever committed"),
         );
     }
 }
@@ -74,13 +73,13 @@ pub(super) fn missing_key(sources: &Sources, key: &Setting<Option<String>>) -> M
     let hint = match &key.value {
         Some(_) => format!("{} is set, but its value cannot be a key", key.origin),
         None if sources.env.is_set(NAME) => format!("{NAME} is set, but empty"),
-        None => match sources.env.names().filter(|name| is_misspelling_of(name, NAME)).min() {
-            Some(slip) => format!("{NAME} is not set in this process, but {slip} is: a misspelling?"),
+        None => match sources.env.names().filter(|name| is_slip_of(name, NAME)).min() {
+            Some(slip) => format!("{NAME} is not set in this process, but {slip} is: a typo?"),
             None => format!("{NAME} is not set in this process"),
         },
     };
     Message::new(format!("no API key: {hint}"))
-        .next(format!("export {NAME}=... and start again (nothing is sent without one)"))
+        .next(format!("export {NAME}=... and start again (without a key nothing is sent)"))
 }
 
 pub(super) fn is_honeycomb(url: &Url) -> bool {

@@ -109,20 +109,25 @@ fn client(
         findings::of_key(&headers, &origin, &shared.service_name.value, findings);
     }
     warn_of_seconds("timeout", &table.timeout, findings);
-    let client = HttpClient::new(&to.url, &certificates(sources, values)?)?;
+    let client = HttpClient::new(&to.url, &certificates(sources, values)?).map_err(|error| {
+        Message::new(error).next(
+            "check the files in OTEL_EXPORTER_OTLP_CERTIFICATE, OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and \
+             OTEL_EXPORTER_OTLP_CLIENT_KEY",
+        )
+    })?;
     let url_origin = match &to.origin {
         Origin::Default => "the default".to_owned(),
         origin => origin.to_string(),
     };
     let names: Vec<_> = headers.iter().map(|(name, _)| name.as_str()).collect();
     let mut reason = format!(
-        "enabled at {}; address from {url_origin}; headers {}; a batch leaves after {} ms",
+        "enabled at {}; address from {url_origin}; headers {}; a batch is sent after {} ms",
         table.enabled.origin,
         names.join(", "),
         limits.delay.as_millis()
     );
     if !has_key {
-        reason.push_str("; no API key (only Honeycomb requires one)");
+        reason.push_str("; no API key (only Honeycomb itself needs one)");
     }
     if let Some(proxy) = client.proxy() {
         reason.push_str(&format!("; through the proxy {proxy} of the environment"));
@@ -144,14 +149,12 @@ pub(super) fn traces_url(table: &Honeycomb, findings: &mut Findings) -> Result<T
     let complaint = |problem: &str| Message::new(format!("{given}: {problem}"));
     let found = |url: Url| TracesUrl { url, origin: origin.clone(), key, is_complete };
     if is_unexpanded(text) {
-        return Err(complaint("a variable in it was not replaced; write the address itself"));
+        return Err(complaint("a variable in the address was not replaced").next("write the address in full"));
     }
     let Some(url) = Url::parse(text) else {
-        return Err(complaint(if text.starts_with("http://") || text.starts_with("https://") {
-            "this is not an address; write https://api.honeycomb.io, or http://localhost:4318"
-        } else {
-            "it does not begin with http:// or https://; write https://api.honeycomb.io, or http://localhost:4318"
-        }));
+        let has_scheme = text.starts_with("http://") || text.starts_with("https://");
+        let problem = if has_scheme { "invalid URL" } else { "invalid URL without http:// or https://" };
+        return Err(complaint(problem).next("write https://api.honeycomb.io, or http://localhost:4318"));
     };
     if is_complete {
         // Only an empty path is changed: it becomes `/`.
@@ -159,15 +162,14 @@ pub(super) fn traces_url(table: &Honeycomb, findings: &mut Findings) -> Result<T
         return Ok(found(slash.unwrap_or(url)));
     }
     if url.path().trim_end_matches('/').ends_with("/v1/traces") {
-        let problem = "/v1/traces is appended to a base address, so it must not end with it; leave it out";
-        findings.warn(complaint(problem));
+        let problem = "the base address ends with /v1/traces already, so it is not appended again";
+        findings.warn(complaint(problem).next("remove /v1/traces from it"));
         let base = Url::parse(text.trim_end_matches('/'));
         return Ok(found(base.unwrap_or(url)));
     }
     url.join("/v1/traces").map(found).ok_or_else(|| {
-        complaint(
-            "/v1/traces is appended to this address, so it must not contain ? or #; use OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-        )
+        complaint("/v1/traces is appended to this address, so it must not contain ? or #")
+            .next("use OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     })
 }
 
@@ -197,22 +199,22 @@ pub(super) fn headers(table: &Honeycomb, sources: &Sources, findings: &mut Findi
             continue;
         }
         match unsendable(value) {
-            Some(problem) => findings.warn(format!("{}: it holds {problem}, and is not sent", setting.origin)),
+            Some(problem) => findings.warn(format!("{}: not sent, because its value has {problem}", setting.origin)),
             None => headers.push(header(name, value)),
         }
     }
     headers
 }
 
-/// Parses `name=value,name2=value2`, with percent-encoded values. An invalid pair is skipped with a
-/// warning, which does not contain the value.
+/// `name=value,name2=value2`, values percent-encoded. An invalid pair is skipped with a warning,
+/// which does not show its value.
 fn parse_headers(variable: &str, text: &str, findings: &mut Findings) -> Vec<(String, String)> {
     let mut headers = Vec::new();
     for (place, pair) in text.split(',').map(str::trim).enumerate().filter(|(_, pair)| !pair.is_empty()) {
         let place = place + 1;
         let Some((name, value)) = pair.split_once('=') else {
             let next = if pair.contains(':') { "write name=value, not name: value" } else { "write name=value" };
-            findings.warn(format!("{variable}: header {place} is not sent; {next}"));
+            findings.warn(Message::new(format!("{variable}: header {place} is not sent")).next(next));
             continue;
         };
         let name = percent_decode_str(name.trim()).decode_utf8_lossy().to_ascii_lowercase();
@@ -220,15 +222,15 @@ fn parse_headers(variable: &str, text: &str, findings: &mut Findings) -> Vec<(St
         let token =
             !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.!#$%&'*+^`|~".contains(&b));
         if !token {
-            findings.warn(format!(
-                "{variable}: header {place} is not sent; its name is not a header name; write name=value"
-            ));
-        } else if RESERVED_HEADERS.contains(&name.as_str()) {
-            findings.warn(format!("{variable}: {name} is not sent; the exporter sets this header"));
+            let what = format!("{variable}: header {place} is not sent, because its name is invalid");
+            findings.warn(Message::new(what).next("write name=value"));
+        } else if NOT_YOURS.contains(&name.as_str()) {
+            findings.warn(format!("{variable}: {name} is not sent, because the exporter sets that header itself"));
         } else if value.is_empty() {
-            findings.warn(format!("{variable}: {name} has no value and is not sent; is the variable in it unset?"));
+            let what = format!("{variable}: {name} is not sent, because it has no value");
+            findings.warn(Message::new(what).next("check that the variable in it is set"));
         } else if let Some(problem) = unsendable(&value) {
-            findings.warn(format!("{variable}: {name} holds {problem}, and is not sent"));
+            findings.warn(format!("{variable}: {name} is not sent, because its value has {problem}"));
         } else {
             headers.push((name, value));
         }
@@ -243,7 +245,7 @@ fn unsendable(value: &str) -> Option<&'static str> {
         return Some("a variable that was not replaced");
     }
     let can_be_sent = value.bytes().all(|byte| (0x20..0x7f).contains(&byte));
-    (!can_be_sent).then_some("characters that a header cannot contain")
+    (!can_be_sent).then_some("characters that a header cannot have")
 }
 
 fn warn_of_protocol(sources: &Sources, findings: &mut Findings) {
@@ -252,10 +254,8 @@ fn warn_of_protocol(sources: &Sources, findings: &mut Findings) {
             sources.env.get(name).filter(|protocol| !protocol.trim().eq_ignore_ascii_case("http/json"))
         {
             findings.warn(
-                Message::new(format!(
-                    "{name}={protocol}: only http/json is supported; traces are sent as JSON to the same address"
-                ))
-                .next("unset it, or check that the address accepts JSON"),
+                Message::new(format!("{name}={protocol}: this protocol is not supported; http/json is used"))
+                    .next("unset it, or make sure that the receiver accepts JSON"),
             );
         }
     }
@@ -266,7 +266,7 @@ fn certificates(sources: &Sources, values: &mut Values) -> Result<Certificates, 
         let Some((name, path)) = names.into_iter().find_map(|name| Some((name, sources.env.get(name)?))) else {
             return Ok(None);
         };
-        values.read_file(path).map(Some).map_err(|error| Message::new(format!("{name}={path}: {error}")))
+        values.read_file(path).map(Some).map_err(|error| Message::new(format!("{error}: {path} ({name})")))
     };
     let authorities = read(["OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"])?;
     let chain = read(["OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"])?;
@@ -274,7 +274,7 @@ fn certificates(sources: &Sources, values: &mut Values) -> Result<Certificates, 
     match (chain, key) {
         (Some(chain), Some(key)) => Ok(Certificates { authorities, ours: Some((chain, key)) }),
         (None, None) => Ok(Certificates { authorities, ours: None }),
-        _ => Err("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY only work together".into()),
+        _ => Err("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY must be set together".into()),
     }
 }
 

@@ -129,7 +129,7 @@ fn a_refusal_says_what_the_server_said_and_what_to_do() {
         (401, r#"{"message":"missing 'x-honeycomb-dataset' header"}"#, ["Classic", "dataset"]),
         (401, r#"{"message":"no team for abcdefghijklmnop1234"}"#, ["no team for ***", "ending in 1234"]),
         (404, "404 page not found\n", ["(404 page not found)", "OTEL_EXPORTER_OTLP_ENDPOINT"]),
-        (413, "", ["answered 413;", "100 bytes"]),
+        (413, "", ["/v1/traces; next: lower max_export_batch_size", "100 bytes"]),
         (401, r#"{"message":"bad token sekrettokenvalue"}"#, ["(bad token ***)", "ending in"]),
         (500, "\u{1b}[31mred", ["( [31mred)", "counted as refused"]),
     ] {
@@ -139,7 +139,9 @@ fn a_refusal_says_what_the_server_said_and_what_to_do() {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains("hunter2") && !text.contains("abcdef"), "{text}");
-        assert!(text.starts_with("https://api.honeycomb.io/v1/traces answered"), "{text}");
+        let reason = reason_phrase(status);
+        let beginning = format!("HTTP {status} {reason} from https://api.honeycomb.io/v1/traces");
+        assert!(text.starts_with(&beginning), "{text}");
     }
     let straddling = format!("{}abcdefghijklmnop1234", "x".repeat(190));
     let Outcome::Refused(problem) = client.answered(&reply(400, &straddling), 1) else { panic!() };
@@ -151,9 +153,12 @@ fn a_refusal_says_what_the_server_said_and_what_to_do() {
 #[test]
 fn a_call_that_fails_is_tried_again_unless_nothing_would_change() {
     let client = client(&[]);
-    for error in
-        [CallError::ConnectionRefused, CallError::UnknownHost, CallError::Timeout, CallError::Other("x".to_owned())]
-    {
+    for error in [
+        CallError::ConnectionRefused,
+        CallError::UnknownHost,
+        CallError::Timeout(None),
+        CallError::Other("x".to_owned()),
+    ] {
         assert!(matches!(client.unanswered(&error), Outcome::Later { after: None, .. }), "{error:?}");
     }
     assert!(matches!(client.unanswered(&CallError::Closed), Outcome::Closed(_)));
@@ -218,10 +223,10 @@ fn a_header_that_cannot_be_sent_is_skipped_and_said_without_its_value() {
     let notices = notices.join("\n");
     for part in [
         "host is not sent",
-        "header 2 is not sent; write name=value, not name: value",
-        "x-honeycomb-dataset has no value",
-        "k holds a variable",
-        "n holds characters",
+        "header 2 is not sent; next: write name=value, not name: value",
+        "x-honeycomb-dataset is not sent, because it has no value",
+        "k is not sent, because its value has a variable",
+        "n is not sent, because its value has characters",
     ] {
         assert!(notices.contains(part), "{part} in {notices}");
     }
@@ -240,7 +245,7 @@ fn values_that_other_sdks_treat_differently_are_reported() {
     );
     let notices = notices.join("\n");
     for part in [
-        "must not end with it; leave it out",
+        "not appended again",
         "OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
         "OTEL_EXPORTER_OTLP_TIMEOUT: timeout = 10 is in milliseconds",
     ] {

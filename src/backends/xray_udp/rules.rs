@@ -30,7 +30,7 @@ use serde_json::{Value as Json, json};
 
 use super::sampler::{Rule, Target, XRaySampler};
 use super::wildcard::matches;
-use crate::text::{Message, Url};
+use crate::text::{Message, Url, reason_phrase};
 
 use crate::delivery::{BackgroundTask, Stop};
 use crate::settings::{Finding, Severity};
@@ -115,9 +115,10 @@ impl BackgroundTask for Rules {
             let others: Vec<_> = self.state.services.iter().filter(|(name, _)| name != "Default").collect();
             let others = others.iter().map(|(name, service)| format!("{name} is for {service:?}")).collect::<Vec<_>>();
             let others = if others.is_empty() { String::new() } else { format!(" ({})", others.join(", ")) };
-            let what =
-                format!("no sampling rule of this account is for the service {service:?}{others}, so Default decides");
-            let next = "make the names the same, or `aws xray create-sampling-rule --cli-input-json file://aws/json/xray.json`";
+            let what = format!(
+                "no sampling rule of this account matches the service {service:?}{others}; the rule Default applies"
+            );
+            let next = "use the same name in both, or run `aws xray create-sampling-rule --cli-input-json file://aws/json/xray.json`";
             findings.push(finding(Severity::Warning, Message::new(what).next(next)));
         }
         findings.extend(self.other_region().map(|problem| finding(Severity::Warning, problem)));
@@ -185,8 +186,8 @@ impl Rules {
             let question = if token.is_null() { json!({}) } else { json!({ "NextToken": token }) };
             let answer = self.ask("GetSamplingRules", &question)?;
             let Some(records) = answer.get("SamplingRuleRecords").and_then(Json::as_array).cloned() else {
-                let what = format!("http://{}/GetSamplingRules: the answer has no SamplingRuleRecords", self.daemon);
-                return Err(Message::new(format!("{what}; {}", self.rules_in_force())));
+                let what = format!("no SamplingRuleRecords in the response of http://{}/GetSamplingRules", self.daemon);
+                return Err(Message::new(what).and(self.what_rules()));
             };
             let modified = records.iter().filter_map(|record| record.get("ModifiedAt")?.as_f64());
             self.state.modified = modified.fold(self.state.modified, f64::max);
@@ -210,9 +211,9 @@ impl Rules {
         (daemons != ours).then(|| {
             let daemon = &self.daemon;
             let what = format!(
-                "the daemon at {daemon} sends to the region {daemons}, {variable}={ours}: traces land in {daemons}"
+                "region mismatch: the daemon at {daemon} sends traces to the region {daemons}, but {variable}={ours}"
             );
-            Message::new(what).next("look for them there, or start the daemon with the other region")
+            Message::new(what).next(format!("look for traces in {daemons}, or start the daemon with the region {ours}"))
         })
     }
 
@@ -276,29 +277,29 @@ impl Rules {
     fn ask(&self, operation: &str, question: &Json) -> Result<Json, Message> {
         let (rules, body) = (self.rules_in_force(), question.to_string());
         let path = format!("/{operation}");
-        let url = self.url.join(&path).ok_or_else(|| Message::new(format!("{}{path} is not a URL", self.url)))?;
-        let failed = |what: String, next: &str| Message::new(format!("{what}; {rules}")).next(next);
+        let url = self.url.join(&path).ok_or_else(|| Message::new(format!("invalid URL: {}{path}", self.url)))?;
+        let failed = |what: String, next: &str| Message::new(what).and(rules).next(next);
         let headers = [("content-type".to_owned(), "application/json".to_owned())];
         let call = Call { url: &url, headers: &headers, body: body.as_bytes(), timeout: Some(TIMEOUT) };
         let reply = self.client.post(&call).map_err(|error| {
             let next = match &error {
-                CallError::ConnectionRefused => "start the daemon, and publish 2000/tcp beside 2000/udp",
-                CallError::UnknownHost => "check the daemon's address",
-                _ => "check that this port is the daemon's",
+                CallError::ConnectionRefused => "start the daemon, and publish port 2000/tcp as well as 2000/udp",
+                CallError::UnknownHost => "check the address of the daemon",
+                _ => "check that the X-Ray daemon listens on this TCP port",
             };
             failed(error.at(&url), next)
         })?;
         if reply.status != 200 {
-            let next = "look at the daemon's log for credentials and region";
-            return Err(failed(format!("{url} answered {}", reply.status), next));
+            let next = "look for errors about credentials and region in the log of the daemon";
+            return Err(failed(format!("HTTP {} {} from {url}", reply.status, reason_phrase(reply.status)), next));
         }
         serde_json::from_slice(&reply.body)
-            .map_err(|error| failed(format!("{url}: the answer is not JSON ({error})"), "check the daemon's address"))
+            .map_err(|error| failed(format!("invalid JSON from {url} ({error})"), "check the address of the daemon"))
     }
 
     fn rules_in_force(&self) -> &'static str {
         if self.sampler.has_central_rules(unix_now()) {
-            "the last rules stay in force for an hour"
+            "the rules fetched before stay in force for an hour"
         } else {
             "requests are sampled by the local rule"
         }

@@ -262,7 +262,7 @@ impl BackendSampler for XRaySampler {
         let mut text = String::new();
         let describe = |text: &mut String, rule: &RuleState| {
             let Rule { name, reservoir_size, .. } = &rule.rule;
-            let _ = write!(text, " {name} ({reservoir_size} a second, then {} %)", rule.rate * 100.0);
+            let _ = write!(text, " {name} ({reservoir_size} per second, then {} %)", rule.rate * 100.0);
         };
         match central {
             Some(central) if central.rules.is_empty() => text.push_str("X-Ray has no rules"),
@@ -273,7 +273,7 @@ impl BackendSampler for XRaySampler {
             None => text.push_str("no rules from X-Ray"),
         }
         if let Some(local) = &state.local {
-            text.push_str("; else the local one:");
+            text.push_str("; else the local rule:");
             describe(&mut text, local);
         }
         text.push_str("; else");

@@ -74,21 +74,26 @@ pub(super) fn plan(context: &mut PlanContext<'_>) -> Result<Plan, Message> {
         return Ok(Plan { destination: address.clone(), ..plan.off(&table.enabled) });
     }
     let (udp, tcp) = daemon_address(address)
-        .map_err(|problem| Message::new(format!("{}: {problem}", origin.says("[xray] daemon_address", address))))?;
+        .map_err(|problem| Message::new(format!("{}: {problem}", origin.says("[xray] daemon_address", address))))
+        .map_err(|message| message.next("write host:port, or tcp:host:port udp:host:port"))?;
     plan.destination = if udp == tcp { format!("udp+tcp {udp}") } else { format!("udp {udp}, tcp {tcp}") };
     if is_switched_off(sources, findings) {
-        plan.reason = "AWS_XRAY_SDK_ENABLED=false switches it off".to_owned();
+        plan.reason = "AWS_XRAY_SDK_ENABLED=false switches this backend off".to_owned();
         return Ok(plan);
     }
     note_context_missing(sources, findings);
     if *service != *given.value {
         let Setting { value, origin } = &given;
-        findings.warn(format!("{origin}: X-Ray does not accept {value:?} as a name; traces get the name {service:?}"));
+        findings
+            .warn(format!("{origin}: X-Ray does not accept the name {value:?}; traces are filed under {service:?}"));
     }
     let (names, local) = sampling(&table, service, &mut plan.values, findings);
-    let dynamic = names.dynamic.as_ref().map_or_else(String::new, |host| format!(", hosts like {host} by themselves"));
+    let dynamic = names
+        .dynamic
+        .as_ref()
+        .map_or_else(String::new, |host| format!("; requests to hosts like {host} are filed under their host"));
     let reason =
-        format!("enabled at {}; address from {origin}; named {}{dynamic}", table.enabled.origin, names.service);
+        format!("enabled at {}; address from {origin}; service name {}{dynamic}", table.enabled.origin, names.service);
     let rules = match rules(&table, tcp, XRaySampler::new(names, Some(local)), sources, findings) {
         Ok(rules) => rules,
         Err(missing) => return Ok(plan.waiting(&missing)),
@@ -111,10 +116,10 @@ fn sampling(table: &XRay, service: Arc<str>, values: &mut Values, findings: &mut
     if !matches(&local.service_name, &service) {
         let (rule, pattern) = (&local.name, &local.service_name);
         let what = format!(
-            "the local sampling rule {rule} is for the service {pattern:?}, ours is {service:?}: it never applies, and one \
-             request a second and 5 % are taken"
+            "the local sampling rule {rule} never applies: it is for the service {pattern:?}, but this service is {service:?}; \
+             Default samples one request per second, then 5 %"
         );
-        findings.warn(Message::new(what).next("make the two the same"));
+        findings.warn(Message::new(what).next("use the same name in both"));
     }
     (ServiceNames { service, dynamic }, local)
 }
@@ -127,9 +132,8 @@ fn rules(
     sources: &Sources,
     findings: &mut Findings,
 ) -> Result<Rules, Message> {
-    let url = Url::parse(&format!("http://{daemon}")).ok_or_else(|| format!("http://{daemon} is not a URL"))?;
-    // Only the daemon needs a region. The same variables are mostly set here too, and show which
-    // region is meant.
+    let url = Url::parse(&format!("http://{daemon}")).ok_or_else(|| format!("invalid URL: http://{daemon}"))?;
+    // It is the daemon that needs a region; but what is meant is mostly in its variables, and they are here too.
     let region = ["AWS_REGION", "AWS_DEFAULT_REGION"]
         .into_iter()
         .find_map(|variable| Some((sources.env.get(variable)?.trim().to_owned(), variable)));
@@ -152,25 +156,23 @@ fn rules(
 /// Parses the daemon's UDP and TCP address: `host:port` for both, or `udp:` and `tcp:` addresses in
 /// either order. Returns the UDP address first.
 pub(super) fn daemon_address(text: &str) -> Result<(HostPort, HostPort), String> {
-    const FORMS: &str = "write host:port, or tcp:host:port udp:host:port";
     let words: Vec<&str> = text.split_whitespace().collect();
     let parse = |text: &str| {
-        HostPort::parse(text)
-            .ok_or_else(|| format!("{text:?} is not host:port (the port is needed, 2000 is usual); {FORMS}"))
+        HostPort::parse(text).ok_or_else(|| format!("{text:?} is not host:port (the port is required, usually 2000)"))
     };
     match words[..] {
         [one] if one.starts_with("tcp:") || one.starts_with("udp:") => {
-            Err(format!("with tcp: or udp: both are needed; {FORMS}"))
+            Err("only one of tcp: and udp: is there, and both are needed".to_owned())
         }
-        [one] if one.contains("://") => Err(format!("it must be an address, not a URL; {FORMS}")),
+        [one] if one.contains("://") => Err("a URL is not allowed here".to_owned()),
         [one] => parse(one).map(|both| (both.clone(), both)),
         [one, two] => match (one.split_once(':'), two.split_once(':')) {
             (Some(("udp", udp)), Some(("tcp", tcp))) | (Some(("tcp", tcp)), Some(("udp", udp))) => {
                 Ok((parse(udp)?, parse(tcp)?))
             }
-            _ => Err(format!("one of two words must begin with tcp:, the other with udp:; {FORMS}")),
+            _ => Err("of two addresses one needs tcp: in front, the other udp:".to_owned()),
         },
-        _ => Err(format!("it has too many words; {FORMS}")),
+        _ => Err("invalid address".to_owned()),
     }
 }
 
@@ -196,14 +198,14 @@ fn note_context_missing(sources: &Sources, findings: &mut Findings) {
         && !["LOG_ERROR", "RUNTIME_ERROR", "IGNORE_ERROR"].contains(&text)
     {
         findings.note(format!(
-            "{VARIABLE}={text} is none of LOG_ERROR, RUNTIME_ERROR, IGNORE_ERROR; it never matters here, no span can be opened \
-             outside of a request"
+            "{VARIABLE}={text} is not LOG_ERROR, RUNTIME_ERROR or IGNORE_ERROR; the variable has no effect here, because no \
+             span can be opened outside a request"
         ));
     }
 }
 
-/// Returns the host pattern, and notes its effect with an example. A pattern with an
-/// unreplaced variable would silently match no host, so it is refused.
+/// A pattern in which a variable was not replaced would match no host, without any error; so it is
+/// refused.
 fn dynamic_name(
     pattern: &Setting<Option<String>>,
     service: &str,
@@ -215,8 +217,8 @@ fn dynamic_name(
     let given = origin.says("[xray] host_pattern", pattern);
     if pattern.contains(['{', '}', '$']) {
         let what =
-            format!("{given} is refused: a variable in it was not replaced; all traces get the name {service:?}");
-        findings.warn(Message::new(what).next("write the host itself, with * at both ends"));
+            format!("{given}: a variable in the pattern was not replaced; all traces are filed under {service:?}");
+        findings.warn(Message::new(what).next("write the host in full, with * at both ends"));
         return None;
     }
     let example = pattern.replace('*', "").replace('?', "x");
@@ -225,11 +227,11 @@ fn dynamic_name(
     let missed = if matches(&local.service_name, &filed(&example)) {
         String::new()
     } else {
-        format!(" the local rule {} is for {:?} and misses it, and so", local.name, local.service_name)
+        format!(", nor does the local rule {}, which is for {:?}", local.name, local.service_name)
     };
     findings.note(format!(
-        "{given}: a request to {example:?} is filed under {:?}, one to {with_port:?} under {:?};{missed} do rules and \
-         groups of your account that name {service:?} miss what is filed under its host",
+        "{given}: a request to {example:?} is filed under {:?}, one to {with_port:?} under {:?}; rules and groups of your \
+         account that name {service:?} do not match traces filed under a host{missed}",
         filed(&example),
         filed(&with_port),
     ));
@@ -248,7 +250,7 @@ fn local_rule(path: &str, values: &mut Values, findings: &mut Findings) -> Rule 
         Err(_) if path == RULE_FILE => return built_in(),
         Err(error) => error.to_string(),
     };
-    findings.warn(format!("{path}: {problem}; using the built-in rule"));
+    findings.warn(format!("{problem}: {path}; the built-in rule is used"));
     built_in()
 }
 

@@ -89,7 +89,7 @@ async function make(method, path, body) {
     called(answer.traceId);
     return well ? answer.body : null;
   } catch {
-    said.textContent = `${method} ${path}: no answer; is cruddur still running?`;
+    said.textContent = `${method} ${path}: no response; is cruddur still running?`;
     said.className = "bad";
     return null;
   }

@@ -83,7 +83,7 @@ function listed(names, shown, id) {
   parts.list.replaceChildren(...shown.map((it) => row(it, it.id === id)));
   if (shown.length === 0) {
     parts.list.append(h("li", { class: "empty" },
-      "Nothing was sent to this backend. The strip above says whether it is on, and how to turn it on."));
+      "Nothing was sent to this backend. The strip above shows whether it is on, or how to turn it on."));
   }
   parts.list.scrollTop = scrolled;
   if (!focused) return;
@@ -147,7 +147,7 @@ function payload(it, { bytes, text, unzipped }, chosen) {
     const more = rest > 0 ? h("p", {}, `${rest} more bytes; “save” has them all`) : null;
     return [h("pre", { class: "hex" }, hexOf(bytes.subarray(0, MAX_HEX))), more, hash];
   }
-  const note = unzipped ? h("p", {}, `unzipped here, ${size(text.length)}; “as hex” shows what left`) : null;
+  const note = unzipped ? h("p", {}, `unzipped here, ${size(text.length)}; “as hex” shows the sent bytes`) : null;
   return [note, h("pre", { class: "payload" }, marked(text, chosen.trace)), hash];
 }
 
@@ -176,22 +176,22 @@ function hexOf(bytes) {
 }
 
 function signature(exchange) {
-  return h("details", {}, h("summary", {}, "how it was signed: Signature Version 4"),
-    h("p", {}, "The canonical request: both sides build the same text."),
+  return h("details", {}, h("summary", {}, "the signature: Signature Version 4"),
+    h("p", {}, "The canonical request: both sides write it in the same way."),
     h("pre", {}, exchange.canonical_request),
     h("p", {}, "The string to sign: its last line is the SHA-256 of the text above."),
     h("pre", {}, exchange.string_to_sign),
     h("p", {}, "HMAC-SHA256 of that, under a key made of the secret, the day, the region and the service, ",
-      "is the signature in the header ", h("code", {}, "authorization"), ". The key is shown nowhere."));
+      "is the signature in the header ", h("code", {}, "authorization"), ". The key is never shown."));
 }
 
 function answer({ answer: it, error, head }) {
-  if (error) return h("p", { class: "bad" }, `no answer: ${error}`);
-  if (!it) return head ? null : h("p", { class: "dim" }, "UDP has no answers.");
+  if (error) return h("p", { class: "bad" }, `no response: ${error}`);
+  if (!it) return head ? null : h("p", { class: "dim" }, "This transport has no responses.");
   const rest = it.whole_size > it.body.size ? h("p", {}, `${it.whole_size} bytes in all`) : null;
   return [
     h("h3", {}, "answered ", h("small", {}, "header names in lower case, as the client keeps them")),
-    h("pre", { class: "head" }, it.head, it.body.text ?? `(${it.body.size} bytes that are no text)`),
+    h("pre", { class: "head" }, it.head, it.body.text ?? `(${it.body.size} bytes, not text)`),
     rest,
   ];
 }

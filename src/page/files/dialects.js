@@ -64,12 +64,12 @@ export function show(trace, chosen, backends) {
   });
   panel.replaceChildren(
     h("p", { class: "row" }, h("label", { for: "dialect-span" }, "span "), pick,
-      h("small", {}, "point at a line, or walk with tab: what says the same lights up")),
+      h("small", {}, "point at a line, or press tab: lines with the same fact light up")),
     h("div", { class: "dialects" }, columns));
 }
 
 function column({ title, note }, state, content) {
-  const unsent = state === "on" ? "" : ` This backend is ${state}: it is what would be sent.`;
+  const unsent = state === "on" ? "" : ` This backend is ${state}: this would be sent.`;
   return h("section", {}, h("h3", {}, title), h("p", {}, note + unsent),
     content.length > 0 ? h("pre", {}, content) : h("p", { class: "empty" }, "Nothing for this span."));
 }

@@ -51,9 +51,9 @@ function card(name) {
       queue.max = it.queue_capacity;
       queue.high = it.queue_capacity * 0.8;
       queue.value = it.queued;
-      const flush = it.next_flush_ms === null ? "" : `, leaves in ${(it.next_flush_ms / 1000).toFixed(1)} s`;
-      const flight = it.in_flight > 0 ? `, ${it.in_flight} on their way` : "";
-      set(waits, it.state === "on" ? `${it.queued} of ${it.queue_capacity} ${it.unit} wait${flush}${flight}` : "");
+      const flush = it.next_flush_ms === null ? "" : `, sent in ${(it.next_flush_ms / 1000).toFixed(1)} s`;
+      const flight = it.in_flight > 0 ? `, ${it.in_flight} in flight` : "";
+      set(waits, it.state === "on" ? `${it.queued} of ${it.queue_capacity} ${it.unit} queued${flush}${flight}` : "");
       const key = JSON.stringify([it.deliveries, ENDS.map(([end]) => it[end])]);
       if (counts.dataset.key !== key) {
         counts.dataset.key = key;

@@ -9,10 +9,10 @@ const TIMEOUT_MS = 10_000;
 /** Gets JSON about telemetry. The server does not trace these requests. */
 export async function ask(path) {
   const answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) }).catch(() => {
-    throw new Error("the server does not answer; is cruddur still running?");
+    throw new Error("no response; is cruddur still running?");
   });
   const body = await answer.json();
-  if (!answer.ok) throw new Error(body.message ?? `${path} answered ${answer.status}`);
+  if (!answer.ok) throw new Error(body.message ?? `HTTP ${answer.status} from ${path}`);
   return body;
 }
 

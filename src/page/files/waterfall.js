@@ -31,7 +31,7 @@ export function show(trace, chosen, backends) {
   isAwaited = hadFocus || (isAwaited && document.activeElement === document.body);
   if (!trace) {
     const why = chosen.trace
-      ? `The trace ${chosen.trace} is not among the last 200 any more, or has not come yet.`
+      ? `The trace ${chosen.trace} is no longer among the last 200, or not there yet.`
       : "Choose a request, or make one: every click in Cruddur begins a trace.";
     return panel.replaceChildren(h("p", { class: "empty" }, why));
   }
@@ -88,7 +88,7 @@ function decisions(trace, request, backends) {
       state ? h("span", { class: "state" }, state) : links, " ", h("small", {}, isOn ? sampling : backend.reason));
   });
   return h("ul", { class: "decisions" }, shown,
-    off.length > 0 ? h("li", { class: "dim" }, `not told, because off: ${off.join(", ")}`) : null);
+    off.length > 0 ? h("li", { class: "dim" }, `not sent to, because off: ${off.join(", ")}`) : null);
 }
 
 /** All spans with their depth, in the order of the tree. Each is there once, even in a circle. */
@@ -219,7 +219,7 @@ function walk(event, tree) {
 function details(span, trace) {
   if (!span.data) {
     return h("section", { class: "details" }, h("h3", {}, span.name),
-      h("p", {}, "This span exists in your browser only. Its id left in the header ", h("code", {}, "traceparent"),
+      h("p", {}, "This span exists in your browser only. Its id was sent in the header ", h("code", {}, "traceparent"),
         ", so the server's span names it as its parent. It is not exported."));
   }
   const { data, request } = span;

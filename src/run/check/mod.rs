@@ -11,7 +11,7 @@
 //!     set       [honeycomb] api_key = ending in wxyz (22 characters) (HONEYCOMB_API_KEY)
 //!     sent      2 spans in 1412 bytes, trace 6b069ab66823a8b62cc18bf0b659319e
 //!     answered  HTTP/1.1 401 Unauthorized {"message":"unknown API key"}
-//!     error: https://api.honeycomb.io/v1/traces answered 401 (unknown API key); next: check ...
+//!     error: HTTP 401 Unauthorized from https://api.honeycomb.io/v1/traces (unknown API key); next: check ...
 //! ```
 
 mod probe;
@@ -51,11 +51,11 @@ pub fn check(config: Option<&Path>, format: Format) -> Result<(), Exit> {
         Format::Text => print(&format!("{report}\n"))?,
         Format::Json => {
             let json = serde_json::to_string_pretty(&report);
-            let json = json.map_err(|error| Exit::failed(format!("cannot write JSON: {error}")))?;
+            let json = json.map_err(|error| Exit::failed(format!("cannot write the report as JSON: {error}")))?;
             print(&format!("{json}\n"))?;
         }
     }
-    if report.ok { Ok(()) } else { Err(Exit::failed("not every active backend accepted what was sent")) }
+    if report.ok { Ok(()) } else { Err(Exit::failed("not every backend that is on accepted the test data")) }
 }
 
 /// Format of the report.

@@ -117,9 +117,9 @@ impl Probe {
             }
             Outcome::Delivered => {
                 if let Some(call) = calls.iter().find(|call| is_web_page(call)) {
-                    let what = format!("{} answered with a web page, so it is not a telemetry receiver", call.to);
+                    let what = format!("unexpected web page from {}, which is not a receiver of telemetry", call.to);
                     let message =
-                        Message::new(what).next("check host, port and path, and whether a proxy is in the way");
+                        Message::new(what).next("check host, port and path, and whether a proxy answers instead");
                     self.report(Verdict::Refused, Severity::Error, message);
                 }
             }
@@ -152,7 +152,7 @@ impl Size {
 /// Adapts the next step of a message: a server retries by itself, but a check must be run again.
 fn for_check(message: Message) -> Message {
     if message.next.starts_with("nothing") {
-        return Message::new(message.what).next("check again in a minute, then look at the log of the receiver");
+        return Message::new(message.what).next("check again in a minute; if it fails again, check the receiver");
     }
     message
 }
@@ -163,8 +163,8 @@ const MAX_ANSWER: usize = 200;
 /// Returns the response of one call as one line.
 fn answer(call: &RecordedCall) -> String {
     match &call.answer {
-        None => format!("{}: nothing: UDP has no answers", call.to),
-        Some(Err(why)) => format!("{}: {why}", call.to),
+        None => format!("nothing from {}: UDP has no responses", call.to),
+        Some(Err(why)) => format!("nothing from {}: {why}", call.to),
         Some(Ok(answered)) => {
             let status = answered.head.lines().next().unwrap_or_default();
             let body = printable(&String::from_utf8_lossy(&answered.body), MAX_ANSWER);
@@ -192,13 +192,13 @@ fn clock_skew(call: &RecordedCall) -> Option<Finding> {
     let theirs = answered.date?;
     let ours = SystemTime::now();
     let (by, direction) = match ours.duration_since(theirs) {
-        Ok(ahead) => (ahead, "fast"),
-        Err(behind) => (behind.duration(), "slow"),
+        Ok(ahead) => (ahead, "ahead of"),
+        Err(behind) => (behind.duration(), "behind"),
     };
     (by.as_secs() > MAX_SKEW).then(|| {
         let (minutes, seconds) = (by.as_secs() / 60, by.as_secs() % 60);
-        let what = format!("this machine's clock is {minutes} min {seconds} s {direction} of the one at {}", call.to);
-        let message = Message::new(what).next("set the clock, or traces appear at the wrong time");
+        let what = format!("clock skew: this machine's clock is {minutes} min {seconds} s {direction} {}", call.to);
+        let message = Message::new(what).next("set it; traces have the time of this machine");
         Finding { severity: Severity::Warning, message }
     })
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::settings::{Finding, Severity};
+use crate::text::Message;
 
 /// Report of a check.
 #[derive(Debug, Serialize)]
@@ -77,9 +78,9 @@ impl Report {
         let bad: Vec<_> =
             self.backends.iter().filter(|backend| !backend.verdict.is_well()).map(|backend| backend.name).collect();
         match (on, bad.len()) {
-            (0, _) => "Nothing leaves this machine: every backend that sends is off.".to_owned(),
-            (_, 0) => "Every active backend accepted what was sent.".to_owned(),
-            _ => format!("Not accepted: {}. Follow the steps above, then check again.", bad.join(", ")),
+            (0, _) => "Nothing was sent: every backend that sends data to another program is off.".to_owned(),
+            (_, 0) => "Every backend that is on accepted the test data.".to_owned(),
+            _ => format!("Failed: {}. Correct the errors above, then check again.", bad.join(", ")),
         }
     }
 }
@@ -87,7 +88,7 @@ impl Report {
 impl BackendReport {
     /// Creates the report for a check that panicked.
     pub(super) fn from_panic(name: &'static str) -> Self {
-        let message = "a bug: the panic above came from checking it; please report it".into();
+        let message = Message::new("panic while checking this backend (see above)").next("report this bug");
         let findings = vec![Finding { severity: Severity::Error, message }];
         Self { verdict: Verdict::Failed, findings, name, ..Self::default() }
     }

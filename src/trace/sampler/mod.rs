@@ -158,7 +158,7 @@ impl fmt::Display for RuleDecision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reservoir { taken, size } => write!(f, "reservoir {taken} of {size} this second"),
-            Self::Borrowed => f.write_str("borrowed one of this second"),
+            Self::Borrowed => f.write_str("borrowed one request this second"),
             Self::Rate { draw, rate } => write!(f, "drew {draw:.4}, sampled up to {rate}"),
         }
     }

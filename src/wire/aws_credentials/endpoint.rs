@@ -49,10 +49,10 @@ pub fn region(env: &Env) -> Result<(String, String), Message> {
             shared.required()?;
             let Some(region) = shared.get("region") else {
                 let name = shared.name.escape_debug();
-                return Err(Message::new(format!(
-                    "no AWS region: AWS_REGION and AWS_DEFAULT_REGION are not set, and no profile {name} has one; \
-                     set AWS_REGION, for instance to us-east-1"
-                )));
+                let what = format!(
+                    "no AWS region: AWS_REGION and AWS_DEFAULT_REGION are not set, and no profile {name} has one"
+                );
+                return Err(Message::new(what).next("set AWS_REGION, for instance to us-east-1"));
             };
             (region.to_owned(), profile_origin(&shared))
         }
@@ -61,7 +61,7 @@ pub fn region(env: &Env) -> Result<(String, String), Message> {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if value.len() > 63 || value.starts_with('-') || value.ends_with('-') || !value.bytes().all(fits) {
         let value = value.escape_debug();
-        return Err(Message::new(format!("{origin}: {value} is not a region; write it as in us-east-1")));
+        return Err(Message::new(format!("invalid AWS region: {value} ({origin})")).next("write it like us-east-1"));
     }
     Ok((value, origin))
 }
@@ -80,7 +80,7 @@ pub fn logs_endpoint(env: &Env, region: &str) -> Result<(Url, String), Message> 
         let fits = |(prefix, _): &&(&str, &str)| region.starts_with(prefix);
         let suffix = PARTITIONS.iter().find(fits).map_or("amazonaws.com", |(_, suffix)| suffix);
         let url = format!("https://logs.{region}.{suffix}");
-        let no_host = || Message::new(format!("{region} does not give a valid host name"));
+        let no_host = || Message::new(format!("invalid host name for the region {region}"));
         return Ok((Url::parse(&url).ok_or_else(no_host)?, format!("region {region}")));
     };
     let text = url.trim().trim_end_matches('/');
@@ -88,8 +88,8 @@ pub fn logs_endpoint(env: &Env, region: &str) -> Result<(Url, String), Message> 
         Some(url) if url.path() == "/" && !text.contains(['?', '#', '@']) => Ok((url, origin)),
         _ => {
             let shown = redacted(text).escape_debug().to_string();
-            let next = "write scheme, host and port only, as in http://localhost:5000";
-            Err(Message::new(format!("{origin}: {shown} is not the address of a service; {next}")))
+            let next = "write only scheme, host and port, like http://localhost:5000";
+            Err(Message::new(format!("invalid endpoint URL: {shown} ({origin})")).next(next))
         }
     }
 }
@@ -131,14 +131,16 @@ mod tests {
         let of_file = region(&Env::from([("AWS_CONFIG_FILE", path)])).unwrap();
         assert_eq!(of_file, ("eu-west-3".to_owned(), format!("profile default in {path}")));
         let bad = region(&Env::from([("AWS_CONFIG_FILE", path), ("AWS_PROFILE", "bad")])).unwrap_err().to_string();
-        assert!(bad.ends_with(": Europe is not a region; write it as in us-east-1"), "{bad}");
+        let expected = format!("invalid AWS region: Europe (profile bad in {path}); next: write it like us-east-1");
+        assert_eq!(bad, expected);
         let gone = region(&Env::from([("AWS_CONFIG_FILE", path), ("AWS_PROFILE", "gone")])).unwrap_err().to_string();
-        assert!(gone.starts_with(&format!("AWS_PROFILE=gone: no such profile (not in {path}); ")), "{gone}");
+        assert!(gone.starts_with(&format!("no such profile: AWS_PROFILE=gone (not in {path}); next: ")), "{gone}");
         let none = region(&Env::default()).unwrap_err().to_string();
         assert!(none.starts_with("no AWS region: ") && none.contains("set AWS_REGION"), "{none}");
         for nonsense in ["us east", "evil.com/", "-", "a\nb", "US-EAST-1"] {
             let error = region(&Env::from([("AWS_REGION", nonsense)])).unwrap_err().to_string();
-            assert!(error.starts_with("AWS_REGION: ") && !error.contains('\n'), "{error}");
+            let is_named = error.starts_with("invalid AWS region: ") && error.contains(" (AWS_REGION); next: ");
+            assert!(is_named && !error.contains('\n'), "{error}");
         }
     }
 
@@ -186,7 +188,8 @@ mod tests {
     fn an_endpoint_that_is_none_is_refused_without_its_password() {
         for url in ["moto:5000", "ftp://x", "http://", "http://me:TOPSECRET@x", "http://x/y", "http://x?TOPSECRET"] {
             let error = logs_endpoint(&Env::from([("AWS_ENDPOINT_URL", url)]), "us-east-1").unwrap_err().to_string();
-            assert!(error.starts_with("AWS_ENDPOINT_URL: ") && !error.contains("TOPSECRET"), "{error}");
+            let is_named = error.starts_with("invalid endpoint URL: ") && error.contains(" (AWS_ENDPOINT_URL); next: ");
+            assert!(is_named && !error.contains("TOPSECRET"), "{error}");
         }
     }
 }

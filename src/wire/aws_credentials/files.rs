@@ -49,7 +49,7 @@ pub(super) struct SharedProfile {
 /// The size of the largest file that is read, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 /// The next step for a profile that only the AWS command line tool can use.
-const EXPORT: &str = "let the AWS command line tool make keys of it: \
+const EXPORT: &str = "export keys with the AWS command line tool: \
     eval \"$(aws configure export-credentials --format env)\"";
 
 /// Returns the credentials of the profile in use.
@@ -63,7 +63,7 @@ pub(super) fn credentials(env: &Env) -> Result<Lookup, Message> {
     let (name, files) = (shared.name.escape_debug(), &shared.files);
     let Some(properties) = shared.required()? else { return Ok(Lookup::NotFound(shared.missing_reason())) };
     let unsupported = |what: &str, key: &str| {
-        Message::new(format!("profile {name} in {files} has {key}: {what} is not supported; {EXPORT}"))
+        Message::new(format!("{what} is not supported: profile {name} in {files} has {key}")).next(EXPORT)
     };
     // Keys next to a role_arn are there only to assume the role. Without it they belong to another
     // identity.
@@ -83,7 +83,7 @@ pub(super) fn credentials(env: &Env) -> Result<Lookup, Message> {
         match key.as_str() {
             key if key.starts_with("sso_") => return Err(unsupported("single sign-on (SSO)", key)),
             "source_profile" => return Err(unsupported("assuming a role", key)),
-            "credential_process" => return Err(unsupported("starting another program for keys", key)),
+            "credential_process" => return Err(unsupported("running a program for credentials", key)),
             "web_identity_token_file" => return Err(unsupported("web identity", key)),
             _ => {}
         }
@@ -131,18 +131,18 @@ impl SharedProfile {
             match location.read() {
                 Ok(Some(text)) => {
                     let parsed = profile::parse(&text, file).map_err(|error| {
-                        Message::new(format!("{shown}:{}: {}; correct that line", error.line, error.what))
+                        Message::new(format!("{shown}:{}: {}", error.line, error.what)).next("correct that line")
                     })?;
                     files.push(shown);
                     Ok(parsed)
                 }
                 Ok(None) => {
-                    missing.push(format!("no file {shown}{}", location.variable_note()));
+                    missing.push(format!("no such file: {shown}{}", location.variable_note()));
                     Ok(Profiles::new())
                 }
                 Err(error) => {
                     let note = location.variable_note();
-                    Err(Message::new(format!("{shown}{note} cannot be read: {error}; make it readable for this user")))
+                    Err(Message::new(format!("{error}: {shown}{note}")).next("make it readable for this user"))
                 }
             }
         };
@@ -169,8 +169,8 @@ impl SharedProfile {
         if self.properties.is_none() && self.is_explicit {
             let name = self.name.escape_debug();
             let note = if self.files.is_empty() { self.missing.join(", ") } else { format!("not in {}", self.files) };
-            let next = format!("correct the name, or create it with `aws configure --profile {name}`");
-            return Err(Message::new(format!("AWS_PROFILE={name}: no such profile ({note}); {next}")));
+            let next = format!("correct the name, or create the profile with `aws configure --profile {name}`");
+            return Err(Message::new(format!("no such profile: AWS_PROFILE={name} ({note})")).next(next));
         }
         Ok(self.properties.as_ref())
     }
@@ -213,7 +213,7 @@ pub(super) fn read_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
     if text.len() as u64 > MAX_FILE {
-        return Err(io::Error::new(ErrorKind::InvalidData, "it is longer than 1 MiB"));
+        return Err(io::Error::new(ErrorKind::InvalidData, "file too large (more than 1 MiB)"));
     }
     Ok(text)
 }

@@ -19,17 +19,17 @@ pub fn region_warnings(env: &Env, region: &str, origin: &str) -> Vec<Message> {
     if !known_regions().any(|known| known == region) && !region.contains("-iso") {
         let nearest =
             known_regions().min_by_key(|known| strsim::damerau_levenshtein(known, region)).unwrap_or("us-east-1");
-        let what = format!("{origin}={region} is not a known region; did you mean {nearest}?");
+        let what = format!("unknown AWS region: {origin}={region}; did you mean {nearest}?");
         warnings.push(what.into());
     }
     if let [Some(first), Some(second)] = ["AWS_REGION", "AWS_DEFAULT_REGION"].map(|name| env.get(name).map(str::trim))
         && first != second
     {
         let what = format!(
-            "AWS_REGION={first} wins over AWS_DEFAULT_REGION={second}; Python's SDK and the aws command use the second, so \
-             they look elsewhere"
+            "region mismatch: cruddur uses AWS_REGION={first}, but Python's SDK and the aws command use \
+             AWS_DEFAULT_REGION={second}"
         );
-        warnings.push(Message::new(what).next("make the two the same"));
+        warnings.push(Message::new(what).next("set both to the same region"));
     }
     warnings
 }
@@ -50,7 +50,7 @@ mod tests {
             let warnings = region_warnings(&Env::default(), region, "AWS_REGION");
             assert_eq!(warnings.len(), 1);
             let text = warnings[0].to_string();
-            assert!(text.starts_with(&format!("AWS_REGION={region} ")), "{text}");
+            assert!(text.starts_with(&format!("unknown AWS region: AWS_REGION={region};")), "{text}");
             assert!(text.ends_with(&format!("did you mean {nearest}?")), "{text}");
         }
         for region in known_regions().chain(["us-isob-east-1"]) {
@@ -61,7 +61,9 @@ mod tests {
     #[test]
     fn two_regions_are_one_too_many() {
         let two = Env::from([("AWS_REGION", "us-east-1"), ("AWS_DEFAULT_REGION", "ca-central-1")]);
-        assert!(region_warnings(&two, "us-east-1", "AWS_REGION")[0].what.contains("AWS_REGION=us-east-1 wins"));
+        assert!(
+            region_warnings(&two, "us-east-1", "AWS_REGION")[0].what.contains("cruddur uses AWS_REGION=us-east-1,")
+        );
         let same = Env::from([("AWS_REGION", "us-east-1"), ("AWS_DEFAULT_REGION", "us-east-1")]);
         assert_eq!(region_warnings(&same, "us-east-1", "AWS_REGION"), []);
     }

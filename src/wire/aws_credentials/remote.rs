@@ -45,8 +45,8 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use super::files::read_text;
 use super::{Credentials, Lookup, checked_keys};
 use crate::settings::Env;
-use crate::text::Message;
 use crate::text::url::{Url, redacted};
+use crate::text::{Message, reason_phrase};
 use crate::wire::http::{Call, CallError, HttpClient, Reply};
 
 /// The address and the time limits of the two servers. Tests use other values.
@@ -123,8 +123,8 @@ impl Remote {
             match outcome {
                 Ok(found) => return Ok(Lookup::Found(found)),
                 Err(problem) if is_final || attempt == MAX_ATTEMPTS => {
-                    let next = "look at the task's role and at its agent";
-                    return Err(Message::new(format!("{origin}: {problem}; {next}")));
+                    let next = "check the role of the task, and the agent that serves its credentials";
+                    return Err(Message::new(format!("{problem}: {origin}")).next(next));
                 }
                 Err(_) => thread::sleep(self.retry_wait),
             }
@@ -145,24 +145,25 @@ impl Remote {
         let base = env.get(METADATA).unwrap_or("http://169.254.169.254").trim().trim_end_matches('/');
         let shown = redacted(base).escape_debug().to_string();
         let no_url = || {
-            let next = "write it as in http://169.254.169.254, or unset it";
-            Message::new(format!("{METADATA}: {shown} is not a URL; {next}"))
+            let next = "write it like http://169.254.169.254, or unset it";
+            Message::new(format!("invalid URL: {shown} ({METADATA})")).next(next)
         };
         let base = Url::parse(base).ok_or_else(no_url)?;
         let at = |path: &str| base.join(path).ok_or_else(no_url);
         let origin = format!("EC2 metadata at {shown}");
-        let failed = |problem: String| Message::new(format!("{origin}: {problem}; look at the instance's role"));
+        let failed =
+            |problem: String| Message::new(format!("{problem}: {origin}")).next("check the role of the instance");
         let client = HttpClient::without_proxy();
 
         let url = at("/latest/api/token")?;
         let headers = [("x-aws-ec2-metadata-token-ttl-seconds".to_owned(), "21600".to_owned())];
         let timeout = Some(self.metadata_timeout);
         let token = match success(client.put(&Call { url: &url, headers: &headers, body: &[], timeout })) {
-            Ok(reply) => single_word(&reply).ok_or_else(|| failed("its session token is not valid".to_owned()))?,
-            // Nothing listens there, the service is off, or another server responds.
+            Ok(reply) => single_word(&reply).ok_or_else(|| failed("invalid session token".to_owned()))?,
+            // Connection refused, the service is off, or another server responds.
             Err(problem) => {
                 let hint = "on EC2, a container needs a hop limit of 2";
-                return Ok(Lookup::NotFound(format!("{shown}: {problem} ({hint})")));
+                return Ok(Lookup::NotFound(format!("{problem}: {shown} ({hint})")));
             }
         };
 
@@ -178,7 +179,7 @@ impl Remote {
         }
         let is_name = |c: char| c.is_ascii_alphanumeric() || "+=,.@_-".contains(c);
         let role = single_word(&reply).filter(|role| role.chars().all(is_name) && role.len() <= 64);
-        let role = role.ok_or_else(|| failed("the name of its role is not valid".to_owned()))?;
+        let role = role.ok_or_else(|| failed("invalid role name".to_owned()))?;
         let origin = format!("{origin}, role {role}");
         let reply = get(&at(&format!("{roles}{role}"))?).map_err(failed)?;
         credentials(&reply, &origin, now).map(Lookup::Found).map_err(failed)
@@ -187,13 +188,14 @@ impl Remote {
     /// Returns the URL of the container agent, and the variable that sets it.
     fn container_url(&self, env: &Env) -> Result<Option<(&'static str, Url)>, Message> {
         let no_url = |variable: &str, text: &str| {
-            let next = "use https, this machine, 169.254.170.2, 169.254.170.23 or [fd00:ec2::23]";
+            let next = "use https, or an address of this machine, 169.254.170.2, 169.254.170.23 or [fd00:ec2::23]";
             let shown = redacted(text).escape_debug().to_string();
-            Message::new(format!("{variable}: {shown} is not an allowed credentials endpoint; {next}"))
+            Message::new(format!("address not allowed for credentials: {shown} ({variable})")).next(next)
         };
         if let Some(path) = env.get(RELATIVE).map(str::trim) {
             if !path.starts_with('/') {
-                return Err(Message::new(format!("{RELATIVE} does not begin with /; for a whole URL set {FULL}")));
+                let next = format!("set {FULL} for a complete URL");
+                return Err(Message::new(format!("{RELATIVE} must begin with /")).next(next));
             }
             let url = Url::parse(&format!("{}{path}", self.container)).ok_or_else(|| no_url(RELATIVE, path))?;
             return Ok(Some((RELATIVE, url)));
@@ -216,7 +218,7 @@ fn authorization(env: &Env) -> Result<Option<String>, Message> {
         (Some(path), _) => {
             let error = |error| {
                 let shown = path.escape_debug();
-                Message::new(format!("{TOKEN_FILE}: {shown} cannot be read: {error}; mount it, or unset the variable"))
+                Message::new(format!("{error}: {shown} ({TOKEN_FILE})")).next("mount the file, or unset the variable")
             };
             (TOKEN_FILE, read_text(Path::new(path)).map_err(error)?)
         }
@@ -225,8 +227,8 @@ fn authorization(env: &Env) -> Result<Option<String>, Message> {
     };
     // A line end in the token would begin another header.
     if token.is_empty() || !token.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
-        let next = "write it without one, as printf does";
-        return Err(Message::new(format!("{name}: the token is empty or holds a line end; {next}")));
+        let next = "write the token without a newline, for instance with printf";
+        return Err(Message::new(format!("invalid token in {name}: it is empty or contains a newline")).next(next));
     }
     Ok(Some(token))
 }
@@ -238,15 +240,12 @@ fn success(answer: Result<Reply, CallError>) -> Result<Reply, String> {
     // URL.
     let problem = match answer {
         Ok(reply) if reply.status == 200 && !reply.too_long => return Ok(reply),
-        Ok(reply) if reply.status == 200 => "the answer is too long",
-        Ok(reply) => return Err(format!("it answered {}", reply.status)),
-        Err(CallError::ConnectionRefused) => "connection refused",
-        Err(CallError::UnknownHost) => "DNS lookup failed",
-        Err(CallError::Timeout) => "timed out",
-        Err(CallError::Closed) => "connection closed before an answer",
-        Err(CallError::Tls(_)) => "TLS failed",
-        Err(CallError::NotHttp(_)) => "the answer is not HTTP",
-        Err(CallError::Other(_)) => "unreachable",
+        Ok(reply) if reply.status == 200 => "response too long",
+        Ok(reply) => return Err(format!("HTTP {} {}", reply.status, reason_phrase(reply.status))),
+        Err(CallError::Tls(_)) => "TLS error",
+        Err(CallError::NotHttp(_)) => "invalid HTTP response",
+        Err(CallError::Other(_)) => "connection failed",
+        Err(error) => return Err(error.to_string()),
     };
     Err(problem.to_owned())
 }
@@ -259,11 +258,11 @@ fn single_word(reply: &Reply) -> Option<String> {
 
 fn credentials(reply: &Reply, origin: &str, now: SystemTime) -> Result<Credentials, String> {
     let Ok(response) = serde_json::from_slice::<CredentialsResponse>(&reply.body) else {
-        return Err("the answer is not the expected JSON".to_owned());
+        return Err("invalid JSON in the response".to_owned());
     };
     if let Some(code) = response.code.filter(|code| code != "Success") {
         let is_word = code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_alphabetic());
-        return Err(format!("it says {}", if is_word { &code } else { "that the request failed" }));
+        return Err(format!("{} in the response", if is_word { &code } else { "unknown error" }));
     }
     let is_present = |value: &'_ Option<String>| value.as_ref().is_some_and(|value| !value.trim().is_empty());
     let fields = [
@@ -274,17 +273,17 @@ fn credentials(reply: &Reply, origin: &str, now: SystemTime) -> Result<Credentia
     ];
     let missing: Vec<_> = fields.iter().filter(|(_, value)| !is_present(value)).map(|(name, _)| *name).collect();
     if !missing.is_empty() {
-        return Err(format!("the answer has no {}", missing.join(" and no ")));
+        return Err(format!("no {} in the response", missing.join(" and no ")));
     }
     let keys = [response.access_key_id.as_deref(), response.secret_access_key.as_deref(), response.token.as_deref()];
-    let found = checked_keys(keys, ["AccessKeyId", "SecretAccessKey", "Token"], "the answer", "ask again");
-    let Ok(Some((id, secret, token))) = found else { return Err("the keys in the answer are not valid".to_owned()) };
+    let found = checked_keys(keys, ["AccessKeyId", "SecretAccessKey", "Token"], "response", "");
+    let Ok(Some((id, secret, token))) = found else { return Err("invalid keys in the response".to_owned()) };
     let expires = response.expiration.as_deref().and_then(|text| DateTime::parse_from_rfc3339(text.trim()).ok());
-    let expires = SystemTime::from(expires.ok_or("the Expiration in the answer is not a time")?);
+    let expires = SystemTime::from(expires.ok_or("invalid Expiration in the response")?);
     if expires <= now {
         let shown = |time: SystemTime| DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Secs, true);
         let (then, here) = (shown(expires), shown(now));
-        return Err(format!("its keys expired at {then}, and the clock of this machine says {here}"));
+        return Err(format!("credentials expired at {then} (the clock of this machine says {here})"));
     }
     Ok(Credentials::new(id, secret, token, Some(expires), origin.to_owned()))
 }

@@ -18,7 +18,7 @@ use super::{SOON, wait_until};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const LISTENING: &str = "listening on http://";
-const READ_AGAIN: &str = " was read again: ";
+const READ_AGAIN: &str = " settings: reloaded ";
 
 /// A running server on a port of its own. Dropping it kills the process and waits for it.
 pub(crate) struct Program {

@@ -175,12 +175,12 @@ fn names_keep_what_the_service_allows_where_the_sdk_keeps_what_it_refuses() {
 #[test]
 fn the_state_says_which_rules_are_in_force() {
     let sampler = sampler(None);
-    let ours = "; else the local one: Cruddur (5 a second, then 10 %); else Default (1 a second, then 5 %)";
+    let ours = "; else the local rule: Cruddur (5 per second, then 10 %); else Default (1 per second, then 5 %)";
     assert_eq!(sampler.describe(0), format!("no rules from X-Ray{ours}"));
     sampler.set_rules(vec![], 0);
     assert_eq!(sampler.describe(0), format!("X-Ray has no rules{ours}"));
     sampler.set_rules(vec![rule("x", 1)], 0);
-    assert_eq!(sampler.describe(3599), format!("rules from X-Ray: x (5 a second, then 10 %){ours}"));
+    assert_eq!(sampler.describe(3599), format!("rules from X-Ray: x (5 per second, then 10 %){ours}"));
     assert_eq!(sampler.describe(3600), format!("no rules from X-Ray{ours}"));
 }
 
