@@ -63,7 +63,8 @@ Commands:
            exit status 0 if all backends accepted them
   init     Write telemetry.toml with every setting and a comment on each; never overwrites a file
   health   Check the health of the server that listens on ADDR; exit status 0 if it is healthy
-  explain  Show a sample request on its way from spans to the bytes that honeycomb, xray or cloudwatch receive
+  explain  Show a sample request on its way from spans to bytes; TOPIC is request, spans, honeycomb, xray or
+           cloudwatch, and SECTION a part of it or a field of its JSON, as in cruddur explain xray annotations
 
 Options:
   --config FILE    Settings file [env: CRUDDUR_CONFIG] [default: telemetry.toml, if it exists]

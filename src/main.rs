@@ -15,7 +15,9 @@ fn main() -> ExitCode {
         Command::Check { config, json } => check(config.as_deref(), if json { Format::Json } else { Format::Text }),
         Command::Init { config } => init(config),
         Command::Health { listen } => health(listen.as_deref()).and_then(|url| print(&format!("{url} is healthy\n"))),
-        Command::Explain { backend } => explain(backend.as_deref()).and_then(|text| print(&text)),
+        Command::Explain { topic, section } => {
+            explain(topic.as_deref(), section.as_deref()).and_then(|text| print(&text))
+        }
         Command::Help => print(HELP),
         Command::Version => print(concat!("cruddur ", env!("CARGO_PKG_VERSION"), "\n")),
     });

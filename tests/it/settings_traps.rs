@@ -371,7 +371,7 @@ fn t27_either_variable_is_a_region_and_which_one_won_is_said() {
 fn t31_a_key_in_a_file_that_others_read_or_git_tracks_is_warned_about_and_never_shown() {
     let toml = format!("{HONEYCOMB}api_key = \"abcdefghijklmnopqrwxyz\"\nendpoint = \"http://127.0.0.1:9\"\n");
     let sentence =
-        "telemetry.toml:6: api_key, ending in wxyz (22 characters), can be read by other users; next: run chmod 600";
+        "telemetry.toml:6: api_key, ending in wxyz (22 characters), can be read by other users; next: chmod 600";
     told_at_start(&toml, &[], sentence);
     // A repository whose index names the file: 62 bytes of times and hashes, the length of its
     // name, the name, a zero.

@@ -16,7 +16,7 @@ pub(super) fn of_address(to: &TracesUrl, findings: &mut Findings) {
     if url.explicit_port() == Some(4317) {
         warn("port 4317 is usually for gRPC; use port 4318 for OTLP over HTTP");
     }
-    if *is_whole && url.path() == "/" {
+    if *is_complete && url.path() == "/" {
         warn("/v1/traces is not appended to this address; append it, or use OTEL_EXPORTER_OTLP_ENDPOINT");
     } else if is_honeycomb(url) && url.path() != "/v1/traces" {
         warn("Honeycomb accepts traces at /v1/traces only; write https://api.honeycomb.io");
@@ -73,7 +73,7 @@ pub(super) fn missing_key(sources: &Sources, key: &Setting<Option<String>>) -> M
     let hint = match &key.value {
         Some(_) => format!("{} is set, but its value cannot be a key", key.origin),
         None if sources.env.is_set(NAME) => format!("{NAME} is set, but empty"),
-        None => match sources.env.names().filter(|name| is_slip_of(name, NAME)).min() {
+        None => match sources.env.names().filter(|name| is_misspelling_of(name, NAME)).min() {
             Some(slip) => format!("{NAME} is not set in this process, but {slip} is: a typo?"),
             None => format!("{NAME} is not set in this process"),
         },

@@ -224,7 +224,7 @@ fn parse_headers(variable: &str, text: &str, findings: &mut Findings) -> Vec<(St
         if !token {
             let what = format!("{variable}: header {place} is not sent, because its name is invalid");
             findings.warn(Message::new(what).next("write name=value"));
-        } else if NOT_YOURS.contains(&name.as_str()) {
+        } else if RESERVED_HEADERS.contains(&name.as_str()) {
             findings.warn(format!("{variable}: {name} is not sent, because the exporter sets that header itself"));
         } else if value.is_empty() {
             let what = format!("{variable}: {name} is not sent, because it has no value");

@@ -187,7 +187,7 @@ impl Rules {
             let answer = self.ask("GetSamplingRules", &question)?;
             let Some(records) = answer.get("SamplingRuleRecords").and_then(Json::as_array).cloned() else {
                 let what = format!("no SamplingRuleRecords in the response of http://{}/GetSamplingRules", self.daemon);
-                return Err(Message::new(what).and(self.what_rules()));
+                return Err(Message::new(what).and(self.rules_in_force()));
             };
             let modified = records.iter().filter_map(|record| record.get("ModifiedAt")?.as_f64());
             self.state.modified = modified.fold(self.state.modified, f64::max);
