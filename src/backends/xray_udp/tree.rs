@@ -46,8 +46,8 @@ impl Encoder<FinishedTrace> for Documents {
             let tree = SpanTree { documents: self, trace, nodes: &nodes };
             // The segment, and each span whose parent is missing from the trace, begin a document
             // of their own.
-            for index in 0..trace.spans.len() {
-                if index == 0 || nodes[index].parent.is_none() {
+            for (index, node) in nodes.iter().enumerate() {
+                if index == 0 || node.parent.is_none() {
                     tree.encode(index, &mut payloads);
                 }
             }
