@@ -1,22 +1,10 @@
-//! Attributes and times in plain JSON, without OTLP's type wrappers: `{"app.result_length":3}`. The
+//! Attributes in plain JSON, without OTLP's type wrappers: `{"app.result_length":3}`. The
 //! console, the page and X-Ray's metadata share it.
 
-use chrono::{DateTime, SecondsFormat, Utc};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::trace::Value;
 use crate::trace::span::{Attribute, Metadata};
-
-/// Formats a time with microseconds and `Z`: `2023-02-20T02:30:00.001000Z`.
-pub(crate) fn time(unix_nanos: u64) -> String {
-    let nanos = i64::try_from(unix_nanos).unwrap_or(i64::MAX);
-    DateTime::from_timestamp_nanos(nanos).to_rfc3339_opts(SecondsFormat::Micros, true)
-}
-
-/// Formats a time with milliseconds and `Z`: `2023-02-20T02:30:00.001Z`.
-pub(crate) fn time_millis(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Millis, true)
-}
 
 /// One object with the attributes, and the metadata as `namespace.key`.
 pub(crate) struct Fields<'a>(pub(crate) &'a [Attribute], pub(crate) &'a [Metadata]);

@@ -21,13 +21,13 @@ pub mod user_activities;
 use std::fmt;
 use std::ops::Add;
 
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use store::Store;
 
 use crate::client::Client;
-use crate::text::longer_than;
+use crate::text::{longer_than, time};
 use crate::trace::id::IdSource;
 
 /// The parts that services share. By default there are only the mock data.
@@ -144,13 +144,13 @@ impl Add<TimeDelta> for Time {
 
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.to_rfc3339_opts(SecondsFormat::Micros, false))
+        f.write_str(&time::micros_with_offset(self.0))
     }
 }
 
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(&time::micros_with_offset(self.0))
     }
 }
 

@@ -23,7 +23,7 @@ use env_logger::Target;
 use log::{LevelFilter, Log, Metadata, Record};
 
 use self::pipe::Pipe;
-use crate::plain_json::time_millis;
+use crate::text::time;
 use crate::trace::current;
 
 pub use line::LogLine;
@@ -67,7 +67,7 @@ pub fn init() -> io::Result<()> {
         .parse_filters(filter.as_deref().unwrap_or("info"))
         .target(Target::Pipe(Box::new(pipe.clone())))
         .format(|out, record| {
-            let time = time_millis(Utc::now());
+            let time = time::millis(Utc::now());
             write!(out, "{time} {:<5} {}: {}", record.level(), record.target(), record.args())?;
             if let Some(current) = current::span() {
                 write!(out, " trace_id={} span_id={}", current.trace_id, current.span_id)?;

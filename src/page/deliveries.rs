@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
 
 use crate::delivery::{BatchProcessor, Delivery, Pipeline};
-use crate::plain_json::time_millis;
+use crate::text::time;
 use crate::trace::id::TraceId;
 use crate::wire::recorded::{RecordedCall, RecordedResponse};
 use crate::wire::sigv4::sha256;
@@ -100,7 +100,7 @@ impl DeliverySummaryView {
         Self {
             id: format!("{}-{}", processor.plan.name, delivery.number),
             number: delivery.number,
-            at: time_millis(delivery.began),
+            at: time::millis(delivery.began).to_string(),
             took_ms: delivery.took.as_secs_f64() * 1000.0,
             bytes: delivery.payload.bytes.len(),
             items: delivery.payload.items,

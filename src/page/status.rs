@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::Page;
 use crate::delivery::{BatchProcessor, Pipeline, Totals};
-use crate::plain_json::time_millis;
 use crate::settings::Finding;
+use crate::text::time;
 
 /// The whole status, here shortened:
 ///
@@ -79,7 +79,7 @@ impl<'p> StatusView<'p> {
         Self {
             service_name: &page.service_name,
             version: env!("CARGO_PKG_VERSION"),
-            started_at: time_millis(page.started_at),
+            started_at: time::millis(page.started_at).to_string(),
             requests: page.requests.get(),
             last_request: page.recent.borrow().last_number(),
             findings: &page.findings,
@@ -109,11 +109,11 @@ impl<'p> BackendView<'p> {
             deliveries_changed: processor.stats.deliveries.changes(),
             totals: processor.stats.totals(),
             sampling: processor.plan.sampler.as_ref().map_or_else(|| sampler.to_owned(), |own| own.describe(now)),
-            failing_since: processor.stats.failing_since().map(time_millis),
+            failing_since: processor.stats.failing_since().map(|time| time::millis(time).to_string()),
             last_error: processor
                 .stats
                 .last_error()
-                .map(|error| LastErrorView { text: error.message.to_string(), at: time_millis(error.at) }),
+                .map(|error| LastErrorView { text: error.message.to_string(), at: time::millis(error.at).to_string() }),
         }
     }
 }

@@ -8,7 +8,8 @@ use super::deliveries;
 use super::recent::{Recent, RecentRequest};
 use crate::delivery::{BatchProcessor, Pipeline};
 use crate::logging::LogLine;
-use crate::plain_json::{Fields, time};
+use crate::plain_json::Fields;
+use crate::text::time;
 use crate::trace::id::TraceId;
 use crate::trace::sampler::BackendDecision;
 use crate::trace::span::{Event, SpanData, SpanKind, Status};
@@ -137,7 +138,7 @@ impl<'a> RequestSummaryView<'a> {
             method: text("http.request.method"),
             path: text("url.path"),
             status,
-            started_at: time(root.start),
+            started_at: time::micros(root.start).to_string(),
             duration_ms: millis(root.duration()),
             spans: trace.spans.len(),
             failed: trace.spans.iter().any(SpanData::failed),
@@ -227,7 +228,7 @@ impl<'a> SpanView<'a> {
                 SpanKind::Server => "server",
                 SpanKind::Client => "client",
             },
-            started_at: time(span.start),
+            started_at: time::micros(span.start).to_string(),
             offset_ms: millis(span.start.saturating_sub(arrived)),
             duration_ms: millis(span.duration()),
             status,
@@ -244,7 +245,7 @@ impl<'a> EventView<'a> {
     fn new(event: &'a Event, arrived: u64) -> Self {
         Self {
             name: &event.name,
-            at: time(event.time),
+            at: time::micros(event.time).to_string(),
             offset_ms: millis(event.time.saturating_sub(arrived)),
             attributes: Fields(&event.attributes, &[]),
         }

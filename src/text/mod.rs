@@ -4,6 +4,7 @@ pub(crate) mod explanation;
 pub(crate) mod json;
 pub mod message;
 pub(crate) mod pretty;
+pub(crate) mod time;
 pub mod url;
 
 use ureq::http::StatusCode;

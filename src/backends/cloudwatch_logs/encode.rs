@@ -14,9 +14,9 @@ use chrono::DateTime;
 
 use crate::delivery::{Encoder, Payload};
 use crate::logging::LogLine;
-use crate::plain_json::time_millis;
 use crate::text::cut_bytes;
 use crate::text::json::Json;
+use crate::text::time::{self, TimeText};
 use crate::trace::id::TraceId;
 
 /// Encoder of log lines as PutLogEvents requests.
@@ -166,9 +166,9 @@ fn fitting(events: &[LogEvent]) -> usize {
     fit.count().max(1)
 }
 
-fn time(millis: u64) -> String {
+fn time(millis: u64) -> TimeText {
     let time = i64::try_from(millis).ok().and_then(DateTime::from_timestamp_millis).unwrap_or_default();
-    time_millis(time)
+    time::millis(time)
 }
 
 /// Replaces an empty message by a blank: the service requires one byte.

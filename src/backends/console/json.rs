@@ -1,7 +1,8 @@
 //! Format `json` of the console: each span is one line of JSON, with the fields of Python's
 //! ConsoleSpanExporter.
 
-use crate::plain_json::{Fields, time};
+use crate::plain_json::Fields;
+use crate::text::time;
 use crate::trace::FinishedTrace;
 use crate::trace::span::{Attribute, SpanData, SpanKind, Status};
 
@@ -25,8 +26,8 @@ pub(super) fn write(out: &mut Vec<u8>, trace: &FinishedTrace, resource: &[Attrib
                 SpanKind::Client => "SpanKind.CLIENT",
             },
             parent_id: span.parent.map(|parent| format!("0x{parent}")),
-            start_time: time(span.start),
-            end_time: time(span.end),
+            start_time: time::micros(span.start).to_string(),
+            end_time: time::micros(span.end).to_string(),
             status: status(span),
             attributes: Fields(&span.attributes, &span.metadata),
             events: span
@@ -34,7 +35,7 @@ pub(super) fn write(out: &mut Vec<u8>, trace: &FinishedTrace, resource: &[Attrib
                 .iter()
                 .map(|event| ConsoleEvent {
                     name: &event.name,
-                    timestamp: time(event.time),
+                    timestamp: time::micros(event.time).to_string(),
                     attributes: Fields(&event.attributes, &[]),
                 })
                 .collect(),

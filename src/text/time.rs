@@ -1,0 +1,114 @@
+//! Times as RFC 3339 text: `2023-02-20T02:30:00.001000Z`. The text stays on the stack, because a
+//! request writes a dozen of them.
+
+use std::fmt;
+use std::ops::Deref;
+
+use chrono::{DateTime, Datelike, SecondsFormat, Timelike, Utc};
+
+/// A time as text.
+pub(crate) struct TimeText {
+    bytes: [u8; MAX],
+    length: usize,
+}
+
+/// Longest text: a year of six digits and a sign, and `+00:00`.
+const MAX: usize = 40;
+
+/// Writes a time with milliseconds and `Z`: `2023-02-20T02:30:00.001Z`.
+pub(crate) fn millis(time: DateTime<Utc>) -> TimeText {
+    write(time, 3, "Z")
+}
+
+/// Writes a time with microseconds and `Z`: `2023-02-20T02:30:00.001000Z`.
+pub(crate) fn micros(unix_nanos: u64) -> TimeText {
+    write(DateTime::from_timestamp_nanos(i64::try_from(unix_nanos).unwrap_or(i64::MAX)), 6, "Z")
+}
+
+/// Writes a time with microseconds and an offset: `2023-02-20T02:30:00.001000+00:00`.
+pub(crate) fn micros_with_offset(time: DateTime<Utc>) -> TimeText {
+    write(time, 6, "+00:00")
+}
+
+fn write(time: DateTime<Utc>, decimals: usize, zone: &str) -> TimeText {
+    let mut text = TimeText { bytes: [0; MAX], length: 0 };
+    let nanos = time.nanosecond();
+    let (Ok(year), true) = (u32::try_from(time.year()), nanos < 1_000_000_000) else {
+        return rare(time, decimals, zone);
+    };
+    if year > 9999 {
+        return rare(time, decimals, zone);
+    }
+    text.digits(year, 4);
+    for (separator, number) in
+        [("-", time.month()), ("-", time.day()), ("T", time.hour()), (":", time.minute()), (":", time.second())]
+    {
+        text.push(separator);
+        text.digits(number, 2);
+    }
+    text.push(".");
+    text.digits(nanos / 10_u32.pow(9 - decimals as u32), decimals);
+    text.push(zone);
+    text
+}
+
+/// Writes a leap second, or a year that has not four digits.
+#[cold]
+fn rare(time: DateTime<Utc>, decimals: usize, zone: &str) -> TimeText {
+    let format = if decimals == 3 { SecondsFormat::Millis } else { SecondsFormat::Micros };
+    let mut text = TimeText { bytes: [0; MAX], length: 0 };
+    text.push(&time.to_rfc3339_opts(format, zone == "Z"));
+    text
+}
+
+impl TimeText {
+    fn push(&mut self, part: &str) {
+        self.bytes[self.length..self.length + part.len()].copy_from_slice(part.as_bytes());
+        self.length += part.len();
+    }
+
+    /// Appends a number with leading zeros.
+    fn digits(&mut self, mut number: u32, width: usize) {
+        for place in (self.length..self.length + width).rev() {
+            self.bytes[place] = b'0' + (number % 10) as u8;
+            number /= 10;
+        }
+        self.length += width;
+    }
+}
+
+impl Deref for TimeText {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..self.length]).expect("only ASCII was written")
+    }
+}
+
+impl fmt::Display for TimeText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_time_is_written_as_chrono_does() {
+        let step = 12_345_678_901_234_567;
+        let nanos = (0..1400).map(|n| n * step).chain([0, 1, 999, 1_676_860_200_000_000_000]);
+        let years = [-5000, -1, 0, 9999, 10_000, 200_000].map(|year| {
+            chrono::NaiveDate::from_ymd_opt(year, 2, 28).unwrap().and_hms_milli_opt(23, 59, 59, 1999).unwrap().and_utc()
+        });
+        for time in nanos.map(DateTime::from_timestamp_nanos).chain(years) {
+            assert_eq!(*millis(time), time.to_rfc3339_opts(SecondsFormat::Millis, true));
+            assert_eq!(*micros_with_offset(time), time.to_rfc3339_opts(SecondsFormat::Micros, false));
+            if let Some(nanos) = time.timestamp_nanos_opt().and_then(|nanos| u64::try_from(nanos).ok()) {
+                let whole = DateTime::from_timestamp_nanos(nanos as i64);
+                assert_eq!(*micros(nanos), whole.to_rfc3339_opts(SecondsFormat::Micros, true));
+            }
+        }
+    }
+}
