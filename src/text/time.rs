@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn any_time_is_written_as_chrono_does() {
         let step = 12_345_678_901_234_567;
-        let nanos = (0..1400).map(|n| n * step).chain([0, 1, 999, 1_676_860_200_000_000_000]);
+        let nanos = (0..700).map(|n| n * step).chain([0, 1, 999, 1_676_860_200_000_000_000]);
         let years = [-5000, -1, 0, 9999, 10_000, 200_000].map(|year| {
             chrono::NaiveDate::from_ymd_opt(year, 2, 28).unwrap().and_hms_milli_opt(23, 59, 59, 1999).unwrap().and_utc()
         });
