@@ -15,6 +15,7 @@ mod http_errors;
 mod http_hostile;
 mod http_routes;
 mod invariants;
+mod page_access;
 mod page_api;
 mod propagation;
 mod settings_fuzz;
