@@ -112,10 +112,13 @@ impl fmt::Debug for Url {
 }
 
 /// Splits `host:port` into the host, without the brackets of an IPv6 address, and the port. Returns
-/// `None` if the port is not a number.
+/// `None` if the port is not a number, or has a sign.
 pub fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port.parse().ok()?)),
+        Some((host, port)) if !port.ends_with(']') => {
+            let port = port.parse().ok().filter(|_| !port.starts_with('+'))?;
+            (host, Some(port))
+        }
         _ => (authority, None),
     };
     Some((host.trim_matches(['[', ']']), port))

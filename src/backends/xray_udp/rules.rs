@@ -24,7 +24,7 @@ use serde_json::{Value as Json, json};
 
 use super::sampler::{Rule, Target, XRaySampler};
 use super::wildcard::matches;
-use crate::text::{Message, Url};
+use crate::text::{Message, Url, one_line};
 
 use crate::delivery::{BackgroundTask, Stop};
 use crate::settings::{Finding, Severity};
@@ -71,22 +71,26 @@ const TRY_AGAIN: Duration = Duration::from_secs(10);
 /// Reports that one call may carry.
 const REPORTS_A_CALL: usize = 25;
 const MAX_PAGES: usize = 20;
+/// Length of the longest name of a region.
+const MAX_REGION: usize = 32;
 
 /// A rule as the daemon hands it out.
-struct FetchedRule {
-    name: String,
+pub(super) struct FetchedRule {
+    pub(super) name: String,
     service: String,
     /// The daemon's: it is part of the rule's ARN, `arn:aws:xray:us-east-1:123456789012:sampling-rule/Default`.
-    region: Option<String>,
+    pub(super) region: Option<String>,
     /// `None` if it is of a form that is not known here: then it is passed over, as the SDKs do.
-    rule: Option<Rule>,
+    pub(super) rule: Option<Rule>,
 }
 
 impl FetchedRule {
-    fn from_json(rule: Json) -> Self {
-        let text = |key: &str| rule.get(key).and_then(Json::as_str).unwrap_or_default().to_owned();
-        let (name, service, arn) = (text("RuleName"), text("ServiceName"), text("RuleARN"));
-        let region = arn.split(':').nth(3).filter(|region| !region.is_empty()).map(str::to_owned);
+    pub(super) fn from_json(rule: Json) -> Self {
+        let text = |key: &str| rule.get(key).and_then(Json::as_str).unwrap_or_default();
+        let (name, service, arn) = (one_line(text("RuleName")), one_line(text("ServiceName")), text("RuleARN"));
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        let is_region = |region: &&str| (1..=MAX_REGION).contains(&region.len()) && region.bytes().all(is_name);
+        let region = arn.split(':').nth(3).filter(is_region).map(str::to_owned);
         Self { name, service, region, rule: serde_json::from_value(rule).ok() }
     }
 }
