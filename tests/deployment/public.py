@@ -6,8 +6,9 @@ import http.client
 import json
 import os
 import re
-import socket
+import select
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -147,6 +148,32 @@ def check_that_the_page_needs_allow_remote():
         stop(process)
 
 
+def refused_at_once(port, sources):
+    """Number of slow uploads that are refused, of one from each of these addresses."""
+    connections = []
+    for source in sources:
+        connections.append(socket.create_connection(("127.0.0.1", port), 3, source_address=(source, 0)))
+        connections[-1].sendall(b"POST /api/activities HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n")
+    # The others wait for their bodies.
+    select.select(connections, [], [], 3)
+    time.sleep(0.2)
+    readable, _, _ = select.select(connections, [], [], 0)
+    refused = sum(connection.recv(100).startswith(b"HTTP/1.1 429 ") for connection in readable)
+    for connection in connections:
+        connection.close()
+    return refused
+
+
+def check_limits_on_connections(direct):
+    """For one client, and for all together."""
+    proxy, port = start_nginx(direct)
+    assert refused_at_once(port, 40 * ["127.0.0.4"]) == 8
+    stop(proxy)
+    proxy, port = start_nginx(direct, lambda text: text.replace("limit_conn connections 512", "limit_conn connections 5"))
+    assert refused_at_once(port, [f"127.0.0.{number}" for number in range(10, 20)]) == 5
+    stop(proxy)
+
+
 def memory_of(process):
     """Resident memory in MB."""
     return int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{process.pid}/status").read())[1]) // 1024
@@ -185,6 +212,7 @@ try:
     check_that_the_page_needs_allow_remote()
     # As in the compose file.
     backend, backend_port = start_program("[page]\nallow_remote = true\n")
+    check_limits_on_connections(backend_port)
     _, public_port = start_nginx(backend_port)
     check_what_is_passed_on(public_port, backend_port)
     print("deployment: nginx passes on the API and not the page, with the address of the client")

@@ -39,6 +39,7 @@ pub(crate) fn requests(input: &[u8]) {
     let Ok(method) = Method::from_str(method) else { return };
     let version = HTTPVersion(1, u8::from(words.next() != Some("HTTP/1.0")));
     let mut request = TestRequest::new().with_method(method).with_path(target).with_http_version(version);
+    let mut has_length = false;
     loop {
         let (line, after) = first_line(rest);
         rest = after;
@@ -46,13 +47,15 @@ pub(crate) fn requests(input: &[u8]) {
         let line = line.trim_end_matches('\r');
         let Some((name, value)) = line.split_once(':') else { break };
         let Ok(header) = Header::from_bytes(name, value.trim()) else { continue };
-        // A body of this length has to be there, or tiny_http makes no request of it.
+        // tiny_http makes a request only if a body of the first length is there.
         if header.field.equiv("content-length") {
             match header.value.as_str().parse() {
-                Ok(length @ 0..=1024) => request = request.with_body(&ZEROS[..length]),
+                Ok(length @ 0..=1024) if !has_length => request = request.with_body(&ZEROS[..length]),
+                Ok(0..=1024) => {}
                 Ok(_) => continue,
                 Err(_) => {}
             }
+            has_length = true;
         } else if header.field.equiv("expect") {
             continue;
         }
