@@ -20,11 +20,18 @@
 //!
 //! This is not a tracing library: for a program of your own, take the `opentelemetry` crates.
 
+/// The targets in `tests/fuzz` use the name of the crate.
+#[cfg(any(test, fuzzing))]
+extern crate self as cruddur;
+
 pub mod activities;
 pub mod backends;
 pub mod cli;
 pub mod client;
 pub mod delivery;
+#[cfg(any(test, fuzzing))]
+#[path = "../tests/fuzz/targets.rs"]
+pub mod fuzz;
 #[cfg(test)]
 mod golden;
 pub mod http;

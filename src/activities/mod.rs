@@ -21,7 +21,7 @@ pub mod user_activities;
 use std::fmt;
 use std::ops::Add;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use store::Store;
@@ -157,8 +157,14 @@ impl Serialize for Time {
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let time = DateTime::parse_from_rfc3339(&text).map_err(serde::de::Error::custom)?;
-        Ok(Self(time.to_utc()))
+        let time = DateTime::parse_from_rfc3339(&text).map_err(serde::de::Error::custom)?.to_utc();
+        // In UTC, the first and the last hours of these years can lie outside of them. Such a time
+        // would be written in a form that no program reads.
+        if (0..=9999).contains(&time.year()) {
+            Ok(Self(time))
+        } else {
+            Err(serde::de::Error::custom("the year is not between 0 and 9999 in UTC"))
+        }
     }
 }
 

@@ -33,6 +33,9 @@
 mod clock;
 mod encode;
 mod explain;
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/targets/cloudwatch_logs.rs"]
+pub(crate) mod fuzz;
 mod response;
 mod settings;
 

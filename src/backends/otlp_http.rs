@@ -39,6 +39,9 @@
 mod encode;
 mod explain;
 mod findings;
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/targets/otlp_http.rs"]
+pub(crate) mod fuzz;
 mod settings;
 
 use std::time::Duration;

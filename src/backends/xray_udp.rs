@@ -42,6 +42,9 @@ mod annotations;
 mod cause;
 mod encode;
 mod explain;
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/targets/xray_udp.rs"]
+pub(crate) mod fuzz;
 mod rules;
 mod sampler;
 mod settings;

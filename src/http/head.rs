@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use tiny_http::Request;
 
 use super::response::Failure;
+use crate::text::url::split_port;
 use crate::trace::context::TraceHeaders;
 
 /// The parts of a request's head that the program uses.
@@ -34,6 +35,8 @@ pub struct Head<'r> {
     pub forwarded_https: bool,
     /// `Origin`: the page that makes this request.
     pub origin: Option<&'r str>,
+    /// `Sec-Fetch-Site: cross-site`: a page of another site makes this request.
+    pub is_cross_site: bool,
     /// `User-Agent`.
     pub user_agent: Option<&'r str>,
     /// `Content-Type`.
@@ -114,11 +117,8 @@ impl<'r> Head<'r> {
     pub fn server(&self) -> Option<(&'r str, u16)> {
         let authority = self.forwarded_host.or(self.host)?;
         let default = if self.forwarded_https { 443 } else { 80 };
-        let (name, port) = match authority.rsplit_once(':') {
-            Some((name, port)) if !port.ends_with(']') => (name, port.parse().ok()?),
-            _ => (authority, default),
-        };
-        Some((name.trim_matches(['[', ']']), port))
+        let (name, port) = split_port(authority)?;
+        Some((name, port.unwrap_or(default)))
     }
 
     /// True if the request comes from this machine, through no proxy, and names this machine as its
@@ -158,6 +158,7 @@ impl<'r> Head<'r> {
             b"content-encoding" => self.content_encoding = Some(value),
             b"transfer-encoding" => self.is_chunked = true,
             b"origin" => self.origin = Some(value),
+            b"sec-fetch-site" => self.is_cross_site |= value.eq_ignore_ascii_case("cross-site"),
             b"user-agent" => self.user_agent = Some(value),
             b"via" => self.via.push(value),
             b"traceparent" => self.trace.traceparent.push(value),

@@ -9,6 +9,9 @@
 
 pub mod body;
 pub mod cors;
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/targets/http.rs"]
+pub(crate) mod fuzz;
 pub mod head;
 mod json_fields;
 pub mod listener;

@@ -102,7 +102,9 @@ impl AccessLog {
             Some(peer) => write!(line, "{}", peer.ip().to_canonical()),
             None => line.write_char('-'),
         };
-        let _ = write!(line, " {} {} ", head.method, head.scheme());
+        line.push(' ');
+        push_printable(line, head.method);
+        let _ = write!(line, " {} ", head.scheme());
         push_printable(line, head.path);
         if let Some(query) = head.redacted_query() {
             line.push('?');

@@ -3,16 +3,17 @@
 use super::response::{Failure, Response};
 use super::routes::RequestContext;
 use crate::page;
+use crate::page::access::{Content, Visitor};
 
 /// `GET /telemetry/status`
 pub(super) fn status(call: &RequestContext<'_>) -> Result<Response, Failure> {
-    admit(call)?;
+    admit(call, Content::Data)?;
     Ok(json(call.page.status(call.pipeline)?))
 }
 
 /// `GET /telemetry/traces`; `?since=N` returns only the requests after number N.
 pub(super) fn traces(call: &RequestContext<'_>) -> Result<Response, Failure> {
-    admit(call)?;
+    admit(call, Content::Data)?;
     let since = match call.query_value("since").map(|text| text.parse()) {
         None => 0,
         Some(Ok(number)) => number,
@@ -25,20 +26,20 @@ pub(super) fn traces(call: &RequestContext<'_>) -> Result<Response, Failure> {
 
 /// `GET /telemetry/traces/{id}`
 pub(super) fn trace(call: &RequestContext<'_>) -> Result<Response, Failure> {
-    admit(call)?;
+    admit(call, Content::Data)?;
     let missing = "no such trace among the last 200; look at GET /telemetry/traces";
     found(call.page.trace(call.pipeline, call.parameter)?, missing)
 }
 
 /// `GET /telemetry/deliveries`
 pub(super) fn deliveries(call: &RequestContext<'_>) -> Result<Response, Failure> {
-    admit(call)?;
+    admit(call, Content::Data)?;
     Ok(json(page::deliveries(call.pipeline)?))
 }
 
 /// `GET /telemetry/deliveries/{id}`, where an id is `honeycomb-12`.
 pub(super) fn delivery(call: &RequestContext<'_>) -> Result<Response, Failure> {
-    admit(call)?;
+    admit(call, Content::Data)?;
     let missing = "no such delivery among the last 50 of a backend; look at GET /telemetry/deliveries";
     found(page::delivery(call.pipeline, call.parameter)?, missing)
 }
@@ -65,15 +66,23 @@ const ASSET_HEADERS: &[(&str, &str)] = &[
 /// Data about clients is kept in no cache, and other pages cannot load it as a script.
 const JSON_HEADERS: &[(&str, &str)] = &[("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")];
 
-fn admit(call: &RequestContext<'_>) -> Result<(), Failure> {
-    call.page.admit(call.head.is_local()).map_err(|denied| {
+fn admit(call: &RequestContext<'_>, content: Content) -> Result<(), Failure> {
+    let head = call.head;
+    let visitor = Visitor {
+        is_local: head.is_local(),
+        host: head.host,
+        forwarded_host: head.forwarded_host,
+        origin: head.origin,
+        is_cross_site: head.is_cross_site,
+    };
+    call.page.access().check(&visitor, content).map_err(|denied| {
         let (status, message) = denied.explain();
         Failure::rejected(status, message)
     })
 }
 
 fn asset(call: &RequestContext<'_>, name: &str) -> Result<Response, Failure> {
-    admit(call)?;
+    admit(call, Content::Files)?;
     let Some(asset) = page::files::find(name) else {
         return Err(Failure::rejected(404, "the page has no such file; open / instead"));
     };

@@ -8,6 +8,7 @@
 //! are read from the [`Pipeline`]. Each type whose name ends in `View` is the shape of one JSON
 //! object.
 
+pub mod access;
 mod deliveries;
 pub mod files;
 mod recent;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
+use self::access::Access;
 use self::recent::Recent;
 use crate::delivery::Pipeline;
 use crate::logging::LogLine;
@@ -34,19 +36,9 @@ pub struct Page {
     service_name: String,
     /// Name of the sampler, as in `OTEL_TRACES_SAMPLER`.
     sampler: String,
-    enabled: bool,
-    allow_remote: bool,
+    access: Access,
     /// Findings about settings that belong to no backend.
     findings: Vec<Finding>,
-}
-
-/// Reason why a client may not see the page.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Denied {
-    /// The page is off.
-    Off,
-    /// The client is on another machine, and the page is shown to this machine only.
-    Remote,
 }
 
 impl Page {
@@ -58,8 +50,7 @@ impl Page {
             started_at: Utc::now(),
             service_name: settings.service_name.value.clone(),
             sampler: settings.sampler.to_string(),
-            enabled: settings.page.value,
-            allow_remote: settings.page_for_all.value,
+            access: Access::new(settings),
             findings,
         }
     }
@@ -89,7 +80,7 @@ impl Page {
 
     /// True if the page is on. Only then [`Self::observe`] is called.
     pub fn is_on(&self) -> bool {
-        self.enabled
+        self.access.enabled
     }
 
     /// Keeps a finished trace of `size` bytes in memory, and the lines that were logged during the
@@ -98,18 +89,9 @@ impl Page {
         self.recent.borrow_mut().push(trace, size, lines);
     }
 
-    /// Checks that a client may see the page. Traces contain data of other clients, so by default
-    /// only clients on this machine may.
-    ///
-    /// # Errors
-    ///
-    /// The page is off, or the client is on another machine.
-    pub fn admit(&self, is_local: bool) -> Result<(), Denied> {
-        match (self.enabled, is_local || self.allow_remote) {
-            (false, _) => Err(Denied::Off),
-            (true, false) => Err(Denied::Remote),
-            (true, true) => Ok(()),
-        }
+    /// Rules for the clients of the page.
+    pub fn access(&self) -> &Access {
+        &self.access
     }
 
     /// The JSON of `GET /telemetry/status`.
@@ -158,18 +140,4 @@ pub fn deliveries(pipeline: &Pipeline) -> serde_json::Result<Vec<u8>> {
 /// The same as for [`Page::status`].
 pub fn delivery(pipeline: &Pipeline, id: &str) -> serde_json::Result<Option<Vec<u8>>> {
     deliveries::DeliveryView::find(pipeline, id).map(|delivery| serde_json::to_vec(&delivery)).transpose()
-}
-
-impl Denied {
-    /// The HTTP status, and a message with the next step.
-    pub fn explain(self) -> (u16, &'static str) {
-        match self {
-            Self::Off => (404, "the page is off; set enabled = true under [page] in telemetry.toml"),
-            Self::Remote => (
-                403,
-                "forbidden: open the page on this machine, as localhost, over HTTP/1.1 and without a proxy; or set \
-                 allow_remote = true under [page] in telemetry.toml, or CRUDDUR_PAGE_ALLOW_REMOTE=true",
-            ),
-        }
-    }
 }

@@ -29,7 +29,9 @@ pub(super) enum TomlValue {
     Float(f64),
     Flag(bool),
     Table(Vec<Entry>),
-    /// A list or a date, which no setting accepts.
+    /// A list of texts. `None` if an item has another type.
+    List(Option<Vec<String>>),
+    /// A date, which no setting accepts.
     Other(&'static str),
 }
 
@@ -115,6 +117,7 @@ impl TomlValue {
             Self::Float(_) => "a decimal number",
             Self::Flag(_) => "true or false",
             Self::Table(_) => "a table",
+            Self::List(_) => "a list",
             Self::Other(kind) => kind,
         }
     }
@@ -142,7 +145,9 @@ fn node(value: &DeValue<'_>) -> TomlValue {
         DeValue::Float(number) => TomlValue::Float(number.as_str().parse().unwrap_or(f64::NAN)),
         DeValue::Boolean(value) => TomlValue::Flag(*value),
         DeValue::Datetime(_) => TomlValue::Other("a date"),
-        DeValue::Array(_) => TomlValue::Other("a list"),
+        DeValue::Array(items) => {
+            TomlValue::List(items.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect())
+        }
         DeValue::Table(table) => TomlValue::Table(entries(table)),
     }
 }

@@ -9,6 +9,7 @@
 mod batch;
 mod file;
 mod finding;
+mod page_hosts;
 mod resource;
 pub mod section;
 mod sources;
@@ -16,7 +17,7 @@ mod values;
 mod watch;
 
 use self::section::Shown::Plain;
-use self::section::{flag, optional, section, text};
+use self::section::{flag, names, optional, section, text};
 use crate::text::url::is_loopback;
 use crate::text::{Message, Url};
 use crate::trace::context::Propagator;
@@ -56,6 +57,8 @@ pub struct Settings {
     pub page: Setting<bool>,
     /// True if `/telemetry/...` is served to other machines too.
     pub page_for_all: Setting<bool>,
+    /// Host names, in lower case, under which other machines may see the page.
+    pub page_hosts: Vec<String>,
 }
 
 /// Default of [`Settings::listen`].
@@ -100,6 +103,10 @@ section! {
         /// Access to the page from other machines. Needed in a container, where every browser is a
         /// remote client.
         allow_remote: bool = flag(false).from(&["CRUDDUR_PAGE_ALLOW_REMOTE"]),
+        /// Host names under which other machines may open the page, for example ["backend"].
+        /// Always allowed: localhost, IP addresses, and the hosts of BACKEND_URL and FRONTEND_URL.
+        /// Other names are refused, because a foreign web page could use one to read the traces.
+        hosts: Vec<String> = names().from(&["CRUDDUR_PAGE_HOSTS"]),
     }
 }
 
@@ -145,6 +152,7 @@ impl Settings {
         let origins = origins(sources, findings);
         let (page, page_values) = PageTable::read(sources, findings)?;
         values.extend(page_values);
+        let page_hosts = page_hosts::page_hosts(&page.hosts, &origins, findings);
         let settings = Self {
             listen,
             service_name,
@@ -157,6 +165,7 @@ impl Settings {
             origins,
             page: page.enabled,
             page_for_all: page.allow_remote,
+            page_hosts,
         };
         settings.warn_of_open_page(findings);
         if settings.service_name.value.starts_with("unknown_service") {

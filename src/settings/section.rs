@@ -60,6 +60,8 @@ pub enum Shape {
     Text(&'static str, Shown),
     /// Text that may be unset, with an example value.
     Optional(&'static str, Shown),
+    /// A list of names, empty by default. In a variable, commas separate them.
+    Names,
 }
 
 /// Form in which a text may be displayed.
@@ -119,6 +121,11 @@ pub const fn optional(example: &'static str, shown: Shown) -> Kind<Option<String
     Kind::new(Shape::Optional(example, shown))
 }
 
+/// Declares a list of names, which is empty by default.
+pub const fn names() -> Kind<Vec<String>> {
+    Kind::new(Shape::Names)
+}
+
 /// Types that a field in the struct of a section can have.
 pub trait FromScalar: Sized {
     /// Returns the value, or `None` if the scalar has another type.
@@ -143,6 +150,7 @@ from_scalar! {
     &'static str: Scalar::Choice(value) => value;
     String: Scalar::Text(value) => value;
     Option<String>: Scalar::Text(value) => Some(value), Scalar::Unset => None;
+    Vec<String>: Scalar::Names(value) => value;
 }
 
 /// Maximum width of a comment in telemetry.toml.
@@ -174,6 +182,7 @@ impl Key {
             Shape::Whole(default, _) => ("", default.to_string()),
             Shape::Choice(default, _) | Shape::Text(default, _) => ("", format!("{default:?}")),
             Shape::Optional(example, _) => ("# ", format!("{example:?}")),
+            Shape::Names => ("", "[]".to_owned()),
         };
         format!("{comment}{mark}{} = {value}\n", self.name)
     }

@@ -47,6 +47,11 @@ fn a_mistake_in_the_file_is_refused_with_its_place_and_the_nearest_key() {
         ("[pgae]", "telemetry.toml:1:2: unknown key \"pgae\"; did you mean \"page\"?"),
         ("[page]\n  enabled = \"yes\"", "telemetry.toml:2:13: [page] enabled must be true or false, not text"),
         ("service_name = 3", "telemetry.toml:1:16: service_name must be text in quotes, not a whole number"),
+        (
+            "[page]\nhosts = \"backend\"",
+            "telemetry.toml:2:9: [page] hosts must be a list of texts, such as [\"one\", \"two\"], not text",
+        ),
+        ("[page]\nhosts = [\"backend\", 1]", "telemetry.toml:2:9: [page] hosts must contain only texts in quotes"),
         ("page = 3", "telemetry.toml:1:1: [page] must be a table"),
         (
             "[resource]\ndeployment.environment.name = \"x\"",

@@ -44,6 +44,8 @@ pub enum Scalar {
     Choice(&'static str),
     /// Text.
     Text(String),
+    /// A list of names.
+    Names(Vec<String>),
     /// Content of a file that a setting names.
     Content(Vec<u8>),
     /// No value and no default.
@@ -169,10 +171,13 @@ impl Table<'_> {
             (Shape::Text(..) | Shape::Optional(..), TomlValue::Text(text)) => {
                 Ok((!text.is_empty()).then(|| Scalar::Text(text.clone())))
             }
+            (Shape::Names, TomlValue::List(Some(names))) => Ok(Some(Scalar::Names(names.clone()))),
+            (Shape::Names, TomlValue::List(None)) => error(format!("{name} must contain only texts in quotes")),
             (shape, found) => {
                 let wanted = match shape {
                     Shape::Flag(_) => "true or false",
                     Shape::Whole(..) => "a whole number",
+                    Shape::Names => "a list of texts, such as [\"one\", \"two\"]",
                     _ => "text in quotes",
                 };
                 error(format!("{name} must be {wanted}, not {}", found.kind()))
@@ -192,6 +197,7 @@ fn default(shape: &Shape) -> Scalar {
         Shape::Choice(default, _) => Scalar::Choice(default),
         Shape::Text(default, _) => Scalar::Text((*default).to_owned()),
         Shape::Optional(..) => Scalar::Unset,
+        Shape::Names => Scalar::Names(Vec::new()),
     }
 }
 
@@ -201,6 +207,10 @@ fn parse_variable(shape: &Shape, text: &str) -> Option<Scalar> {
         Shape::Whole(_, range) => text.parse().ok().filter(|value| range.contains(value)).map(Scalar::Whole),
         Shape::Choice(_, names) => find(names, text).map(Scalar::Choice),
         Shape::Text(..) | Shape::Optional(..) => Some(Scalar::Text(text.to_owned())),
+        Shape::Names => {
+            let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+            Some(Scalar::Names(names.map(str::to_owned).collect()))
+        }
     }
 }
 
@@ -210,6 +220,7 @@ fn wanted(shape: &Shape) -> String {
         Shape::Whole(_, range) => format!("a whole number between {} and {}", range.start(), range.end()),
         Shape::Choice(_, names) => format!("one of {}", names.join(", ")),
         Shape::Text(..) | Shape::Optional(..) => "text".to_owned(),
+        Shape::Names => "names, separated by commas".to_owned(),
     }
 }
 
@@ -231,6 +242,7 @@ fn shown(shape: &Shape, scalar: &Scalar) -> String {
         // A text that looks like a URL may contain a password.
         (Scalar::Text(text), _) if text.contains("://") || text.contains('@') => url::redacted(text),
         (Scalar::Text(text), _) => text.clone(),
+        (Scalar::Names(names), _) => names.iter().map(|name| url::redacted(name)).collect::<Vec<_>>().join(", "),
         (Scalar::Content(_) | Scalar::Unset, _) => String::new(),
     }
 }

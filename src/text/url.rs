@@ -111,6 +111,26 @@ impl fmt::Debug for Url {
     }
 }
 
+/// Splits `host:port` into the host, without the brackets of an IPv6 address, and the port. Returns
+/// `None` if the port is not a number, or has a sign.
+pub fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => {
+            let port = port.parse().ok().filter(|_| !port.starts_with('+'))?;
+            (host, Some(port))
+        }
+        _ => (authority, None),
+    };
+    Some((host.trim_matches(['[', ']']), port))
+}
+
+/// Returns true for text that can be a DNS name or the name of a container.
+pub fn is_host_name(text: &str) -> bool {
+    const MAX_NAME: usize = 253;
+    let is_of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(is_of_a_name)
+}
+
 /// Returns true if the host, in lower case and without brackets, is this machine.
 pub fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.ends_with(".localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())

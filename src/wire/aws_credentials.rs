@@ -37,6 +37,9 @@
 
 mod endpoint;
 mod files;
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/targets/aws_credentials.rs"]
+pub(crate) mod fuzz;
 mod profile;
 mod regions;
 mod remote;

@@ -10,8 +10,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
 
-import { chromium } from "playwright-core";
-
+import { launch } from "./chromium.mjs";
 import { pictures, readmePicture, start } from "./program.mjs";
 import * as receivers from "./receivers.mjs";
 
@@ -19,10 +18,6 @@ const KEY = "a-key-that-nobody-else-may-ever-see-0123456789";
 const SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 const QUERY = "api-key=in-the-query";
 const TOKEN = "IQoJb3JpZ2luX2VjEXAMPLETOKEN==";
-const FLAGS = [
-  "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-  "--disable-component-update", "--disable-sync",
-];
 
 /** Errors that Chromium logs for responses which a test causes: a status, or a server that it has ended. */
 const EXPECTED = new RegExp("^Failed to load resource: (the server responded with a status of|"
@@ -30,7 +25,7 @@ const EXPECTED = new RegExp("^Failed to load resource: (the server responded wit
 
 let browser;
 before(async () => {
-  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: FLAGS });
+  browser = await launch();
 });
 after(() => browser.close());
 

@@ -22,9 +22,9 @@ if (binaries.length === 0) throw new Error(`no ${target}/release/cruddur; next: 
 const binary = binaries.sort((a, b) => statSync(b).mtimeMs - statSync(a).mtimeMs)[0];
 
 /** Starts the program. `end` ends it by its own process id and waits. */
-export async function start({ toml = "", env = {} } = {}) {
+export async function start({ toml = "", env = {}, port = 0 } = {}) {
   const folder = mkdtempSync(join(tmpdir(), "cruddur-browser-"));
-  const args = ["--listen", "127.0.0.1:0"];
+  const args = ["--listen", `127.0.0.1:${port}`];
   if (toml) {
     writeFileSync(join(folder, "telemetry.toml"), toml);
     args.push("--config", "telemetry.toml");

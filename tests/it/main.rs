@@ -17,6 +17,7 @@ mod http_hostile;
 mod http_routes;
 mod invariants;
 mod mapping;
+mod page_access;
 mod page_api;
 mod propagation;
 mod settings_fuzz;

@@ -30,7 +30,7 @@ use serde_json::{Value as Json, json};
 
 use super::sampler::{Rule, Target, XRaySampler};
 use super::wildcard::matches;
-use crate::text::{Message, Url, reason_phrase};
+use crate::text::{Message, Url, one_line, reason_phrase};
 
 use crate::delivery::{BackgroundTask, Stop};
 use crate::settings::{Finding, Severity};
@@ -79,23 +79,27 @@ const TRY_AGAIN: Duration = Duration::from_secs(10);
 /// Maximum number of reports in one call.
 const REPORTS_A_CALL: usize = 25;
 const MAX_PAGES: usize = 20;
+/// Length of the longest name of a region.
+const MAX_REGION: usize = 32;
 
 /// Rule as received from the daemon.
-struct FetchedRule {
-    name: String,
+pub(super) struct FetchedRule {
+    pub(super) name: String,
     service: String,
     /// Region of the daemon, from the rule's ARN:
     /// `arn:aws:xray:us-east-1:123456789012:sampling-rule/Default`.
-    region: Option<String>,
+    pub(super) region: Option<String>,
     /// Parsed rule. `None` if its form is unknown; the rule is then skipped, as in the SDKs.
-    rule: Option<Rule>,
+    pub(super) rule: Option<Rule>,
 }
 
 impl FetchedRule {
-    fn from_json(rule: Json) -> Self {
-        let text = |key: &str| rule.get(key).and_then(Json::as_str).unwrap_or_default().to_owned();
-        let (name, service, arn) = (text("RuleName"), text("ServiceName"), text("RuleARN"));
-        let region = arn.split(':').nth(3).filter(|region| !region.is_empty()).map(str::to_owned);
+    pub(super) fn from_json(rule: Json) -> Self {
+        let text = |key: &str| rule.get(key).and_then(Json::as_str).unwrap_or_default();
+        let (name, service, arn) = (one_line(text("RuleName")), one_line(text("ServiceName")), text("RuleARN"));
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        let is_region = |region: &&str| (1..=MAX_REGION).contains(&region.len()) && region.bytes().all(is_name);
+        let region = arn.split(':').nth(3).filter(is_region).map(str::to_owned);
         Self { name, service, region, rule: serde_json::from_value(rule).ok() }
     }
 }

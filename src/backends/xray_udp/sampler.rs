@@ -325,7 +325,9 @@ impl Rule {
             && short(&self.http_method, 10)
             && short(&self.url_path, 128)
             && (0.0..=1.0).contains(&self.fixed_rate);
+        // Names go into log lines and reasons.
         within_limits
+            && !self.name.chars().any(char::is_control)
             && self.version == 1
             && self.resource_arn == "*"
             && self.attributes.as_ref().is_none_or(BTreeMap::is_empty)

@@ -251,12 +251,12 @@ fn success(answer: Result<Reply, CallError>) -> Result<Reply, String> {
 }
 
 /// Returns the first line of the body if it is one word that a header or a path may contain.
-fn single_word(reply: &Reply) -> Option<String> {
+pub(super) fn single_word(reply: &Reply) -> Option<String> {
     let word = str::from_utf8(&reply.body).ok()?.lines().next()?.trim();
     (!word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic())).then(|| word.to_owned())
 }
 
-fn credentials(reply: &Reply, origin: &str, now: SystemTime) -> Result<Credentials, String> {
+pub(super) fn credentials(reply: &Reply, origin: &str, now: SystemTime) -> Result<Credentials, String> {
     let Ok(response) = serde_json::from_slice::<CredentialsResponse>(&reply.body) else {
         return Err("invalid JSON in the response".to_owned());
     };
