@@ -18,7 +18,7 @@
 
 use std::io::{self, IsTerminal};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -27,22 +27,35 @@ use std::time::Duration;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tiny_http::{Request, Server};
+use tiny_http::Server;
 
+#[cfg(target_os = "linux")]
+use super::keeper;
 use super::panics::{accept_panicked, connection_panics};
+use super::peers::{Peers, QueuedRequest};
+use super::process::Process;
+use crate::page::ProcessView;
 use crate::sync::lock;
 
 /// Source of requests.
 pub struct Listener {
+    waker: Waker,
+    peers: Arc<Peers>,
+    process: Arc<Process>,
+    address: SocketAddr,
+}
+
+/// Wakes the loop, which then returns [`Next::Wake`].
+#[derive(Clone)]
+pub struct Waker {
     server: Arc<Server>,
     shared: Arc<LoopState>,
-    address: SocketAddr,
 }
 
 /// Next event for the loop.
 pub enum Next {
     /// A request arrived.
-    Request(Request),
+    Request(QueuedRequest),
     /// Bodies may have been read, or settings may have changed.
     Wake,
     /// A stop signal arrived.
@@ -54,8 +67,8 @@ pub enum Next {
 #[derive(Default)]
 struct LoopState {
     stopping: AtomicBool,
-    /// Number of requests so far. The ticker is faster while it grows.
-    requests: AtomicU64,
+    /// True from a call of [`Waker::wake`] until the loop has seen it.
+    woken: AtomicBool,
     /// True while the ticker sleeps. The next request wakes it.
     idle: AtomicBool,
     sleep: Mutex<()>,
@@ -65,7 +78,15 @@ struct LoopState {
 /// Maximum time that the loop waits for a client to read, once per connection; an outbox does the
 /// rest.
 const SEND_TIMEOUT: Duration = Duration::from_millis(5);
+/// Maximum time between two bytes of a client where there is no keeper. The keeper distinguishes
+/// more, and this is only its safety net.
 const RECEIVE_TIMEOUT: Duration = Duration::from_secs(5);
+#[cfg(target_os = "linux")]
+const RECEIVE_TIMEOUT_WITH_KEEPER: Duration = keeper::IDLE.saturating_mul(2);
+/// Maximum time that the ticker waits for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// A body is smaller. What a client sends after its connection was closed is limited by this.
+const RECEIVE_BUFFER: usize = 64 * 1024;
 const USER_TIMEOUT: Duration = Duration::from_secs(6);
 const SEND_BUFFER: usize = 256 * 1024;
 const BACKLOG: i32 = 1024;
@@ -96,11 +117,13 @@ impl Listener {
         let address = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
         let for_stop = socket.try_clone()?;
         let server = Server::from_listener(std::net::TcpListener::from(socket), None).map_err(io::Error::other)?;
-        let server = Arc::new(server);
-        let shared = Arc::new(LoopState::default());
-        watch_signals(Arc::clone(&server), Arc::clone(&shared), for_stop, hangups)?;
-        start_ticker(address, Arc::clone(&server), Arc::clone(&shared))?;
-        Ok(Self { server, shared, address })
+        let waker = Waker { server: Arc::new(server), shared: Arc::default() };
+        let (peers, process) = (Arc::<Peers>::default(), Arc::<Process>::default());
+        watch_signals(waker.clone(), for_stop, hangups)?;
+        start_ticker(address, waker.clone(), Arc::clone(&peers))?;
+        #[cfg(target_os = "linux")]
+        keeper::start(waker.clone(), Arc::clone(&peers), Arc::clone(&process), address.port())?;
+        Ok(Self { waker, peers, process, address })
     }
 
     /// The address that it listens on.
@@ -108,34 +131,74 @@ impl Listener {
         self.address
     }
 
-    /// The server, for other threads to unblock the loop.
-    pub fn server(&self) -> Arc<Server> {
-        Arc::clone(&self.server)
+    /// Wakes the loop from another thread.
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// The state of the process, for the status.
+    pub(super) fn process_view(&self) -> ProcessView {
+        self.process.view(&self.peers)
     }
 
     /// Waits for the next event.
     pub fn next(&self) -> Next {
-        match self.server.recv() {
-            Ok(request) => {
-                self.shared.requests.fetch_add(1, Ordering::Relaxed);
-                if self.shared.idle.swap(false, Ordering::AcqRel) {
-                    self.shared.wake.notify_one();
-                }
-                Next::Request(request)
+        let Waker { server, shared } = &self.waker;
+        loop {
+            // Afterwards: a message that was to wake the loop may have been taken with the requests.
+            let result = self.peers.collect(server);
+            if shared.stopping.load(Ordering::Acquire) {
+                return Next::Stop;
             }
-            Err(_) if self.shared.stopping.load(Ordering::Acquire) => Next::Stop,
-            Err(_) if accept_panicked() => {
-                Next::Failed(io::Error::other("no descriptor or no thread was left for another one"))
+            if let Err(error) = result {
+                return Next::Failed(error);
             }
-            // The error that `unblock` causes; errors of `accept` are of another kind.
-            Err(error) if error.kind() == io::ErrorKind::Other && error.raw_os_error().is_none() => Next::Wake,
-            Err(error) => Next::Failed(error),
+            if accept_panicked() {
+                return Next::Failed(io::Error::other("no descriptor or no thread was left for another one"));
+            }
+            if shared.woken.swap(false, Ordering::AcqRel) {
+                return Next::Wake;
+            }
+            if let Some(queued) = self.peers.pop() {
+                self.waker.hurry_ticker();
+                return Next::Request(queued);
+            }
+            match self.peers.wait(server) {
+                // The error that `unblock` causes; errors of `accept` are of another kind.
+                Err(error) if error.kind() == io::ErrorKind::Other && error.raw_os_error().is_none() => {}
+                Err(error) if !shared.stopping.load(Ordering::Acquire) => return Next::Failed(error),
+                Ok(()) | Err(_) => {}
+            }
         }
     }
 
     /// The next request that has been received already, if there is one.
-    pub fn next_waiting(&self) -> Option<Request> {
-        self.server.try_recv().ok().flatten()
+    pub fn next_waiting(&self) -> Option<QueuedRequest> {
+        let _ = self.peers.collect(&self.waker.server);
+        self.peers.pop()
+    }
+}
+
+impl Waker {
+    /// Wakes the loop.
+    pub fn wake(&self) {
+        self.shared.woken.store(true, Ordering::Release);
+        self.server.unblock();
+    }
+
+    pub(super) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Makes the ticker free a connection that may be waiting for a thread.
+    pub(super) fn hurry_ticker(&self) {
+        if self.shared.idle.swap(false, Ordering::AcqRel) {
+            self.shared.wake.notify_one();
+        }
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.shared.stopping.load(Ordering::Acquire)
     }
 }
 
@@ -144,7 +207,8 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_write_timeout(Some(SEND_TIMEOUT))?;
-    socket.set_read_timeout(Some(RECEIVE_TIMEOUT))?;
+    socket.set_read_timeout(Some(receive_timeout()))?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(30)))?;
     #[cfg(target_os = "linux")]
@@ -154,11 +218,19 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
+fn receive_timeout() -> Duration {
+    #[cfg(target_os = "linux")]
+    if keeper::is_possible() {
+        return RECEIVE_TIMEOUT_WITH_KEEPER;
+    }
+    RECEIVE_TIMEOUT
+}
+
 /// Starts the thread that receives signals. The first SIGTERM or SIGINT stops the listener, the
 /// second one ends the process. SIGHUP asks for the settings to be read again. If it was sent
 /// because the terminal has been closed, it stops the server, which would otherwise hold the port
 /// unnoticed.
-fn watch_signals(server: Arc<Server>, shared: Arc<LoopState>, socket: Socket, hangups: Sender<()>) -> io::Result<()> {
+fn watch_signals(waker: Waker, socket: Socket, hangups: Sender<()>) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let has_terminal = || io::stdin().is_terminal() || io::stderr().is_terminal();
     let had_terminal = has_terminal();
@@ -168,19 +240,19 @@ fn watch_signals(server: Arc<Server>, shared: Arc<LoopState>, socket: Socket, ha
                 let _ = hangups.send(());
                 continue;
             }
-            if shared.stopping.swap(true, Ordering::AcqRel) {
+            if waker.shared.stopping.swap(true, Ordering::AcqRel) {
                 std::process::exit(128 + signal);
             }
             // From here on new connections are refused; requests already received are answered.
             let _ = SockRef::from(&socket).shutdown(std::net::Shutdown::Both);
-            server.unblock();
+            waker.wake();
         }
     })?;
     Ok(())
 }
 
 /// Starts the ticker.
-fn start_ticker(address: SocketAddr, server: Arc<Server>, shared: Arc<LoopState>) -> io::Result<()> {
+fn start_ticker(address: SocketAddr, waker: Waker, peers: Arc<Peers>) -> io::Result<()> {
     let ip = match address.ip() {
         ip if !ip.is_unspecified() => ip,
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -189,24 +261,24 @@ fn start_ticker(address: SocketAddr, server: Arc<Server>, shared: Arc<LoopState>
     let own_address = SocketAddr::new(ip, address.port());
     thread::Builder::new().name("ticker".to_owned()).spawn(move || {
         let (mut seen, mut quiet, mut first) = (0, TICKS_TO_IDLE, 0);
-        while !shared.stopping.load(Ordering::Acquire) {
+        while !waker.is_stopping() {
             if accept_panicked() {
                 // No other thread would wake the loop.
-                return server.unblock();
+                return waker.wake();
             }
             // A client that hangs up at once sends no request, but the panic of its thread leaves
             // other connections waiting as well.
-            let activity = shared.requests.load(Ordering::Relaxed) + connection_panics();
+            let activity = peers.requests() + connection_panics();
             quiet = if activity == seen { quiet.saturating_add(1) } else { 0 };
             seen = activity;
             if quiet >= TICKS_TO_IDLE {
-                shared.sleep_until_a_request();
+                waker.shared.sleep_until_a_request();
                 first = FIRST_TICKS;
             } else {
                 thread::sleep(if first > 0 { FIRST_TICK } else { BUSY_TICK });
                 first = first.saturating_sub(1);
             }
-            drop(TcpStream::connect_timeout(&own_address, RECEIVE_TIMEOUT / 10));
+            drop(TcpStream::connect_timeout(&own_address, CONNECT_TIMEOUT));
         }
     })?;
     Ok(())

@@ -6,6 +6,7 @@ use percent_encoding::percent_decode_str;
 
 use super::head::Head;
 use super::json_fields::text_fields;
+use super::listener::Listener;
 use super::response::{Failure, Response};
 use super::telemetry;
 use crate::activities::{
@@ -84,6 +85,8 @@ pub struct RequestContext<'a> {
     pub page: &'a Page,
     /// Backends.
     pub pipeline: &'a Pipeline,
+    /// Source of requests, and what it knows of the process.
+    pub listener: &'a Listener,
     /// Head of the request.
     pub head: &'a Head<'a>,
     /// Decoded value of the pattern's `{name}`; empty if the pattern has none.

@@ -12,6 +12,7 @@ use super::body::{BodyReader, BodyState, ReceivedRequest};
 use super::cors::Cors;
 use super::head::Head;
 use super::listener::{Listener, Next};
+use super::peers::QueuedRequest;
 use super::render::{AccessLog, ResponseRenderer};
 use super::response::{Failure, Response};
 use super::routes::{RequestContext, RouteMatch, find};
@@ -60,7 +61,7 @@ impl Server {
     /// A server that answers the requests of `listener` with `app`.
     pub fn new(listener: Listener, app: App, cors: Cors, telemetry: Telemetry, on_wake: OnWake) -> Self {
         Self {
-            bodies: BodyReader::new(listener.server()),
+            bodies: BodyReader::new(listener.waker()),
             listener,
             app,
             telemetry,
@@ -80,7 +81,7 @@ impl Server {
     pub fn run(&mut self) -> (Instant, io::Result<()>) {
         let result = loop {
             match self.listener.next() {
-                Next::Request(request) => self.receive(request),
+                Next::Request(incoming) => self.receive(incoming),
                 Next::Wake => (self.on_wake)(&mut self.telemetry),
                 Next::Stop => break Ok(()),
                 Next::Failed(error) => break Err(error),
@@ -102,9 +103,9 @@ impl Server {
     /// Answers the requests that were received before the stop signal, until `deadline`.
     fn drain(&mut self, deadline: Instant) {
         while Instant::now() < deadline
-            && let Some(request) = self.listener.next_waiting()
+            && let Some(incoming) = self.listener.next_waiting()
         {
-            self.receive(request);
+            self.receive(incoming);
             if let Some(received) = self.bodies.next_ready() {
                 self.answer(received);
             }
@@ -117,8 +118,8 @@ impl Server {
         }
     }
 
-    fn receive(&mut self, request: tiny_http::Request) {
-        if let Some(received) = self.bodies.receive(request) {
+    fn receive(&mut self, incoming: QueuedRequest) {
+        if let Some(received) = self.bodies.receive(incoming) {
             self.answer(received);
         }
     }
@@ -126,7 +127,7 @@ impl Server {
     /// Answers one request. An untraced one takes the same path: its trace records nothing, and the
     /// client does not see it.
     fn answer(&mut self, received: ReceivedRequest) {
-        let ReceivedRequest { request, at, body, body_state } = received;
+        let ReceivedRequest { request, ticket, at, body, body_state } = received;
         let head = Head::read(&request);
         let target = find(head.method, head.path);
         let is_traced = target.is_traced();
@@ -141,8 +142,8 @@ impl Server {
         let line = if is_logged { self.access_log.line(&head, response.status) } else { "" };
         let bytes = self.renderer.render(&head, &response, is_traced.then_some(&trace), body_state);
         let sent = match body_state {
-            BodyState::Read => self.sender.send(request, bytes),
-            BodyState::Unread => self.sender.refuse(request, bytes),
+            BodyState::Read => self.sender.send(request, ticket, bytes),
+            BodyState::Unread => self.sender.refuse(request, ticket, bytes),
         };
         if sent.is_err() {
             trace.set_attribute("error.type", "client_gone");
@@ -167,10 +168,10 @@ impl Server {
         trace: &RequestTrace<'_>,
         body: Result<Vec<u8>, Failure>,
     ) -> Response {
-        let Self { app, telemetry: Telemetry { pipeline, page, .. }, .. } = self;
+        let Self { listener, app, telemetry: Telemetry { pipeline, page, .. }, .. } = self;
         let result = body.and_then(|body| match target {
             RouteMatch::Found(route, parameter) => {
-                let call = RequestContext { trace, app, page, pipeline, head, parameter, body: &body };
+                let call = RequestContext { trace, app, page, pipeline, listener, head, parameter, body: &body };
                 catch_unwind(AssertUnwindSafe(|| (route.handler)(&call))).unwrap_or_else(|_| {
                     trace.record_panic();
                     Err(Failure::Panicked)

@@ -7,7 +7,7 @@ use crate::page;
 /// `GET /telemetry/status`
 pub(super) fn status(call: &RequestContext<'_>) -> Result<Response, Failure> {
     admit(call)?;
-    Ok(json(call.page.status(call.pipeline)?))
+    Ok(json(call.page.status(call.pipeline, call.listener.process_view())?))
 }
 
 /// `GET /telemetry/traces`; `?since=N` returns only the requests after number N.

@@ -14,6 +14,7 @@ use crate::delivery::Pipeline;
 use crate::http::cors::Cors;
 use crate::http::listener::Listener;
 use crate::http::panics::install_panic_hook;
+use crate::http::process::raise_descriptor_limit;
 use crate::http::server::{Server, Telemetry};
 use crate::logging;
 use crate::page::Page;
@@ -44,6 +45,7 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>, notifications_url: Opt
     let mut configuration = Configuration::read(&args).map_err(Exit::wrong)?;
     logging::init().map_err(|error| Exit::failed(format!("no thread for the log: {error}")))?;
     install_panic_hook();
+    raise_descriptor_limit();
     let (hangups, requests) = channel();
     let listen = &configuration.settings.listen;
     let listener = Listener::bind(&listen.value, hangups).map_err(|error| cannot_listen(listen, &error))?;
@@ -57,9 +59,9 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>, notifications_url: Opt
     logging::set_sinks(pipeline.log_sinks(), names);
     summary::print(listener.address(), &configuration, notifications.as_ref(), &pipeline);
 
-    let wake = listener.server();
+    let waker = listener.waker();
     let Configuration { settings, findings, values, content, .. } = configuration;
-    let on_wake = reload::follow(args, content, values, requests, move || wake.unblock())
+    let on_wake = reload::follow(args, content, values, requests, move || waker.wake())
         .map_err(|error| Exit::failed(format!("no thread to watch the settings: {error}")))?;
     let telemetry = Telemetry {
         page: Page::new(&settings, findings),

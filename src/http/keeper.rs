@@ -1,0 +1,334 @@
+//! The keeper: a thread that knows every accepted connection, and closes those that harm others.
+//!
+//! tiny_http has a thread and two descriptors for each connection, no limit of their number, and no
+//! limit of a head's size. It also keeps its connections to itself. The keeper finds them in
+//! `/proc/self/fd` and holds a duplicate of each, so that it can look at them and shut them down.
+//! A look is one `poll` of all connections and one listing of the descriptors.
+//!
+//! | it closes a connection | when |
+//! |---|---|
+//! | without a request | 10 s after it was accepted (`FIRST_REQUEST`) |
+//! | that is kept alive | 75 s after its last response (`IDLE`) |
+//! | that sends, but no request comes of it | after 6 looks in a row with unread input, or 32 looks in all |
+//! | of too many | the one that has been idle longest, busy ones last |
+//! | with too many waiting requests | when the responses to those that wait have been sent (`peers.rs`) |
+//! | that does not read its responses | when an outbox gives it up (`send.rs`) |
+//!
+//! A body has its own time limit (`body.rs`), after which the keeper ends the reading. A connection
+//! whose request is being answered is never idle.
+//!
+//! Some systems do not let a process duplicate its own descriptors by number (`pidfd_getfd`); old
+//! container runtimes are among them. Where that is so there is no keeper, and the receive timeout
+//! alone ends connections.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+use socket2::Socket;
+
+use super::body::{BodyKind, TIMEOUT as BODY_TIMEOUT};
+use super::listener::Waker;
+use super::peers::{Peers, Reason};
+use super::process::{Process, descriptor_limits};
+
+/// Time for the first request of a connection. A browser that connects in advance connects again.
+const FIRST_REQUEST: Duration = Duration::from_secs(10);
+/// Time for the next request. nginx and the load balancers of AWS keep connections to a server for
+/// 60 s. If the server closes such a connection first, a request may be lost.
+pub(super) const IDLE: Duration = Duration::from_secs(75);
+/// Time for tiny_http to notice that a client has closed its connection.
+const NOTICE: Duration = Duration::from_secs(1);
+/// Number of looks in a row with unread input, without a request, that make a client greedy. One
+/// that sends a chunked body may still have to read why it was refused.
+const GREEDY_IN_A_ROW: u32 = 6;
+const GREEDY_IN_A_ROW_CHUNKED: u32 = 20;
+/// The same, not in a row.
+const GREEDY_IN_ALL: u32 = 32;
+/// Maximum number of connections, whatever the limit of descriptors.
+const MAX_CONNECTIONS: usize = 1024;
+const MIN_CONNECTIONS: usize = 8;
+/// A sixth of the descriptors: each connection needs three, and half of all are for the rest.
+const DESCRIPTORS_PER_CONNECTION: usize = 6;
+/// Time between looks while input is unread or connections are opened, while connections are quiet,
+/// and while there are none.
+const BUSY_LOOK: Duration = Duration::from_millis(5);
+const QUIET_LOOK: Duration = Duration::from_millis(25);
+const IDLE_LOOK: Duration = Duration::from_millis(50);
+/// The keeper sleeps at least so many times longer than it works.
+const REST: u32 = 10;
+
+/// Starts the keeper of the connections to `port`, if the system allows one.
+///
+/// # Errors
+///
+/// The system cannot start another thread.
+pub(super) fn start(waker: Waker, peers: Arc<Peers>, process: Arc<Process>, port: u16) -> io::Result<()> {
+    let Some(own) = own_process() else { return Ok(()) };
+    let mut keeper = Keeper {
+        own,
+        port,
+        waker,
+        peers,
+        process,
+        connections: HashMap::new(),
+        owners: HashMap::new(),
+        ended: HashMap::new(),
+        foreign: HashSet::new(),
+    };
+    thread::Builder::new().name("keeper".to_owned()).spawn(move || {
+        while !keeper.waker.is_stopping() {
+            let began = Instant::now();
+            let pause = keeper.look(began);
+            thread::sleep(pause.max(began.elapsed() * REST));
+        }
+    })?;
+    Ok(())
+}
+
+/// True if the system allows a keeper.
+pub(super) fn is_possible() -> bool {
+    own_process().is_some()
+}
+
+struct Keeper {
+    own: OwnedFd,
+    port: u16,
+    waker: Waker,
+    peers: Arc<Peers>,
+    process: Arc<Process>,
+    /// Open connections by inode.
+    connections: HashMap<u64, Connection>,
+    /// Descriptors whose inode is known.
+    owners: HashMap<RawFd, u64>,
+    /// Connections that have ended, by inode, while tiny_http still holds them.
+    ended: HashMap<u64, Instant>,
+    /// Other sockets.
+    foreign: HashSet<u64>,
+}
+
+struct Connection {
+    address: SocketAddr,
+    socket: Arc<Socket>,
+    /// Time at which it was accepted, or last busy.
+    since: Instant,
+    /// Number of its requests.
+    received: u64,
+    busy: bool,
+    /// Looks with unread input since the last request: the last ones in a row, and all.
+    in_a_row: u32,
+    in_all: u32,
+    /// Time at which the client was first seen to have closed its side.
+    closed_by_client: Option<Instant>,
+}
+
+impl Keeper {
+    /// Looks at all connections once. Returns the time until the next look.
+    fn look(&mut self, now: Instant) -> Duration {
+        // While the loop is busy, requests must not pile up in tiny_http's queue.
+        if !matches!(self.peers.collect_for_loop(self.waker.server()), Ok(false)) {
+            self.waker.wake();
+        }
+        let has_input = self.check(now);
+        self.close_over_cap();
+        let has_new = self.discover(now).unwrap_or(true);
+        self.process.connections.store(self.connections.len(), Ordering::Relaxed);
+        if has_input || has_new {
+            self.waker.hurry_ticker();
+            BUSY_LOOK
+        } else if self.connections.is_empty() {
+            IDLE_LOOK
+        } else {
+            QUIET_LOOK
+        }
+    }
+
+    /// Forgets the connections that have ended, and closes those that must be closed. Returns true
+    /// if there is a connection with unread input.
+    fn check(&mut self, now: Instant) -> bool {
+        let inodes: Vec<u64> = self.connections.keys().copied().collect();
+        let states = self.poll(&inodes);
+        let mut has_input = false;
+        for (inode, state) in inodes.into_iter().zip(states) {
+            let Some(connection) = self.connections.get_mut(&inode) else { continue };
+            if state.intersects(PollFlags::HUP | PollFlags::ERR) {
+                self.peers.disconnected(connection.address, &connection.socket);
+                self.connections.remove(&inode);
+                self.ended.insert(inode, now);
+                continue;
+            }
+            has_input |= connection.in_all > 0;
+            match connection.verdict(&self.peers, state, now) {
+                Verdict::Keep => {}
+                Verdict::StopReading => drop(connection.socket.shutdown(Shutdown::Read)),
+                Verdict::Close(Some(reason)) => {
+                    self.peers.give_up(connection.address, reason);
+                    self.peers.close(&connection.socket, reason);
+                }
+                Verdict::Close(None) => drop(connection.socket.shutdown(Shutdown::Both)),
+            }
+        }
+        has_input
+    }
+
+    fn poll(&self, inodes: &[u64]) -> Vec<PollFlags> {
+        let sockets = inodes.iter().map(|inode| &self.connections[inode].socket);
+        let mut fds: Vec<PollFd<'_>> =
+            sockets.map(|socket| PollFd::new(&**socket, PollFlags::IN | PollFlags::RDHUP)).collect();
+        let _ = poll(&mut fds, Some(&Timespec::default()));
+        fds.iter().map(PollFd::revents).collect()
+    }
+
+    /// Closes the connections that have been idle longest if there are too many, busy ones last.
+    fn close_over_cap(&mut self) {
+        let over = self.connections.len().saturating_sub(max_connections());
+        if over == 0 {
+            return;
+        }
+        let mut oldest: Vec<&Connection> = self.connections.values().collect();
+        oldest.sort_unstable_by_key(|connection| (connection.busy, connection.since));
+        for connection in oldest.into_iter().take(over) {
+            self.peers.close(&connection.socket, Reason::OverCap);
+        }
+    }
+
+    /// Finds new connections, and counts descriptors. Returns true if there are new ones.
+    fn discover(&mut self, now: Instant) -> io::Result<bool> {
+        let (mut used, mut leaked, mut has_new) = (0, 0, false);
+        let (mut ended, mut foreign) = (HashMap::new(), HashSet::new());
+        for entry in fs::read_dir("/proc/self/fd")? {
+            let entry = entry?;
+            used += 1;
+            let name = entry.file_name();
+            let Some(fd) = name.to_str().and_then(|name| name.parse::<RawFd>().ok()) else { continue };
+            if self.owners.get(&fd).is_some_and(|inode| self.connections.contains_key(inode)) {
+                continue;
+            }
+            let Some(inode) = socket_inode(&entry.path()) else { continue };
+            if let Some(since) = self.ended.get(&inode) {
+                leaked += usize::from(now - *since > NOTICE);
+                ended.insert(inode, *since);
+            } else if self.foreign.contains(&inode) {
+                foreign.insert(inode);
+            } else if self.connections.contains_key(&inode) {
+                self.owners.insert(fd, inode);
+            } else if let Some(connection) = self.accepted(fd, now)? {
+                self.peers.connected(connection.address, &connection.socket);
+                self.connections.insert(inode, connection);
+                self.owners.insert(fd, inode);
+                has_new = true;
+            } else {
+                foreign.insert(inode);
+            }
+        }
+        (self.ended, self.foreign) = (ended, foreign);
+        self.owners.retain(|_, inode| self.connections.contains_key(inode));
+        self.process.descriptors.store(used, Ordering::Relaxed);
+        self.process.leaked.store(leaked, Ordering::Relaxed);
+        self.peers.forget_old();
+        Ok(has_new)
+    }
+
+    /// The connection of a descriptor, if it is one that was accepted.
+    fn accepted(&self, fd: RawFd, now: Instant) -> io::Result<Option<Connection>> {
+        let socket = match duplicate(&self.own, fd) {
+            Ok(socket) => Socket::from(socket),
+            // It was closed in the meantime.
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::BADF.raw_os_error()) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let port = socket.local_addr().ok().and_then(|address| address.as_socket()).map(|address| address.port());
+        let peer = socket.peer_addr().ok().and_then(|address| address.as_socket());
+        let Some(address) = peer.filter(|_| port == Some(self.port)) else { return Ok(None) };
+        Ok(Some(Connection {
+            address,
+            socket: Arc::new(socket),
+            since: now,
+            received: 0,
+            busy: false,
+            in_a_row: 0,
+            in_all: 0,
+            closed_by_client: None,
+        }))
+    }
+}
+
+/// Decision about a connection.
+enum Verdict {
+    Keep,
+    /// The time for the body is over.
+    StopReading,
+    /// Without a reason if the client has closed it.
+    Close(Option<Reason>),
+}
+
+impl Connection {
+    fn verdict(&mut self, peers: &Peers, state: PollFlags, now: Instant) -> Verdict {
+        let (received, busy, body) = peers.with(self.address, |peer| (peer.received, peer.busy > 0, peer.body));
+        self.busy = busy;
+        if busy || received > self.received {
+            self.since = now;
+        }
+        if received > self.received {
+            (self.received, self.in_a_row, self.in_all) = (received, 0, 0);
+        }
+        if body.is_some_and(|(_, began)| now - began > BODY_TIMEOUT) {
+            return Verdict::StopReading;
+        }
+        if state.contains(PollFlags::RDHUP) {
+            let since = *self.closed_by_client.get_or_insert(now);
+            let is_noticed = busy || now - since <= NOTICE;
+            return if is_noticed { Verdict::Keep } else { Verdict::Close(None) };
+        }
+        if !state.contains(PollFlags::IN) {
+            self.in_a_row = 0;
+        } else {
+            let body = peers.with(self.address, |peer| peer.next_body());
+            if body != Some(BodyKind::Sized) {
+                self.in_a_row += 1;
+                self.in_all += 1;
+            }
+            let limit = if body.is_some() { GREEDY_IN_A_ROW_CHUNKED } else { GREEDY_IN_A_ROW };
+            if self.in_a_row >= limit || self.in_all >= GREEDY_IN_ALL {
+                return Verdict::Close(Some(Reason::Greedy));
+            }
+        }
+        let limit = if received == 0 { FIRST_REQUEST } else { IDLE };
+        if now - self.since > limit { Verdict::Close(Some(Reason::Idle)) } else { Verdict::Keep }
+    }
+}
+
+fn max_connections() -> usize {
+    let soft = descriptor_limits().and_then(|limits| limits.soft).unwrap_or(u64::MAX);
+    let soft = usize::try_from(soft).unwrap_or(usize::MAX);
+    (soft / DESCRIPTORS_PER_CONNECTION).clamp(MIN_CONNECTIONS, MAX_CONNECTIONS)
+}
+
+/// A handle of this process, if it may duplicate its own descriptors by number.
+fn own_process() -> Option<OwnedFd> {
+    let own = pidfd_open(getpid(), PidfdFlags::empty()).ok()?;
+    let number = std::os::fd::AsRawFd::as_raw_fd(&own.as_fd());
+    duplicate(&own, number).ok()?;
+    fs::read_dir("/proc/self/fd").ok()?;
+    Some(own)
+}
+
+/// Duplicates a descriptor of this process by its number, without `unsafe`.
+fn duplicate(own: &OwnedFd, fd: RawFd) -> io::Result<OwnedFd> {
+    Ok(pidfd_getfd(own, fd, PidfdGetfdFlags::empty())?)
+}
+
+/// The inode of a socket, by its entry in `/proc/self/fd`.
+fn socket_inode(entry: &Path) -> Option<u64> {
+    let target = fs::read_link(entry).ok()?;
+    target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}

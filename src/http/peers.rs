@@ -1,0 +1,336 @@
+//! The clients that are connected: the requests of each that wait for the loop, and what is being
+//! done for it.
+//!
+//! tiny_http has one queue for the requests of all connections. Here each client has a queue of its
+//! own, and the loop answers one request of each client in turn. A client that has sent many
+//! requests at once delays itself, not the others.
+//!
+//! A client is named by its address, because that is all that tiny_http tells about a connection.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use socket2::Socket;
+use tiny_http::{Request, Server};
+
+use super::body::BodyKind;
+use super::send::discard;
+use crate::sync::lock;
+
+/// Queues of requests, one for each client.
+#[derive(Default)]
+pub struct Peers {
+    state: Mutex<State>,
+    /// Number of requests so far.
+    requests: AtomicU64,
+    closed: [AtomicU64; Reason::ALL.len()],
+}
+
+#[derive(Default)]
+struct State {
+    peers: HashMap<SocketAddr, Peer>,
+    /// Clients with waiting requests, in the order in which the loop answers them.
+    turns: VecDeque<SocketAddr>,
+    /// Number of waiting requests of all clients.
+    waiting: usize,
+    /// True while the loop waits for a request. It takes every request itself then.
+    loop_waits: bool,
+}
+
+/// State of one client.
+#[derive(Default)]
+pub(super) struct Peer {
+    waiting: VecDeque<Request>,
+    /// Number of requests that were queued so far.
+    pub(super) received: u64,
+    /// Number of requests that wait or are being answered.
+    pub(super) busy: usize,
+    /// The body that a thread is reading, with the time at which it began.
+    pub(super) body: Option<(BodyKind, Instant)>,
+    /// Reason why its requests are discarded, with the time of the last one.
+    given_up: Option<(Reason, Instant)>,
+    /// Its connection, once the keeper has found it.
+    socket: Option<Arc<Socket>>,
+}
+
+/// A request, and the ticket that counts it as being answered.
+pub struct QueuedRequest {
+    /// Request.
+    pub request: Request,
+    /// Kept until the request is answered.
+    pub ticket: Ticket,
+}
+
+/// Counts a request as being answered until it is dropped. Until then its connection is not idle.
+pub struct Ticket {
+    peers: Arc<Peers>,
+    address: SocketAddr,
+}
+
+/// Reason why a connection was closed before its client closed it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reason {
+    /// No request came for too long.
+    Idle,
+    /// Much input came, and no request of it.
+    Greedy,
+    /// Too many requests waited.
+    Pipelining,
+    /// The client did not read its responses.
+    NotReading,
+    /// There were more connections than the program can hold.
+    OverCap,
+}
+
+/// Maximum number of waiting requests of one client.
+const MAX_WAITING: usize = 64;
+/// The same, while very many requests wait.
+const MAX_WAITING_CROWDED: usize = 4;
+/// Number of waiting requests of all clients that counts as very many.
+const CROWD: usize = 2048;
+/// Number of clients that are remembered when there is no keeper.
+const MAX_PEERS: usize = 4096;
+/// Time after which a connection without requests has been closed.
+const FORGET_AFTER: Duration = Duration::from_secs(6);
+
+impl Peers {
+    /// Takes all requests that tiny_http has received. The lock is held meanwhile: requests of one
+    /// connection must be queued in the order in which they came.
+    ///
+    /// # Errors
+    ///
+    /// No more connections are accepted.
+    pub(super) fn collect(&self, server: &Server) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        while let Some(request) = server.try_recv()? {
+            self.push(&mut state, request);
+        }
+        Ok(())
+    }
+
+    /// The same, in place of a loop that is still answering a request. Returns true if the loop
+    /// must be woken afterwards.
+    pub(super) fn collect_for_loop(&self, server: &Server) -> io::Result<bool> {
+        let mut state = lock(&self.state);
+        if state.loop_waits {
+            return Ok(false);
+        }
+        while let Some(request) = server.try_recv()? {
+            self.push(&mut state, request);
+        }
+        // Even without a request: a message that was to wake the loop may have been taken.
+        Ok(true)
+    }
+
+    /// Waits for a request.
+    ///
+    /// # Errors
+    ///
+    /// Another thread has woken the loop, or no more connections are accepted.
+    pub(super) fn wait(&self, server: &Server) -> io::Result<()> {
+        lock(&self.state).loop_waits = true;
+        let result = server.recv();
+        let mut state = lock(&self.state);
+        state.loop_waits = false;
+        self.push(&mut state, result?);
+        Ok(())
+    }
+
+    /// The next request to answer.
+    pub(super) fn pop(self: &Arc<Self>) -> Option<QueuedRequest> {
+        let mut state = lock(&self.state);
+        let address = state.turns.pop_front()?;
+        let peer = state.peers.get_mut(&address)?;
+        let request = peer.waiting.pop_front()?;
+        let has_more = !peer.waiting.is_empty();
+        state.waiting -= 1;
+        if has_more {
+            state.turns.push_back(address);
+        }
+        Some(QueuedRequest { request, ticket: Ticket { peers: Arc::clone(self), address } })
+    }
+
+    /// Number of requests so far.
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// True if a request waits or is being answered.
+    pub(super) fn is_busy(&self) -> bool {
+        lock(&self.state).peers.values().any(|peer| peer.busy > 0)
+    }
+
+    /// Number of connections that were closed for this reason.
+    pub fn closed(&self, reason: Reason) -> u64 {
+        self.closed[reason as usize].load(Ordering::Relaxed)
+    }
+
+    /// Introduces the connection of a client.
+    pub(super) fn connected(&self, address: SocketAddr, socket: &Arc<Socket>) {
+        let mut state = lock(&self.state);
+        let peer = state.peers.entry(address).or_default();
+        peer.socket = Some(Arc::clone(socket));
+        if let Some((reason, _)) = peer.given_up
+            && peer.busy == 0
+        {
+            self.close(socket, reason);
+        }
+    }
+
+    /// The connection of a client has ended. Requests that it had sent are still answered, so that
+    /// their traces say that the client has gone.
+    pub(super) fn disconnected(&self, address: SocketAddr, socket: &Arc<Socket>) {
+        let mut state = lock(&self.state);
+        let Some(peer) = state.peers.get_mut(&address) else { return };
+        if peer.socket.as_ref().is_some_and(|other| Arc::ptr_eq(other, socket)) {
+            peer.socket = None;
+            if peer.busy == 0 && peer.given_up.is_none() {
+                state.peers.remove(&address);
+            }
+        }
+    }
+
+    /// Forgets clients that were given up and whose connections have ended since.
+    pub(super) fn forget_old(&self) {
+        lock(&self.state).forget_old();
+    }
+
+    /// Calls `look` with the state of a client; with that of a new one if it has sent no request.
+    pub(super) fn with<T>(&self, address: SocketAddr, look: impl FnOnce(&Peer) -> T) -> T {
+        match lock(&self.state).peers.get(&address) {
+            Some(peer) => look(peer),
+            None => look(&Peer::default()),
+        }
+    }
+
+    /// Closes a connection and counts it.
+    pub(super) fn close(&self, socket: &Socket, reason: Reason) {
+        if socket.shutdown(Shutdown::Both).is_ok() {
+            self.closed[reason as usize].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn push(&self, state: &mut State, request: Request) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let Some(address) = request.remote_addr().copied() else { return discard(request) };
+        if state.peers.len() >= MAX_PEERS {
+            state.forget_old();
+        }
+        let peer = state.peers.entry(address).or_default();
+        let limit = if state.waiting < CROWD { MAX_WAITING } else { MAX_WAITING_CROWDED };
+        if peer.waiting.len() >= limit && peer.given_up.is_none() {
+            peer.given_up = Some((Reason::Pipelining, Instant::now()));
+        }
+        if let Some((_, at)) = &mut peer.given_up {
+            *at = Instant::now();
+            return discard(request);
+        }
+        peer.received += 1;
+        peer.busy += 1;
+        peer.waiting.push_back(request);
+        if peer.waiting.len() == 1 {
+            state.turns.push_back(address);
+        }
+        state.waiting += 1;
+    }
+
+    /// Discards all further requests of a client. Its connection is closed as soon as the responses
+    /// that are being sent have been sent.
+    pub(super) fn give_up(&self, address: SocketAddr, reason: Reason) {
+        let mut state = lock(&self.state);
+        let peer = state.peers.entry(address).or_default();
+        peer.given_up.get_or_insert((reason, Instant::now()));
+    }
+
+    fn answered(&self, address: SocketAddr) {
+        let mut state = lock(&self.state);
+        let Some(peer) = state.peers.get_mut(&address) else { return };
+        peer.busy = peer.busy.saturating_sub(1);
+        peer.body = None;
+        if peer.busy > 0 {
+            return;
+        }
+        match (&peer.socket, peer.given_up) {
+            (Some(socket), Some((reason, _))) => self.close(socket, reason),
+            // The keeper has not found the connection yet, or there is no keeper.
+            (None, None) => drop(state.peers.remove(&address)),
+            (Some(_), None) | (None, Some(_)) => {}
+        }
+    }
+
+    fn body_begins(&self, address: SocketAddr, kind: BodyKind) {
+        if let Some(peer) = lock(&self.state).peers.get_mut(&address) {
+            peer.body = Some((kind, Instant::now()));
+        }
+    }
+}
+
+impl State {
+    /// Forgets clients that were given up and whose connections must have ended.
+    fn forget_old(&mut self) {
+        let now = Instant::now();
+        self.peers.retain(|_, peer| {
+            let is_old = peer.given_up.is_some_and(|(_, at)| now - at > FORGET_AFTER);
+            !(is_old && peer.busy == 0 && peer.socket.is_none())
+        });
+    }
+}
+
+impl Peer {
+    /// The body that is to be read next: by a thread, or when the loop comes to its request.
+    pub(super) fn next_body(&self) -> Option<BodyKind> {
+        let waiting = || self.waiting.back().and_then(BodyKind::of);
+        self.body.map(|(kind, _)| kind).or_else(waiting)
+    }
+}
+
+impl Ticket {
+    /// Address of the client.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A thread begins to read the body of this request.
+    pub(super) fn body_begins(&self, kind: BodyKind) {
+        self.peers.body_begins(self.address, kind);
+    }
+
+    /// Discards all further requests of the client, and closes its connection.
+    pub(super) fn give_up(&self, reason: Reason) {
+        self.peers.give_up(self.address, reason);
+    }
+
+    /// Closes the connection now. Returns false if the keeper has not found it.
+    pub(super) fn close(&self) -> bool {
+        let reason = |peer: &Peer| Some((Arc::clone(peer.socket.as_ref()?), peer.given_up?.0));
+        let Some((socket, reason)) = self.peers.with(self.address, reason) else { return false };
+        self.peers.close(&socket, reason);
+        true
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.peers.answered(self.address);
+    }
+}
+
+impl Reason {
+    /// All reasons.
+    pub const ALL: [Self; 5] = [Self::Idle, Self::Greedy, Self::Pipelining, Self::NotReading, Self::OverCap];
+
+    /// Its name in the status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Greedy => "greedy",
+            Self::Pipelining => "pipelining",
+            Self::NotReading => "not_reading",
+            Self::OverCap => "over_cap",
+        }
+    }
+}
