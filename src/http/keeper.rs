@@ -51,7 +51,7 @@ const NOTICE: Duration = Duration::from_secs(1);
 /// Number of looks in a row with unread input, without a request, that make a client greedy. One
 /// that sends a chunked body may still have to read why it was refused.
 const GREEDY_IN_A_ROW: u32 = 6;
-const GREEDY_IN_A_ROW_CHUNKED: u32 = 20;
+const GREEDY_IN_A_ROW_CHUNKED: u32 = 12;
 /// The same, not in a row.
 const GREEDY_IN_ALL: u32 = 32;
 /// Maximum number of connections, whatever the limit of descriptors.
@@ -64,6 +64,8 @@ const DESCRIPTORS_PER_CONNECTION: usize = 6;
 const BUSY_LOOK: Duration = Duration::from_millis(5);
 const QUIET_LOOK: Duration = Duration::from_millis(25);
 const IDLE_LOOK: Duration = Duration::from_millis(50);
+/// Time between checks of threads and memory.
+const SLOW_CHECK: Duration = Duration::from_secs(1);
 /// The keeper sleeps at least so many times longer than it works.
 const REST: u32 = 10;
 
@@ -84,6 +86,7 @@ pub(super) fn start(waker: Waker, peers: Arc<Peers>, process: Arc<Process>, port
         owners: HashMap::new(),
         ended: HashMap::new(),
         foreign: HashSet::new(),
+        next_slow_check: Instant::now() + SLOW_CHECK,
     };
     thread::Builder::new().name("keeper".to_owned()).spawn(move || {
         while !keeper.waker.is_stopping() {
@@ -114,6 +117,8 @@ struct Keeper {
     ended: HashMap<u64, Instant>,
     /// Other sockets.
     foreign: HashSet<u64>,
+    /// Time of the next check of threads and memory.
+    next_slow_check: Instant,
 }
 
 struct Connection {
@@ -135,13 +140,24 @@ impl Keeper {
     /// Looks at all connections once. Returns the time until the next look.
     fn look(&mut self, now: Instant) -> Duration {
         // While the loop is busy, requests must not pile up in tiny_http's queue.
-        if !matches!(self.peers.collect_for_loop(self.waker.server()), Ok(false)) {
+        if self.peers.collect_for_loop(self.waker.server()) {
             self.waker.wake();
         }
         let has_input = self.check(now);
         self.close_over_cap();
-        let has_new = self.discover(now).unwrap_or(true);
+        let has_new = self.discover(now).unwrap_or_else(|_| {
+            // There is no descriptor for the listing, or for a duplicate.
+            self.process.descriptors.store(usize::MAX, Ordering::Relaxed);
+            true
+        });
         self.process.connections.store(self.connections.len(), Ordering::Relaxed);
+        let slow = || (now >= self.next_slow_check).then(|| self.process.slow_renewal_cause()).flatten();
+        if let Some(cause) = self.process.renewal_cause().or_else(slow) {
+            self.waker.renew(cause);
+        }
+        if now >= self.next_slow_check {
+            self.next_slow_check = now + SLOW_CHECK;
+        }
         if has_input || has_new {
             self.waker.hurry_ticker();
             BUSY_LOOK

@@ -39,6 +39,7 @@ struct State {
     waiting: usize,
     /// True while the loop waits for a request. It takes every request itself then.
     loop_waits: bool,
+    failure: Option<io::Error>,
 }
 
 /// State of one client.
@@ -100,44 +101,39 @@ const FORGET_AFTER: Duration = Duration::from_secs(6);
 impl Peers {
     /// Takes all requests that tiny_http has received. The lock is held meanwhile: requests of one
     /// connection must be queued in the order in which they came.
-    ///
-    /// # Errors
-    ///
-    /// No more connections are accepted.
-    pub(super) fn collect(&self, server: &Server) -> io::Result<()> {
-        let mut state = lock(&self.state);
-        while let Some(request) = server.try_recv()? {
-            self.push(&mut state, request);
-        }
-        Ok(())
+    pub(super) fn collect(&self, server: &Server) {
+        self.collect_into(&mut lock(&self.state), server);
     }
 
     /// The same, in place of a loop that is still answering a request. Returns true if the loop
     /// must be woken afterwards.
-    pub(super) fn collect_for_loop(&self, server: &Server) -> io::Result<bool> {
+    pub(super) fn collect_for_loop(&self, server: &Server) -> bool {
         let mut state = lock(&self.state);
         if state.loop_waits {
-            return Ok(false);
+            return false;
         }
-        while let Some(request) = server.try_recv()? {
-            self.push(&mut state, request);
-        }
+        self.collect_into(&mut state, server);
         // Even without a request: a message that was to wake the loop may have been taken.
-        Ok(true)
+        true
     }
 
-    /// Waits for a request.
-    ///
-    /// # Errors
-    ///
-    /// Another thread has woken the loop, or no more connections are accepted.
-    pub(super) fn wait(&self, server: &Server) -> io::Result<()> {
+    /// Waits for a request, or until another thread wakes the loop.
+    pub(super) fn wait(&self, server: &Server) {
         lock(&self.state).loop_waits = true;
         let result = server.recv();
         let mut state = lock(&self.state);
         state.loop_waits = false;
-        self.push(&mut state, result?);
-        Ok(())
+        match result {
+            Ok(request) => self.push(&mut state, request),
+            // The error that `unblock` causes; errors of `accept` are of another kind.
+            Err(error) if error.kind() == io::ErrorKind::Other && error.raw_os_error().is_none() => {}
+            Err(error) => state.failure = Some(error),
+        }
+    }
+
+    /// The error that ended the thread which accepts connections.
+    pub(super) fn take_failure(&self) -> Option<io::Error> {
+        lock(&self.state).failure.take()
     }
 
     /// The next request to answer.
@@ -211,6 +207,16 @@ impl Peers {
     pub(super) fn close(&self, socket: &Socket, reason: Reason) {
         if socket.shutdown(Shutdown::Both).is_ok() {
             self.closed[reason as usize].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn collect_into(&self, state: &mut State, server: &Server) {
+        loop {
+            match server.try_recv() {
+                Ok(Some(request)) => self.push(state, request),
+                Ok(None) => return,
+                Err(error) => state.failure = Some(error),
+            }
         }
     }
 

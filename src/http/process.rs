@@ -1,18 +1,68 @@
-//! What the process uses of the system: descriptors, threads, memory.
+//! What the process uses of the system: descriptors, threads, memory; and when that is too much.
+//!
+//! tiny_http never frees some connections: a request line with `HTTP/2.0` blocks its thread for
+//! ever, and a body that is announced as too large to be allocated can only be kept. Each costs a
+//! thread and two descriptors. Before they run out, the process renews itself: see
+//! `run/renew.rs`.
 
+use std::fmt;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use super::peers::{Peers, Reason};
 use crate::page::{DescriptorsView, ProcessView};
 
-/// What the keeper saw at its last look.
-#[derive(Debug, Default)]
+/// What the keeper saw at its last look, and the renewals so far.
+#[derive(Debug)]
 pub struct Process {
+    /// Number of open descriptors; the maximum if not even one more can be opened.
     pub(super) descriptors: AtomicUsize,
     pub(super) connections: AtomicUsize,
     /// Descriptors of closed connections that tiny_http still holds.
     pub(super) leaked: AtomicUsize,
+    /// Number of descriptors at the first look.
+    at_start: OnceLock<usize>,
+    started: Instant,
+    renewals: Renewals,
 }
+
+/// Renewals of the process so far.
+#[derive(Clone, Debug, Default)]
+pub struct Renewals {
+    /// Number of renewals.
+    pub count: u32,
+    /// Cause of the last one, as text.
+    pub last: Option<String>,
+}
+
+/// Cause of a renewal.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Cause {
+    /// Too many descriptors are in use, or belong to connections that tiny_http never frees.
+    Descriptors,
+    /// There are too many threads.
+    Threads,
+    /// Too much memory is in use.
+    Memory,
+    /// tiny_http has stopped accepting connections.
+    Accept,
+}
+
+/// Maximum number of descriptors of connections that tiny_http never frees: a part of the limit, and
+/// not more than this.
+const MAX_LEAKED: usize = 1024;
+const LEAKED_PART: usize = 4;
+/// Part of the descriptors that must be free; otherwise they count as exhausted.
+const EXHAUSTED_REST: usize = 7;
+/// Maximum number of threads. All connections, outboxes and backends together have fewer.
+const MAX_THREADS: u64 = 2048;
+/// Maximum resident memory, in kB. All queues and stores together are smaller.
+const MAX_MEMORY: u64 = 512 * 1024;
+/// Minimum time between two renewals.
+const MIN_LIFE: Duration = Duration::from_secs(30);
+/// The same, when descriptors are exhausted or no connection can be accepted.
+const MIN_LIFE_EXHAUSTED: Duration = Duration::from_secs(1);
 
 /// Limits of the number of open descriptors: the one in force, and the one to which a process may
 /// raise it. `None` means that there is no limit.
@@ -56,10 +106,80 @@ pub(super) fn threads_and_memory() -> Option<(u64, u64)> {
 }
 
 impl Process {
+    /// The state of a process that has just started.
+    pub(super) fn new(renewals: Renewals) -> Self {
+        Self {
+            descriptors: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+            leaked: AtomicUsize::new(0),
+            at_start: OnceLock::new(),
+            started: Instant::now(),
+            renewals,
+        }
+    }
+
+    /// Renewals so far.
+    pub fn renewals(&self) -> &Renewals {
+        &self.renewals
+    }
+
+    /// True if the process may be renewed because it cannot serve any more.
+    pub fn may_renew(&self) -> bool {
+        self.started.elapsed() >= MIN_LIFE_EXHAUSTED
+    }
+
+    /// The cause for a renewal, if there is one now.
+    pub(super) fn renewal_cause(&self) -> Option<Cause> {
+        let life = self.started.elapsed();
+        let limit = descriptor_limits().and_then(|limits| limits.soft).and_then(|soft| usize::try_from(soft).ok());
+        let limit = limit.unwrap_or(usize::MAX);
+        let used = self.descriptors.load(Ordering::Relaxed);
+        // Where the limit is so low that a fresh process comes near it, a renewal would not help.
+        let at_start = *self.at_start.get_or_init(|| used);
+        let is_exhausted = used > limit - limit / EXHAUSTED_REST && used.saturating_sub(at_start) > limit / LEAKED_PART;
+        if life >= MIN_LIFE_EXHAUSTED && is_exhausted {
+            return Some(Cause::Descriptors);
+        }
+        if life < MIN_LIFE && self.renewals.count > 0 {
+            return None;
+        }
+        if self.leaked.load(Ordering::Relaxed) > (limit / LEAKED_PART).min(MAX_LEAKED) {
+            return Some(Cause::Descriptors);
+        }
+        None
+    }
+
+    /// The same for threads and memory, which take longer to ask for.
+    pub(super) fn slow_renewal_cause(&self) -> Option<Cause> {
+        if self.started.elapsed() < MIN_LIFE && self.renewals.count > 0 {
+            return None;
+        }
+        match threads_and_memory()? {
+            (threads, _) if threads > MAX_THREADS => Some(Cause::Threads),
+            (_, memory) if memory > MAX_MEMORY => Some(Cause::Memory),
+            _ => None,
+        }
+    }
+
+    /// What the process uses, for a log line.
+    pub fn usage(&self) -> String {
+        let soft = descriptor_limits().and_then(|limits| limits.soft);
+        let limit = soft.map_or_else(|| "any number".to_owned(), |soft| soft.to_string());
+        let used = match self.descriptors.load(Ordering::Relaxed) {
+            usize::MAX => "all".to_owned(),
+            used => used.to_string(),
+        };
+        let (threads, memory) = threads_and_memory().unwrap_or_default();
+        format!(
+            "{used} of {limit} descriptors ({} of closed connections), {threads} threads, {memory} kB",
+            self.leaked.load(Ordering::Relaxed)
+        )
+    }
+
     /// The state of the process, for the status. What the system does not tell is missing.
     pub(super) fn view(&self, peers: &Peers) -> ProcessView {
         let known = |value: &AtomicUsize| match value.load(Ordering::Relaxed) {
-            0 => None,
+            0 | usize::MAX => None,
             value => Some(value),
         };
         let limits = descriptor_limits().unwrap_or_default();
@@ -70,7 +190,19 @@ impl Process {
             memory_kb: usage.map(|(_, memory)| memory),
             connections: known(&self.descriptors).map(|_| self.connections.load(Ordering::Relaxed)),
             connections_closed: Reason::ALL.map(|reason| (reason.as_str(), peers.closed(reason))).into(),
-            ..ProcessView::default()
+            renewals: self.renewals.count,
+            last_renewal: self.renewals.last.clone(),
         }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Descriptors => "descriptors run out",
+            Self::Threads => "there are too many threads",
+            Self::Memory => "too much memory is in use",
+            Self::Accept => "no connection can be accepted any more",
+        })
     }
 }

@@ -13,6 +13,7 @@ use super::cors::Cors;
 use super::head::Head;
 use super::listener::{Listener, Next};
 use super::peers::QueuedRequest;
+use super::process::Cause;
 use super::render::{AccessLog, ResponseRenderer};
 use super::response::{Failure, Response};
 use super::routes::{RequestContext, RouteMatch, find};
@@ -54,8 +55,21 @@ pub struct Telemetry {
 /// change the tracer, the backends and the page. It must not block.
 pub type OnWake = Box<dyn FnMut(&mut Telemetry)>;
 
+/// Reason why the loop has ended.
+#[derive(Debug)]
+pub enum End {
+    /// A stop signal arrived.
+    Stopped,
+    /// The process must renew itself, for this cause.
+    Renew(Cause),
+    /// No more connections can be accepted, for this reason.
+    Failed(io::Error),
+}
+
 /// Maximum time to finish responses after a stop signal.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time for the requests of open connections to arrive before the process renews itself.
+const LINGER: Duration = Duration::from_millis(25);
 
 impl Server {
     /// A server that answers the requests of `listener` with `app`.
@@ -72,40 +86,54 @@ impl Server {
         }
     }
 
-    /// Serves requests until a stop signal arrives, then answers those already received. Returns
-    /// the time of the signal.
-    ///
-    /// # Errors
-    ///
-    /// No more connections can be accepted.
-    pub fn run(&mut self) -> (Instant, io::Result<()>) {
-        let result = loop {
+    /// Serves requests until a stop signal arrives or the process must renew itself, then answers
+    /// those already received. Returns the time and the cause of the end.
+    pub fn run(&mut self) -> (Instant, End) {
+        let end = loop {
             match self.listener.next() {
-                Next::Request(incoming) => self.receive(incoming),
+                Next::Request(queued) => self.receive(queued),
                 Next::Wake => (self.on_wake)(&mut self.telemetry),
-                Next::Stop => break Ok(()),
-                Next::Failed(error) => break Err(error),
+                Next::Stop => break End::Stopped,
+                Next::Renew(cause) => break End::Renew(cause),
+                Next::Failed(error) => break End::Failed(error),
             }
             while let Some(received) = self.bodies.next_ready() {
                 self.answer(received);
             }
         };
-        let stopped = Instant::now();
-        self.drain(stopped + DRAIN_TIMEOUT);
-        (stopped, result)
+        let ended = Instant::now();
+        self.renderer.close_connections();
+        if !matches!(end, End::Stopped) {
+            self.listener.pause();
+        }
+        self.drain(ended + DRAIN_TIMEOUT);
+        if !matches!(end, End::Stopped) {
+            self.linger(ended + DRAIN_TIMEOUT);
+        }
+        (ended, end)
     }
 
-    /// The pipeline, which may still hold queued traces when the loop has ended.
-    pub fn into_pipeline(self) -> Pipeline {
-        self.telemetry.pipeline
+    /// The pipeline, which may still hold queued traces when the loop has ended, and the listener.
+    pub fn into_parts(self) -> (Pipeline, Listener) {
+        (self.telemetry.pipeline, self.listener)
     }
 
-    /// Answers the requests that were received before the stop signal, until `deadline`.
+    /// Answers requests of the connections that are open, for a moment and as long as one is being
+    /// answered, until `deadline`. Their clients learn that the connection ends.
+    fn linger(&mut self, deadline: Instant) {
+        let until = Instant::now() + LINGER;
+        while (Instant::now() < until || self.listener.is_busy()) && Instant::now() < deadline {
+            self.drain(deadline);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Answers the requests that have been received, until `deadline`.
     fn drain(&mut self, deadline: Instant) {
         while Instant::now() < deadline
-            && let Some(incoming) = self.listener.next_waiting()
+            && let Some(queued) = self.listener.next_waiting()
         {
-            self.receive(incoming);
+            self.receive(queued);
             if let Some(received) = self.bodies.next_ready() {
                 self.answer(received);
             }
@@ -118,8 +146,8 @@ impl Server {
         }
     }
 
-    fn receive(&mut self, incoming: QueuedRequest) {
-        if let Some(received) = self.bodies.receive(incoming) {
+    fn receive(&mut self, queued: QueuedRequest) {
+        if let Some(received) = self.bodies.receive(queued) {
             self.answer(received);
         }
     }
