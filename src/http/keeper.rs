@@ -22,24 +22,26 @@
 //! alone ends connections.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
+use std::ffi::CStr;
+use std::fs::File;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd, RawFd};
-use std::path::Path;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Dir, readlinkat};
+use rustix::io::{Errno, ioctl_fionread};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use socket2::Socket;
 
 use super::body::{BodyKind, TIMEOUT as BODY_TIMEOUT};
 use super::listener::Waker;
 use super::peers::{Peers, Reason};
-use super::process::{Process, descriptor_limits};
+use super::process::{Process, descriptor_limit};
 
 /// Time for the first request of a connection. A browser that connects in advance connects again.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
@@ -48,7 +50,8 @@ const FIRST_REQUEST: Duration = Duration::from_secs(10);
 pub(super) const IDLE: Duration = Duration::from_secs(75);
 /// Time for tiny_http to notice that a client has closed its connection.
 const NOTICE: Duration = Duration::from_secs(1);
-/// Number of looks in a row with unread input, without a request, that make a client greedy. One
+/// Number of looks in a row with other unread input than at the look before, without a request, that
+/// make a client greedy. One
 /// that sends a chunked body may still have to read why it was refused.
 const GREEDY_IN_A_ROW: u32 = 6;
 const GREEDY_IN_A_ROW_CHUNKED: u32 = 12;
@@ -59,15 +62,16 @@ const MAX_CONNECTIONS: usize = 1024;
 const MIN_CONNECTIONS: usize = 8;
 /// A sixth of the descriptors: each connection needs three, and half of all are for the rest.
 const DESCRIPTORS_PER_CONNECTION: usize = 6;
-/// Time between looks while input is unread or connections are opened, while connections are quiet,
-/// and while there are none.
+/// Time between looks while half of the descriptors are in use, while input is unread or connections
+/// are opened, while connections are quiet, and while there are none.
+const HURRIED_LOOK: Duration = Duration::from_millis(1);
 const BUSY_LOOK: Duration = Duration::from_millis(5);
 const QUIET_LOOK: Duration = Duration::from_millis(25);
 const IDLE_LOOK: Duration = Duration::from_millis(50);
 /// Time between checks of threads and memory.
 const SLOW_CHECK: Duration = Duration::from_secs(1);
-/// The keeper sleeps at least so many times longer than it works.
-const REST: u32 = 10;
+/// The keeper sleeps at least so many times longer than it works, unless it is in a hurry.
+const REST: u32 = 5;
 
 /// Starts the keeper of the connections to `port`, if the system allows one.
 ///
@@ -75,9 +79,10 @@ const REST: u32 = 10;
 ///
 /// The system cannot start another thread.
 pub(super) fn start(waker: Waker, peers: Arc<Peers>, process: Arc<Process>, port: u16) -> io::Result<()> {
-    let Some(own) = own_process() else { return Ok(()) };
+    let (Some(own), Ok(listing)) = (own_process(), list_descriptors()) else { return Ok(()) };
     let mut keeper = Keeper {
         own,
+        listing,
         port,
         waker,
         peers,
@@ -92,7 +97,8 @@ pub(super) fn start(waker: Waker, peers: Arc<Peers>, process: Arc<Process>, port
         while !keeper.waker.is_stopping() {
             let began = Instant::now();
             let pause = keeper.look(began);
-            thread::sleep(pause.max(began.elapsed() * REST));
+            let rest = if pause == HURRIED_LOOK { 1 } else { REST };
+            thread::sleep(pause.max(began.elapsed() * rest));
         }
     })?;
     Ok(())
@@ -100,11 +106,12 @@ pub(super) fn start(waker: Waker, peers: Arc<Peers>, process: Arc<Process>, port
 
 /// True if the system allows a keeper.
 pub(super) fn is_possible() -> bool {
-    own_process().is_some()
+    own_process().is_some() && list_descriptors().is_ok()
 }
 
 struct Keeper {
     own: OwnedFd,
+    listing: Dir,
     port: u16,
     waker: Waker,
     peers: Arc<Peers>,
@@ -129,9 +136,12 @@ struct Connection {
     /// Number of its requests.
     received: u64,
     busy: bool,
-    /// Looks with unread input since the last request: the last ones in a row, and all.
+    /// Looks with other unread input since the last request: the last ones in a row, and all.
     in_a_row: u32,
     in_all: u32,
+    /// Number of unread bytes at the last count, and its time.
+    unread: u64,
+    counted_at: Instant,
     /// Time at which the client was first seen to have closed its side.
     closed_by_client: Option<Instant>,
 }
@@ -144,10 +154,8 @@ impl Keeper {
             self.waker.wake();
         }
         let has_input = self.check(now);
-        self.close_over_cap();
         let has_new = self.discover(now).unwrap_or_else(|_| {
-            // There is no descriptor for the listing, or for a duplicate.
-            self.process.descriptors.store(usize::MAX, Ordering::Relaxed);
+            // The system does not say why; the next look asks again.
             true
         });
         self.process.connections.store(self.connections.len(), Ordering::Relaxed);
@@ -158,7 +166,9 @@ impl Keeper {
         if now >= self.next_slow_check {
             self.next_slow_check = now + SLOW_CHECK;
         }
-        if has_input || has_new {
+        if self.process.is_tight() {
+            HURRIED_LOOK
+        } else if has_input || has_new {
             self.waker.hurry_ticker();
             BUSY_LOOK
         } else if self.connections.is_empty() {
@@ -204,32 +214,20 @@ impl Keeper {
         fds.iter().map(PollFd::revents).collect()
     }
 
-    /// Closes the connections that have been idle longest if there are too many, busy ones last.
-    fn close_over_cap(&mut self) {
-        let over = self.connections.len().saturating_sub(max_connections());
-        if over == 0 {
-            return;
-        }
-        let mut oldest: Vec<&Connection> = self.connections.values().collect();
-        oldest.sort_unstable_by_key(|connection| (connection.busy, connection.since));
-        for connection in oldest.into_iter().take(over) {
-            self.peers.close(&connection.socket, Reason::OverCap);
-        }
-    }
-
     /// Finds new connections, and counts descriptors. Returns true if there are new ones.
     fn discover(&mut self, now: Instant) -> io::Result<bool> {
         let (mut used, mut leaked, mut has_new) = (0, 0, false);
         let (mut ended, mut foreign) = (HashMap::new(), HashSet::new());
-        for entry in fs::read_dir("/proc/self/fd")? {
+        self.listing.rewind();
+        while let Some(entry) = self.listing.read() {
             let entry = entry?;
             used += 1;
             let name = entry.file_name();
-            let Some(fd) = name.to_str().and_then(|name| name.parse::<RawFd>().ok()) else { continue };
+            let Some(fd) = name.to_str().ok().and_then(|name| name.parse::<RawFd>().ok()) else { continue };
             if self.owners.get(&fd).is_some_and(|inode| self.connections.contains_key(inode)) {
                 continue;
             }
-            let Some(inode) = socket_inode(&entry.path()) else { continue };
+            let Some(inode) = socket_inode(&self.listing, name) else { continue };
             if let Some(since) = self.ended.get(&inode) {
                 leaked += usize::from(now - *since > NOTICE);
                 ended.insert(inode, *since);
@@ -237,7 +235,10 @@ impl Keeper {
                 foreign.insert(inode);
             } else if self.connections.contains_key(&inode) {
                 self.owners.insert(fd, inode);
-            } else if let Some(connection) = self.accepted(fd, now)? {
+            } else if let Some(connection) = self.accepted(fd, now) {
+                if self.connections.len() >= max_connections() {
+                    ended.extend(self.close_oldest(now));
+                }
                 self.peers.connected(connection.address, &connection.socket);
                 self.connections.insert(inode, connection);
                 self.owners.insert(fd, inode);
@@ -255,17 +256,21 @@ impl Keeper {
     }
 
     /// The connection of a descriptor, if it is one that was accepted.
-    fn accepted(&self, fd: RawFd, now: Instant) -> io::Result<Option<Connection>> {
-        let socket = match duplicate(&self.own, fd) {
-            Ok(socket) => Socket::from(socket),
-            // It was closed in the meantime.
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::BADF.raw_os_error()) => return Ok(None),
-            Err(error) => return Err(error),
+    fn accepted(&mut self, fd: RawFd, now: Instant) -> Option<Connection> {
+        let duplicate = || duplicate(&self.own, fd);
+        let socket = match duplicate() {
+            Err(error) if error == Errno::MFILE => {
+                // The connection that is closed gives up one descriptor now and two soon.
+                let (inode, now) = self.close_oldest(now)?;
+                self.ended.insert(inode, now);
+                self::duplicate(&self.own, fd)
+            }
+            result => result,
         };
-        let port = socket.local_addr().ok().and_then(|address| address.as_socket()).map(|address| address.port());
-        let peer = socket.peer_addr().ok().and_then(|address| address.as_socket());
-        let Some(address) = peer.filter(|_| port == Some(self.port)) else { return Ok(None) };
-        Ok(Some(Connection {
+        let socket = Socket::from(socket.ok()?);
+        let port = socket.local_addr().ok()?.as_socket()?.port();
+        let address = socket.peer_addr().ok()?.as_socket()?;
+        (port == self.port).then(|| Connection {
             address,
             socket: Arc::new(socket),
             since: now,
@@ -273,8 +278,21 @@ impl Keeper {
             busy: false,
             in_a_row: 0,
             in_all: 0,
+            unread: 0,
+            counted_at: now,
             closed_by_client: None,
-        }))
+        })
+    }
+
+    /// Closes the connection that has been idle longest; a busy one only if all are. Returns its
+    /// inode, and the time.
+    fn close_oldest(&mut self, now: Instant) -> Option<(u64, Instant)> {
+        let oldest = self.connections.iter().min_by_key(|(_, connection)| (connection.busy, connection.since));
+        let inode = oldest.map(|(inode, _)| *inode)?;
+        let Connection { address, socket, .. } = self.connections.remove(&inode)?;
+        self.peers.close(&socket, Reason::OverCap);
+        self.peers.disconnected(address, &socket);
+        Some((inode, now))
     }
 }
 
@@ -306,13 +324,16 @@ impl Connection {
             return if is_noticed { Verdict::Keep } else { Verdict::Close(None) };
         }
         if !state.contains(PollFlags::IN) {
-            self.in_a_row = 0;
-        } else {
+            (self.in_a_row, self.unread) = (0, 0);
+        } else if now - self.counted_at >= BUSY_LOOK {
+            let unread = ioctl_fionread(&*self.socket).unwrap_or(0);
             let body = peers.with(self.address, |peer| peer.next_body());
-            if body != Some(BodyKind::Sized) {
+            // While the amount stays the same, tiny_http has not come to read it.
+            if body != Some(BodyKind::Sized) && unread != self.unread {
                 self.in_a_row += 1;
                 self.in_all += 1;
             }
+            (self.unread, self.counted_at) = (unread, now);
             let limit = if body.is_some() { GREEDY_IN_A_ROW_CHUNKED } else { GREEDY_IN_A_ROW };
             if self.in_a_row >= limit || self.in_all >= GREEDY_IN_ALL {
                 return Verdict::Close(Some(Reason::Greedy));
@@ -324,27 +345,28 @@ impl Connection {
 }
 
 fn max_connections() -> usize {
-    let soft = descriptor_limits().and_then(|limits| limits.soft).unwrap_or(u64::MAX);
-    let soft = usize::try_from(soft).unwrap_or(usize::MAX);
-    (soft / DESCRIPTORS_PER_CONNECTION).clamp(MIN_CONNECTIONS, MAX_CONNECTIONS)
+    (descriptor_limit() / DESCRIPTORS_PER_CONNECTION).clamp(MIN_CONNECTIONS, MAX_CONNECTIONS)
 }
 
 /// A handle of this process, if it may duplicate its own descriptors by number.
 fn own_process() -> Option<OwnedFd> {
     let own = pidfd_open(getpid(), PidfdFlags::empty()).ok()?;
-    let number = std::os::fd::AsRawFd::as_raw_fd(&own.as_fd());
-    duplicate(&own, number).ok()?;
-    fs::read_dir("/proc/self/fd").ok()?;
+    duplicate(&own, own.as_raw_fd()).ok()?;
     Some(own)
 }
 
-/// Duplicates a descriptor of this process by its number, without `unsafe`.
-fn duplicate(own: &OwnedFd, fd: RawFd) -> io::Result<OwnedFd> {
-    Ok(pidfd_getfd(own, fd, PidfdGetfdFlags::empty())?)
+/// The list of the open descriptors.
+fn list_descriptors() -> io::Result<Dir> {
+    Ok(Dir::new(OwnedFd::from(File::open("/proc/self/fd")?))?)
 }
 
-/// The inode of a socket, by its entry in `/proc/self/fd`.
-fn socket_inode(entry: &Path) -> Option<u64> {
-    let target = fs::read_link(entry).ok()?;
-    target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+/// Duplicates a descriptor of this process by its number, without `unsafe`.
+fn duplicate(own: &OwnedFd, fd: RawFd) -> Result<OwnedFd, Errno> {
+    pidfd_getfd(own, fd, PidfdGetfdFlags::empty())
+}
+
+/// The inode of a socket, by the name of its entry in the list.
+fn socket_inode(listing: &Dir, name: &CStr) -> Option<u64> {
+    let target = readlinkat(listing.fd().ok()?, name, Vec::new()).ok()?;
+    target.to_str().ok()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }

@@ -340,3 +340,53 @@ impl Reason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tiny_http::TestRequest;
+
+    use super::*;
+
+    fn push(peers: &Peers, port: u16, path: &str) {
+        let request = TestRequest::new().with_remote_addr(([127, 0, 0, 1], port).into()).with_path(path);
+        peers.push(&mut lock(&peers.state), request.into());
+    }
+
+    fn pop(peers: &Arc<Peers>) -> Option<String> {
+        peers.pop().map(|queued| format!("{}{}", queued.ticket.address().port(), queued.request.url()))
+    }
+
+    #[test]
+    fn each_client_gets_one_response_in_turn_and_its_own_in_order() {
+        let peers = Arc::<Peers>::default();
+        for (port, path) in [(1, "/a"), (1, "/b"), (1, "/c"), (2, "/a"), (3, "/a"), (2, "/b")] {
+            push(&peers, port, path);
+        }
+        let order: Vec<_> = std::iter::from_fn(|| pop(&peers)).collect();
+        assert_eq!(order, ["1/a", "2/a", "3/a", "1/b", "2/b", "1/c"]);
+    }
+
+    #[test]
+    fn a_client_with_too_many_waiting_requests_gets_those_that_wait_and_no_more() {
+        let peers = Arc::<Peers>::default();
+        for number in 0..MAX_WAITING + 10 {
+            push(&peers, 1, &format!("/{number}"));
+        }
+        for number in 0..MAX_WAITING {
+            assert_eq!(pop(&peers), Some(format!("1/{number}")));
+        }
+        push(&peers, 1, "/late");
+        assert_eq!(pop(&peers), None);
+    }
+
+    #[test]
+    fn a_client_is_busy_until_its_response_is_sent_and_forgotten_then() {
+        let peers = Arc::<Peers>::default();
+        push(&peers, 1, "/");
+        assert!(peers.is_busy());
+        let queued = peers.pop();
+        assert!(queued.is_some() && peers.is_busy());
+        drop(queued);
+        assert!(!peers.is_busy() && lock(&peers.state).peers.is_empty());
+    }
+}

@@ -16,7 +16,7 @@ use crate::page::{DescriptorsView, ProcessView};
 /// What the keeper saw at its last look, and the renewals so far.
 #[derive(Debug)]
 pub struct Process {
-    /// Number of open descriptors; the maximum if not even one more can be opened.
+    /// Number of open descriptors.
     pub(super) descriptors: AtomicUsize,
     pub(super) connections: AtomicUsize,
     /// Descriptors of closed connections that tiny_http still holds.
@@ -55,6 +55,8 @@ const MAX_LEAKED: usize = 1024;
 const LEAKED_PART: usize = 4;
 /// Part of the descriptors that must be free; otherwise they count as exhausted.
 const EXHAUSTED_REST: usize = 7;
+/// Number of descriptors that a fresh process needs to serve.
+const MIN_FREE: usize = 32;
 /// Maximum number of threads. All connections, outboxes and backends together have fewer.
 const MAX_THREADS: u64 = 2048;
 /// Maximum resident memory, in kB. All queues and stores together are smaller.
@@ -62,7 +64,7 @@ const MAX_MEMORY: u64 = 512 * 1024;
 /// Minimum time between two renewals.
 const MIN_LIFE: Duration = Duration::from_secs(30);
 /// The same, when descriptors are exhausted or no connection can be accepted.
-const MIN_LIFE_EXHAUSTED: Duration = Duration::from_secs(1);
+const MIN_LIFE_EXHAUSTED: Duration = Duration::from_millis(250);
 
 /// Limits of the number of open descriptors: the one in force, and the one to which a process may
 /// raise it. `None` means that there is no limit.
@@ -95,6 +97,12 @@ pub(super) fn descriptor_limits() -> Option<DescriptorLimits> {
     None
 }
 
+/// The limit in force, as a number.
+pub(super) fn descriptor_limit() -> usize {
+    let soft = descriptor_limits().and_then(|limits| limits.soft);
+    soft.and_then(|soft| usize::try_from(soft).ok()).unwrap_or(usize::MAX)
+}
+
 /// The number of threads, and the resident memory in kB, if the system tells them.
 pub(super) fn threads_and_memory() -> Option<(u64, u64)> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -123,16 +131,27 @@ impl Process {
         &self.renewals
     }
 
-    /// True if the process may be renewed because it cannot serve any more.
+    /// True if a fresh process could accept connections. Where the limit of descriptors is so low
+    /// that it could not, renewals would go round in circles.
     pub fn may_renew(&self) -> bool {
-        self.started.elapsed() >= MIN_LIFE_EXHAUSTED
+        let at_start = self.at_start.get().copied().unwrap_or_default();
+        descriptor_limit().saturating_sub(at_start) >= MIN_FREE
+    }
+
+    /// Time until the process may be renewed because it can accept no more connections.
+    pub fn time_to_renewal(&self) -> Duration {
+        MIN_LIFE_EXHAUSTED.saturating_sub(self.started.elapsed())
+    }
+
+    /// True while half of the descriptors are in use.
+    pub(super) fn is_tight(&self) -> bool {
+        self.descriptors.load(Ordering::Relaxed) > descriptor_limit() / 2
     }
 
     /// The cause for a renewal, if there is one now.
     pub(super) fn renewal_cause(&self) -> Option<Cause> {
         let life = self.started.elapsed();
-        let limit = descriptor_limits().and_then(|limits| limits.soft).and_then(|soft| usize::try_from(soft).ok());
-        let limit = limit.unwrap_or(usize::MAX);
+        let limit = descriptor_limit();
         let used = self.descriptors.load(Ordering::Relaxed);
         // Where the limit is so low that a fresh process comes near it, a renewal would not help.
         let at_start = *self.at_start.get_or_init(|| used);
@@ -165,10 +184,7 @@ impl Process {
     pub fn usage(&self) -> String {
         let soft = descriptor_limits().and_then(|limits| limits.soft);
         let limit = soft.map_or_else(|| "any number".to_owned(), |soft| soft.to_string());
-        let used = match self.descriptors.load(Ordering::Relaxed) {
-            usize::MAX => "all".to_owned(),
-            used => used.to_string(),
-        };
+        let used = self.descriptors.load(Ordering::Relaxed);
         let (threads, memory) = threads_and_memory().unwrap_or_default();
         format!(
             "{used} of {limit} descriptors ({} of closed connections), {threads} threads, {memory} kB",
@@ -179,7 +195,7 @@ impl Process {
     /// The state of the process, for the status. What the system does not tell is missing.
     pub(super) fn view(&self, peers: &Peers) -> ProcessView {
         let known = |value: &AtomicUsize| match value.load(Ordering::Relaxed) {
-            0 | usize::MAX => None,
+            0 => None,
             value => Some(value),
         };
         let limits = descriptor_limits().unwrap_or_default();

@@ -9,6 +9,9 @@
 //! Everything in memory is lost, as at any restart: what people wrote in Cruddur, and the requests
 //! on the page. Queued telemetry is sent first.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use super::Exit;
 use crate::http::listener::Listener;
 use crate::http::process::{Cause, Process, Renewals};
@@ -34,7 +37,6 @@ pub(super) fn plan(end: &End, process: &Process) -> Option<Cause> {
     match end {
         _ if !cfg!(target_os = "linux") => None,
         End::Renew(cause) => Some(*cause),
-        // A process that cannot even begin to accept would go round in circles.
         End::Failed(_) if process.may_renew() => Some(Cause::Accept),
         End::Failed(_) | End::Stopped => None,
     }
@@ -49,6 +51,13 @@ pub(super) fn announce(cause: Cause, end: &End, process: &Process) {
         process.usage(),
         process.renewals().count + 1
     );
+}
+
+/// Waits if the process is too young to be renewed, but not longer than until a stop signal.
+pub(super) fn wait(process: &Process, stop: &AtomicBool) {
+    while !process.time_to_renewal().is_zero() && !stop.load(Ordering::Acquire) {
+        std::thread::sleep(process.time_to_renewal().min(Duration::from_millis(10)));
+    }
 }
 
 /// Replaces the program. Returns only if that fails.

@@ -85,6 +85,9 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>, notifications_url: Opt
     pipeline.finish(ended + DELIVERY_TIMEOUT);
     summary::print_counts(pipeline.processors());
     logging::flush(LOG_TIMEOUT);
+    if renewal.is_some() {
+        renew::wait(listener.process(), &stop);
+    }
     match (renewal, end) {
         // A stop signal may have arrived meanwhile.
         _ if stop.load(Ordering::Acquire) => Ok(()),
