@@ -17,25 +17,23 @@
 //! A body has its own time limit (`body.rs`), after which the keeper ends the reading. A connection
 //! whose request is being answered is never idle.
 //!
-//! Some systems do not let a process duplicate its own descriptors by number (`pidfd_getfd`); old
-//! container runtimes are among them. Where that is so there is no keeper, and the receive timeout
-//! alone ends connections.
+//! Where there is no `/proc` there is no keeper, and the receive timeout alone ends connections.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use filedescriptor::FileDescriptor;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Dir, readlinkat};
-use rustix::io::{Errno, ioctl_fionread};
-use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+use rustix::io::ioctl_fionread;
 use socket2::Socket;
 
 use super::body::{BodyKind, TIMEOUT as BODY_TIMEOUT};
@@ -79,9 +77,8 @@ const REST: u32 = 5;
 ///
 /// The system cannot start another thread.
 pub(super) fn start(waker: Waker, peers: Arc<Peers>, process: Arc<Process>, port: u16) -> io::Result<()> {
-    let (Some(own), Ok(listing)) = (own_process(), list_descriptors()) else { return Ok(()) };
+    let Ok(listing) = list_descriptors() else { return Ok(()) };
     let mut keeper = Keeper {
-        own,
         listing,
         port,
         waker,
@@ -106,11 +103,10 @@ pub(super) fn start(waker: Waker, peers: Arc<Peers>, process: Arc<Process>, port
 
 /// True if the system allows a keeper.
 pub(super) fn is_possible() -> bool {
-    own_process().is_some() && list_descriptors().is_ok()
+    list_descriptors().is_ok()
 }
 
 struct Keeper {
-    own: OwnedFd,
     listing: Dir,
     port: u16,
     waker: Waker,
@@ -154,10 +150,7 @@ impl Keeper {
             self.waker.wake();
         }
         let has_input = self.check(now);
-        let has_new = self.discover(now).unwrap_or_else(|_| {
-            // The system does not say why; the next look asks again.
-            true
-        });
+        let has_new = self.discover(now).unwrap_or(true);
         self.process.connections.store(self.connections.len(), Ordering::Relaxed);
         let slow = || (now >= self.next_slow_check).then(|| self.process.slow_renewal_cause()).flatten();
         if let Some(cause) = self.process.renewal_cause().or_else(slow) {
@@ -257,17 +250,12 @@ impl Keeper {
 
     /// The connection of a descriptor, if it is one that was accepted.
     fn accepted(&mut self, fd: RawFd, now: Instant) -> Option<Connection> {
-        let duplicate = || duplicate(&self.own, fd);
-        let socket = match duplicate() {
-            Err(error) if error == Errno::MFILE => {
-                // The connection that is closed gives up one descriptor now and two soon.
-                let (inode, now) = self.close_oldest(now)?;
-                self.ended.insert(inode, now);
-                self::duplicate(&self.own, fd)
-            }
-            result => result,
-        };
-        let socket = Socket::from(socket.ok()?);
+        let socket = duplicate(fd).or_else(|| {
+            // No descriptor may be left. The connection that is closed gives up one now and two soon.
+            let (inode, now) = if self.process.is_tight() { self.close_oldest(now)? } else { return None };
+            self.ended.insert(inode, now);
+            duplicate(fd)
+        })?;
         let port = socket.local_addr().ok()?.as_socket()?.port();
         let address = socket.peer_addr().ok()?.as_socket()?;
         (port == self.port).then(|| Connection {
@@ -348,21 +336,15 @@ fn max_connections() -> usize {
     (descriptor_limit() / DESCRIPTORS_PER_CONNECTION).clamp(MIN_CONNECTIONS, MAX_CONNECTIONS)
 }
 
-/// A handle of this process, if it may duplicate its own descriptors by number.
-fn own_process() -> Option<OwnedFd> {
-    let own = pidfd_open(getpid(), PidfdFlags::empty()).ok()?;
-    duplicate(&own, own.as_raw_fd()).ok()?;
-    Some(own)
-}
-
 /// The list of the open descriptors.
 fn list_descriptors() -> io::Result<Dir> {
     Ok(Dir::new(OwnedFd::from(File::open("/proc/self/fd")?))?)
 }
 
 /// Duplicates a descriptor of this process by its number, without `unsafe`.
-fn duplicate(own: &OwnedFd, fd: RawFd) -> Result<OwnedFd, Errno> {
-    pidfd_getfd(own, fd, PidfdGetfdFlags::empty())
+fn duplicate(fd: RawFd) -> Option<Socket> {
+    let duplicate = FileDescriptor::dup(&fd).ok()?;
+    Some(Socket::from(duplicate.as_fd().try_clone_to_owned().ok()?))
 }
 
 /// The inode of a socket, by the name of its entry in the list.

@@ -65,6 +65,7 @@ pub struct Waker {
 }
 
 /// Next event for the loop.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and nearly always a request")]
 pub enum Next {
     /// A request arrived.
     Request(QueuedRequest),

@@ -205,6 +205,11 @@ impl Peers {
 
     /// Closes a connection and counts it.
     pub(super) fn close(&self, socket: &Socket, reason: Reason) {
+        if reason == Reason::Greedy {
+            // A reset, as soon as tiny_http lets go of it. Otherwise a client that only writes would
+            // learn nothing.
+            let _ = socket.set_linger(Some(Duration::ZERO));
+        }
         if socket.shutdown(Shutdown::Both).is_ok() {
             self.closed[reason as usize].fetch_add(1, Ordering::Relaxed);
         }
@@ -249,7 +254,7 @@ impl Peers {
     pub(super) fn give_up(&self, address: SocketAddr, reason: Reason) {
         let mut state = lock(&self.state);
         let peer = state.peers.entry(address).or_default();
-        peer.given_up.get_or_insert((reason, Instant::now()));
+        peer.given_up.get_or_insert_with(|| (reason, Instant::now()));
     }
 
     fn answered(&self, address: SocketAddr) {
