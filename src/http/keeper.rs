@@ -60,7 +60,7 @@ const MAX_CONNECTIONS: usize = 1024;
 const MIN_CONNECTIONS: usize = 8;
 /// A sixth of the descriptors: each connection needs three, and half of all are for the rest.
 const DESCRIPTORS_PER_CONNECTION: usize = 6;
-/// Time between looks while half of the descriptors are in use, while input is unread or connections
+/// Time between looks while descriptors are scarce, while input is unread or connections
 /// are opened, while connections are quiet, and while there are none.
 const HURRIED_LOOK: Duration = Duration::from_millis(1);
 const BUSY_LOOK: Duration = Duration::from_millis(5);
@@ -90,6 +90,7 @@ pub(super) fn start(waker: Waker, peers: Arc<Peers>, process: Arc<Process>, port
         foreign: HashSet::new(),
         next_slow_check: Instant::now() + SLOW_CHECK,
     };
+    keeper.peers.set_keeper();
     thread::Builder::new().name("keeper".to_owned()).spawn(move || {
         while !keeper.waker.is_stopping() {
             let began = Instant::now();
@@ -229,7 +230,9 @@ impl Keeper {
             } else if self.connections.contains_key(&inode) {
                 self.owners.insert(fd, inode);
             } else if let Some(connection) = self.accepted(fd, now) {
-                if self.connections.len() >= max_connections() {
+                // The ticker's connections are closed at once, and need no room.
+                let needs_room = connection.closed_by_client.is_none() || self.process.is_tight();
+                if needs_room && self.connections.len() >= max_connections() {
                     ended.extend(self.close_oldest(now));
                 }
                 self.peers.connected(connection.address, &connection.socket);
@@ -258,6 +261,8 @@ impl Keeper {
         })?;
         let port = socket.local_addr().ok()?.as_socket()?.port();
         let address = socket.peer_addr().ok()?.as_socket()?;
+        let mut state = [PollFd::new(&socket, PollFlags::RDHUP)];
+        let is_closed = poll(&mut state, Some(&Timespec::default())).is_ok_and(|count| count > 0);
         (port == self.port).then(|| Connection {
             address,
             socket: Arc::new(socket),
@@ -268,14 +273,15 @@ impl Keeper {
             in_all: 0,
             unread: 0,
             counted_at: now,
-            closed_by_client: None,
+            closed_by_client: is_closed.then_some(now),
         })
     }
 
-    /// Closes the connection that has been idle longest; a busy one only if all are. Returns its
-    /// inode, and the time.
+    /// Closes the connection that has been idle longest; one that its client has closed before the
+    /// others, and a busy one only if all are. Returns its inode, and the time.
     fn close_oldest(&mut self, now: Instant) -> Option<(u64, Instant)> {
-        let oldest = self.connections.iter().min_by_key(|(_, connection)| (connection.busy, connection.since));
+        let age = |connection: &Connection| (connection.busy, connection.closed_by_client.is_none(), connection.since);
+        let oldest = self.connections.iter().min_by_key(|(_, connection)| age(connection));
         let inode = oldest.map(|(inode, _)| *inode)?;
         let Connection { address, socket, .. } = self.connections.remove(&inode)?;
         self.peers.close(&socket, Reason::OverCap);

@@ -10,7 +10,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{Shutdown, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,8 @@ use crate::sync::lock;
 #[derive(Default)]
 pub struct Peers {
     state: Mutex<State>,
+    /// True if there is a keeper.
+    has_keeper: AtomicBool,
     /// Number of requests so far.
     requests: AtomicU64,
     closed: [AtomicU64; Reason::ALL.len()],
@@ -54,6 +56,8 @@ pub(super) struct Peer {
     pub(super) body: Option<(BodyKind, Instant)>,
     /// Reason why its requests are discarded, with the time of the last one.
     given_up: Option<(Reason, Instant)>,
+    /// Time of the last response, while the keeper has not found the connection.
+    left_at: Option<Instant>,
     /// Its connection, once the keeper has found it.
     socket: Option<Arc<Socket>>,
 }
@@ -95,6 +99,8 @@ const MAX_WAITING_CROWDED: usize = 4;
 const CROWD: usize = 2048;
 /// Number of clients that are remembered when there is no keeper.
 const MAX_PEERS: usize = 4096;
+/// Time within which the keeper finds a new connection.
+const FIND_WITHIN: Duration = Duration::from_millis(200);
 /// Time after which a connection without requests has been closed.
 const FORGET_AFTER: Duration = Duration::from_secs(6);
 
@@ -165,6 +171,11 @@ impl Peers {
         self.closed[reason as usize].load(Ordering::Relaxed)
     }
 
+    /// A keeper introduces connections from now on.
+    pub(super) fn set_keeper(&self) {
+        self.has_keeper.store(true, Ordering::Relaxed);
+    }
+
     /// Introduces the connection of a client.
     pub(super) fn connected(&self, address: SocketAddr, socket: &Arc<Socket>) {
         let mut state = lock(&self.state);
@@ -190,7 +201,7 @@ impl Peers {
         }
     }
 
-    /// Forgets clients that were given up and whose connections have ended since.
+    /// Forgets clients whose connections have ended.
     pub(super) fn forget_old(&self) {
         lock(&self.state).forget_old();
     }
@@ -267,7 +278,11 @@ impl Peers {
         }
         match (&peer.socket, peer.given_up) {
             (Some(socket), Some((reason, _))) => self.close(socket, reason),
-            // The keeper has not found the connection yet, or there is no keeper.
+            // The keeper has not found the connection yet. Its requests count when it does.
+            (None, None) if self.has_keeper.load(Ordering::Relaxed) => {
+                peer.waiting = VecDeque::new();
+                peer.left_at = Some(Instant::now());
+            }
             (None, None) => drop(state.peers.remove(&address)),
             (Some(_), None) | (None, Some(_)) => {}
         }
@@ -281,12 +296,17 @@ impl Peers {
 }
 
 impl State {
-    /// Forgets clients that were given up and whose connections must have ended.
+    /// Forgets clients that were given up and whose connections must have ended, and those whose
+    /// connections ended before the keeper could find them.
     fn forget_old(&mut self) {
         let now = Instant::now();
         self.peers.retain(|_, peer| {
-            let is_old = peer.given_up.is_some_and(|(_, at)| now - at > FORGET_AFTER);
-            !(is_old && peer.busy == 0 && peer.socket.is_none())
+            let is_over = match (peer.given_up, peer.left_at) {
+                (Some((_, at)), _) => now - at > FORGET_AFTER,
+                (None, Some(at)) => now - at > FIND_WITHIN,
+                (None, None) => false,
+            };
+            !(is_over && peer.busy == 0 && peer.socket.is_none())
         });
     }
 }

@@ -143,9 +143,9 @@ impl Process {
         MIN_LIFE_EXHAUSTED.saturating_sub(self.started.elapsed())
     }
 
-    /// True while half of the descriptors are in use.
+    /// True while three quarters of the descriptors are in use.
     pub(super) fn is_tight(&self) -> bool {
-        self.descriptors.load(Ordering::Relaxed) > descriptor_limit() / 2
+        self.descriptors.load(Ordering::Relaxed) > descriptor_limit() / 4 * 3
     }
 
     /// The cause for a renewal, if there is one now.

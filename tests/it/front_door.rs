@@ -123,8 +123,14 @@ fn of_too_many_connections_the_oldest_idle_ones_are_closed_and_a_new_one_is_serv
 fn five_hundred_and_ten_idle_connections_do_not_end_a_process_with_256_descriptors() {
     let program = quiet().descriptors(256).start();
     let pid = program.pid();
+    // So many in one moment may leave no descriptor for the thread that accepts. The process renews itself then, and a
+    // connection that was accepted before may get no answer.
     let streams: Vec<_> = (0..510).map(|_| raw(program.addr())).collect();
-    assert!(wait_until(SOON, || process(&program)["connections"].as_u64() < Some(50)));
+    let is_served = || {
+        let mut client = Client::connect(program.addr());
+        client.try_send_raw(GET_HOME).is_ok() && client.try_read_answer().is_ok_and(|answer| answer.status == 200)
+    };
+    assert!(wait_until(SOON, is_served));
     is_prompt(&program);
     drop(streams);
     is_prompt(&program);
@@ -220,11 +226,11 @@ fn a_socket_that_the_process_is_started_with_is_served() {
 }
 
 #[test]
-fn a_connection_that_is_kept_alive_is_served_after_six_seconds_of_silence() {
+fn a_connection_that_is_kept_alive_is_served_after_eleven_seconds_of_silence() {
     let program = quiet().start();
     let mut client = Client::connect(program.addr());
     assert_eq!(client.get(HOME).status, 200);
-    std::thread::sleep(Duration::from_secs(6));
+    std::thread::sleep(Duration::from_secs(11));
     assert_eq!(client.get(HOME).status, 200);
 }
 
