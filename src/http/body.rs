@@ -61,7 +61,7 @@ struct PendingBody {
 /// Maximum size of a body: 1,024 characters, each escaped in JSON as `\ud83d\ude00`, and some room.
 const MAX_BODY: usize = 16 * 1024;
 /// Maximum size of a body that tiny_http reads by itself.
-const READ_AHEAD: usize = 1024;
+pub(super) const READ_AHEAD: usize = 1024;
 /// Maximum time to read a body.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of threads that read bodies.

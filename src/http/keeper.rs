@@ -150,6 +150,7 @@ impl Keeper {
         if self.peers.collect_for_loop(self.waker.server()) {
             self.waker.wake();
         }
+        self.peers.drop_streams();
         let has_input = self.check(now);
         let has_new = self.discover(now).unwrap_or(true);
         self.process.connections.store(self.connections.len(), Ordering::Relaxed);

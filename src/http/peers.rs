@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use socket2::Socket;
-use tiny_http::{Request, Server};
+use tiny_http::{ReadWrite, Request, Server};
 
 use super::body::BodyKind;
 use super::send::discard;
@@ -29,6 +29,8 @@ pub struct Peers {
     has_keeper: AtomicBool,
     /// Number of requests so far.
     requests: AtomicU64,
+    /// Streams that the keeper is to drop.
+    to_drop: Mutex<Vec<Stream>>,
     closed: [AtomicU64; Reason::ALL.len()],
 }
 
@@ -61,6 +63,9 @@ pub(super) struct Peer {
     /// Its connection, once the keeper has found it.
     socket: Option<Arc<Socket>>,
 }
+
+/// Stream of a request whose body has not been read.
+type Stream = Box<dyn ReadWrite + Send>;
 
 /// A request, and the ticket that counts it as being answered.
 pub struct QueuedRequest {
@@ -99,6 +104,9 @@ const MAX_WAITING_CROWDED: usize = 4;
 const CROWD: usize = 2048;
 /// Number of clients that are remembered when there is no keeper.
 const MAX_PEERS: usize = 4096;
+/// Maximum time of one wait for input; the socket may be closed by another thread meanwhile.
+#[cfg(target_os = "linux")]
+const POLL: Duration = Duration::from_millis(100);
 /// Time within which the keeper finds a new connection.
 const FIND_WITHIN: Duration = Duration::from_millis(200);
 /// Time after which a connection without requests has been closed.
@@ -174,6 +182,12 @@ impl Peers {
     /// A keeper introduces connections from now on.
     pub(super) fn set_keeper(&self) {
         self.has_keeper.store(true, Ordering::Relaxed);
+    }
+
+    /// Drops the streams of closed connections.
+    pub(super) fn drop_streams(&self) {
+        let streams = std::mem::take(&mut *lock(&self.to_drop));
+        drop(streams);
     }
 
     /// Introduces the connection of a client.
@@ -335,12 +349,57 @@ impl Ticket {
         self.peers.give_up(self.address, reason);
     }
 
-    /// Closes the connection now. Returns false if the keeper has not found it.
-    pub(super) fn close(&self) -> bool {
-        let reason = |peer: &Peer| Some((Arc::clone(peer.socket.as_ref()?), peer.given_up?.0));
-        let Some((socket, reason)) = self.peers.with(self.address, reason) else { return false };
-        self.peers.close(&socket, reason);
+    /// Closes the connection, and leaves it to the keeper to drop the stream of a request whose body
+    /// has not been read. Its reader allocates as much as is left of the body, then learns that the
+    /// connection is closed. In the keeper's thread this memory is used again and again; in other
+    /// threads it would be allocated for each.
+    ///
+    /// Returns the stream if the keeper has not found the connection.
+    pub(super) fn close_and_drop(&self, stream: Stream) -> Option<Stream> {
+        let Some(socket) = self.socket() else { return Some(stream) };
+        self.peers.close(&socket, Reason::NotReading);
+        lock(&self.peers.to_drop).push(stream);
+        None
+    }
+
+    /// Waits until the client has sent more. Returns false if it has closed its side, if the keeper
+    /// does not find the connection, or at the deadline.
+    #[cfg(target_os = "linux")]
+    pub(super) fn wait_for_input(&self, deadline: Instant) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let Some(socket) = self.socket() else {
+                if !self.peers.has_keeper.load(Ordering::Relaxed) {
+                    return true;
+                }
+                std::thread::sleep(Duration::from_millis(5).min(left));
+                continue;
+            };
+            if rustix::io::ioctl_fionread(&*socket).is_ok_and(|unread| unread > 0) {
+                return true;
+            }
+            let mut state = [PollFd::new(&*socket, PollFlags::IN | PollFlags::RDHUP)];
+            let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(left.min(POLL).subsec_nanos()) };
+            if poll(&mut state, Some(&timeout)).is_err()
+                || state[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
+            {
+                return false;
+            }
+        }
+    }
+
+    /// There is no keeper here. The receive timeout ends a read.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn wait_for_input(&self, _: Instant) -> bool {
         true
+    }
+
+    fn socket(&self) -> Option<Arc<Socket>> {
+        self.peers.with(self.address, |peer| peer.socket.clone())
     }
 }
 

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use tiny_http::{Request, Response};
 
-use super::body::BodyKind;
+use super::body::{BodyKind, READ_AHEAD};
 use super::peers::{Reason, Ticket};
 use super::spawn::spawn_with;
 use crate::sync::lock;
@@ -90,9 +90,6 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_millis(500);
 /// Maximum size of a body that is read and discarded.
 const MAX_DRAIN: usize = 16 * 1024 * 1024;
-/// Maximum size of a body whose reader can be dropped. The reader allocates the size of what is
-/// left, and touches only what it reads.
-const MAX_DROP: usize = 64 * 1024 * 1024;
 /// Time after which a connection without requests has been closed.
 const FORGET_AFTER: Duration = Duration::from_secs(6);
 /// Maximum number of connections that are remembered as given up.
@@ -340,7 +337,7 @@ fn refuse(request: Request, bytes: &[u8], ticket: &Ticket) -> Connection {
     ticket.body_begins(if length.is_some() { BodyKind::Sized } else { BodyKind::Chunked });
     let deadline = Instant::now() + DRAIN_TIMEOUT;
     let mut connection = write_all(&mut *stream, bytes);
-    if length.is_some_and(|length| length > MAX_DROP) {
+    if length.is_some_and(|length| length > MAX_DRAIN) {
         // tiny_http drops the reader also where the body breaks off, so none of the body is read.
         ticket.give_up(Reason::NotReading);
         leak(stream);
@@ -352,6 +349,10 @@ fn refuse(request: Request, bytes: &[u8], ticket: &Ticket) -> Connection {
     let mut buffer = [0; 8 * 1024];
     let mut total = 0;
     while connection == Connection::Good && length != Some(total) && total < MAX_DRAIN && Instant::now() < deadline {
+        let rest = length.map_or(0, |length| length - total);
+        if rest > READ_AHEAD && !ticket.wait_for_input(deadline) {
+            break;
+        }
         match stream.read(&mut buffer) {
             // The end of a chunked body; a body with a length was broken off.
             Ok(0) if length.is_none() => return Connection::Good,
@@ -364,9 +365,8 @@ fn refuse(request: Request, bytes: &[u8], ticket: &Ticket) -> Connection {
     if connection == Connection::Over || length == Some(total) {
         return connection;
     }
-    // Once the connection is closed, the reader comes to the end of the body at once.
     ticket.give_up(Reason::NotReading);
-    if !ticket.close() {
+    if let Some(stream) = ticket.close_and_drop(stream) {
         leak(stream);
     }
     Connection::Over

@@ -205,11 +205,12 @@ fn a_large_body_that_is_abandoned_costs_no_descriptor_for_good() {
     for _ in 0..20 {
         let mut stream = raw(program.addr());
         stream
-            .write_all(b"POST /api/activities HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000000\r\n\r\nxx")
+            .write_all(b"POST /api/activities HTTP/1.1\r\nHost: localhost\r\nContent-Length: 16000000\r\n\r\nxx")
             .expect("it is read");
         let mut first = [0; 25];
         stream.read_exact(&mut first).expect("an answer");
     }
+    assert!(program.rss_kb() < 64 * 1024, "{} kB", program.rss_kb());
     let is_free = || process(&program)["descriptors"]["used"].as_u64() < Some(before + 10);
     assert!(wait_until(SOON, is_free), "{:#}, {before} before", process(&program));
 }
