@@ -23,7 +23,9 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use cruddur::http::head::Head;
-use cruddur::http::listener::{Listener, Next};
+use cruddur::http::listener::{CaughtSignals, Listener, Next};
+use cruddur::http::peers::QueuedRequest;
+use cruddur::http::process::Renewals;
 use cruddur::text::Url;
 use cruddur::trace::context::Propagator;
 use cruddur::trace::id::IdSource;
@@ -53,7 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     else {
         return Err("usage: trace_context_harness --listen 127.0.0.1:PORT".into());
     };
-    let listener = Listener::bind(&address, channel().0)?;
+    let listener = Listener::open(&address, CaughtSignals::catch()?, channel().0, Renewals::default())?;
     if !listener.address().ip().is_loopback() {
         return Err("this calls any URL it is given: --listen takes an address of this machine only".into());
     }
@@ -68,9 +70,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     eprintln!("listening on http://{}", listener.address());
     loop {
         match listener.next() {
-            Next::Request(request) => answer(request, &tracer),
+            Next::Request(QueuedRequest { request, ticket: _ticket }) => answer(request, &tracer),
             Next::Wake => {}
-            Next::Stop => return Ok(()),
+            Next::Stop | Next::Renew(_) => return Ok(()),
             Next::Failed(error) => return Err(error.into()),
         }
     }

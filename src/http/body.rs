@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tiny_http::{Request, Server};
+use tiny_http::Request;
 
 use super::head::Head;
+use super::listener::Waker;
+use super::peers::{QueuedRequest, Ticket};
 use super::response::Failure;
 use super::spawn::spawn_with;
 use crate::sync::lock;
@@ -19,6 +21,8 @@ use crate::trace::span::Timestamp;
 pub struct ReceivedRequest {
     /// Request.
     pub request: Request,
+    /// Kept until the request is answered.
+    pub ticket: Ticket,
     /// Time at which its head was received.
     pub at: Timestamp,
     /// Body, or the reason why the request is rejected before it reaches a handler.
@@ -36,9 +40,20 @@ pub enum BodyState {
     Unread,
 }
 
+/// Kind of a body that tiny_http has not read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum BodyKind {
+    /// It has as many bytes as `Content-Length` says.
+    Sized,
+    /// Its chunks end somewhere. tiny_http keeps the whole line that begins a chunk in memory,
+    /// however long it is.
+    Chunked,
+}
+
 /// A request whose body has to be read first.
 struct PendingBody {
     request: Request,
+    ticket: Ticket,
     at: Timestamp,
     length: usize,
 }
@@ -46,9 +61,9 @@ struct PendingBody {
 /// Maximum size of a body: 1,024 characters, each escaped in JSON as `\ud83d\ude00`, and some room.
 const MAX_BODY: usize = 16 * 1024;
 /// Maximum size of a body that tiny_http reads by itself.
-const READ_AHEAD: usize = 1024;
+pub(super) const READ_AHEAD: usize = 1024;
 /// Maximum time to read a body.
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of threads that read bodies.
 const MAX_READERS: usize = 64;
 /// Maximum number of requests that wait for such a thread.
@@ -56,7 +71,7 @@ const MAX_WAITING: usize = 256;
 
 /// Reads bodies on other threads.
 pub struct BodyReader {
-    server: Arc<Server>,
+    waker: Waker,
     ready: Arc<Mutex<VecDeque<ReceivedRequest>>>,
     /// Number of threads that read.
     readers: Arc<AtomicUsize>,
@@ -64,22 +79,23 @@ pub struct BodyReader {
 }
 
 impl BodyReader {
-    /// A reader that unblocks `server` whenever a thread has read a body.
-    pub fn new(server: Arc<Server>) -> Self {
-        Self { server, ready: Arc::default(), readers: Arc::default(), waiting: VecDeque::new() }
+    /// A reader that wakes the loop whenever a thread has read a body.
+    pub fn new(waker: Waker) -> Self {
+        Self { waker, ready: Arc::default(), readers: Arc::default(), waiting: VecDeque::new() }
     }
 
     /// Takes a request from the listener. Returns it at once if tiny_http has read its body, or if
     /// it is rejected. Otherwise [`Self::next_ready`] returns it once a thread has read the body.
-    pub fn receive(&mut self, request: Request) -> Option<ReceivedRequest> {
+    pub fn receive(&mut self, queued: QueuedRequest) -> Option<ReceivedRequest> {
+        let QueuedRequest { request, ticket } = queued;
         let at = Timestamp::now();
         let length = request.body_length().unwrap_or(0);
         let head = Head::read(&request);
-        let body_state = body_state(&request, &head, length);
+        let body_state = body_state(&request, head.is_chunked, length);
         if let Err(failure) = check(head, length) {
-            return Some(ReceivedRequest { request, at, body: Err(failure), body_state });
+            return Some(ReceivedRequest { request, ticket, at, body: Err(failure), body_state });
         }
-        let pending = PendingBody { request, at, length };
+        let pending = PendingBody { request, ticket, at, length };
         if body_state == BodyState::Read {
             return Some(pending.read());
         }
@@ -112,13 +128,14 @@ impl BodyReader {
 
     /// Returns the request with its rejection if no thread can be started.
     fn spawn_reader(&self, pending: PendingBody) -> Option<ReceivedRequest> {
-        let (ready, readers, server) = (Arc::clone(&self.ready), Arc::clone(&self.readers), Arc::clone(&self.server));
+        let (ready, readers, waker) = (Arc::clone(&self.ready), Arc::clone(&self.readers), self.waker.clone());
+        pending.ticket.body_begins(BodyKind::Sized);
         self.readers.fetch_add(1, Ordering::AcqRel);
         let not_started = spawn_with("body", pending, move |pending| {
             let received = pending.read();
             lock(&ready).push_back(received);
             readers.fetch_sub(1, Ordering::AcqRel);
-            server.unblock();
+            waker.wake();
         });
         not_started.map(|pending| {
             self.readers.fetch_sub(1, Ordering::AcqRel);
@@ -147,7 +164,8 @@ impl PendingBody {
                 Ok(count) => filled += count,
             }
         }
-        ReceivedRequest { request: self.request, at: self.at, body: Ok(body), body_state: BodyState::Read }
+        let Self { request, ticket, at, .. } = self;
+        ReceivedRequest { request, ticket, at, body: Ok(body), body_state: BodyState::Read }
     }
 
     fn reject_busy(self) -> ReceivedRequest {
@@ -156,19 +174,33 @@ impl PendingBody {
 
     fn reject(self, status: u16, message: impl Into<String>) -> ReceivedRequest {
         let body = Err(Failure::rejected(status, message));
-        ReceivedRequest { request: self.request, at: self.at, body, body_state: BodyState::Unread }
+        let Self { request, ticket, at, .. } = self;
+        ReceivedRequest { request, ticket, at, body, body_state: BodyState::Unread }
+    }
+}
+
+impl BodyKind {
+    /// The kind of the body that is still to be read from the connection of `request`.
+    pub(super) fn of(request: &Request) -> Option<Self> {
+        let is_chunked = request.headers().iter().any(|header| header.field.equiv("transfer-encoding"));
+        let length = request.body_length().unwrap_or(0);
+        match body_state(request, is_chunked, length) {
+            BodyState::Read => None,
+            BodyState::Unread if is_chunked => Some(Self::Chunked),
+            BodyState::Unread => Some(Self::Sized),
+        }
     }
 }
 
 /// tiny_http reads short bodies ahead, unless they are chunked or the client asks for an upgrade or
 /// for `100 Continue`.
-fn body_state(request: &Request, head: &Head<'_>, length: usize) -> BodyState {
+fn body_state(request: &Request, is_chunked: bool, length: usize) -> BodyState {
     let upgrades_or_expects = request.headers().iter().any(|header| {
         let is_upgrade = || header.value.as_str().to_ascii_lowercase().contains("upgrade");
         header.field.equiv("expect") || (header.field.equiv("connection") && is_upgrade())
     });
     let is_read = length == 0 || (length <= READ_AHEAD && !upgrades_or_expects);
-    if is_read && !head.is_chunked { BodyState::Read } else { BodyState::Unread }
+    if is_read && !is_chunked { BodyState::Read } else { BodyState::Unread }
 }
 
 /// Rejects requests that no handler can answer.

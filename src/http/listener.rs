@@ -18,35 +18,63 @@
 
 use std::io::{self, IsTerminal};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use listenfd::ListenFd;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tiny_http::{Request, Server};
+use tiny_http::Server;
 
+#[cfg(target_os = "linux")]
+use super::keeper;
 use super::panics::{accept_panicked, connection_panics};
+use super::peers::{Peers, QueuedRequest};
+use super::process::{Cause, Process, Renewals};
+use crate::page::ProcessView;
 use crate::sync::lock;
 
 /// Source of requests.
 pub struct Listener {
+    waker: Waker,
+    peers: Arc<Peers>,
+    process: Arc<Process>,
+    address: SocketAddr,
+    socket: Socket,
+    /// Descriptors that are closed when the process must renew itself because none are left.
+    spares: Vec<Socket>,
+}
+
+/// The signals that end the program or reload its settings, kept from the moment of
+/// [`Self::catch`] on.
+pub struct CaughtSignals {
+    signals: Signals,
+    /// True once a stop signal has arrived.
+    stop: Arc<AtomicBool>,
+}
+
+/// Wakes the loop, which then returns [`Next::Wake`].
+#[derive(Clone)]
+pub struct Waker {
     server: Arc<Server>,
     shared: Arc<LoopState>,
-    address: SocketAddr,
 }
 
 /// Next event for the loop.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and nearly always a request")]
 pub enum Next {
     /// A request arrived.
-    Request(Request),
+    Request(QueuedRequest),
     /// Bodies may have been read, or settings may have changed.
     Wake,
     /// A stop signal arrived.
     Stop,
+    /// The process must renew itself, for this cause.
+    Renew(Cause),
     /// No more connections can be accepted, for this reason.
     Failed(io::Error),
 }
@@ -54,8 +82,12 @@ pub enum Next {
 #[derive(Default)]
 struct LoopState {
     stopping: AtomicBool,
-    /// Number of requests so far. The ticker is faster while it grows.
-    requests: AtomicU64,
+    /// True from a call of [`Waker::wake`] until the loop has seen it.
+    woken: AtomicBool,
+    /// Cause for which the process must renew itself.
+    renewal: Mutex<Option<Cause>>,
+    /// True once no more connections are accepted, because the process renews itself.
+    paused: AtomicBool,
     /// True while the ticker sleeps. The next request wakes it.
     idle: AtomicBool,
     sleep: Mutex<()>,
@@ -65,10 +97,20 @@ struct LoopState {
 /// Maximum time that the loop waits for a client to read, once per connection; an outbox does the
 /// rest.
 const SEND_TIMEOUT: Duration = Duration::from_millis(5);
+/// Maximum time between two bytes of a client where there is no keeper. The keeper distinguishes
+/// more, and this is only its safety net.
 const RECEIVE_TIMEOUT: Duration = Duration::from_secs(5);
+#[cfg(target_os = "linux")]
+const RECEIVE_TIMEOUT_WITH_KEEPER: Duration = keeper::IDLE.saturating_mul(2);
+/// Maximum time that the ticker waits for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// A body is smaller. What a client sends after its connection was closed is limited by this.
+const RECEIVE_BUFFER: usize = 64 * 1024;
 const USER_TIMEOUT: Duration = Duration::from_secs(6);
 const SEND_BUFFER: usize = 256 * 1024;
 const BACKLOG: i32 = 1024;
+/// A renewal needs descriptors: to listen no more, and to send what is queued.
+const SPARES: usize = 8;
 const FIRST_TICKS: u32 = 128;
 const FIRST_TICK: Duration = Duration::from_millis(1);
 const BUSY_TICK: Duration = Duration::from_millis(10);
@@ -77,30 +119,34 @@ const IDLE_TICK: Duration = Duration::from_millis(100);
 const TICKS_TO_IDLE: u32 = 100;
 
 impl Listener {
-    /// Listens on `address`, `host:port`; port 0 chooses a free one. Every SIGHUP is sent to
-    /// `hangups`.
+    /// Listens on the socket that the process was started with, or else on `address`, `host:port`;
+    /// port 0 chooses a free one. Every SIGHUP is sent to `hangups`. `renewals` are those of the
+    /// process so far.
     ///
     /// # Errors
     ///
     /// The address is not valid, or is in use.
-    pub fn bind(address: &str, hangups: Sender<()>) -> io::Result<Self> {
-        let candidates = address.to_socket_addrs()?;
-        let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "DNS lookup failed"));
-        for candidate in candidates {
-            result = bind(candidate);
-            if result.is_ok() {
-                break;
+    pub fn open(address: &str, signals: CaughtSignals, hangups: Sender<()>, renewals: Renewals) -> io::Result<Self> {
+        let socket = match ListenFd::from_env().take_tcp_listener(0)? {
+            Some(inherited) => {
+                inherited.set_nonblocking(false)?;
+                let socket = Socket::from(inherited);
+                set_options(&socket)?;
+                socket
             }
-        }
-        let socket = result?;
+            None => bind_first(address)?,
+        };
         let address = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let for_stop = socket.try_clone()?;
-        let server = Server::from_listener(std::net::TcpListener::from(socket), None).map_err(io::Error::other)?;
-        let server = Arc::new(server);
-        let shared = Arc::new(LoopState::default());
-        watch_signals(Arc::clone(&server), Arc::clone(&shared), for_stop, hangups)?;
-        start_ticker(address, Arc::clone(&server), Arc::clone(&shared))?;
-        Ok(Self { server, shared, address })
+        let spares = (0..SPARES).map(|_| socket.try_clone()).collect::<io::Result<_>>()?;
+        let for_server = std::net::TcpListener::from(socket.try_clone()?);
+        let server = Server::from_listener(for_server, None).map_err(io::Error::other)?;
+        let waker = Waker { server: Arc::new(server), shared: Arc::default() };
+        let (peers, process) = (Arc::<Peers>::default(), Arc::new(Process::new(renewals)));
+        watch_signals(signals, waker.clone(), socket.try_clone()?, hangups)?;
+        start_ticker(address, waker.clone(), Arc::clone(&peers))?;
+        #[cfg(target_os = "linux")]
+        keeper::start(waker.clone(), Arc::clone(&peers), Arc::clone(&process), address.port())?;
+        Ok(Self { waker, peers, process, address, socket, spares })
     }
 
     /// The address that it listens on.
@@ -108,56 +154,180 @@ impl Listener {
         self.address
     }
 
-    /// The server, for other threads to unblock the loop.
-    pub fn server(&self) -> Arc<Server> {
-        Arc::clone(&self.server)
+    /// Wakes the loop from another thread.
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// The state of the process, for the status.
+    pub(super) fn process_view(&self) -> ProcessView {
+        self.process.view(&self.peers)
     }
 
     /// Waits for the next event.
     pub fn next(&self) -> Next {
-        match self.server.recv() {
-            Ok(request) => {
-                self.shared.requests.fetch_add(1, Ordering::Relaxed);
-                if self.shared.idle.swap(false, Ordering::AcqRel) {
-                    self.shared.wake.notify_one();
-                }
-                Next::Request(request)
+        let Waker { server, shared } = &self.waker;
+        loop {
+            // Before the rest: a message that was to wake the loop may be taken with the requests.
+            self.peers.collect(server);
+            if shared.stopping.load(Ordering::Acquire) {
+                return Next::Stop;
             }
-            Err(_) if self.shared.stopping.load(Ordering::Acquire) => Next::Stop,
-            Err(_) if accept_panicked() => Next::Failed(io::Error::other("too many open files or threads")),
-            // The error that `unblock` causes; errors of `accept` are of another kind.
-            Err(error) if error.kind() == io::ErrorKind::Other && error.raw_os_error().is_none() => Next::Wake,
-            Err(error) => Next::Failed(error),
+            if let Some(error) = self.peers.take_failure() {
+                return Next::Failed(error);
+            }
+            if accept_panicked() {
+                return Next::Failed(io::Error::other("too many open files or threads"));
+            }
+            if shared.woken.swap(false, Ordering::AcqRel) {
+                return match lock(&shared.renewal).take() {
+                    Some(cause) => Next::Renew(cause),
+                    None => Next::Wake,
+                };
+            }
+            if let Some(queued) = self.peers.pop() {
+                self.waker.hurry_ticker();
+                return Next::Request(queued);
+            }
+            self.peers.wait(server);
         }
     }
 
     /// The next request that has been received already, if there is one.
-    pub fn next_waiting(&self) -> Option<Request> {
-        self.server.try_recv().ok().flatten()
+    pub fn next_waiting(&self) -> Option<QueuedRequest> {
+        self.peers.collect(&self.waker.server);
+        self.peers.pop()
     }
+
+    /// True if a request waits or is being answered.
+    pub fn is_busy(&self) -> bool {
+        self.peers.is_busy()
+    }
+
+    /// The state of the process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// True once a stop signal has arrived.
+    pub fn is_stopping(&self) -> bool {
+        self.waker.is_stopping()
+    }
+
+    /// Accepts no more connections, and leaves new ones in the backlog of the socket.
+    pub fn pause(&mut self) {
+        self.spares.clear();
+        self.waker.shared.paused.store(true, Ordering::Release);
+        // The thread that accepts ends when `accept` would block. It waits in a call that began
+        // before, which needs one more connection.
+        let _ = self.socket.set_nonblocking(true);
+        drop(TcpStream::connect_timeout(&own_address(self.address), CONNECT_TIMEOUT));
+    }
+
+    /// The listening socket, for the process that takes over.
+    #[cfg(unix)]
+    pub fn into_socket(self) -> std::os::fd::OwnedFd {
+        self.socket.into()
+    }
+}
+
+impl Waker {
+    /// Wakes the loop.
+    pub fn wake(&self) {
+        self.shared.woken.store(true, Ordering::Release);
+        self.server.unblock();
+    }
+
+    pub(super) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Asks the loop to end, so that the process renews itself.
+    #[cfg(target_os = "linux")]
+    pub(super) fn renew(&self, cause: Cause) {
+        *lock(&self.shared.renewal) = Some(cause);
+        self.wake();
+    }
+
+    /// Makes the ticker free a connection that may be waiting for a thread.
+    pub(super) fn hurry_ticker(&self) {
+        if self.shared.idle.swap(false, Ordering::AcqRel) {
+            self.shared.wake.notify_one();
+        }
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.shared.stopping.load(Ordering::Acquire)
+    }
+}
+
+impl CaughtSignals {
+    /// Catches the signals from now on. Until a listener is opened they wait.
+    ///
+    /// # Errors
+    ///
+    /// The system does not allow it.
+    pub fn catch() -> io::Result<Self> {
+        let stop = Arc::<AtomicBool>::default();
+        for signal in [SIGTERM, SIGINT] {
+            signal_hook::flag::register(signal, Arc::clone(&stop))?;
+        }
+        Ok(Self { signals: Signals::new([SIGTERM, SIGINT, SIGHUP])?, stop })
+    }
+
+    /// A flag that is true once a stop signal has arrived.
+    pub fn stop_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop)
+    }
+}
+
+fn bind_first(address: &str) -> io::Result<Socket> {
+    let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "DNS lookup failed"));
+    for candidate in address.to_socket_addrs()? {
+        result = bind(candidate);
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
 }
 
 fn bind(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_tcp_nodelay(true)?;
-    socket.set_write_timeout(Some(SEND_TIMEOUT))?;
-    socket.set_read_timeout(Some(RECEIVE_TIMEOUT))?;
-    socket.set_send_buffer_size(SEND_BUFFER)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(30)))?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    set_options(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
+}
+
+/// Sets the options that every connection inherits.
+fn set_options(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_write_timeout(Some(SEND_TIMEOUT))?;
+    socket.set_read_timeout(Some(receive_timeout()))?;
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(30)))?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    Ok(())
+}
+
+fn receive_timeout() -> Duration {
+    #[cfg(target_os = "linux")]
+    if keeper::is_possible() {
+        return RECEIVE_TIMEOUT_WITH_KEEPER;
+    }
+    RECEIVE_TIMEOUT
 }
 
 /// Starts the thread that receives signals. The first SIGTERM or SIGINT stops the listener, the
 /// second one ends the process. SIGHUP asks for the settings to be read again. If it was sent
 /// because the terminal has been closed, it stops the server, which would otherwise hold the port
 /// unnoticed.
-fn watch_signals(server: Arc<Server>, shared: Arc<LoopState>, socket: Socket, hangups: Sender<()>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+fn watch_signals(caught: CaughtSignals, waker: Waker, socket: Socket, hangups: Sender<()>) -> io::Result<()> {
+    let mut signals = caught.signals;
     let has_terminal = || io::stdin().is_terminal() || io::stderr().is_terminal();
     let had_terminal = has_terminal();
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
@@ -166,45 +336,50 @@ fn watch_signals(server: Arc<Server>, shared: Arc<LoopState>, socket: Socket, ha
                 let _ = hangups.send(());
                 continue;
             }
-            if shared.stopping.swap(true, Ordering::AcqRel) {
+            if waker.shared.stopping.swap(true, Ordering::AcqRel) {
                 std::process::exit(128 + signal);
             }
             // From here on new connections are refused; requests already received are answered.
             let _ = SockRef::from(&socket).shutdown(std::net::Shutdown::Both);
-            server.unblock();
+            waker.wake();
         }
     })?;
     Ok(())
 }
 
-/// Starts the ticker.
-fn start_ticker(address: SocketAddr, server: Arc<Server>, shared: Arc<LoopState>) -> io::Result<()> {
+/// The address at which this machine reaches a socket that listens on `address`.
+fn own_address(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         ip if !ip.is_unspecified() => ip,
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
     };
-    let own_address = SocketAddr::new(ip, address.port());
+    SocketAddr::new(ip, address.port())
+}
+
+/// Starts the ticker.
+fn start_ticker(address: SocketAddr, waker: Waker, peers: Arc<Peers>) -> io::Result<()> {
+    let own_address = own_address(address);
     thread::Builder::new().name("ticker".to_owned()).spawn(move || {
         let (mut seen, mut quiet, mut first) = (0, TICKS_TO_IDLE, 0);
-        while !shared.stopping.load(Ordering::Acquire) {
+        while !waker.is_stopping() && !waker.shared.paused.load(Ordering::Acquire) {
             if accept_panicked() {
                 // No other thread would wake the loop.
-                return server.unblock();
+                return waker.wake();
             }
             // A client that hangs up at once sends no request, but the panic of its thread leaves
             // other connections waiting as well.
-            let activity = shared.requests.load(Ordering::Relaxed) + connection_panics();
+            let activity = peers.requests() + connection_panics();
             quiet = if activity == seen { quiet.saturating_add(1) } else { 0 };
             seen = activity;
             if quiet >= TICKS_TO_IDLE {
-                shared.sleep_until_a_request();
+                waker.shared.sleep_until_a_request();
                 first = FIRST_TICKS;
             } else {
                 thread::sleep(if first > 0 { FIRST_TICK } else { BUSY_TICK });
                 first = first.saturating_sub(1);
             }
-            drop(TcpStream::connect_timeout(&own_address, RECEIVE_TIMEOUT / 10));
+            drop(TcpStream::connect_timeout(&own_address, CONNECT_TIMEOUT));
         }
     })?;
     Ok(())

@@ -14,8 +14,12 @@ pub mod cors;
 pub(crate) mod fuzz;
 pub mod head;
 mod json_fields;
+#[cfg(target_os = "linux")]
+mod keeper;
 pub mod listener;
 pub mod panics;
+pub mod peers;
+pub mod process;
 mod render;
 pub mod response;
 pub mod routes;

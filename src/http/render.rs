@@ -17,6 +17,8 @@ pub(super) struct ResponseRenderer {
     cors: Cors,
     bytes: Vec<u8>,
     date: CachedText,
+    /// True once every client is asked to close its connection.
+    closing: bool,
 }
 
 /// Writes lines of the access log.
@@ -39,7 +41,12 @@ const MAX_IN_LINE: usize = 2048;
 impl ResponseRenderer {
     /// A renderer that adds the headers of `cors`.
     pub(super) fn new(cors: Cors) -> Self {
-        Self { cors, bytes: Vec::new(), date: CachedText::default() }
+        Self { cors, bytes: Vec::new(), date: CachedText::default(), closing: false }
+    }
+
+    /// From now on every client is asked to close its connection.
+    pub(super) fn close_connections(&mut self) {
+        self.closing = true;
     }
 
     /// The bytes of a response. They hold the headers of `trace` if there is one. A client whose
@@ -51,7 +58,7 @@ impl ResponseRenderer {
         trace: Option<&RequestTrace<'_>>,
         body_state: BodyState,
     ) -> &[u8] {
-        let Self { cors, bytes, date } = self;
+        let Self { cors, bytes, date, closing } = self;
         let now = Utc::now();
         let date = date.get(now.timestamp(), now, "%a, %d %b %Y %H:%M:%S GMT");
         bytes.clear();
@@ -79,7 +86,7 @@ impl ResponseRenderer {
             }
             put("X-Amzn-Trace-Id", &trace.x_amzn_trace_id());
         }
-        if body_state == BodyState::Unread {
+        if body_state == BodyState::Unread || *closing {
             put("Connection", "close");
         }
         let _ = write!(bytes, "Content-Length: {}\r\n\r\n", response.body.len());

@@ -13,7 +13,7 @@ use crate::activities::{
     notifications_activities, search_activities, show_activity, user_activities,
 };
 use crate::delivery::Pipeline;
-use crate::page::Page;
+use crate::page::{Page, ProcessView};
 use crate::trace::{RequestTrace, Scope};
 
 macro_rules! route {
@@ -84,6 +84,8 @@ pub struct RequestContext<'a> {
     pub page: &'a Page,
     /// Backends.
     pub pipeline: &'a Pipeline,
+    /// Reads the state of the process.
+    pub process: &'a dyn Fn() -> ProcessView,
     /// Head of the request.
     pub head: &'a Head<'a>,
     /// Decoded value of the pattern's `{name}`; empty if the pattern has none.

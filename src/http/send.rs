@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 use tiny_http::{Request, Response};
 
+use super::body::{BodyKind, READ_AHEAD};
+use super::peers::{Reason, Ticket};
 use super::spawn::spawn_with;
 use crate::sync::lock;
 
@@ -68,9 +70,9 @@ enum Connection {
 
 /// A response to write.
 enum Job {
-    Response(Box<dyn Write + Send>, Vec<u8>),
+    Response(Box<dyn Write + Send>, Vec<u8>, Ticket),
     /// Response to a request whose body has not been read.
-    Refusal(Request, Vec<u8>),
+    Refusal(Request, Vec<u8>, Ticket),
 }
 
 /// Maximum size of a response that the loop writes. It fits into the socket's buffer, unless the
@@ -84,6 +86,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 /// Maximum time to read an unread body and discard it.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time to read the response before the connection is closed.
+const LINGER: Duration = Duration::from_millis(500);
 /// Maximum size of a body that is read and discarded.
 const MAX_DRAIN: usize = 16 * 1024 * 1024;
 /// Time after which a connection without requests has been closed.
@@ -98,8 +102,8 @@ impl Sender {
     ///
     /// The client has closed the connection, or does not read. A response that an outbox is still
     /// writing may fail later.
-    pub fn send(&self, request: Request, bytes: &[u8]) -> Result<(), ClientGone> {
-        let Some(peer) = request.remote_addr().copied() else { return Err(ClientGone) };
+    pub fn send(&self, request: Request, ticket: Ticket, bytes: &[u8]) -> Result<(), ClientGone> {
+        let peer = ticket.address();
         if self.shared.known.load(Ordering::Acquire) > 0 {
             let mut state = lock(&self.shared.state);
             let given_up = state.is_given_up(peer);
@@ -109,16 +113,16 @@ impl Sender {
                 return Err(ClientGone);
             }
             if state.outboxes.contains_key(&peer) {
-                return state.put(peer, Job::Response(request.into_writer(), bytes.to_vec()));
+                return state.put(peer, Job::Response(request.into_writer(), bytes.to_vec(), ticket));
             }
         }
         let mut writer = request.into_writer();
         if bytes.len() > MAX_DIRECT {
-            return self.open_outbox(peer, Job::Response(writer, bytes.to_vec()));
+            return self.open_outbox(peer, Job::Response(writer, bytes.to_vec(), ticket));
         }
         match write_some(&mut writer, bytes) {
             Ok(None) => Ok(()),
-            Ok(Some(written)) => self.open_outbox(peer, Job::Response(writer, bytes[written..].to_vec())),
+            Ok(Some(written)) => self.open_outbox(peer, Job::Response(writer, bytes[written..].to_vec(), ticket)),
             Err(_) => Err(ClientGone),
         }
     }
@@ -129,12 +133,9 @@ impl Sender {
     /// # Errors
     ///
     /// The client has closed the connection, or there is no thread for it.
-    pub fn refuse(&self, request: Request, bytes: &[u8]) -> Result<(), ClientGone> {
-        let Some(peer) = request.remote_addr().copied() else {
-            leak(request);
-            return Err(ClientGone);
-        };
-        let job = Job::Refusal(request, bytes.to_vec());
+    pub fn refuse(&self, request: Request, ticket: Ticket, bytes: &[u8]) -> Result<(), ClientGone> {
+        let peer = ticket.address();
+        let job = Job::Refusal(request, bytes.to_vec(), ticket);
         let mut state = lock(&self.shared.state);
         if state.is_given_up(peer) {
             job.discard();
@@ -249,22 +250,34 @@ impl Connections {
 impl Job {
     fn run(self) -> Connection {
         match self {
-            Self::Response(mut writer, bytes) => write_all(&mut *writer, &bytes),
-            Self::Refusal(request, bytes) => refuse(request, &bytes),
+            Self::Response(mut writer, bytes, ticket) => {
+                let connection = write_all(&mut *writer, &bytes);
+                if connection == Connection::HalfWritten {
+                    ticket.give_up(Reason::NotReading);
+                }
+                connection
+            }
+            Self::Refusal(request, bytes, ticket) => refuse(request, &bytes, &ticket),
         }
     }
 
     fn size(&self) -> usize {
         match self {
-            Self::Response(_, bytes) | Self::Refusal(_, bytes) => bytes.len(),
+            Self::Response(_, bytes, _) | Self::Refusal(_, bytes, _) => bytes.len(),
         }
     }
 
     /// Ends the job without a response.
     fn discard(self) {
         match self {
-            Self::Response(writer, _) => drop(writer),
-            Self::Refusal(request, _) => leak(request),
+            Self::Response(writer, _, ticket) => {
+                ticket.give_up(Reason::NotReading);
+                drop(writer);
+            }
+            Self::Refusal(request, _, ticket) => {
+                ticket.give_up(Reason::NotReading);
+                leak(request);
+            }
         }
     }
 }
@@ -310,22 +323,36 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
+/// Ends a request without a response. The writer must not wait for the responses before it.
+pub(super) fn discard(request: Request) {
+    if BodyKind::of(&request).is_none() { drop(request.into_writer()) } else { leak(request) }
+}
+
 /// Writes the response, then reads the body and discards it. An upgrade is the only way to get a
 /// connection without dropping the body's reader. tiny_http sends a response of its own for it, so
 /// it is given an interim one (100), and the real response follows.
-fn refuse(request: Request, bytes: &[u8]) -> Connection {
+fn refuse(request: Request, bytes: &[u8], ticket: &Ticket) -> Connection {
     let length = request.body_length();
     let mut stream = request.upgrade("none", Response::empty(100));
+    ticket.body_begins(if length.is_some() { BodyKind::Sized } else { BodyKind::Chunked });
     let deadline = Instant::now() + DRAIN_TIMEOUT;
     let mut connection = write_all(&mut *stream, bytes);
     if length.is_some_and(|length| length > MAX_DRAIN) {
         // tiny_http drops the reader also where the body breaks off, so none of the body is read.
+        ticket.give_up(Reason::NotReading);
         leak(stream);
+        // Closing the connection while the client sends could destroy a response that it has not
+        // read yet.
+        thread::sleep(LINGER);
         return Connection::Over;
     }
     let mut buffer = [0; 8 * 1024];
     let mut total = 0;
     while connection == Connection::Good && length != Some(total) && total < MAX_DRAIN && Instant::now() < deadline {
+        let rest = length.map_or(0, |length| length - total);
+        if rest > READ_AHEAD && !ticket.wait_for_input(deadline) {
+            break;
+        }
         match stream.read(&mut buffer) {
             // The end of a chunked body; a body with a length was broken off.
             Ok(0) if length.is_none() => return Connection::Good,
@@ -338,7 +365,10 @@ fn refuse(request: Request, bytes: &[u8]) -> Connection {
     if connection == Connection::Over || length == Some(total) {
         return connection;
     }
-    leak(stream);
+    ticket.give_up(Reason::NotReading);
+    if let Some(stream) = ticket.close_and_drop(stream) {
+        leak(stream);
+    }
     Connection::Over
 }
 

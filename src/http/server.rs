@@ -12,6 +12,8 @@ use super::body::{BodyReader, BodyState, ReceivedRequest};
 use super::cors::Cors;
 use super::head::Head;
 use super::listener::{Listener, Next};
+use super::peers::QueuedRequest;
+use super::process::Cause;
 use super::render::{AccessLog, ResponseRenderer};
 use super::response::{Failure, Response};
 use super::routes::{RequestContext, RouteMatch, find};
@@ -21,7 +23,7 @@ use crate::activities::App;
 use crate::client::HTTP_SCOPE;
 use crate::delivery::Pipeline;
 use crate::logging::Capture;
-use crate::page::Page;
+use crate::page::{Page, ProcessView};
 use crate::trace::span::Timestamp;
 use crate::trace::{Incoming, RequestTrace, Tracer};
 
@@ -53,14 +55,27 @@ pub struct Telemetry {
 /// change the tracer, the backends and the page. It must not block.
 pub type OnWake = Box<dyn FnMut(&mut Telemetry)>;
 
+/// Reason why the loop has ended.
+#[derive(Debug)]
+pub enum End {
+    /// A stop signal arrived.
+    Stopped,
+    /// The process must renew itself, for this cause.
+    Renew(Cause),
+    /// No more connections can be accepted, for this reason.
+    Failed(io::Error),
+}
+
 /// Maximum time to finish responses after a stop signal.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time for the requests of open connections to arrive before the process renews itself.
+const LINGER: Duration = Duration::from_millis(25);
 
 impl Server {
     /// A server that answers the requests of `listener` with `app`.
     pub fn new(listener: Listener, app: App, cors: Cors, telemetry: Telemetry, on_wake: OnWake) -> Self {
         Self {
-            bodies: BodyReader::new(listener.server()),
+            bodies: BodyReader::new(listener.waker()),
             listener,
             app,
             telemetry,
@@ -71,40 +86,54 @@ impl Server {
         }
     }
 
-    /// Serves requests until a stop signal arrives, then answers those already received. Returns
-    /// the time of the signal.
-    ///
-    /// # Errors
-    ///
-    /// No more connections can be accepted.
-    pub fn run(&mut self) -> (Instant, io::Result<()>) {
-        let result = loop {
+    /// Serves requests until a stop signal arrives or the process must renew itself, then answers
+    /// those already received. Returns the time and the cause of the end.
+    pub fn run(&mut self) -> (Instant, End) {
+        let end = loop {
             match self.listener.next() {
-                Next::Request(request) => self.receive(request),
+                Next::Request(queued) => self.receive(queued),
                 Next::Wake => (self.on_wake)(&mut self.telemetry),
-                Next::Stop => break Ok(()),
-                Next::Failed(error) => break Err(error),
+                Next::Stop => break End::Stopped,
+                Next::Renew(cause) => break End::Renew(cause),
+                Next::Failed(error) => break End::Failed(error),
             }
             while let Some(received) = self.bodies.next_ready() {
                 self.answer(received);
             }
         };
-        let stopped = Instant::now();
-        self.drain(stopped + DRAIN_TIMEOUT);
-        (stopped, result)
+        let ended = Instant::now();
+        self.renderer.close_connections();
+        if !matches!(end, End::Stopped) {
+            self.listener.pause();
+        }
+        self.drain(ended + DRAIN_TIMEOUT);
+        if !matches!(end, End::Stopped) {
+            self.linger(ended + DRAIN_TIMEOUT);
+        }
+        (ended, end)
     }
 
-    /// The pipeline, which may still hold queued traces when the loop has ended.
-    pub fn into_pipeline(self) -> Pipeline {
-        self.telemetry.pipeline
+    /// The pipeline, which may still hold queued traces when the loop has ended, and the listener.
+    pub fn into_parts(self) -> (Pipeline, Listener) {
+        (self.telemetry.pipeline, self.listener)
     }
 
-    /// Answers the requests that were received before the stop signal, until `deadline`.
+    /// Answers requests of the connections that are open, for a moment and as long as one is being
+    /// answered, until `deadline`. Their clients learn that the connection ends.
+    fn linger(&mut self, deadline: Instant) {
+        let until = Instant::now() + LINGER;
+        while (Instant::now() < until || self.listener.is_busy()) && Instant::now() < deadline {
+            self.drain(deadline);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Answers the requests that have been received, until `deadline`.
     fn drain(&mut self, deadline: Instant) {
         while Instant::now() < deadline
-            && let Some(request) = self.listener.next_waiting()
+            && let Some(queued) = self.listener.next_waiting()
         {
-            self.receive(request);
+            self.receive(queued);
             if let Some(received) = self.bodies.next_ready() {
                 self.answer(received);
             }
@@ -117,8 +146,8 @@ impl Server {
         }
     }
 
-    fn receive(&mut self, request: tiny_http::Request) {
-        if let Some(received) = self.bodies.receive(request) {
+    fn receive(&mut self, queued: QueuedRequest) {
+        if let Some(received) = self.bodies.receive(queued) {
             self.answer(received);
         }
     }
@@ -126,7 +155,7 @@ impl Server {
     /// Answers one request. An untraced one takes the same path: its trace records nothing, and the
     /// client does not see it.
     fn answer(&mut self, received: ReceivedRequest) {
-        let ReceivedRequest { request, at, body, body_state } = received;
+        let ReceivedRequest { request, ticket, at, body, body_state } = received;
         let head = Head::read(&request);
         let target = find(head.method, head.path);
         let is_traced = target.is_traced();
@@ -141,8 +170,8 @@ impl Server {
         let line = if is_logged { self.access_log.line(&head, response.status) } else { "" };
         let bytes = self.renderer.render(&head, &response, is_traced.then_some(&trace), body_state);
         let sent = match body_state {
-            BodyState::Read => self.sender.send(request, bytes),
-            BodyState::Unread => self.sender.refuse(request, bytes),
+            BodyState::Read => self.sender.send(request, ticket, bytes),
+            BodyState::Unread => self.sender.refuse(request, ticket, bytes),
         };
         if sent.is_err() {
             trace.set_attribute("error.type", "client_gone");
@@ -167,10 +196,11 @@ impl Server {
         trace: &RequestTrace<'_>,
         body: Result<Vec<u8>, Failure>,
     ) -> Response {
-        let Self { app, telemetry: Telemetry { pipeline, page, .. }, .. } = self;
+        let Self { listener, app, telemetry: Telemetry { pipeline, page, .. }, .. } = self;
+        let process: &dyn Fn() -> ProcessView = &|| listener.process_view();
         let result = body.and_then(|body| match target {
             RouteMatch::Found(route, parameter) => {
-                let call = RequestContext { trace, app, page, pipeline, head, parameter, body: &body };
+                let call = RequestContext { trace, app, page, pipeline, process, head, parameter, body: &body };
                 catch_unwind(AssertUnwindSafe(|| (route.handler)(&call))).unwrap_or_else(|_| {
                     trace.record_panic();
                     Err(Failure::Panicked)

@@ -8,7 +8,7 @@ use crate::page::access::{Content, Visitor};
 /// `GET /telemetry/status`
 pub(super) fn status(call: &RequestContext<'_>) -> Result<Response, Failure> {
     admit(call, Content::Data)?;
-    Ok(json(call.page.status(call.pipeline)?))
+    Ok(json(call.page.status(call.pipeline, (call.process)())?))
 }
 
 /// `GET /telemetry/traces`; `?since=N` returns only the requests after number N.

@@ -28,6 +28,8 @@ use crate::logging::LogLine;
 use crate::settings::{Finding, Settings, Severity};
 use crate::trace::FinishedTrace;
 
+pub use status::{DescriptorsView, ProcessView};
+
 /// The last requests, and the settings that decide who may see them.
 pub struct Page {
     recent: RefCell<Recent>,
@@ -99,8 +101,8 @@ impl Page {
     /// # Errors
     ///
     /// A value cannot be written as JSON. The same holds for all methods below.
-    pub fn status(&self, pipeline: &Pipeline) -> serde_json::Result<Vec<u8>> {
-        serde_json::to_vec(&status::StatusView::new(self, pipeline))
+    pub fn status(&self, pipeline: &Pipeline, process: ProcessView) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(&status::StatusView::new(self, pipeline, process))
     }
 
     /// The JSON of `GET /telemetry/traces`: the requests whose number is greater than `since`.

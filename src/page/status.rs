@@ -20,7 +20,10 @@ use crate::text::time;
 ///    "endpoint":"https://api.honeycomb.io/v1/traces","unit":"spans",
 ///    "queued":0,"queue_capacity":2048,"batch":512,"next_flush_ms":null,
 ///    "deliveries":2,"in_flight":0,"delivered":6,"refused":0,"dropped":0,"sampled_out":0,
-///    "not_sent":0,"sampling":"parentbased_always_on","last_error":null}}}
+///    "not_sent":0,"sampling":"parentbased_always_on","last_error":null}},
+///  "process":{"descriptors":{"used":31,"soft":1024,"hard":524288},"threads":14,"memory_kb":5432,
+///    "connections":2,"connections_closed":{"idle":0,"greedy":0,"pipelining":0,"not_reading":0,
+///    "over_cap":0},"renewals":0,"last_renewal":null}}
 /// ```
 #[derive(Serialize)]
 pub(super) struct StatusView<'p> {
@@ -35,6 +38,37 @@ pub(super) struct StatusView<'p> {
     /// Names of the backends in the order of the pipeline. The page shows them in this order.
     backend_order: Vec<&'static str>,
     backends: BTreeMap<&'static str, BackendView<'p>>,
+    process: ProcessView,
+}
+
+/// State of the process, and of the connections to it. `null` where the system does not tell.
+#[derive(Debug, Default, Serialize)]
+pub struct ProcessView {
+    /// Open descriptors and their limits.
+    pub descriptors: DescriptorsView,
+    /// Number of threads.
+    pub threads: Option<u64>,
+    /// Resident memory.
+    pub memory_kb: Option<u64>,
+    /// Number of open connections.
+    pub connections: Option<usize>,
+    /// Number of connections that the program has closed, by reason.
+    pub connections_closed: BTreeMap<&'static str, u64>,
+    /// Number of times that the process has replaced itself.
+    pub renewals: u32,
+    /// Reason of the last time.
+    pub last_renewal: Option<String>,
+}
+
+/// Open descriptors and their limits.
+#[derive(Debug, Default, Serialize)]
+pub struct DescriptorsView {
+    /// Number of open descriptors.
+    pub used: Option<usize>,
+    /// Limit in force.
+    pub soft: Option<u64>,
+    /// Limit to which the process could raise it.
+    pub hard: Option<u64>,
 }
 
 /// The state and the counts of one backend.
@@ -74,7 +108,7 @@ struct LastErrorView {
 }
 
 impl<'p> StatusView<'p> {
-    pub(super) fn new(page: &'p Page, pipeline: &'p Pipeline) -> Self {
+    pub(super) fn new(page: &'p Page, pipeline: &'p Pipeline, process: ProcessView) -> Self {
         let processors = pipeline.processors();
         Self {
             service_name: &page.service_name,
@@ -88,6 +122,7 @@ impl<'p> StatusView<'p> {
                 .iter()
                 .map(|processor| (processor.plan.name, BackendView::new(processor, &page.sampler)))
                 .collect(),
+            process,
         }
     }
 }

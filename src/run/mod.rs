@@ -7,6 +7,7 @@ mod health;
 mod init;
 mod notifications;
 mod reload;
+mod renew;
 mod serve;
 mod summary;
 

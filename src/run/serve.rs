@@ -1,20 +1,23 @@
 //! `cruddur serve`: runs the server until SIGTERM or SIGINT, and applies changes of the settings
-//! file. At the end it sends the queued items and prints the counts.
+//! file. At the end it sends the queued items and prints the counts. When the process must renew
+//! itself, it does the same and starts again.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use super::config::{CliArgs, Configuration};
-use super::{Exit, reload, summary};
+use super::{Exit, reload, renew, summary};
 use crate::activities::App;
 use crate::client::Client;
 use crate::delivery::Pipeline;
 use crate::http::cors::Cors;
-use crate::http::listener::Listener;
+use crate::http::listener::{CaughtSignals, Listener};
 use crate::http::panics::install_panic_hook;
-use crate::http::server::{Server, Telemetry};
+use crate::http::process::raise_descriptor_limit;
+use crate::http::server::{End, Server, Telemetry};
 use crate::logging;
 use crate::page::Page;
 use crate::settings::{Env, Finding, Setting, Settings, Severity};
@@ -33,6 +36,8 @@ const LOG_TIMEOUT: Duration = Duration::from_millis(500);
 ///
 /// The settings are invalid (status 2), or the server cannot listen (status 1).
 pub fn serve(config: Option<&Path>, listen: Option<&str>, notifications_url: Option<&str>) -> Result<(), Exit> {
+    let signals = CaughtSignals::catch().map_err(|error| Exit::failed(format!("no signal can be caught: {error}")))?;
+    let stop = signals.stop_flag();
     let ids = IdSource::new();
     let args = CliArgs {
         config: config.map(Path::to_owned),
@@ -44,9 +49,11 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>, notifications_url: Opt
     let mut configuration = Configuration::read(&args).map_err(Exit::wrong)?;
     logging::init().map_err(|error| Exit::failed(format!("cannot start a thread for the log: {error}")))?;
     install_panic_hook();
+    raise_descriptor_limit();
     let (hangups, requests) = channel();
     let listen = &configuration.settings.listen;
-    let listener = Listener::bind(&listen.value, hangups).map_err(|error| cannot_listen(listen, &error))?;
+    let listener = Listener::open(&listen.value, signals, hangups, renew::renewals())
+        .map_err(|error| cannot_listen(listen, &error))?;
     let notifications = configuration.notifications.take();
     let notifications =
         notifications.filter(|client| is_other_instance(client, &listener, &mut configuration.findings));
@@ -57,9 +64,9 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>, notifications_url: Opt
     logging::set_sinks(pipeline.log_sinks(), names);
     summary::print(listener.address(), &configuration, notifications.as_ref(), &pipeline);
 
-    let wake = listener.server();
+    let waker = listener.waker();
     let Configuration { settings, findings, values, content, .. } = configuration;
-    let on_wake = reload::follow(args, content, values, requests, move || wake.unblock())
+    let on_wake = reload::follow(args, content, values, requests, move || waker.wake())
         .map_err(|error| Exit::failed(format!("cannot start a thread that watches the settings: {error}")))?;
     let telemetry = Telemetry {
         page: Page::new(&settings, findings),
@@ -69,14 +76,28 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>, notifications_url: Opt
     };
     let app = App { notifications, ..App::default() };
     let mut server = Server::new(listener, app, Cors::new(settings.origins), telemetry, on_wake);
-    let (stopped, result) = server.run();
-    let mut pipeline = server.into_pipeline();
-    pipeline.finish(stopped + DELIVERY_TIMEOUT);
+    let (ended, end) = server.run();
+    let (mut pipeline, listener) = server.into_parts();
+    let renewal = renew::plan(&end, listener.process());
+    if let Some(cause) = &renewal {
+        renew::announce(*cause, &end, listener.process());
+    }
+    pipeline.finish(ended + DELIVERY_TIMEOUT);
     summary::print_counts(pipeline.processors());
     logging::flush(LOG_TIMEOUT);
-    result.map_err(|error| {
-        Exit::failed(Message::new(format!("{error}: cannot accept connections any more")).next("restart cruddur"))
-    })
+    if renewal.is_some() {
+        renew::wait(listener.process(), &stop);
+    }
+    match (renewal, end) {
+        // A stop signal may have arrived meanwhile.
+        _ if stop.load(Ordering::Acquire) => Ok(()),
+        (Some(cause), _) => Err(renew::renew(listener, cause)),
+        (None, End::Failed(error)) => {
+            let what = format!("{error}: cannot accept connections any more");
+            Err(Exit::failed(Message::new(what).next("restart cruddur")))
+        }
+        (None, End::Stopped | End::Renew(_)) => Ok(()),
+    }
 }
 
 fn tracer(ids: IdSource, settings: &Settings, pipeline: &Pipeline) -> Tracer {

@@ -9,6 +9,7 @@ mod across_services;
 mod check;
 mod cloudwatch_delivery;
 mod documents;
+mod front_door;
 mod health;
 mod honeycomb_delivery;
 mod http_cors;

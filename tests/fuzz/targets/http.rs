@@ -18,7 +18,7 @@ use crate::activities::{Activity, App};
 use crate::delivery::Pipeline;
 use crate::fuzz::trace_context::tracer;
 use crate::fuzz::{assert_one_line, first_line};
-use crate::page::Page;
+use crate::page::{Page, ProcessView};
 use crate::settings::{Env, Findings, Settings, Sources};
 use crate::trace::context::Propagator;
 use crate::trace::span::{Scope, Timestamp};
@@ -115,7 +115,8 @@ fn respond(head: &Head<'_>, body: &[u8], fixture: &Fixture) -> Response {
         (Some(problem), _) => Err(problem.clone()),
         // The route that panics on purpose would end the fuzzer.
         (None, RouteMatch::Found(route, parameter)) if route.pattern != "/api/fail" => {
-            let call = RequestContext { trace: &trace, app: &app, page, pipeline, head, parameter, body };
+            let process = &ProcessView::default;
+            let call = RequestContext { trace: &trace, app: &app, page, pipeline, process, head, parameter, body };
             (route.handler)(&call)
         }
         (None, RouteMatch::Options(route)) => Ok(Response::empty(route.allow())),

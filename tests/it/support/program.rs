@@ -2,11 +2,13 @@
 //! variables that the test sets.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+#[cfg(target_os = "linux")]
+use command_fds::{CommandFdExt, FdMapping};
 use serde_json::Value;
 
 use super::client::{Answer, get};
@@ -37,6 +39,8 @@ pub(crate) struct Setup {
     toml: Option<String>,
     root: Option<Root>,
     current_dir: Option<PathBuf>,
+    descriptors: Option<u32>,
+    socket: Option<TcpListener>,
 }
 
 /// A directory that becomes the root directory of a program.
@@ -85,6 +89,19 @@ impl Setup {
         self
     }
 
+    /// Lets it open no more descriptors than this.
+    pub(crate) fn descriptors(mut self, limit: u32) -> Self {
+        self.descriptors = Some(limit);
+        self
+    }
+
+    /// Starts it with this listening socket as descriptor 3, as systemd does.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn socket(mut self, socket: TcpListener) -> Self {
+        self.socket = Some(socket);
+        self
+    }
+
     /// Runs the program in a root directory with only itself, its settings and these files. There
     /// is no loader, no library, no `/etc` and no `/proc`.
     ///
@@ -126,6 +143,14 @@ impl Setup {
         let dir = TempDir::new();
         let program = env!("CARGO_BIN_EXE_cruddur");
         let mut command = match &self.root {
+            // The shell becomes the program, so that it has the id and the limits that the shell has set.
+            None if self.descriptors.is_some() || self.socket.is_some() => {
+                let limit = self.descriptors.map(|limit| format!("ulimit -n {limit};")).unwrap_or_default();
+                let inherited = if self.socket.is_some() { "export LISTEN_FDS=1 LISTEN_PID=$$;" } else { "" };
+                let mut shell = Command::new("/bin/sh");
+                shell.args(["-c", &format!("{limit} {inherited} exec \"$0\" \"$@\""), program]);
+                shell
+            }
             None => Command::new(program),
             Some(root) => root.command(program, &dir),
         };
@@ -137,6 +162,11 @@ impl Setup {
         if let Some(text) = &self.toml {
             let path = dir.write("telemetry.toml", text);
             command.arg("--config").arg(if self.root.is_some() { Path::new("/telemetry.toml") } else { &path });
+        }
+        #[cfg(target_os = "linux")]
+        if let Some(socket) = self.socket {
+            let mapping = FdMapping { parent_fd: socket.into(), child_fd: 3 };
+            command.fd_mappings(vec![mapping]).expect("one mapping collides with no other");
         }
         command.envs(self.env).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         (command.spawn().expect("the program starts"), dir)

@@ -1,0 +1,361 @@
+//! The keeper: a thread that knows every accepted connection, and closes those that harm others.
+//!
+//! tiny_http has a thread and two descriptors for each connection, no limit of their number, and no
+//! limit of a head's size. It also keeps its connections to itself. The keeper finds them in
+//! `/proc/self/fd` and holds a duplicate of each, so that it can look at them and shut them down.
+//! A look is one `poll` of all connections and one listing of the descriptors.
+//!
+//! | it closes a connection | when |
+//! |---|---|
+//! | without a request | 10 s after it was accepted (`FIRST_REQUEST`) |
+//! | that is kept alive | 75 s after its last response (`IDLE`) |
+//! | that sends, but no request comes of it | after 6 looks in a row with unread input, or 32 looks in all |
+//! | of too many | the one that has been idle longest, busy ones last |
+//! | with too many waiting requests | when the responses to those that wait have been sent (`peers.rs`) |
+//! | that does not read its responses | when an outbox gives it up (`send.rs`) |
+//!
+//! A body has its own time limit (`body.rs`), after which the keeper ends the reading. A connection
+//! whose request is being answered is never idle.
+//!
+//! Where there is no `/proc` there is no keeper, and the receive timeout alone ends connections.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use filedescriptor::FileDescriptor;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Dir, readlinkat};
+use rustix::io::ioctl_fionread;
+use socket2::Socket;
+
+use super::body::{BodyKind, TIMEOUT as BODY_TIMEOUT};
+use super::listener::Waker;
+use super::peers::{Peers, Reason};
+use super::process::{Process, descriptor_limit};
+
+/// Time for the first request of a connection. A browser that connects in advance connects again.
+const FIRST_REQUEST: Duration = Duration::from_secs(10);
+/// Time for the next request. nginx and the load balancers of AWS keep connections to a server for
+/// 60 s. If the server closes such a connection first, a request may be lost.
+pub(super) const IDLE: Duration = Duration::from_secs(75);
+/// Time for tiny_http to notice that a client has closed its connection.
+const NOTICE: Duration = Duration::from_secs(1);
+/// Number of looks in a row with other unread input than at the look before, without a request, that
+/// make a client greedy. One
+/// that sends a chunked body may still have to read why it was refused.
+const GREEDY_IN_A_ROW: u32 = 6;
+const GREEDY_IN_A_ROW_CHUNKED: u32 = 12;
+/// The same, not in a row.
+const GREEDY_IN_ALL: u32 = 32;
+/// Maximum number of connections, whatever the limit of descriptors.
+const MAX_CONNECTIONS: usize = 1024;
+const MIN_CONNECTIONS: usize = 8;
+/// A sixth of the descriptors: each connection needs three, and half of all are for the rest.
+const DESCRIPTORS_PER_CONNECTION: usize = 6;
+/// Time between looks while descriptors are scarce, while input is unread or connections
+/// are opened, while connections are quiet, and while there are none.
+const HURRIED_LOOK: Duration = Duration::from_millis(1);
+const BUSY_LOOK: Duration = Duration::from_millis(5);
+const QUIET_LOOK: Duration = Duration::from_millis(25);
+const IDLE_LOOK: Duration = Duration::from_millis(50);
+/// Time between checks of threads and memory.
+const SLOW_CHECK: Duration = Duration::from_secs(1);
+/// The keeper sleeps at least so many times longer than it works, unless it is in a hurry.
+const REST: u32 = 5;
+
+/// Starts the keeper of the connections to `port`, if the system allows one.
+///
+/// # Errors
+///
+/// The system cannot start another thread.
+pub(super) fn start(waker: Waker, peers: Arc<Peers>, process: Arc<Process>, port: u16) -> io::Result<()> {
+    let Ok(listing) = list_descriptors() else { return Ok(()) };
+    let mut keeper = Keeper {
+        listing,
+        port,
+        waker,
+        peers,
+        process,
+        connections: HashMap::new(),
+        owners: HashMap::new(),
+        ended: HashMap::new(),
+        foreign: HashSet::new(),
+        next_slow_check: Instant::now() + SLOW_CHECK,
+    };
+    keeper.peers.set_keeper();
+    thread::Builder::new().name("keeper".to_owned()).spawn(move || {
+        while !keeper.waker.is_stopping() {
+            let began = Instant::now();
+            let pause = keeper.look(began);
+            let rest = if pause == HURRIED_LOOK { 1 } else { REST };
+            thread::sleep(pause.max(began.elapsed() * rest));
+        }
+    })?;
+    Ok(())
+}
+
+/// True if the system allows a keeper.
+pub(super) fn is_possible() -> bool {
+    list_descriptors().is_ok()
+}
+
+struct Keeper {
+    listing: Dir,
+    port: u16,
+    waker: Waker,
+    peers: Arc<Peers>,
+    process: Arc<Process>,
+    /// Open connections by inode.
+    connections: HashMap<u64, Connection>,
+    /// Descriptors whose inode is known.
+    owners: HashMap<RawFd, u64>,
+    /// Connections that have ended, by inode, while tiny_http still holds them.
+    ended: HashMap<u64, Instant>,
+    /// Other sockets.
+    foreign: HashSet<u64>,
+    /// Time of the next check of threads and memory.
+    next_slow_check: Instant,
+}
+
+struct Connection {
+    address: SocketAddr,
+    socket: Arc<Socket>,
+    /// Time at which it was accepted, or last busy.
+    since: Instant,
+    /// Number of its requests.
+    received: u64,
+    busy: bool,
+    /// Looks with other unread input since the last request: the last ones in a row, and all.
+    in_a_row: u32,
+    in_all: u32,
+    /// Number of unread bytes at the last count, and its time.
+    unread: u64,
+    counted_at: Instant,
+    /// Time at which the client was first seen to have closed its side.
+    closed_by_client: Option<Instant>,
+}
+
+impl Keeper {
+    /// Looks at all connections once. Returns the time until the next look.
+    fn look(&mut self, now: Instant) -> Duration {
+        // While the loop is busy, requests must not pile up in tiny_http's queue.
+        if self.peers.collect_for_loop(self.waker.server()) {
+            self.waker.wake();
+        }
+        self.peers.drop_streams();
+        let has_input = self.check(now);
+        let has_new = self.discover(now).unwrap_or(true);
+        self.process.connections.store(self.connections.len(), Ordering::Relaxed);
+        let slow = || (now >= self.next_slow_check).then(|| self.process.slow_renewal_cause()).flatten();
+        if let Some(cause) = self.process.renewal_cause().or_else(slow) {
+            self.waker.renew(cause);
+        }
+        if now >= self.next_slow_check {
+            self.next_slow_check = now + SLOW_CHECK;
+        }
+        if self.process.is_tight() {
+            HURRIED_LOOK
+        } else if has_input || has_new {
+            self.waker.hurry_ticker();
+            BUSY_LOOK
+        } else if self.connections.is_empty() {
+            IDLE_LOOK
+        } else {
+            QUIET_LOOK
+        }
+    }
+
+    /// Forgets the connections that have ended, and closes those that must be closed. Returns true
+    /// if there is a connection with unread input.
+    fn check(&mut self, now: Instant) -> bool {
+        let inodes: Vec<u64> = self.connections.keys().copied().collect();
+        let states = self.poll(&inodes);
+        let mut has_input = false;
+        for (inode, state) in inodes.into_iter().zip(states) {
+            let Some(connection) = self.connections.get_mut(&inode) else { continue };
+            if state.intersects(PollFlags::HUP | PollFlags::ERR) {
+                self.peers.disconnected(connection.address, &connection.socket);
+                self.connections.remove(&inode);
+                self.ended.insert(inode, now);
+                continue;
+            }
+            has_input |= connection.in_all > 0;
+            match connection.verdict(&self.peers, state, now) {
+                Verdict::Keep => {}
+                Verdict::StopReading => drop(connection.socket.shutdown(Shutdown::Read)),
+                Verdict::Close(Some(reason)) => {
+                    self.peers.give_up(connection.address, reason);
+                    self.peers.close(&connection.socket, reason);
+                }
+                Verdict::Close(None) => drop(connection.socket.shutdown(Shutdown::Both)),
+            }
+        }
+        has_input
+    }
+
+    fn poll(&self, inodes: &[u64]) -> Vec<PollFlags> {
+        let sockets = inodes.iter().map(|inode| &self.connections[inode].socket);
+        let mut fds: Vec<PollFd<'_>> =
+            sockets.map(|socket| PollFd::new(&**socket, PollFlags::IN | PollFlags::RDHUP)).collect();
+        let _ = poll(&mut fds, Some(&Timespec::default()));
+        fds.iter().map(PollFd::revents).collect()
+    }
+
+    /// Finds new connections, and counts descriptors. Returns true if there are new ones.
+    fn discover(&mut self, now: Instant) -> io::Result<bool> {
+        let (mut used, mut leaked, mut has_new) = (0, 0, false);
+        let (mut ended, mut foreign) = (HashMap::new(), HashSet::new());
+        self.listing.rewind();
+        while let Some(entry) = self.listing.read() {
+            let entry = entry?;
+            used += 1;
+            let name = entry.file_name();
+            let Some(fd) = name.to_str().ok().and_then(|name| name.parse::<RawFd>().ok()) else { continue };
+            if self.owners.get(&fd).is_some_and(|inode| self.connections.contains_key(inode)) {
+                continue;
+            }
+            let Some(inode) = socket_inode(&self.listing, name) else { continue };
+            if let Some(since) = self.ended.get(&inode) {
+                leaked += usize::from(now - *since > NOTICE);
+                ended.insert(inode, *since);
+            } else if self.foreign.contains(&inode) {
+                foreign.insert(inode);
+            } else if self.connections.contains_key(&inode) {
+                self.owners.insert(fd, inode);
+            } else if let Some(connection) = self.accepted(fd, now) {
+                // The ticker's connections are closed at once, and need no room.
+                let needs_room = connection.closed_by_client.is_none() || self.process.is_tight();
+                if needs_room && self.connections.len() >= max_connections() {
+                    ended.extend(self.close_oldest(now));
+                }
+                self.peers.connected(connection.address, &connection.socket);
+                self.connections.insert(inode, connection);
+                self.owners.insert(fd, inode);
+                has_new = true;
+            } else {
+                foreign.insert(inode);
+            }
+        }
+        (self.ended, self.foreign) = (ended, foreign);
+        self.owners.retain(|_, inode| self.connections.contains_key(inode));
+        self.process.descriptors.store(used, Ordering::Relaxed);
+        self.process.leaked.store(leaked, Ordering::Relaxed);
+        self.peers.forget_old();
+        Ok(has_new)
+    }
+
+    /// The connection of a descriptor, if it is one that was accepted.
+    fn accepted(&mut self, fd: RawFd, now: Instant) -> Option<Connection> {
+        let socket = duplicate(fd).or_else(|| {
+            // No descriptor may be left. The connection that is closed gives up one now and two soon.
+            let (inode, now) = if self.process.is_tight() { self.close_oldest(now)? } else { return None };
+            self.ended.insert(inode, now);
+            duplicate(fd)
+        })?;
+        let port = socket.local_addr().ok()?.as_socket()?.port();
+        let address = socket.peer_addr().ok()?.as_socket()?;
+        let mut state = [PollFd::new(&socket, PollFlags::RDHUP)];
+        let is_closed = poll(&mut state, Some(&Timespec::default())).is_ok_and(|count| count > 0);
+        (port == self.port).then(|| Connection {
+            address,
+            socket: Arc::new(socket),
+            since: now,
+            received: 0,
+            busy: false,
+            in_a_row: 0,
+            in_all: 0,
+            unread: 0,
+            counted_at: now,
+            closed_by_client: is_closed.then_some(now),
+        })
+    }
+
+    /// Closes the connection that has been idle longest; one that its client has closed before the
+    /// others, and a busy one only if all are. Returns its inode, and the time.
+    fn close_oldest(&mut self, now: Instant) -> Option<(u64, Instant)> {
+        let age = |connection: &Connection| (connection.busy, connection.closed_by_client.is_none(), connection.since);
+        let oldest = self.connections.iter().min_by_key(|(_, connection)| age(connection));
+        let inode = oldest.map(|(inode, _)| *inode)?;
+        let Connection { address, socket, .. } = self.connections.remove(&inode)?;
+        self.peers.close(&socket, Reason::OverCap);
+        self.peers.disconnected(address, &socket);
+        Some((inode, now))
+    }
+}
+
+/// Decision about a connection.
+enum Verdict {
+    Keep,
+    /// The time for the body is over.
+    StopReading,
+    /// Without a reason if the client has closed it.
+    Close(Option<Reason>),
+}
+
+impl Connection {
+    fn verdict(&mut self, peers: &Peers, state: PollFlags, now: Instant) -> Verdict {
+        let (received, busy, body) = peers.with(self.address, |peer| (peer.received, peer.busy > 0, peer.body));
+        self.busy = busy;
+        if busy || received > self.received {
+            self.since = now;
+        }
+        if received > self.received {
+            (self.received, self.in_a_row, self.in_all) = (received, 0, 0);
+        }
+        if body.is_some_and(|(_, began)| now - began > BODY_TIMEOUT) {
+            return Verdict::StopReading;
+        }
+        if state.contains(PollFlags::RDHUP) {
+            let since = *self.closed_by_client.get_or_insert(now);
+            let is_noticed = busy || now - since <= NOTICE;
+            return if is_noticed { Verdict::Keep } else { Verdict::Close(None) };
+        }
+        if !state.contains(PollFlags::IN) {
+            (self.in_a_row, self.unread) = (0, 0);
+        } else if now - self.counted_at >= BUSY_LOOK {
+            let unread = ioctl_fionread(&*self.socket).unwrap_or(0);
+            let body = peers.with(self.address, |peer| peer.next_body());
+            // While the amount stays the same, tiny_http has not come to read it.
+            if body != Some(BodyKind::Sized) && unread != self.unread {
+                self.in_a_row += 1;
+                self.in_all += 1;
+            }
+            (self.unread, self.counted_at) = (unread, now);
+            let limit = if body.is_some() { GREEDY_IN_A_ROW_CHUNKED } else { GREEDY_IN_A_ROW };
+            if self.in_a_row >= limit || self.in_all >= GREEDY_IN_ALL {
+                return Verdict::Close(Some(Reason::Greedy));
+            }
+        }
+        let limit = if received == 0 { FIRST_REQUEST } else { IDLE };
+        if now - self.since > limit { Verdict::Close(Some(Reason::Idle)) } else { Verdict::Keep }
+    }
+}
+
+fn max_connections() -> usize {
+    (descriptor_limit() / DESCRIPTORS_PER_CONNECTION).clamp(MIN_CONNECTIONS, MAX_CONNECTIONS)
+}
+
+/// The list of the open descriptors.
+fn list_descriptors() -> io::Result<Dir> {
+    Ok(Dir::new(OwnedFd::from(File::open("/proc/self/fd")?))?)
+}
+
+/// Duplicates a descriptor of this process by its number, without `unsafe`.
+fn duplicate(fd: RawFd) -> Option<Socket> {
+    let duplicate = FileDescriptor::dup(&fd).ok()?;
+    Some(Socket::from(duplicate.as_fd().try_clone_to_owned().ok()?))
+}
+
+/// The inode of a socket, by the name of its entry in the list.
+fn socket_inode(listing: &Dir, name: &CStr) -> Option<u64> {
+    let target = readlinkat(listing.fd().ok()?, name, Vec::new()).ok()?;
+    target.to_str().ok()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}

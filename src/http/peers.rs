@@ -1,0 +1,476 @@
+//! The clients that are connected: the requests of each that wait for the loop, and what is being
+//! done for it.
+//!
+//! tiny_http has one queue for the requests of all connections. Here each client has a queue of its
+//! own, and the loop answers one request of each client in turn. A client that has sent many
+//! requests at once delays itself, not the others.
+//!
+//! A client is named by its address, because that is all that tiny_http tells about a connection.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use socket2::Socket;
+use tiny_http::{ReadWrite, Request, Server};
+
+use super::body::BodyKind;
+use super::send::discard;
+use crate::sync::lock;
+
+/// Queues of requests, one for each client.
+#[derive(Default)]
+pub struct Peers {
+    state: Mutex<State>,
+    /// True if there is a keeper.
+    has_keeper: AtomicBool,
+    /// Number of requests so far.
+    requests: AtomicU64,
+    /// Streams that the keeper is to drop.
+    to_drop: Mutex<Vec<Stream>>,
+    closed: [AtomicU64; Reason::ALL.len()],
+}
+
+#[derive(Default)]
+struct State {
+    peers: HashMap<SocketAddr, Peer>,
+    /// Clients with waiting requests, in the order in which the loop answers them.
+    turns: VecDeque<SocketAddr>,
+    /// Number of waiting requests of all clients.
+    waiting: usize,
+    /// True while the loop waits for a request. It takes every request itself then.
+    loop_waits: bool,
+    failure: Option<io::Error>,
+}
+
+/// State of one client.
+#[derive(Default)]
+pub(super) struct Peer {
+    waiting: VecDeque<Request>,
+    /// Number of requests that were queued so far.
+    pub(super) received: u64,
+    /// Number of requests that wait or are being answered.
+    pub(super) busy: usize,
+    /// The body that a thread is reading, with the time at which it began.
+    pub(super) body: Option<(BodyKind, Instant)>,
+    /// Reason why its requests are discarded, with the time of the last one.
+    given_up: Option<(Reason, Instant)>,
+    /// Time of the last response, while the keeper has not found the connection.
+    left_at: Option<Instant>,
+    /// Its connection, once the keeper has found it.
+    socket: Option<Arc<Socket>>,
+}
+
+/// Stream of a request whose body has not been read.
+type Stream = Box<dyn ReadWrite + Send>;
+
+/// A request, and the ticket that counts it as being answered.
+pub struct QueuedRequest {
+    /// Request.
+    pub request: Request,
+    /// Kept until the request is answered.
+    pub ticket: Ticket,
+}
+
+/// Counts a request as being answered until it is dropped. Until then its connection is not idle.
+pub struct Ticket {
+    peers: Arc<Peers>,
+    address: SocketAddr,
+}
+
+/// Reason why a connection was closed before its client closed it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reason {
+    /// No request came for too long.
+    Idle,
+    /// Much input came, and no request of it.
+    Greedy,
+    /// Too many requests waited.
+    Pipelining,
+    /// The client did not read its responses.
+    NotReading,
+    /// There were more connections than the program can hold.
+    OverCap,
+}
+
+/// Maximum number of waiting requests of one client.
+const MAX_WAITING: usize = 64;
+/// The same, while very many requests wait.
+const MAX_WAITING_CROWDED: usize = 4;
+/// Number of waiting requests of all clients that counts as very many.
+const CROWD: usize = 2048;
+/// Number of clients that are remembered when there is no keeper.
+const MAX_PEERS: usize = 4096;
+/// Maximum time of one wait for input; the socket may be closed by another thread meanwhile.
+#[cfg(target_os = "linux")]
+const POLL: Duration = Duration::from_millis(100);
+/// Time within which the keeper finds a new connection.
+const FIND_WITHIN: Duration = Duration::from_millis(200);
+/// Time after which a connection without requests has been closed.
+const FORGET_AFTER: Duration = Duration::from_secs(6);
+
+impl Peers {
+    /// Takes all requests that tiny_http has received. The lock is held meanwhile: requests of one
+    /// connection must be queued in the order in which they came.
+    pub(super) fn collect(&self, server: &Server) {
+        self.collect_into(&mut lock(&self.state), server);
+    }
+
+    /// The same, in place of a loop that is still answering a request. Returns true if the loop
+    /// must be woken afterwards.
+    pub(super) fn collect_for_loop(&self, server: &Server) -> bool {
+        let mut state = lock(&self.state);
+        if state.loop_waits {
+            return false;
+        }
+        self.collect_into(&mut state, server);
+        // Even without a request: a message that was to wake the loop may have been taken.
+        true
+    }
+
+    /// Waits for a request, or until another thread wakes the loop.
+    pub(super) fn wait(&self, server: &Server) {
+        lock(&self.state).loop_waits = true;
+        let result = server.recv();
+        let mut state = lock(&self.state);
+        state.loop_waits = false;
+        match result {
+            Ok(request) => self.push(&mut state, request),
+            // The error that `unblock` causes; errors of `accept` are of another kind.
+            Err(error) if error.kind() == io::ErrorKind::Other && error.raw_os_error().is_none() => {}
+            Err(error) => state.failure = Some(error),
+        }
+    }
+
+    /// The error that ended the thread which accepts connections.
+    pub(super) fn take_failure(&self) -> Option<io::Error> {
+        lock(&self.state).failure.take()
+    }
+
+    /// The next request to answer.
+    pub(super) fn pop(self: &Arc<Self>) -> Option<QueuedRequest> {
+        let mut state = lock(&self.state);
+        let address = state.turns.pop_front()?;
+        let peer = state.peers.get_mut(&address)?;
+        let request = peer.waiting.pop_front()?;
+        let has_more = !peer.waiting.is_empty();
+        state.waiting -= 1;
+        if has_more {
+            state.turns.push_back(address);
+        }
+        Some(QueuedRequest { request, ticket: Ticket { peers: Arc::clone(self), address } })
+    }
+
+    /// Number of requests so far.
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// True if a request waits or is being answered.
+    pub(super) fn is_busy(&self) -> bool {
+        lock(&self.state).peers.values().any(|peer| peer.busy > 0)
+    }
+
+    /// Number of connections that were closed for this reason.
+    pub fn closed(&self, reason: Reason) -> u64 {
+        self.closed[reason as usize].load(Ordering::Relaxed)
+    }
+
+    /// A keeper introduces connections from now on.
+    pub(super) fn set_keeper(&self) {
+        self.has_keeper.store(true, Ordering::Relaxed);
+    }
+
+    /// Drops the streams of closed connections.
+    pub(super) fn drop_streams(&self) {
+        let streams = std::mem::take(&mut *lock(&self.to_drop));
+        drop(streams);
+    }
+
+    /// Introduces the connection of a client.
+    pub(super) fn connected(&self, address: SocketAddr, socket: &Arc<Socket>) {
+        let mut state = lock(&self.state);
+        let peer = state.peers.entry(address).or_default();
+        peer.socket = Some(Arc::clone(socket));
+        if let Some((reason, _)) = peer.given_up
+            && peer.busy == 0
+        {
+            self.close(socket, reason);
+        }
+    }
+
+    /// The connection of a client has ended. Requests that it had sent are still answered, so that
+    /// their traces say that the client has gone.
+    pub(super) fn disconnected(&self, address: SocketAddr, socket: &Arc<Socket>) {
+        let mut state = lock(&self.state);
+        let Some(peer) = state.peers.get_mut(&address) else { return };
+        if peer.socket.as_ref().is_some_and(|other| Arc::ptr_eq(other, socket)) {
+            peer.socket = None;
+            if peer.busy == 0 && peer.given_up.is_none() {
+                state.peers.remove(&address);
+            }
+        }
+    }
+
+    /// Forgets clients whose connections have ended.
+    pub(super) fn forget_old(&self) {
+        lock(&self.state).forget_old();
+    }
+
+    /// Calls `look` with the state of a client; with that of a new one if it has sent no request.
+    pub(super) fn with<T>(&self, address: SocketAddr, look: impl FnOnce(&Peer) -> T) -> T {
+        match lock(&self.state).peers.get(&address) {
+            Some(peer) => look(peer),
+            None => look(&Peer::default()),
+        }
+    }
+
+    /// Closes a connection and counts it.
+    pub(super) fn close(&self, socket: &Socket, reason: Reason) {
+        if reason == Reason::Greedy {
+            // A reset, as soon as tiny_http lets go of it. Otherwise a client that only writes would
+            // learn nothing.
+            let _ = socket.set_linger(Some(Duration::ZERO));
+        }
+        if socket.shutdown(Shutdown::Both).is_ok() {
+            self.closed[reason as usize].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn collect_into(&self, state: &mut State, server: &Server) {
+        loop {
+            match server.try_recv() {
+                Ok(Some(request)) => self.push(state, request),
+                Ok(None) => return,
+                Err(error) => state.failure = Some(error),
+            }
+        }
+    }
+
+    fn push(&self, state: &mut State, request: Request) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let Some(address) = request.remote_addr().copied() else { return discard(request) };
+        if state.peers.len() >= MAX_PEERS {
+            state.forget_old();
+        }
+        let peer = state.peers.entry(address).or_default();
+        let limit = if state.waiting < CROWD { MAX_WAITING } else { MAX_WAITING_CROWDED };
+        if peer.waiting.len() >= limit && peer.given_up.is_none() {
+            peer.given_up = Some((Reason::Pipelining, Instant::now()));
+        }
+        if let Some((_, at)) = &mut peer.given_up {
+            *at = Instant::now();
+            return discard(request);
+        }
+        peer.received += 1;
+        peer.busy += 1;
+        peer.waiting.push_back(request);
+        if peer.waiting.len() == 1 {
+            state.turns.push_back(address);
+        }
+        state.waiting += 1;
+    }
+
+    /// Discards all further requests of a client. Its connection is closed as soon as the responses
+    /// that are being sent have been sent.
+    pub(super) fn give_up(&self, address: SocketAddr, reason: Reason) {
+        let mut state = lock(&self.state);
+        let peer = state.peers.entry(address).or_default();
+        peer.given_up.get_or_insert_with(|| (reason, Instant::now()));
+    }
+
+    fn answered(&self, address: SocketAddr) {
+        let mut state = lock(&self.state);
+        let Some(peer) = state.peers.get_mut(&address) else { return };
+        peer.busy = peer.busy.saturating_sub(1);
+        peer.body = None;
+        if peer.busy > 0 {
+            return;
+        }
+        match (&peer.socket, peer.given_up) {
+            (Some(socket), Some((reason, _))) => self.close(socket, reason),
+            // The keeper has not found the connection yet. Its requests count when it does.
+            (None, None) if self.has_keeper.load(Ordering::Relaxed) => {
+                peer.waiting = VecDeque::new();
+                peer.left_at = Some(Instant::now());
+            }
+            (None, None) => drop(state.peers.remove(&address)),
+            (Some(_), None) | (None, Some(_)) => {}
+        }
+    }
+
+    fn body_begins(&self, address: SocketAddr, kind: BodyKind) {
+        if let Some(peer) = lock(&self.state).peers.get_mut(&address) {
+            peer.body = Some((kind, Instant::now()));
+        }
+    }
+}
+
+impl State {
+    /// Forgets clients that were given up and whose connections must have ended, and those whose
+    /// connections ended before the keeper could find them.
+    fn forget_old(&mut self) {
+        let now = Instant::now();
+        self.peers.retain(|_, peer| {
+            let is_over = match (peer.given_up, peer.left_at) {
+                (Some((_, at)), _) => now - at > FORGET_AFTER,
+                (None, Some(at)) => now - at > FIND_WITHIN,
+                (None, None) => false,
+            };
+            !(is_over && peer.busy == 0 && peer.socket.is_none())
+        });
+    }
+}
+
+impl Peer {
+    /// The body that is to be read next: by a thread, or when the loop comes to its request.
+    pub(super) fn next_body(&self) -> Option<BodyKind> {
+        let waiting = || self.waiting.back().and_then(BodyKind::of);
+        self.body.map(|(kind, _)| kind).or_else(waiting)
+    }
+}
+
+impl Ticket {
+    /// Address of the client.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A thread begins to read the body of this request.
+    pub(super) fn body_begins(&self, kind: BodyKind) {
+        self.peers.body_begins(self.address, kind);
+    }
+
+    /// Discards all further requests of the client, and closes its connection.
+    pub(super) fn give_up(&self, reason: Reason) {
+        self.peers.give_up(self.address, reason);
+    }
+
+    /// Closes the connection, and leaves it to the keeper to drop the stream of a request whose body
+    /// has not been read. Its reader allocates as much as is left of the body, then learns that the
+    /// connection is closed. In the keeper's thread this memory is used again and again; in other
+    /// threads it would be allocated for each.
+    ///
+    /// Returns the stream if the keeper has not found the connection.
+    pub(super) fn close_and_drop(&self, stream: Stream) -> Option<Stream> {
+        let Some(socket) = self.socket() else { return Some(stream) };
+        self.peers.close(&socket, Reason::NotReading);
+        lock(&self.peers.to_drop).push(stream);
+        None
+    }
+
+    /// Waits until the client has sent more. Returns false if it has closed its side, if the keeper
+    /// does not find the connection, or at the deadline.
+    #[cfg(target_os = "linux")]
+    pub(super) fn wait_for_input(&self, deadline: Instant) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let Some(socket) = self.socket() else {
+                if !self.peers.has_keeper.load(Ordering::Relaxed) {
+                    return true;
+                }
+                std::thread::sleep(Duration::from_millis(5).min(left));
+                continue;
+            };
+            if rustix::io::ioctl_fionread(&*socket).is_ok_and(|unread| unread > 0) {
+                return true;
+            }
+            let mut state = [PollFd::new(&*socket, PollFlags::IN | PollFlags::RDHUP)];
+            let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(left.min(POLL).subsec_nanos()) };
+            if poll(&mut state, Some(&timeout)).is_err()
+                || state[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
+            {
+                return false;
+            }
+        }
+    }
+
+    /// There is no keeper here. The receive timeout ends a read.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn wait_for_input(&self, _: Instant) -> bool {
+        true
+    }
+
+    fn socket(&self) -> Option<Arc<Socket>> {
+        self.peers.with(self.address, |peer| peer.socket.clone())
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.peers.answered(self.address);
+    }
+}
+
+impl Reason {
+    /// All reasons.
+    pub const ALL: [Self; 5] = [Self::Idle, Self::Greedy, Self::Pipelining, Self::NotReading, Self::OverCap];
+
+    /// Its name in the status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Greedy => "greedy",
+            Self::Pipelining => "pipelining",
+            Self::NotReading => "not_reading",
+            Self::OverCap => "over_cap",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tiny_http::TestRequest;
+
+    use super::*;
+
+    fn push(peers: &Peers, port: u16, path: &str) {
+        let request = TestRequest::new().with_remote_addr(([127, 0, 0, 1], port).into()).with_path(path);
+        peers.push(&mut lock(&peers.state), request.into());
+    }
+
+    fn pop(peers: &Arc<Peers>) -> Option<String> {
+        peers.pop().map(|queued| format!("{}{}", queued.ticket.address().port(), queued.request.url()))
+    }
+
+    #[test]
+    fn each_client_gets_one_response_in_turn_and_its_own_in_order() {
+        let peers = Arc::<Peers>::default();
+        for (port, path) in [(1, "/a"), (1, "/b"), (1, "/c"), (2, "/a"), (3, "/a"), (2, "/b")] {
+            push(&peers, port, path);
+        }
+        let order: Vec<_> = std::iter::from_fn(|| pop(&peers)).collect();
+        assert_eq!(order, ["1/a", "2/a", "3/a", "1/b", "2/b", "1/c"]);
+    }
+
+    #[test]
+    fn a_client_with_too_many_waiting_requests_gets_those_that_wait_and_no_more() {
+        let peers = Arc::<Peers>::default();
+        for number in 0..MAX_WAITING + 10 {
+            push(&peers, 1, &format!("/{number}"));
+        }
+        for number in 0..MAX_WAITING {
+            assert_eq!(pop(&peers), Some(format!("1/{number}")));
+        }
+        push(&peers, 1, "/late");
+        assert_eq!(pop(&peers), None);
+    }
+
+    #[test]
+    fn a_client_is_busy_until_its_response_is_sent_and_forgotten_then() {
+        let peers = Arc::<Peers>::default();
+        push(&peers, 1, "/");
+        assert!(peers.is_busy());
+        let queued = peers.pop();
+        assert!(queued.is_some() && peers.is_busy());
+        drop(queued);
+        assert!(!peers.is_busy() && lock(&peers.state).peers.is_empty());
+    }
+}

@@ -1,0 +1,224 @@
+//! What the process uses of the system: descriptors, threads, memory; and when that is too much.
+//!
+//! tiny_http never frees some connections: a request line with `HTTP/2.0` blocks its thread for
+//! ever, and a body that is announced as too large to be allocated can only be kept. Each costs a
+//! thread and two descriptors. Before they run out, the process renews itself: see
+//! `run/renew.rs`.
+
+use std::fmt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::peers::{Peers, Reason};
+use crate::page::{DescriptorsView, ProcessView};
+
+/// What the keeper saw at its last look, and the renewals so far.
+#[derive(Debug)]
+pub struct Process {
+    /// Number of open descriptors.
+    pub(super) descriptors: AtomicUsize,
+    pub(super) connections: AtomicUsize,
+    /// Descriptors of closed connections that tiny_http still holds.
+    pub(super) leaked: AtomicUsize,
+    /// Number of descriptors at the first look.
+    at_start: OnceLock<usize>,
+    started: Instant,
+    renewals: Renewals,
+}
+
+/// Renewals of the process so far.
+#[derive(Clone, Debug, Default)]
+pub struct Renewals {
+    /// Number of renewals.
+    pub count: u32,
+    /// Cause of the last one, as text.
+    pub last: Option<String>,
+}
+
+/// Cause of a renewal.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Cause {
+    /// Too many descriptors are in use, or belong to connections that tiny_http never frees.
+    Descriptors,
+    /// There are too many threads.
+    Threads,
+    /// Too much memory is in use.
+    Memory,
+    /// tiny_http has stopped accepting connections.
+    Accept,
+}
+
+/// Maximum number of descriptors of connections that tiny_http never frees: a part of the limit, and
+/// not more than this.
+const MAX_LEAKED: usize = 1024;
+const LEAKED_PART: usize = 4;
+/// Part of the descriptors that must be free; otherwise they count as exhausted.
+const EXHAUSTED_REST: usize = 7;
+/// Number of descriptors that a fresh process needs to serve.
+const MIN_FREE: usize = 32;
+/// Maximum number of threads. All connections, outboxes and backends together have fewer.
+const MAX_THREADS: u64 = 2048;
+/// Maximum resident memory, in kB. All queues and stores together are smaller.
+const MAX_MEMORY: u64 = 512 * 1024;
+/// Minimum time between two renewals.
+const MIN_LIFE: Duration = Duration::from_secs(30);
+/// The same, when descriptors are exhausted or no connection can be accepted.
+const MIN_LIFE_EXHAUSTED: Duration = Duration::from_millis(250);
+
+/// Limits of the number of open descriptors: the one in force, and the one to which a process may
+/// raise it. `None` means that there is no limit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DescriptorLimits {
+    /// Limit in force.
+    pub soft: Option<u64>,
+    /// Maximum of the other one.
+    pub hard: Option<u64>,
+}
+
+/// Raises the limit of descriptors as far as the system allows. Each connection needs three.
+pub fn raise_descriptor_limit() {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    }
+}
+
+/// The limits in force, if the system tells them.
+pub(super) fn descriptor_limits() -> Option<DescriptorLimits> {
+    #[cfg(target_os = "linux")]
+    {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        Some(DescriptorLimits { soft: limit.current, hard: limit.maximum })
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+/// The limit in force, as a number.
+pub(super) fn descriptor_limit() -> usize {
+    let soft = descriptor_limits().and_then(|limits| limits.soft);
+    soft.and_then(|soft| usize::try_from(soft).ok()).unwrap_or(usize::MAX)
+}
+
+/// The number of threads, and the resident memory in kB, if the system tells them.
+pub(super) fn threads_and_memory() -> Option<(u64, u64)> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let number = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    Some((number("Threads:")?, number("VmRSS:")?))
+}
+
+impl Process {
+    /// The state of a process that has just started.
+    pub(super) fn new(renewals: Renewals) -> Self {
+        Self {
+            descriptors: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+            leaked: AtomicUsize::new(0),
+            at_start: OnceLock::new(),
+            started: Instant::now(),
+            renewals,
+        }
+    }
+
+    /// Renewals so far.
+    pub fn renewals(&self) -> &Renewals {
+        &self.renewals
+    }
+
+    /// True if a fresh process could accept connections. Where the limit of descriptors is so low
+    /// that it could not, renewals would go round in circles.
+    pub fn may_renew(&self) -> bool {
+        let at_start = self.at_start.get().copied().unwrap_or_default();
+        descriptor_limit().saturating_sub(at_start) >= MIN_FREE
+    }
+
+    /// Time until the process may be renewed because it can accept no more connections.
+    pub fn time_to_renewal(&self) -> Duration {
+        MIN_LIFE_EXHAUSTED.saturating_sub(self.started.elapsed())
+    }
+
+    /// True while three quarters of the descriptors are in use.
+    pub(super) fn is_tight(&self) -> bool {
+        self.descriptors.load(Ordering::Relaxed) > descriptor_limit() / 4 * 3
+    }
+
+    /// The cause for a renewal, if there is one now.
+    pub(super) fn renewal_cause(&self) -> Option<Cause> {
+        let life = self.started.elapsed();
+        let limit = descriptor_limit();
+        let used = self.descriptors.load(Ordering::Relaxed);
+        // Where the limit is so low that a fresh process comes near it, a renewal would not help.
+        let at_start = *self.at_start.get_or_init(|| used);
+        let is_exhausted = used > limit - limit / EXHAUSTED_REST && used.saturating_sub(at_start) > limit / LEAKED_PART;
+        if life >= MIN_LIFE_EXHAUSTED && is_exhausted {
+            return Some(Cause::Descriptors);
+        }
+        if life < MIN_LIFE && self.renewals.count > 0 {
+            return None;
+        }
+        if self.leaked.load(Ordering::Relaxed) > (limit / LEAKED_PART).min(MAX_LEAKED) {
+            return Some(Cause::Descriptors);
+        }
+        None
+    }
+
+    /// The same for threads and memory, which take longer to ask for.
+    pub(super) fn slow_renewal_cause(&self) -> Option<Cause> {
+        if self.started.elapsed() < MIN_LIFE && self.renewals.count > 0 {
+            return None;
+        }
+        match threads_and_memory()? {
+            (threads, _) if threads > MAX_THREADS => Some(Cause::Threads),
+            (_, memory) if memory > MAX_MEMORY => Some(Cause::Memory),
+            _ => None,
+        }
+    }
+
+    /// What the process uses, for a log line.
+    pub fn usage(&self) -> String {
+        let soft = descriptor_limits().and_then(|limits| limits.soft);
+        let limit = soft.map_or_else(|| "any number".to_owned(), |soft| soft.to_string());
+        let used = self.descriptors.load(Ordering::Relaxed);
+        let (threads, memory) = threads_and_memory().unwrap_or_default();
+        format!(
+            "{used} of {limit} descriptors ({} of closed connections), {threads} threads, {memory} kB",
+            self.leaked.load(Ordering::Relaxed)
+        )
+    }
+
+    /// The state of the process, for the status. What the system does not tell is missing.
+    pub(super) fn view(&self, peers: &Peers) -> ProcessView {
+        let known = |value: &AtomicUsize| match value.load(Ordering::Relaxed) {
+            0 => None,
+            value => Some(value),
+        };
+        let limits = descriptor_limits().unwrap_or_default();
+        let usage = threads_and_memory();
+        ProcessView {
+            descriptors: DescriptorsView { used: known(&self.descriptors), soft: limits.soft, hard: limits.hard },
+            threads: usage.map(|(threads, _)| threads),
+            memory_kb: usage.map(|(_, memory)| memory),
+            connections: known(&self.descriptors).map(|_| self.connections.load(Ordering::Relaxed)),
+            connections_closed: Reason::ALL.map(|reason| (reason.as_str(), peers.closed(reason))).into(),
+            renewals: self.renewals.count,
+            last_renewal: self.renewals.last.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Descriptors => "descriptors run out",
+            Self::Threads => "there are too many threads",
+            Self::Memory => "too much memory is in use",
+            Self::Accept => "no connection can be accepted any more",
+        })
+    }
+}

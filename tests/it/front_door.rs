@@ -1,0 +1,265 @@
+//! Strangers at the socket: no client holds, fills or ends the process, and what tiny_http cannot be cured of is cured by
+//! a renewal of the process.
+
+#![cfg(target_os = "linux")]
+
+use std::collections::HashMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::{Client, Collector, Program, SOON, Setup, get, wait_until};
+
+const HOME: &str = "/api/activities/home";
+const GET_HOME: &[u8] = b"GET /api/activities/home HTTP/1.1\r\nHost: localhost\r\n\r\n";
+/// A request line that blocks a thread of tiny_http for ever.
+const HTTP_2: &[u8] = b"GET / HTTP/2.0\r\nHost: localhost\r\n\r\n";
+/// Time for one request while others misbehave, on a slow machine.
+const PROMPT: Duration = Duration::from_secs(1);
+
+fn quiet() -> Setup {
+    Setup::default().env("RUST_LOG", "warn").toml("[console]\nenabled = false\n")
+}
+
+fn process(program: &Program) -> Value {
+    program.get("/telemetry/status").json()["process"].take()
+}
+
+fn raw(addr: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(addr).expect("a connection");
+    stream.set_read_timeout(Some(SOON)).expect("a time limit");
+    stream.set_write_timeout(Some(SOON)).expect("a time limit");
+    stream
+}
+
+/// True once the server has closed the connection.
+fn is_closed(stream: &mut TcpStream) -> bool {
+    stream.set_nonblocking(true).expect("a socket option");
+    !matches!(stream.read(&mut [0; 512]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+}
+
+#[track_caller]
+fn is_prompt(program: &Program) {
+    let began = Instant::now();
+    assert_eq!(get(program.addr(), "/health").status, 200);
+    assert!(began.elapsed() < PROMPT, "a request took {:?}", began.elapsed());
+}
+
+#[test]
+fn a_client_that_pipelines_without_end_does_not_delay_another() {
+    let program = quiet().start();
+    let stop = Arc::new(AtomicBool::new(false));
+    let addr = program.addr();
+    let floods: Vec<_> = (0..2)
+        .map(|_| {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Acquire) {
+                    let mut stream = raw(addr);
+                    while !stop.load(Ordering::Acquire) && stream.write_all(&GET_HOME.repeat(50)).is_ok() {}
+                }
+            })
+        })
+        .collect();
+    for _ in 0..30 {
+        is_prompt(&program);
+    }
+    stop.store(true, Ordering::Release);
+    floods.into_iter().for_each(|flood| flood.join().expect("the end of the flood"));
+    assert!(program.rss_kb() < 64 * 1024, "{} kB", program.rss_kb());
+}
+
+#[test]
+fn a_client_with_too_many_requests_at_once_gets_some_responses_and_then_the_end() {
+    let program = quiet().start();
+    let mut stream = raw(program.addr());
+    let _ = stream.write_all(&GET_HOME.repeat(5000));
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes);
+    let count = bytes.windows(15).filter(|window| *window == b"HTTP/1.1 200 OK").count();
+    assert!((1..5000).contains(&count), "{count} responses");
+    is_prompt(&program);
+}
+
+#[test]
+fn an_endless_head_is_cut_before_memory_grows() {
+    let program = quiet().start();
+    let before = program.rss_kb();
+    for piece in [&[b'b'; 64 * 1024][..], &b"a: b\r\n".repeat(10_000)] {
+        let mut stream = raw(program.addr());
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Endless: b").expect("it is read");
+        let mut peak = 0;
+        let began = Instant::now();
+        while stream.write_all(piece).is_ok() {
+            peak = peak.max(program.rss_kb());
+            assert!(began.elapsed() < SOON, "the head was read for {:?}, {peak} kB", began.elapsed());
+        }
+        assert!(peak.saturating_sub(before) < 64 * 1024, "{before} kB grew to {peak} kB");
+        is_prompt(&program);
+    }
+    assert_eq!(process(&program)["connections_closed"]["greedy"], 2);
+}
+
+#[test]
+fn of_too_many_connections_the_oldest_idle_ones_are_closed_and_a_new_one_is_served() {
+    // A sixth of the limit: 20 connections.
+    let program = quiet().descriptors(120).start();
+    let mut oldest = raw(program.addr());
+    let mut second = raw(program.addr());
+    assert!(wait_until(SOON, || process(&program)["connections"].as_u64() >= Some(2)));
+    let mut others: Vec<_> = (0..24).map(|_| raw(program.addr())).collect();
+    assert!(wait_until(SOON, || is_closed(&mut oldest) && is_closed(&mut second)), "{:#}", process(&program));
+    is_prompt(&program);
+    let open = others.iter_mut().filter_map(|stream| (!is_closed(stream)).then_some(())).count();
+    assert!(open >= 15, "{open} of the newer connections are open");
+    assert!(process(&program)["connections_closed"]["over_cap"].as_u64() >= Some(2));
+}
+
+#[test]
+fn five_hundred_and_ten_idle_connections_do_not_end_a_process_with_256_descriptors() {
+    let program = quiet().descriptors(256).start();
+    let pid = program.pid();
+    // So many in one moment may leave no descriptor for the thread that accepts. The process renews itself then, and a
+    // connection that was accepted before may get no answer.
+    let streams: Vec<_> = (0..510).map(|_| raw(program.addr())).collect();
+    let is_served = || {
+        let mut client = Client::connect(program.addr());
+        client.try_send_raw(GET_HOME).is_ok() && client.try_read_answer().is_ok_and(|answer| answer.status == 200)
+    };
+    assert!(wait_until(SOON, is_served));
+    is_prompt(&program);
+    drop(streams);
+    is_prompt(&program);
+    assert_eq!(pid, program.pid());
+    assert!(program.terminate().status.success());
+}
+
+#[test]
+fn request_lines_that_block_threads_lead_to_a_renewal_that_loses_no_request_and_no_span() {
+    let collector = Collector::ok();
+    let program = Setup::default()
+        .toml("[console]\nenabled = false\n[honeycomb]\nenabled = true\n")
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url())
+        .env("HONEYCOMB_API_KEY", "no-real-key")
+        .env("OTEL_BSP_SCHEDULE_DELAY", 20)
+        .descriptors(256)
+        .start();
+    let mut traces = Vec::new();
+    let mut blocked = 0;
+    let renewed = wait_until(SOON * 2, || {
+        if blocked < 60 {
+            raw(program.addr()).write_all(HTTP_2).expect("it is read");
+            blocked += 1;
+        }
+        // A fresh connection each time; `get` fails the test when it gets no answer.
+        let answer = get(program.addr(), HOME);
+        assert_eq!(answer.status, 200);
+        traces.push(answer.trace_id().to_owned());
+        program.stderr().matches("listening on").count() == 2
+    });
+    assert!(renewed, "{:#}", process(&program));
+    for _ in 0..10 {
+        traces.push(get(program.addr(), HOME).trace_id().to_owned());
+    }
+    let process = process(&program);
+    assert_eq!((&process["renewals"], process["last_renewal"].is_string()), (&1.into(), true), "{process:#}");
+    assert!(process["descriptors"]["used"].as_u64() < Some(128), "{process:#}");
+    let exit = program.terminate();
+    assert!(exit.status.success(), "{}", exit.stderr);
+    let lines: Vec<_> = exit.stderr.lines().filter(|line| line.contains(" renewal: ")).collect();
+    assert!(lines.len() == 1 && lines[0].contains("descriptors") && lines[0].contains("lost"), "{lines:?}");
+    // Two spans for each request, from one life or the other.
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    for span in collector.spans() {
+        *seen.entry(span["traceId"].as_str().expect("an id").to_owned()).or_default() += 1;
+    }
+    let missing = traces.iter().filter(|trace| seen.get(*trace) != Some(&2)).count();
+    assert_eq!(missing, 0, "of {} traces", traces.len());
+}
+
+#[test]
+fn a_stop_signal_during_a_drip_of_such_lines_ends_the_process_in_time() {
+    let program = quiet().descriptors(128).start();
+    let addr = program.addr();
+    let drip = std::thread::spawn(move || {
+        while let Ok(mut stream) = TcpStream::connect(addr) {
+            let _ = stream.write_all(HTTP_2);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    assert!(wait_until(SOON * 2, || program.stderr().contains(" renewal: ")), "{}", program.stderr());
+    assert!(wait_until(SOON, || program.stderr().matches("listening on").count() > 1), "{}", program.stderr());
+    let exit = program.terminate();
+    assert!(exit.status.success() && exit.took < Duration::from_secs(6), "{:?} {}", exit.took, exit.stderr);
+    drip.join().expect("the end of the drip");
+}
+
+#[test]
+fn a_large_body_that_is_abandoned_costs_no_descriptor_for_good() {
+    let program = quiet().start();
+    let before = process(&program)["descriptors"]["used"].as_u64().expect("a number");
+    for _ in 0..20 {
+        let mut stream = raw(program.addr());
+        stream
+            .write_all(b"POST /api/activities HTTP/1.1\r\nHost: localhost\r\nContent-Length: 16000000\r\n\r\nxx")
+            .expect("it is read");
+        let mut first = [0; 25];
+        stream.read_exact(&mut first).expect("an answer");
+    }
+    assert!(program.rss_kb() < 64 * 1024, "{} kB", program.rss_kb());
+    let is_free = || process(&program)["descriptors"]["used"].as_u64() < Some(before + 10);
+    assert!(wait_until(SOON, is_free), "{:#}, {before} before", process(&program));
+}
+
+#[test]
+fn a_socket_that_the_process_is_started_with_is_served() {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = socket.local_addr().expect("an address");
+    let program = quiet().socket(socket).start();
+    assert_eq!(program.addr(), addr);
+    is_prompt(&program);
+    let exit = program.terminate();
+    assert!(exit.status.success(), "{}", exit.stderr);
+}
+
+#[test]
+fn a_connection_that_is_kept_alive_is_served_after_eleven_seconds_of_silence() {
+    let program = quiet().start();
+    let mut client = Client::connect(program.addr());
+    assert_eq!(client.get(HOME).status, 200);
+    std::thread::sleep(Duration::from_secs(11));
+    assert_eq!(client.get(HOME).status, 200);
+}
+
+#[test]
+fn a_slow_but_honest_upload_is_taken() {
+    let program = quiet().start();
+    let body = serde_json::json!({ "message": "\u{1f980}".repeat(280), "ttl": "1-day" }).to_string();
+    let mut stream = raw(program.addr());
+    write!(
+        stream,
+        "POST /api/activities HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    )
+    .expect("it is read");
+    for piece in body.as_bytes().chunks(body.len() / 30) {
+        stream.write_all(piece).expect("it is read");
+        std::thread::sleep(Duration::from_millis(60));
+    }
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[test]
+fn the_status_shows_the_limits_of_the_process() {
+    let program = quiet().descriptors(300).start();
+    let process = process(&program);
+    assert_eq!((&process["descriptors"]["soft"], &process["descriptors"]["hard"]), (&300.into(), &300.into()));
+    assert!(process["threads"].as_u64() >= Some(5) && process["renewals"] == 0, "{process:#}");
+}
