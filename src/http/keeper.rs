@@ -240,6 +240,8 @@ impl Keeper {
                 self.connections.insert(inode, connection);
                 self.owners.insert(fd, inode);
                 has_new = true;
+            } else if self.has_ended(fd) {
+                ended.insert(inode, now);
             } else {
                 foreign.insert(inode);
             }
@@ -276,6 +278,13 @@ impl Keeper {
             counted_at: now,
             closed_by_client: is_closed.then_some(now),
         })
+    }
+
+    /// True if a descriptor is a connection that ended before it was found.
+    fn has_ended(&self, fd: RawFd) -> bool {
+        let Some(socket) = duplicate(fd) else { return false };
+        let port = socket.local_addr().ok().and_then(|address| address.as_socket()).map(|address| address.port());
+        port == Some(self.port) && socket.peer_addr().is_err() && socket.is_listener().is_ok_and(|is| !is)
     }
 
     /// Closes the connection that has been idle longest; one that its client has closed before the

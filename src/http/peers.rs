@@ -62,6 +62,8 @@ pub(super) struct Peer {
     left_at: Option<Instant>,
     /// Its connection, once the keeper has found it.
     socket: Option<Arc<Socket>>,
+    /// True if the keeper has found it, and it has ended.
+    has_ended: bool,
 }
 
 /// Stream of a request whose body has not been read.
@@ -194,7 +196,7 @@ impl Peers {
     pub(super) fn connected(&self, address: SocketAddr, socket: &Arc<Socket>) {
         let mut state = lock(&self.state);
         let peer = state.peers.entry(address).or_default();
-        peer.socket = Some(Arc::clone(socket));
+        (peer.socket, peer.has_ended) = (Some(Arc::clone(socket)), false);
         if let Some((reason, _)) = peer.given_up
             && peer.busy == 0
         {
@@ -208,7 +210,7 @@ impl Peers {
         let mut state = lock(&self.state);
         let Some(peer) = state.peers.get_mut(&address) else { return };
         if peer.socket.as_ref().is_some_and(|other| Arc::ptr_eq(other, socket)) {
-            peer.socket = None;
+            (peer.socket, peer.has_ended) = (None, true);
             if peer.busy == 0 && peer.given_up.is_none() {
                 state.peers.remove(&address);
             }
@@ -356,8 +358,11 @@ impl Ticket {
     ///
     /// Returns the stream if the keeper has not found the connection.
     pub(super) fn close_and_drop(&self, stream: Stream) -> Option<Stream> {
-        let Some(socket) = self.socket() else { return Some(stream) };
-        self.peers.close(&socket, Reason::NotReading);
+        match self.socket() {
+            (Some(socket), _) => self.peers.close(&socket, Reason::NotReading),
+            (None, true) => {}
+            (None, false) => return Some(stream),
+        }
         lock(&self.peers.to_drop).push(stream);
         None
     }
@@ -367,14 +372,22 @@ impl Ticket {
     #[cfg(target_os = "linux")]
     pub(super) fn wait_for_input(&self, deadline: Instant) -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let find_until = Instant::now() + FIND_WITHIN * 5;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
-            let Some(socket) = self.socket() else {
+            let (socket, has_ended) = self.socket();
+            if has_ended {
+                return false;
+            }
+            let Some(socket) = socket else {
                 if !self.peers.has_keeper.load(Ordering::Relaxed) {
                     return true;
+                }
+                if Instant::now() > find_until {
+                    return false;
                 }
                 std::thread::sleep(Duration::from_millis(5).min(left));
                 continue;
@@ -398,8 +411,9 @@ impl Ticket {
         true
     }
 
-    fn socket(&self) -> Option<Arc<Socket>> {
-        self.peers.with(self.address, |peer| peer.socket.clone())
+    /// The connection, if the keeper has found it; and true if it has ended since.
+    fn socket(&self) -> (Option<Arc<Socket>>, bool) {
+        self.peers.with(self.address, |peer| (peer.socket.clone(), peer.has_ended))
     }
 }
 

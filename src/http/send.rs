@@ -362,7 +362,8 @@ fn refuse(request: Request, bytes: &[u8], ticket: &Ticket) -> Connection {
             Ok(_) | Err(_) => connection = Connection::Over,
         }
     }
-    if connection == Connection::Over || length == Some(total) {
+    let is_small = length.is_none_or(|length| length - total <= READ_AHEAD);
+    if is_small && (connection == Connection::Over || length == Some(total)) {
         return connection;
     }
     ticket.give_up(Reason::NotReading);
