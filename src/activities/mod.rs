@@ -9,6 +9,7 @@ pub mod create_activity;
 pub mod create_message;
 pub mod create_reply;
 pub mod home_activities;
+mod json;
 pub mod message_groups;
 pub mod messages;
 mod mock;
@@ -22,7 +23,7 @@ use std::fmt;
 use std::ops::Add;
 
 use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer};
 
 pub use store::Store;
 
@@ -42,7 +43,7 @@ pub struct App {
 }
 
 /// A public message. The fields are in alphabetical order, as the original sends them.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Activity {
     /// Time of writing.
     pub created_at: Time,
@@ -61,7 +62,7 @@ pub struct Activity {
     /// Number of replies.
     pub replies_count: usize,
     /// For a reply, the activity that it answers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub reply_to_activity_uuid: Option<String>,
     /// Number of reposts.
     pub reposts_count: u32,
@@ -70,7 +71,7 @@ pub struct Activity {
 }
 
 /// A message to one person.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct DirectMessage {
     /// Time of writing.
     pub created_at: Time,
@@ -85,7 +86,7 @@ pub struct DirectMessage {
 }
 
 /// The messages exchanged with one person.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct MessageGroup {
     /// Time of the last message.
     pub created_at: Time,
@@ -145,12 +146,6 @@ impl Add<TimeDelta> for Time {
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&time::micros_with_offset(self.0))
-    }
-}
-
-impl Serialize for Time {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&time::micros_with_offset(self.0))
     }
 }
 

@@ -2,10 +2,9 @@
 
 use std::error::Error;
 
-use serde::Serialize;
-
 use crate::activities::Invalid;
 use crate::text::Message;
+use crate::text::json::{Json, WriteJson};
 use crate::trace::exception::Exception;
 use crate::trace::id::TraceId;
 
@@ -48,15 +47,11 @@ pub enum Failure {
 
 impl Response {
     /// 200 with `value` as JSON.
-    ///
-    /// # Errors
-    ///
-    /// `value` cannot be written as JSON.
-    pub fn json(value: &impl Serialize) -> Result<Self, Failure> {
-        let mut body = Vec::with_capacity(2048);
-        serde_json::to_writer(&mut body, value)?;
-        body.push(b'\n');
-        Ok(Self { body, ..Self::default() })
+    pub fn json(value: &impl WriteJson) -> Self {
+        let mut json = Json::with_capacity(2048);
+        value.write(&mut json);
+        json.raw("\n");
+        Self { body: json.into_string().into_bytes(), ..Self::default() }
     }
 
     /// 200 without a body, for OPTIONS: the answer to a preflight is in the headers.

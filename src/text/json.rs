@@ -11,36 +11,38 @@
 
 /// JSON text that grows at its end.
 #[derive(Default)]
-pub(crate) struct Json(String);
+pub struct Json(String);
 
 impl Json {
-    pub(crate) fn with_capacity(bytes: usize) -> Self {
+    /// Makes an empty text with room for this many bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
         Self(String::with_capacity(bytes))
     }
 
-    pub(crate) fn into_string(self) -> String {
+    /// Returns the text.
+    pub fn into_string(self) -> String {
         self.0
     }
 
     /// Appends a part of the document as it stands.
-    pub(crate) fn raw(&mut self, part: &str) -> &mut Self {
+    pub fn raw(&mut self, part: &str) -> &mut Self {
         self.0.push_str(part);
         self
     }
 
     /// Appends text in quotes that needs no escaping: hex digits, a number, a constant.
-    pub(crate) fn quoted(&mut self, text: &str) -> &mut Self {
+    pub fn quoted(&mut self, text: &str) -> &mut Self {
         self.raw("\"").raw(text).raw("\"")
     }
 
     /// Appends any text in quotes, escaped.
-    pub(crate) fn string(&mut self, text: &str) -> &mut Self {
+    pub fn string(&mut self, text: &str) -> &mut Self {
         self.raw("\"").escaped(text).raw("\"")
     }
 
     /// Appends text without quotes. Quotation marks, backslashes and control characters are
     /// escaped; JSON allows every other character as it is.
-    pub(crate) fn escaped(&mut self, text: &str) -> &mut Self {
+    pub fn escaped(&mut self, text: &str) -> &mut Self {
         let mut rest = text;
         while let Some(at) = first_to_escape(rest.as_bytes()) {
             // The byte is ASCII, so both cuts are between characters.
@@ -61,25 +63,28 @@ impl Json {
         self.raw(rest)
     }
 
-    pub(crate) fn integer(&mut self, number: i64) -> &mut Self {
+    /// Appends a whole number.
+    pub fn integer(&mut self, number: i64) -> &mut Self {
         self.raw(itoa::Buffer::new().format(number))
     }
 
-    pub(crate) fn unsigned(&mut self, number: u64) -> &mut Self {
+    /// Appends a whole number that is not negative.
+    pub fn unsigned(&mut self, number: u64) -> &mut Self {
         self.raw(itoa::Buffer::new().format(number))
     }
 
     /// Appends a finite number in its shortest form. JSON has no NaN and no infinity.
-    pub(crate) fn float(&mut self, number: f64) -> &mut Self {
+    pub fn float(&mut self, number: f64) -> &mut Self {
         self.raw(&serde_json::to_string(&number).unwrap_or_default())
     }
 
-    pub(crate) fn bool(&mut self, value: bool) -> &mut Self {
+    /// Appends `true` or `false`.
+    pub fn bool(&mut self, value: bool) -> &mut Self {
         self.raw(if value { "true" } else { "false" })
     }
 
     /// Appends items with commas between them.
-    pub(crate) fn separated<T>(
+    pub fn separated<T>(
         &mut self,
         items: impl IntoIterator<Item = T>,
         mut write: impl FnMut(&mut Self, T),
@@ -107,6 +112,30 @@ fn first_to_escape(bytes: &[u8]) -> Option<usize> {
     let has_one = |chunk: &[u8; 16]| chunk.iter().fold(false, |found, byte| found | must_be_escaped(*byte));
     let clean = chunks.iter().position(has_one).unwrap_or(chunks.len()) * 16;
     bytes[clean..].iter().position(|byte| must_be_escaped(*byte)).map(|at| clean + at)
+}
+
+/// Data that writes itself as JSON.
+pub trait WriteJson {
+    /// Appends the JSON of this value.
+    fn write(&self, json: &mut Json);
+}
+
+impl<T: WriteJson> WriteJson for [T] {
+    fn write(&self, json: &mut Json) {
+        json.raw("[").separated(self, |json, item| item.write(json)).raw("]");
+    }
+}
+
+impl<T: WriteJson> WriteJson for Vec<T> {
+    fn write(&self, json: &mut Json) {
+        self.as_slice().write(json);
+    }
+}
+
+impl<T: WriteJson, const N: usize> WriteJson for [T; N] {
+    fn write(&self, json: &mut Json) {
+        self.as_slice().write(json);
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Small helpers for text: URLs, messages, safe printing of untrusted text, annotated JSON.
 
 pub(crate) mod explanation;
-pub(crate) mod json;
+pub mod json;
 pub mod message;
 pub(crate) mod pretty;
 pub(crate) mod time;
