@@ -137,7 +137,8 @@ impl OtlpHttp {
                 Outcome::Later { after: reply.retry_after, problem: problem("", next.to_owned()) }
             }
             300..=399 => {
-                let to = reply.header("location").map_or_else(String::new, |to| format!(" to {}", url::redacted(to)));
+                let shown = |to| format!(" to {}", self.readable(&url::redacted(to)));
+                let to = reply.header("location").map_or_else(String::new, shown);
                 let next = format!("set {} to the final address; redirects are not followed", self.url_origin);
                 Outcome::Refused(problem(&format!(", a redirect{to}"), next))
             }

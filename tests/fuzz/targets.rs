@@ -53,16 +53,18 @@ pub(crate) fn first_line(input: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Reads input that begins with a status line, `200 retry-after-in-seconds`, like an HTTP response.
+/// Reads input that begins with a status and the value of all headers, `301 https://elsewhere`, and
+/// goes on with the body.
 pub(crate) fn reply(input: &[u8]) -> wire::http::Reply {
     let (line, rest) = first_line(input);
     let line = String::from_utf8_lossy(line);
     let (status, header) = line.split_once(' ').unwrap_or((&line, ""));
     // The HTTP client lets no other characters through.
     let header: String = header.chars().filter(|c| *c == '\t' || !c.is_control()).collect();
+    let headers = if header.is_empty() { "" } else { &format!("location: {header}\r\nx-amzn-errortype: {header}\r\n") };
     wire::http::Reply {
         status: status.parse().ok().filter(|status| (100..1000).contains(status)).unwrap_or(200),
-        head: format!("HTTP/1.1 200\r\n{header}\r\n\r\n"),
+        head: format!("HTTP/1.1 200 OK\r\n{headers}\r\n"),
         retry_after: header.parse().ok().map(Duration::from_secs),
         body: rest.to_vec(),
         ..wire::http::Reply::default()

@@ -7,9 +7,7 @@ const SENT: usize = 10;
 
 /// An answer has a class, a code that is a name, and never more rejected lines than were sent.
 pub(crate) fn answers(input: &[u8]) {
-    let mut reply = reply(input);
-    // A header with the code, as the service sends it.
-    reply.head = reply.head.replacen("\r\n", "\r\nx-amzn-errortype: ", usize::from(input.first() == Some(&b'4')));
+    let reply = reply(input);
     let response = LogsResponse::read(&reply, SENT);
     assert_one_line(&response.code, 64);
     assert!(response.rejected.is_none_or(|(rejected, _)| (1..=SENT).contains(&rejected)), "{response:?}");
