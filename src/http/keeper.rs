@@ -9,7 +9,7 @@
 //! |---|---|
 //! | without a request | 10 s after it was accepted (`FIRST_REQUEST`) |
 //! | that is kept alive | 75 s after its last response (`IDLE`) |
-//! | that sends, but no request comes of it | after 6 looks in a row with unread input, or 32 looks in all |
+//! | that sends, but no request comes of it | after 4 looks in a row with more unread input than a head, or 32 looks with any |
 //! | of too many | the one that has been idle longest, busy ones last |
 //! | with too many waiting requests | when the responses to those that wait have been sent (`peers.rs`) |
 //! | that does not read its responses | when an outbox gives it up (`send.rs`) |
@@ -48,12 +48,14 @@ const FIRST_REQUEST: Duration = Duration::from_secs(10);
 pub(super) const IDLE: Duration = Duration::from_secs(75);
 /// Time for tiny_http to notice that a client has closed its connection.
 const NOTICE: Duration = Duration::from_secs(1);
-/// Number of looks in a row with other unread input than at the look before, without a request, that
-/// make a client greedy. One
+/// Number of looks in a row with more unread input than a head, and other than at the look before,
+/// without a request, that make a client greedy. One
 /// that sends a chunked body may still have to read why it was refused.
-const GREEDY_IN_A_ROW: u32 = 6;
-const GREEDY_IN_A_ROW_CHUNKED: u32 = 12;
-/// The same, not in a row.
+const GREEDY_IN_A_ROW: u32 = 4;
+const GREEDY_IN_A_ROW_CHUNKED: u32 = 8;
+/// Number of unread bytes that no head has.
+const LONGEST_HEAD: u64 = 16 * 1024;
+/// The same, not in a row, with any unread input.
 const GREEDY_IN_ALL: u32 = 32;
 /// Maximum number of connections, whatever the limit of descriptors.
 const MAX_CONNECTIONS: usize = 1024;
@@ -164,7 +166,9 @@ impl Keeper {
         if self.process.is_tight() {
             HURRIED_LOOK
         } else if has_input || has_new {
-            self.waker.hurry_ticker();
+            if has_input {
+                self.waker.has_unread_input();
+            }
             BUSY_LOOK
         } else if self.connections.is_empty() {
             IDLE_LOOK
@@ -209,7 +213,8 @@ impl Keeper {
         fds.iter().map(PollFd::revents).collect()
     }
 
-    /// Finds new connections, and counts descriptors. Returns true if there are new ones.
+    /// Finds new connections, and counts descriptors. Returns true if there are new ones that are
+    /// open.
     fn discover(&mut self, now: Instant) -> io::Result<bool> {
         let (mut used, mut leaked, mut has_new) = (0, 0, false);
         let (mut ended, mut foreign) = (HashMap::new(), HashSet::new());
@@ -236,10 +241,10 @@ impl Keeper {
                 if needs_room && self.connections.len() >= max_connections() {
                     ended.extend(self.close_oldest(now));
                 }
+                has_new |= connection.closed_by_client.is_none();
                 self.peers.connected(connection.address, &connection.socket);
                 self.connections.insert(inode, connection);
                 self.owners.insert(fd, inode);
-                has_new = true;
             } else if self.has_ended(fd) {
                 ended.insert(inode, now);
             } else {
@@ -334,8 +339,8 @@ impl Connection {
             let body = peers.with(self.address, |peer| peer.next_body());
             // While the amount stays the same, tiny_http has not come to read it.
             if body != Some(BodyKind::Sized) && unread != self.unread {
-                self.in_a_row += 1;
                 self.in_all += 1;
+                self.in_a_row = if unread > LONGEST_HEAD { self.in_a_row + 1 } else { 0 };
             }
             (self.unread, self.counted_at) = (unread, now);
             let limit = if body.is_some() { GREEDY_IN_A_ROW_CHUNKED } else { GREEDY_IN_A_ROW };
