@@ -68,6 +68,8 @@ const HURRIED_LOOK: Duration = Duration::from_millis(1);
 const BUSY_LOOK: Duration = Duration::from_millis(5);
 const QUIET_LOOK: Duration = Duration::from_millis(25);
 const IDLE_LOOK: Duration = Duration::from_millis(50);
+/// Time after which a connection with unread input may be waiting for a thread.
+const STUCK: Duration = Duration::from_millis(8);
 /// Time between checks of threads and memory.
 const SLOW_CHECK: Duration = Duration::from_secs(1);
 /// The keeper sleeps at least so many times longer than it works, unless it is in a hurry.
@@ -138,6 +140,8 @@ struct Connection {
     /// Looks with other unread input since the last request: the last ones in a row, and all.
     in_a_row: u32,
     in_all: u32,
+    /// Time since which there has been unread input without a request.
+    unread_since: Option<Instant>,
     /// Number of unread bytes at the last count, and its time.
     unread: u64,
     counted_at: Instant,
@@ -153,7 +157,7 @@ impl Keeper {
             self.waker.wake();
         }
         self.peers.drop_streams();
-        let has_input = self.check(now);
+        let (has_input, is_stuck) = self.check(now);
         let has_new = self.discover(now).unwrap_or(true);
         self.process.connections.store(self.connections.len(), Ordering::Relaxed);
         let slow = || (now >= self.next_slow_check).then(|| self.process.slow_renewal_cause()).flatten();
@@ -163,12 +167,12 @@ impl Keeper {
         if now >= self.next_slow_check {
             self.next_slow_check = now + SLOW_CHECK;
         }
+        if is_stuck {
+            self.waker.has_unread_input();
+        }
         if self.process.is_tight() {
             HURRIED_LOOK
         } else if has_input || has_new {
-            if has_input {
-                self.waker.has_unread_input();
-            }
             BUSY_LOOK
         } else if self.connections.is_empty() {
             IDLE_LOOK
@@ -177,12 +181,12 @@ impl Keeper {
         }
     }
 
-    /// Forgets the connections that have ended, and closes those that must be closed. Returns true
-    /// if there is a connection with unread input.
-    fn check(&mut self, now: Instant) -> bool {
+    /// Forgets the connections that have ended, and closes those that must be closed. Returns whether
+    /// there is a connection with unread input, and whether one has waited long to be read.
+    fn check(&mut self, now: Instant) -> (bool, bool) {
         let inodes: Vec<u64> = self.connections.keys().copied().collect();
         let states = self.poll(&inodes);
-        let mut has_input = false;
+        let (mut has_input, mut is_stuck) = (false, false);
         for (inode, state) in inodes.into_iter().zip(states) {
             let Some(connection) = self.connections.get_mut(&inode) else { continue };
             if state.intersects(PollFlags::HUP | PollFlags::ERR) {
@@ -191,8 +195,10 @@ impl Keeper {
                 self.ended.insert(inode, now);
                 continue;
             }
-            has_input |= connection.in_all > 0;
-            match connection.verdict(&self.peers, state, now) {
+            let verdict = connection.verdict(&self.peers, state, now);
+            has_input |= connection.unread_since.is_some();
+            is_stuck |= connection.unread_since.is_some_and(|since| now - since > STUCK);
+            match verdict {
                 Verdict::Keep => {}
                 Verdict::StopReading => drop(connection.socket.shutdown(Shutdown::Read)),
                 Verdict::Close(Some(reason)) => {
@@ -202,7 +208,7 @@ impl Keeper {
                 Verdict::Close(None) => drop(connection.socket.shutdown(Shutdown::Both)),
             }
         }
-        has_input
+        (has_input, is_stuck)
     }
 
     fn poll(&self, inodes: &[u64]) -> Vec<PollFlags> {
@@ -279,6 +285,7 @@ impl Keeper {
             busy: false,
             in_a_row: 0,
             in_all: 0,
+            unread_since: None,
             unread: 0,
             counted_at: now,
             closed_by_client: is_closed.then_some(now),
@@ -322,7 +329,7 @@ impl Connection {
             self.since = now;
         }
         if received > self.received {
-            (self.received, self.in_a_row, self.in_all) = (received, 0, 0);
+            (self.received, self.in_a_row, self.in_all, self.unread_since) = (received, 0, 0, None);
         }
         if body.is_some_and(|(_, began)| now - began > BODY_TIMEOUT) {
             return Verdict::StopReading;
@@ -333,7 +340,7 @@ impl Connection {
             return if is_noticed { Verdict::Keep } else { Verdict::Close(None) };
         }
         if !state.contains(PollFlags::IN) {
-            (self.in_a_row, self.unread) = (0, 0);
+            (self.in_a_row, self.unread, self.unread_since) = (0, 0, None);
         } else if now - self.counted_at >= BUSY_LOOK {
             let unread = ioctl_fionread(&*self.socket).unwrap_or(0);
             let body = peers.with(self.address, |peer| peer.next_body());
@@ -343,6 +350,7 @@ impl Connection {
                 self.in_a_row = if unread > LONGEST_HEAD { self.in_a_row + 1 } else { 0 };
             }
             (self.unread, self.counted_at) = (unread, now);
+            self.unread_since.get_or_insert(now);
             let limit = if body.is_some() { GREEDY_IN_A_ROW_CHUNKED } else { GREEDY_IN_A_ROW };
             if self.in_a_row >= limit || self.in_all >= GREEDY_IN_ALL {
                 return Verdict::Close(Some(Reason::Greedy));
