@@ -9,7 +9,7 @@
 //! |---|---|
 //! | without a request | 10 s after it was accepted (`FIRST_REQUEST`) |
 //! | that is kept alive | 75 s after its last response (`IDLE`) |
-//! | that sends, but no request comes of it | after 6 looks in a row with unread input, or 32 looks in all |
+//! | that sends, but no request comes of it | after 4 looks in a row with more unread input than a head, or 32 looks with any |
 //! | of too many | the one that has been idle longest, busy ones last |
 //! | with too many waiting requests | when the responses to those that wait have been sent (`peers.rs`) |
 //! | that does not read its responses | when an outbox gives it up (`send.rs`) |
@@ -48,12 +48,14 @@ const FIRST_REQUEST: Duration = Duration::from_secs(10);
 pub(super) const IDLE: Duration = Duration::from_secs(75);
 /// Time for tiny_http to notice that a client has closed its connection.
 const NOTICE: Duration = Duration::from_secs(1);
-/// Number of looks in a row with other unread input than at the look before, without a request, that
-/// make a client greedy. One
+/// Number of looks in a row with more unread input than a head, and other than at the look before,
+/// without a request, that make a client greedy. One
 /// that sends a chunked body may still have to read why it was refused.
-const GREEDY_IN_A_ROW: u32 = 6;
-const GREEDY_IN_A_ROW_CHUNKED: u32 = 12;
-/// The same, not in a row.
+const GREEDY_IN_A_ROW: u32 = 4;
+const GREEDY_IN_A_ROW_CHUNKED: u32 = 8;
+/// Number of unread bytes that no head has.
+const LONGEST_HEAD: u64 = 16 * 1024;
+/// The same, not in a row, with any unread input.
 const GREEDY_IN_ALL: u32 = 32;
 /// Maximum number of connections, whatever the limit of descriptors.
 const MAX_CONNECTIONS: usize = 1024;
@@ -66,6 +68,8 @@ const HURRIED_LOOK: Duration = Duration::from_millis(1);
 const BUSY_LOOK: Duration = Duration::from_millis(5);
 const QUIET_LOOK: Duration = Duration::from_millis(25);
 const IDLE_LOOK: Duration = Duration::from_millis(50);
+/// Time after which a connection with unread input may be waiting for a thread.
+const STUCK: Duration = Duration::from_millis(8);
 /// Time between checks of threads and memory.
 const SLOW_CHECK: Duration = Duration::from_secs(1);
 /// The keeper sleeps at least so many times longer than it works, unless it is in a hurry.
@@ -136,6 +140,8 @@ struct Connection {
     /// Looks with other unread input since the last request: the last ones in a row, and all.
     in_a_row: u32,
     in_all: u32,
+    /// Time since which there has been unread input without a request.
+    unread_since: Option<Instant>,
     /// Number of unread bytes at the last count, and its time.
     unread: u64,
     counted_at: Instant,
@@ -151,7 +157,7 @@ impl Keeper {
             self.waker.wake();
         }
         self.peers.drop_streams();
-        let has_input = self.check(now);
+        let (has_input, is_stuck) = self.check(now);
         let has_new = self.discover(now).unwrap_or(true);
         self.process.connections.store(self.connections.len(), Ordering::Relaxed);
         let slow = || (now >= self.next_slow_check).then(|| self.process.slow_renewal_cause()).flatten();
@@ -161,10 +167,12 @@ impl Keeper {
         if now >= self.next_slow_check {
             self.next_slow_check = now + SLOW_CHECK;
         }
+        if is_stuck {
+            self.waker.has_unread_input();
+        }
         if self.process.is_tight() {
             HURRIED_LOOK
         } else if has_input || has_new {
-            self.waker.hurry_ticker();
             BUSY_LOOK
         } else if self.connections.is_empty() {
             IDLE_LOOK
@@ -173,12 +181,12 @@ impl Keeper {
         }
     }
 
-    /// Forgets the connections that have ended, and closes those that must be closed. Returns true
-    /// if there is a connection with unread input.
-    fn check(&mut self, now: Instant) -> bool {
+    /// Forgets the connections that have ended, and closes those that must be closed. Returns whether
+    /// there is a connection with unread input, and whether one has waited long to be read.
+    fn check(&mut self, now: Instant) -> (bool, bool) {
         let inodes: Vec<u64> = self.connections.keys().copied().collect();
         let states = self.poll(&inodes);
-        let mut has_input = false;
+        let (mut has_input, mut is_stuck) = (false, false);
         for (inode, state) in inodes.into_iter().zip(states) {
             let Some(connection) = self.connections.get_mut(&inode) else { continue };
             if state.intersects(PollFlags::HUP | PollFlags::ERR) {
@@ -187,8 +195,10 @@ impl Keeper {
                 self.ended.insert(inode, now);
                 continue;
             }
-            has_input |= connection.in_all > 0;
-            match connection.verdict(&self.peers, state, now) {
+            let verdict = connection.verdict(&self.peers, state, now);
+            has_input |= connection.unread_since.is_some();
+            is_stuck |= connection.unread_since.is_some_and(|since| now - since > STUCK);
+            match verdict {
                 Verdict::Keep => {}
                 Verdict::StopReading => drop(connection.socket.shutdown(Shutdown::Read)),
                 Verdict::Close(Some(reason)) => {
@@ -198,7 +208,7 @@ impl Keeper {
                 Verdict::Close(None) => drop(connection.socket.shutdown(Shutdown::Both)),
             }
         }
-        has_input
+        (has_input, is_stuck)
     }
 
     fn poll(&self, inodes: &[u64]) -> Vec<PollFlags> {
@@ -209,7 +219,8 @@ impl Keeper {
         fds.iter().map(PollFd::revents).collect()
     }
 
-    /// Finds new connections, and counts descriptors. Returns true if there are new ones.
+    /// Finds new connections, and counts descriptors. Returns true if there are new ones that are
+    /// open.
     fn discover(&mut self, now: Instant) -> io::Result<bool> {
         let (mut used, mut leaked, mut has_new) = (0, 0, false);
         let (mut ended, mut foreign) = (HashMap::new(), HashSet::new());
@@ -236,10 +247,10 @@ impl Keeper {
                 if needs_room && self.connections.len() >= max_connections() {
                     ended.extend(self.close_oldest(now));
                 }
+                has_new |= connection.closed_by_client.is_none();
                 self.peers.connected(connection.address, &connection.socket);
                 self.connections.insert(inode, connection);
                 self.owners.insert(fd, inode);
-                has_new = true;
             } else if self.has_ended(fd) {
                 ended.insert(inode, now);
             } else {
@@ -274,6 +285,7 @@ impl Keeper {
             busy: false,
             in_a_row: 0,
             in_all: 0,
+            unread_since: None,
             unread: 0,
             counted_at: now,
             closed_by_client: is_closed.then_some(now),
@@ -317,7 +329,7 @@ impl Connection {
             self.since = now;
         }
         if received > self.received {
-            (self.received, self.in_a_row, self.in_all) = (received, 0, 0);
+            (self.received, self.in_a_row, self.in_all, self.unread_since) = (received, 0, 0, None);
         }
         if body.is_some_and(|(_, began)| now - began > BODY_TIMEOUT) {
             return Verdict::StopReading;
@@ -328,16 +340,17 @@ impl Connection {
             return if is_noticed { Verdict::Keep } else { Verdict::Close(None) };
         }
         if !state.contains(PollFlags::IN) {
-            (self.in_a_row, self.unread) = (0, 0);
+            (self.in_a_row, self.unread, self.unread_since) = (0, 0, None);
         } else if now - self.counted_at >= BUSY_LOOK {
             let unread = ioctl_fionread(&*self.socket).unwrap_or(0);
             let body = peers.with(self.address, |peer| peer.next_body());
             // While the amount stays the same, tiny_http has not come to read it.
             if body != Some(BodyKind::Sized) && unread != self.unread {
-                self.in_a_row += 1;
                 self.in_all += 1;
+                self.in_a_row = if unread > LONGEST_HEAD { self.in_a_row + 1 } else { 0 };
             }
             (self.unread, self.counted_at) = (unread, now);
+            self.unread_since.get_or_insert(now);
             let limit = if body.is_some() { GREEDY_IN_A_ROW_CHUNKED } else { GREEDY_IN_A_ROW };
             if self.in_a_row >= limit || self.in_all >= GREEDY_IN_ALL {
                 return Verdict::Close(Some(Reason::Greedy));

@@ -88,6 +88,9 @@ struct LoopState {
     renewal: Mutex<Option<Cause>>,
     /// True once no more connections are accepted, because the process renews itself.
     paused: AtomicBool,
+    /// True if a connection has input that is not read. It may be waiting for a thread, behind many
+    /// others.
+    has_unread: AtomicBool,
     /// True while the ticker sleeps. The next request wakes it.
     idle: AtomicBool,
     sleep: Mutex<()>,
@@ -143,7 +146,7 @@ impl Listener {
         let waker = Waker { server: Arc::new(server), shared: Arc::default() };
         let (peers, process) = (Arc::<Peers>::default(), Arc::new(Process::new(renewals)));
         watch_signals(signals, waker.clone(), socket.try_clone()?, hangups)?;
-        start_ticker(address, waker.clone(), Arc::clone(&peers))?;
+        start_ticker(address, waker.clone(), Arc::clone(&peers), Arc::clone(&process))?;
         #[cfg(target_os = "linux")]
         keeper::start(waker.clone(), Arc::clone(&peers), Arc::clone(&process), address.port())?;
         Ok(Self { waker, peers, process, address, socket, spares })
@@ -186,7 +189,7 @@ impl Listener {
                 };
             }
             if let Some(queued) = self.peers.pop() {
-                self.waker.hurry_ticker();
+                self.waker.wake_ticker();
                 return Next::Request(queued);
             }
             self.peers.wait(server);
@@ -249,8 +252,14 @@ impl Waker {
         self.wake();
     }
 
-    /// Makes the ticker free a connection that may be waiting for a thread.
-    pub(super) fn hurry_ticker(&self) {
+    /// Makes the ticker free connections that may be waiting for a thread.
+    #[cfg(target_os = "linux")]
+    pub(super) fn has_unread_input(&self) {
+        self.shared.has_unread.store(true, Ordering::Release);
+        self.wake_ticker();
+    }
+
+    fn wake_ticker(&self) {
         if self.shared.idle.swap(false, Ordering::AcqRel) {
             self.shared.wake.notify_one();
         }
@@ -358,7 +367,7 @@ fn own_address(address: SocketAddr) -> SocketAddr {
 }
 
 /// Starts the ticker.
-fn start_ticker(address: SocketAddr, waker: Waker, peers: Arc<Peers>) -> io::Result<()> {
+fn start_ticker(address: SocketAddr, waker: Waker, peers: Arc<Peers>, process: Arc<Process>) -> io::Result<()> {
     let own_address = own_address(address);
     thread::Builder::new().name("ticker".to_owned()).spawn(move || {
         let (mut seen, mut quiet, mut first) = (0, TICKS_TO_IDLE, 0);
@@ -372,6 +381,9 @@ fn start_ticker(address: SocketAddr, waker: Waker, peers: Arc<Peers>) -> io::Res
             let activity = peers.requests() + connection_panics();
             quiet = if activity == seen { quiet.saturating_add(1) } else { 0 };
             seen = activity;
+            if waker.shared.has_unread.swap(false, Ordering::AcqRel) {
+                (quiet, first) = (0, FIRST_TICKS);
+            }
             if quiet >= TICKS_TO_IDLE {
                 waker.shared.sleep_until_a_request();
                 first = FIRST_TICKS;
@@ -379,7 +391,10 @@ fn start_ticker(address: SocketAddr, waker: Waker, peers: Arc<Peers>) -> io::Res
                 thread::sleep(if first > 0 { FIRST_TICK } else { BUSY_TICK });
                 first = first.saturating_sub(1);
             }
-            drop(TcpStream::connect_timeout(&own_address, CONNECT_TIMEOUT));
+            // While threads are slow to start, ticks would pile up.
+            if !process.is_tight() {
+                drop(TcpStream::connect_timeout(&own_address, CONNECT_TIMEOUT));
+            }
         }
     })?;
     Ok(())

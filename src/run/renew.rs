@@ -19,7 +19,7 @@ use crate::http::server::End;
 use crate::text::Message;
 
 /// Environment variable with the number of renewals so far, and the cause of the last one.
-const RENEWALS: &str = "CRUDDUR_RENEWALS";
+const RENEWALS: &str = "LISTEN_RENEWALS";
 
 /// The renewals so far. Only the process that has renewed itself sets the variable for its own id.
 pub(super) fn renewals() -> Renewals {
