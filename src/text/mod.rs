@@ -31,7 +31,7 @@ pub(crate) fn one_line(text: &str) -> String {
 
 /// Returns true if the text has more characters than that. Characters are counted, not bytes.
 pub(crate) fn longer_than(text: &str, characters: usize) -> bool {
-    text.chars().nth(characters).is_some()
+    text.len() > characters && text.chars().nth(characters).is_some()
 }
 
 /// Returns the name of an HTTP status: `Not Found` for 404.
@@ -41,6 +41,10 @@ pub(crate) fn reason_phrase(status: u16) -> &'static str {
 
 /// Returns the first `characters` characters of `text`.
 pub(crate) fn first_chars(text: &str, characters: usize) -> &str {
+    // A character has at least one byte.
+    if text.len() <= characters {
+        return text;
+    }
     text.char_indices().nth(characters).map_or(text, |(end, _)| &text[..end])
 }
 

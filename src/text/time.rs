@@ -31,26 +31,37 @@ pub(crate) fn micros_with_offset(time: DateTime<Utc>) -> TimeText {
 }
 
 fn write(time: DateTime<Utc>, decimals: usize, zone: &str) -> TimeText {
-    let mut text = TimeText { bytes: [0; MAX], length: 0 };
-    let nanos = time.nanosecond();
-    let (Ok(year), true) = (u32::try_from(time.year()), nanos < 1_000_000_000) else {
-        return rare(time, decimals, zone);
-    };
-    if year > 9999 {
+    let (date, clock) = (time.naive_utc().date(), time.naive_utc().time());
+    let (year, nanos) = (date.year(), clock.nanosecond());
+    if !(0..=9999).contains(&year) || nanos >= 1_000_000_000 {
         return rare(time, decimals, zone);
     }
-    text.digits(year, 4);
-    for (separator, number) in
-        [("-", time.month()), ("-", time.day()), ("T", time.hour()), (":", time.minute()), (":", time.second())]
-    {
-        text.push(separator);
-        text.digits(number, 2);
+    let mut text = TimeText { bytes: [0; MAX], length: SECONDS + 1 + decimals };
+    text.bytes[..TEMPLATE.len()].copy_from_slice(TEMPLATE);
+    let (year, micros) = (year as u32, nanos / 1000);
+    let pairs = [
+        (0, year / 100),
+        (2, year % 100),
+        (5, date.month()),
+        (8, date.day()),
+        (11, clock.hour()),
+        (14, clock.minute()),
+        (17, clock.second()),
+        (20, micros / 10_000),
+        (22, micros / 100 % 100),
+        (24, micros % 100),
+    ];
+    for (place, number) in pairs {
+        text.bytes[place] = b'0' + (number / 10) as u8;
+        text.bytes[place + 1] = b'0' + (number % 10) as u8;
     }
-    text.push(".");
-    text.digits(nanos / 10_u32.pow(9 - decimals as u32), decimals);
     text.push(zone);
     text
 }
+
+const TEMPLATE: &[u8] = b"0000-00-00T00:00:00.000000";
+/// Length up to the seconds.
+const SECONDS: usize = 19;
 
 /// Writes a leap second, or a year that has not four digits.
 #[cold]
@@ -65,15 +76,6 @@ impl TimeText {
     fn push(&mut self, part: &str) {
         self.bytes[self.length..self.length + part.len()].copy_from_slice(part.as_bytes());
         self.length += part.len();
-    }
-
-    /// Appends a number with leading zeros.
-    fn digits(&mut self, mut number: u32, width: usize) {
-        for place in (self.length..self.length + width).rev() {
-            self.bytes[place] = b'0' + (number % 10) as u8;
-            number /= 10;
-        }
-        self.length += width;
     }
 }
 

@@ -39,8 +39,10 @@ pub(super) fn places(span: &SpanData, most: usize) -> impl Iterator<Item = (&Att
 /// Returns true if an earlier attribute takes the key of this annotation.
 fn would_collide(earlier: &Attribute, attribute: &Attribute) -> bool {
     let (a, b) = (earlier.key.as_ref(), attribute.key.as_ref());
-    // Each character has one replacement, so ASCII keys of different lengths stay different.
-    let may_be_same = a.len() == b.len() || !a.is_ascii() || !b.is_ascii() || a.is_empty() || b.is_empty();
+    // Each character has one replacement. Keys of different lengths can become the same only if the
+    // longer one has characters of several bytes, or if one is empty.
+    let longer = if a.len() > b.len() { a } else { b };
+    let may_be_same = a.len() == b.len() || !longer.is_ascii() || longer.len() == 1;
     may_be_same
         && !is_in_http_block(a)
         && can_be_annotation(&earlier.value)
