@@ -5,6 +5,8 @@ docs/reliability.md.
     tests/reliability/run.py target/release/cruddur            all attacks, each for 4 seconds
     tests/reliability/run.py target/release/cruddur idle ...   only these; prints, and writes nothing
 
+After two seconds of a second attack of each kind, SIGTERM must end the program within 6 seconds.
+
 Loopback only. Each attack is bounded in number and time. Needs Linux and `prlimit`.
 """
 
@@ -52,10 +54,12 @@ def main():
         result = measure(binary, attack, crowd)
         honest = result["honest"]
         failed = honest.get("fail", 0) / max(honest.get("n", 0), 1)
+        stopped = stop(binary, attack, crowd)
+        is_fine &= stopped["status"] == 0 and stopped["seconds"] < 6
         is_fine &= result["lives"] and failed <= 0.01 and honest.get("p99", 1e9) < 50 and result["memory"] <= 32
         what = ATTACKS[attack] + (f"; {crowd} at 1,024 descriptors" if crowd else "")
         rows.append(f"| `{attack}` | {what} | {honest.get('fail')} of {honest.get('n')} | {honest.get('p99')} | "
-                    f"{result['memory']} | {'yes' if result['lives'] else 'NO'} |\n")
+                    f"{result['memory']} | {'yes' if result['lives'] else 'NO'} | {stopped['seconds']:.1f}, {stopped['status']} |\n")
         print(rows[-1], end="", flush=True)
     if not wanted:
         write(rows)
@@ -65,32 +69,60 @@ def main():
 def measure(binary, attack, crowd):
     """Runs one attack for some seconds. Returns what the honest client saw and what the program used."""
     with tempfile.TemporaryDirectory() as directory:
-        pathlib.Path(directory, "telemetry.toml").write_text("[console]\nenabled = false\n")
-        log = pathlib.Path(directory, "log")
-        command = [binary, "--listen", "127.0.0.1:0"]
-        if crowd:
-            command = ["prlimit", "--nofile=1024:1024"] + command
-        with log.open("w") as out:
-            program = subprocess.Popen(command, cwd=directory, stdout=out, stderr=out)
-        target = f"127.0.0.1:{port_of(log)}"
+        program, attacker, target = begin(binary, attack, crowd, directory)
         peak, ended = [0], threading.Event()
         threading.Thread(target=watch, args=(program.pid, peak, ended), daemon=True).start()
-        options = ["--secs", str(SECONDS)]
-        number = ["--n", str(crowd)] if crowd else []
-        attacker = [sys.executable, HERE / "hostile.py", target, attack, "--path", "/api/activities/home"]
-        attacker = subprocess.Popen(attacker + options + number, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        client = [sys.executable, HERE / "honest.py", target, "--path", "/health"]
-        output = subprocess.run(client + options, capture_output=True, text=True).stdout
-        try:
-            attacker.wait(SECONDS + 20)
-        except subprocess.TimeoutExpired:
-            attacker.kill()
-            attacker.wait()
+        client = [sys.executable, HERE / "honest.py", target, "--path", "/health", "--secs", str(SECONDS)]
+        output = subprocess.run(client, capture_output=True, text=True).stdout
+        end(attacker)
         ended.set()
         lives = program.poll() is None
         program.terminate()
         program.wait(20)
         return {"honest": json.loads(output or "{}"), "memory": peak[0] // 1024, "lives": lives}
+
+
+def stop(binary, attack, crowd):
+    """Stops the program during an attack. Returns how long that took, and the exit status."""
+    with tempfile.TemporaryDirectory() as directory:
+        program, attacker, _ = begin(binary, attack, crowd, directory)
+        time.sleep(2)
+        began = time.time()
+        program.terminate()
+        try:
+            status = program.wait(20)
+        except subprocess.TimeoutExpired:
+            program.kill()
+            status = f"killed, {program.wait()}"
+        seconds = time.time() - began
+        attacker.kill()
+        attacker.wait()
+        return {"seconds": seconds, "status": status}
+
+
+def begin(binary, attack, crowd, directory):
+    """Starts the program and the attack."""
+    pathlib.Path(directory, "telemetry.toml").write_text("[console]\nenabled = false\n")
+    log = pathlib.Path(directory, "log")
+    command = [binary, "--listen", "127.0.0.1:0"]
+    if crowd:
+        command = ["prlimit", "--nofile=1024:1024"] + command
+    with log.open("w") as out:
+        program = subprocess.Popen(command, cwd=directory, stdout=out, stderr=out)
+    target = f"127.0.0.1:{port_of(log)}"
+    command = [sys.executable, HERE / "hostile.py", target, attack, "--path", "/api/activities/home"]
+    command += ["--secs", str(SECONDS)] + (["--n", str(crowd)] if crowd else [])
+    attacker = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return program, attacker, target
+
+
+def end(attacker):
+    """Waits for an attack to end. It ends by itself, unless the machine is very slow."""
+    try:
+        attacker.wait(SECONDS + 20)
+    except subprocess.TimeoutExpired:
+        attacker.kill()
+        attacker.wait()
 
 
 def port_of(log):
@@ -115,7 +147,7 @@ def write(rows):
     after = rest.split(END)[1]
     day, cores = datetime.date.today().isoformat(), os.cpu_count()
     head = f"Measured on {day}, {platform.machine()}, {cores} cores, {SECONDS} seconds an attack.\n\n"
-    head += "| attack | the hostile client | honest requests that failed | p99 ms | peak MB | lives |\n|---|---|---|---|---|---|\n"
+    head += "| attack | the hostile client | honest requests that failed | p99 ms | peak MB | lives | SIGTERM: s, status |\n|---|---|---|---|---|---|---|\n"
     DOCUMENT.write_text(before + BEGIN + head + "".join(rows) + END + after)
 
 

@@ -178,6 +178,8 @@ class Program:
     def __init__(self, binary, descriptors, settings):
         receiver = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
         receiver.daemon_threads = True
+        # The program hangs up when its time limit has passed.
+        receiver.handle_error = lambda *_: None
         threading.Thread(target=receiver.serve_forever, daemon=True).start()
         self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.udp.bind(("127.0.0.1", 0))
