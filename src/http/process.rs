@@ -6,7 +6,6 @@
 //! `run/renew.rs`.
 
 use std::fmt;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -21,8 +20,8 @@ pub struct Process {
     pub(super) connections: AtomicUsize,
     /// Descriptors of closed connections that tiny_http still holds.
     pub(super) leaked: AtomicUsize,
-    /// Number of descriptors at the first look.
-    at_start: OnceLock<usize>,
+    /// Number of descriptors before the first connection was accepted; 0 if the system does not tell.
+    at_start: usize,
     started: Instant,
     renewals: Renewals,
 }
@@ -114,13 +113,13 @@ pub(super) fn threads_and_memory() -> Option<(u64, u64)> {
 }
 
 impl Process {
-    /// The state of a process that has just started.
+    /// The state of a process that has not accepted a connection yet.
     pub(super) fn new(renewals: Renewals) -> Self {
         Self {
             descriptors: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             leaked: AtomicUsize::new(0),
-            at_start: OnceLock::new(),
+            at_start: std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
             started: Instant::now(),
             renewals,
         }
@@ -134,8 +133,7 @@ impl Process {
     /// True if a fresh process could accept connections. Where the limit of descriptors is so low
     /// that it could not, renewals would go round in circles.
     pub fn may_renew(&self) -> bool {
-        let at_start = self.at_start.get().copied().unwrap_or_default();
-        descriptor_limit().saturating_sub(at_start) >= MIN_FREE
+        descriptor_limit().saturating_sub(self.at_start) >= MIN_FREE
     }
 
     /// Time until the process may be renewed because it can accept no more connections.
@@ -154,8 +152,8 @@ impl Process {
         let limit = descriptor_limit();
         let used = self.descriptors.load(Ordering::Relaxed);
         // Where the limit is so low that a fresh process comes near it, a renewal would not help.
-        let at_start = *self.at_start.get_or_init(|| used);
-        let is_exhausted = used > limit - limit / EXHAUSTED_REST && used.saturating_sub(at_start) > limit / LEAKED_PART;
+        let is_exhausted =
+            used > limit - limit / EXHAUSTED_REST && used.saturating_sub(self.at_start) > limit / LEAKED_PART;
         if life >= MIN_LIFE_EXHAUSTED && is_exhausted {
             return Some(Cause::Descriptors);
         }
