@@ -62,12 +62,11 @@ const MAX_CONNECTIONS: usize = 1024;
 const MIN_CONNECTIONS: usize = 8;
 /// A sixth of the descriptors: each connection needs three, and half of all are for the rest.
 const DESCRIPTORS_PER_CONNECTION: usize = 6;
-/// Time between looks while descriptors are scarce, while input is unread or connections
-/// are opened, while connections are quiet, and while there are none.
+/// Time between looks while descriptors are scarce, while input is unread or connections are opened,
+/// and otherwise. In the last time an endless head may take some 10 MB.
 const HURRIED_LOOK: Duration = Duration::from_millis(1);
 const BUSY_LOOK: Duration = Duration::from_millis(5);
 const QUIET_LOOK: Duration = Duration::from_millis(25);
-const IDLE_LOOK: Duration = Duration::from_millis(50);
 /// Time after which a connection with unread input may be waiting for a thread.
 const STUCK: Duration = Duration::from_millis(8);
 /// Time between checks of threads and memory.
@@ -174,8 +173,6 @@ impl Keeper {
             HURRIED_LOOK
         } else if has_input || has_new {
             BUSY_LOOK
-        } else if self.connections.is_empty() {
-            IDLE_LOOK
         } else {
             QUIET_LOOK
         }

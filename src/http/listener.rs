@@ -141,12 +141,10 @@ impl Listener {
         };
         let address = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
         let spares = (0..SPARES).map(|_| socket.try_clone()).collect::<io::Result<_>>()?;
-        // It counts the descriptors, so it comes before the server, which accepts connections.
-        let process = Arc::new(Process::new(renewals));
+        let (peers, process) = (Arc::<Peers>::default(), Arc::new(Process::new(renewals)));
         let for_server = std::net::TcpListener::from(socket.try_clone()?);
         let server = Server::from_listener(for_server, None).map_err(io::Error::other)?;
         let waker = Waker { server: Arc::new(server), shared: Arc::default() };
-        let peers = Arc::<Peers>::default();
         watch_signals(signals, waker.clone(), socket.try_clone()?, hangups)?;
         start_ticker(address, waker.clone(), Arc::clone(&peers), Arc::clone(&process))?;
         #[cfg(target_os = "linux")]

@@ -20,7 +20,7 @@ pub struct Process {
     pub(super) connections: AtomicUsize,
     /// Descriptors of closed connections that tiny_http still holds.
     pub(super) leaked: AtomicUsize,
-    /// Number of descriptors before the first connection was accepted.
+    /// Number of descriptors before the first connection was accepted. 0 if the system does not tell.
     at_start: usize,
     started: Instant,
     renewals: Renewals,
