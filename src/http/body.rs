@@ -13,6 +13,7 @@ use super::head::Head;
 use super::listener::Waker;
 use super::peers::{QueuedRequest, Ticket};
 use super::response::Failure;
+use super::send::leak;
 use super::spawn::spawn_with;
 use crate::sync::lock;
 use crate::trace::span::Timestamp;
@@ -124,6 +125,13 @@ impl BodyReader {
     /// True while there are requests that [`Self::next_ready`] has not returned yet.
     pub fn has_pending(&self) -> bool {
         self.readers.load(Ordering::Acquire) > 0 || !self.waiting.is_empty() || !lock(&self.ready).is_empty()
+    }
+
+    /// Keeps the requests that were not answered in time until the process ends. If they were
+    /// dropped, tiny_http would read the rest of each body first.
+    pub fn abandon(self) {
+        leak(self.waiting);
+        leak(std::mem::take(&mut *lock(&self.ready)));
     }
 
     /// Returns the request with its rejection if no thread can be started.

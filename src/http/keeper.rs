@@ -39,7 +39,7 @@ use socket2::Socket;
 use super::body::{BodyKind, TIMEOUT as BODY_TIMEOUT};
 use super::listener::Waker;
 use super::peers::{Peers, Reason};
-use super::process::{Process, descriptor_limit};
+use super::process::{Process, descriptor_limit, threads_and_memory};
 
 /// Time for the first request of a connection. A browser that connects in advance connects again.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
@@ -69,6 +69,11 @@ const BUSY_LOOK: Duration = Duration::from_millis(5);
 const QUIET_LOOK: Duration = Duration::from_millis(25);
 /// Time after which a connection with unread input may be waiting for a thread.
 const STUCK: Duration = Duration::from_millis(8);
+/// Time between checks of memory, while there are connections.
+const MEMORY_CHECK: Duration = Duration::from_millis(100);
+/// Resident memory, in kB, above which connections without a request are closed. The program with
+/// full queues uses less.
+const CROWDED_MEMORY: u64 = 48 * 1024;
 /// Time between checks of threads and memory.
 const SLOW_CHECK: Duration = Duration::from_secs(1);
 /// The keeper sleeps at least so many times longer than it works, unless it is in a hurry.
@@ -92,6 +97,7 @@ pub(super) fn start(waker: Waker, peers: Arc<Peers>, process: Arc<Process>, port
         ended: HashMap::new(),
         foreign: HashSet::new(),
         next_slow_check: Instant::now() + SLOW_CHECK,
+        next_memory_check: Instant::now(),
     };
     keeper.peers.set_keeper();
     thread::Builder::new().name("keeper".to_owned()).spawn(move || {
@@ -126,6 +132,8 @@ struct Keeper {
     foreign: HashSet<u64>,
     /// Time of the next check of threads and memory.
     next_slow_check: Instant,
+    /// Time of the next check of memory alone.
+    next_memory_check: Instant,
 }
 
 struct Connection {
@@ -165,6 +173,10 @@ impl Keeper {
         }
         if now >= self.next_slow_check {
             self.next_slow_check = now + SLOW_CHECK;
+        }
+        if now >= self.next_memory_check && !self.connections.is_empty() {
+            self.next_memory_check = now + MEMORY_CHECK;
+            self.relieve(now);
         }
         if is_stuck {
             self.waker.has_unread_input();
@@ -208,6 +220,21 @@ impl Keeper {
         (has_input, is_stuck)
     }
 
+    /// Closes the connections that have no request under way, while much memory is in use. One of
+    /// them may be sending a head without end: tiny_http keeps all of it, and reads it so fast that
+    /// a paced one never shows unread input.
+    fn relieve(&self, now: Instant) {
+        if threads_and_memory().is_none_or(|(_, memory)| memory < CROWDED_MEMORY) {
+            return;
+        }
+        for connection in self.connections.values() {
+            if !connection.busy && now - connection.since > MEMORY_CHECK * 5 {
+                self.peers.give_up(connection.address, Reason::Memory);
+                self.peers.close(&connection.socket, Reason::Memory);
+            }
+        }
+    }
+
     fn poll(&self, inodes: &[u64]) -> Vec<PollFlags> {
         let sockets = inodes.iter().map(|inode| &self.connections[inode].socket);
         let mut fds: Vec<PollFd<'_>> =
@@ -224,9 +251,9 @@ impl Keeper {
         self.listing.rewind();
         while let Some(entry) = self.listing.read() {
             let entry = entry?;
-            used += 1;
             let name = entry.file_name();
             let Some(fd) = name.to_str().ok().and_then(|name| name.parse::<RawFd>().ok()) else { continue };
+            used += 1;
             if self.owners.get(&fd).is_some_and(|inode| self.connections.contains_key(inode)) {
                 continue;
             }

@@ -96,6 +96,8 @@ pub enum Reason {
     NotReading,
     /// There were more connections than the program can hold.
     OverCap,
+    /// No request was under way while much memory was in use.
+    Memory,
 }
 
 /// Maximum number of waiting requests of one client.
@@ -425,7 +427,8 @@ impl Drop for Ticket {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 5] = [Self::Idle, Self::Greedy, Self::Pipelining, Self::NotReading, Self::OverCap];
+    pub const ALL: [Self; 6] =
+        [Self::Idle, Self::Greedy, Self::Pipelining, Self::NotReading, Self::OverCap, Self::Memory];
 
     /// Its name in the status.
     pub fn as_str(self) -> &'static str {
@@ -435,6 +438,7 @@ impl Reason {
             Self::Pipelining => "pipelining",
             Self::NotReading => "not_reading",
             Self::OverCap => "over_cap",
+            Self::Memory => "memory",
         }
     }
 }

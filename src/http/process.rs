@@ -58,7 +58,8 @@ const EXHAUSTED_REST: usize = 7;
 const MIN_FREE: usize = 32;
 /// Maximum number of threads. All connections, outboxes and backends together have fewer.
 const MAX_THREADS: u64 = 2048;
-/// Maximum resident memory, in kB. All queues and stores together are smaller.
+/// Maximum resident memory, in kB. All queues and stores together are smaller. In a container it is
+/// at most half of the container's memory.
 const MAX_MEMORY: u64 = 512 * 1024;
 /// Minimum time between two renewals.
 const MIN_LIFE: Duration = Duration::from_secs(30);
@@ -102,6 +103,18 @@ pub(super) fn descriptor_limit() -> usize {
     soft.and_then(|soft| usize::try_from(soft).ok()).unwrap_or(usize::MAX)
 }
 
+/// The number of open descriptors; 0 if the system does not tell.
+fn open_descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+}
+
+/// The maximum resident memory in kB: half of the container's, if that is less.
+fn max_memory() -> u64 {
+    let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let limit = limit.and_then(|bytes| bytes.trim().parse::<u64>().ok());
+    limit.map_or(MAX_MEMORY, |bytes| (bytes / 2048).min(MAX_MEMORY))
+}
+
 /// The number of threads, and the resident memory in kB, if the system tells them.
 pub(super) fn threads_and_memory() -> Option<(u64, u64)> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -119,7 +132,7 @@ impl Process {
             descriptors: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             leaked: AtomicUsize::new(0),
-            at_start: std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
+            at_start: open_descriptors(),
             started: Instant::now(),
             renewals,
         }
@@ -173,7 +186,7 @@ impl Process {
         }
         match threads_and_memory()? {
             (threads, _) if threads > MAX_THREADS => Some(Cause::Threads),
-            (_, memory) if memory > MAX_MEMORY => Some(Cause::Memory),
+            (_, memory) if memory > max_memory() => Some(Cause::Memory),
             _ => None,
         }
     }
@@ -182,7 +195,7 @@ impl Process {
     pub fn usage(&self) -> String {
         let soft = descriptor_limits().and_then(|limits| limits.soft);
         let limit = soft.map_or_else(|| "any number".to_owned(), |soft| soft.to_string());
-        let used = self.descriptors.load(Ordering::Relaxed);
+        let used = open_descriptors();
         let (threads, memory) = threads_and_memory().unwrap_or_default();
         format!(
             "{used} of {limit} descriptors ({} of closed connections), {threads} threads, {memory} kB",

@@ -377,6 +377,6 @@ fn refuse(request: Request, bytes: &[u8], ticket: &Ticket) -> Connection {
 /// purpose: dropping it would drop tiny_http's reader of the body, which then reads the rest,
 /// however long the client takes, into a buffer of the `Content-Length` that the client has sent.
 /// If that cannot be allocated, the process aborts.
-fn leak<T>(value: T) {
+pub(super) fn leak<T>(value: T) {
     std::mem::forget(value);
 }

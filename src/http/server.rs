@@ -115,6 +115,7 @@ impl Server {
 
     /// The pipeline, which may still hold queued traces when the loop has ended, and the listener.
     pub fn into_parts(self) -> (Pipeline, Listener) {
+        self.bodies.abandon();
         (self.telemetry.pipeline, self.listener)
     }
 

@@ -23,7 +23,7 @@ use crate::text::time;
 ///    "not_sent":0,"sampling":"parentbased_always_on","last_error":null}},
 ///  "process":{"descriptors":{"used":31,"soft":1024,"hard":524288},"threads":14,"memory_kb":5432,
 ///    "connections":2,"connections_closed":{"idle":0,"greedy":0,"pipelining":0,"not_reading":0,
-///    "over_cap":0},"renewals":0,"last_renewal":null}}
+///    "over_cap":0,"memory":0},"renewals":0,"last_renewal":null}}
 /// ```
 #[derive(Serialize)]
 pub(super) struct StatusView<'p> {

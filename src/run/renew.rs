@@ -80,6 +80,7 @@ pub(super) fn renew(listener: Listener, cause: Cause) -> Exit {
     }
     command.args(args);
     command.env("LISTEN_FDS", "1").env("LISTEN_PID", id.to_string()).env_remove("LISTEN_FDNAMES");
+    command.env_remove("LISTEN_FDS_FIRST_FD");
     command.env(RENEWALS, format!("{id} {count} {cause}"));
     let mapping = FdMapping { parent_fd: listener.into_socket(), child_fd: LISTEN_FDS_START };
     match command.fd_mappings(vec![mapping]) {

@@ -264,3 +264,21 @@ fn the_status_shows_the_limits_of_the_process() {
     assert_eq!((&process["descriptors"]["soft"], &process["descriptors"]["hard"]), (&300.into(), &300.into()));
     assert!(process["threads"].as_u64() >= Some(5) && process["renewals"] == 0, "{process:#}");
 }
+
+#[test]
+fn bodies_that_never_come_do_not_keep_the_program_from_ending() {
+    let program = quiet().start();
+    let request = b"POST /api/activities HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2000\r\n\r\n{";
+    let streams: Vec<_> = (0..320)
+        .map(|_| {
+            let mut stream = raw(program.addr());
+            let _ = stream.write_all(request);
+            stream
+        })
+        .collect();
+    is_prompt(&program);
+    let since = Instant::now();
+    assert!(program.terminate().status.success());
+    assert!(since.elapsed() < Duration::from_secs(6), "{:?}", since.elapsed());
+    drop(streams);
+}
