@@ -71,9 +71,10 @@ const QUIET_LOOK: Duration = Duration::from_millis(25);
 const STUCK: Duration = Duration::from_millis(8);
 /// Time between checks of memory, while there are connections.
 const MEMORY_CHECK: Duration = Duration::from_millis(100);
-/// Resident memory, in kB, above which connections without a request are closed. The program with
-/// full queues uses less.
-const CROWDED_MEMORY: u64 = 48 * 1024;
+/// Growth of the resident memory, in kB, within one or two of these times, at which connections
+/// without a request are closed. Full queues use less.
+const MAX_GROWTH: u64 = 32 * 1024;
+const GROWTH_TIME: Duration = Duration::from_secs(30);
 /// Time between checks of threads and memory.
 const SLOW_CHECK: Duration = Duration::from_secs(1);
 /// The keeper sleeps at least so many times longer than it works, unless it is in a hurry.
@@ -98,6 +99,8 @@ pub(super) fn start(waker: Waker, peers: Arc<Peers>, process: Arc<Process>, port
         foreign: HashSet::new(),
         next_slow_check: Instant::now() + SLOW_CHECK,
         next_memory_check: Instant::now(),
+        least_memory: [u64::MAX; 2],
+        growth_ends: Instant::now() + GROWTH_TIME,
     };
     keeper.peers.set_keeper();
     thread::Builder::new().name("keeper".to_owned()).spawn(move || {
@@ -134,6 +137,9 @@ struct Keeper {
     next_slow_check: Instant,
     /// Time of the next check of memory alone.
     next_memory_check: Instant,
+    /// Least memory in this growth time and in the one before, and the end of this one.
+    least_memory: [u64; 2],
+    growth_ends: Instant,
 }
 
 struct Connection {
@@ -220,11 +226,17 @@ impl Keeper {
         (has_input, is_stuck)
     }
 
-    /// Closes the connections that have no request under way, while much memory is in use. One of
-    /// them may be sending a head without end: tiny_http keeps all of it, and reads it so fast that
-    /// a paced one never shows unread input.
-    fn relieve(&self, now: Instant) {
-        if threads_and_memory().is_none_or(|(_, memory)| memory < CROWDED_MEMORY) {
+    /// Closes the connections that have no request under way, while memory grows fast. One of them
+    /// may be sending a head without end: tiny_http keeps all of it, and reads it so fast that a
+    /// paced one never shows unread input.
+    fn relieve(&mut self, now: Instant) {
+        let Some((_, memory)) = threads_and_memory() else { return };
+        if now >= self.growth_ends {
+            self.growth_ends = now + GROWTH_TIME;
+            self.least_memory = [u64::MAX, self.least_memory[0]];
+        }
+        self.least_memory[0] = self.least_memory[0].min(memory);
+        if memory < self.least_memory[0].min(self.least_memory[1]).saturating_add(MAX_GROWTH) {
             return;
         }
         for connection in self.connections.values() {

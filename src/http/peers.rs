@@ -96,7 +96,7 @@ pub enum Reason {
     NotReading,
     /// There were more connections than the program can hold.
     OverCap,
-    /// No request was under way while much memory was in use.
+    /// No request was under way while memory grew fast.
     Memory,
 }
 

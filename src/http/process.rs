@@ -60,7 +60,7 @@ const MIN_FREE: usize = 32;
 const MAX_THREADS: u64 = 2048;
 /// Maximum resident memory, in kB. All queues and stores together are smaller. In a container it is
 /// at most half of the container's memory.
-const MAX_MEMORY: u64 = 512 * 1024;
+const MAX_MEMORY: u64 = 192 * 1024;
 /// Minimum time between two renewals.
 const MIN_LIFE: Duration = Duration::from_secs(30);
 /// The same, when descriptors are exhausted or no connection can be accepted.

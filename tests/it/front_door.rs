@@ -268,7 +268,8 @@ fn the_status_shows_the_limits_of_the_process() {
 #[test]
 fn bodies_that_never_come_do_not_keep_the_program_from_ending() {
     let program = quiet().start();
-    let request = b"POST /api/activities HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2000\r\n\r\n{";
+    let request =
+        b"POST /api/activities HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2000\r\n\r\n{";
     let streams: Vec<_> = (0..320)
         .map(|_| {
             let mut stream = raw(program.addr());
