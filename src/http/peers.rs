@@ -100,6 +100,8 @@ pub enum Reason {
     Memory,
 }
 
+/// Maximum number of requests that are collected at once.
+const MAX_COLLECTED: usize = 256;
 /// Maximum number of waiting requests of one client.
 const MAX_WAITING: usize = 64;
 /// The same, while very many requests wait.
@@ -245,7 +247,8 @@ impl Peers {
     }
 
     fn collect_into(&self, state: &mut State, server: &Server) {
-        loop {
+        // A flood may come as fast as it is collected, and the loop must answer meanwhile.
+        for _ in 0..MAX_COLLECTED {
             match server.try_recv() {
                 Ok(Some(request)) => self.push(state, request),
                 Ok(None) => return,

@@ -212,7 +212,11 @@ impl Process {
         let limits = descriptor_limits().unwrap_or_default();
         let usage = threads_and_memory();
         ProcessView {
-            descriptors: DescriptorsView { used: known(&self.descriptors), soft: limits.soft, hard: limits.hard },
+            descriptors: DescriptorsView {
+                used: Some(open_descriptors()).filter(|used| *used > 0),
+                soft: limits.soft,
+                hard: limits.hard,
+            },
             threads: usage.map(|(threads, _)| threads),
             memory_kb: usage.map(|(_, memory)| memory),
             connections: known(&self.descriptors).map(|_| self.connections.load(Ordering::Relaxed)),
