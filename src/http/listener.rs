@@ -198,8 +198,13 @@ impl Listener {
 
     /// The next request that has been received already, if there is one.
     pub fn next_waiting(&self) -> Option<QueuedRequest> {
-        self.peers.collect(&self.waker.server);
-        self.peers.pop()
+        loop {
+            let may_be_more = self.peers.collect(&self.waker.server);
+            let queued = self.peers.pop();
+            if queued.is_some() || !may_be_more {
+                return queued;
+            }
+        }
     }
 
     /// True if a request waits or is being answered.

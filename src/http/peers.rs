@@ -58,6 +58,10 @@ pub(super) struct Peer {
     pub(super) body: Option<(BodyKind, Instant)>,
     /// Reason why its requests are discarded, with the time of the last one.
     given_up: Option<(Reason, Instant)>,
+    /// Number of requests that were discarded.
+    discarded: usize,
+    /// True once its connection has been closed for that reason.
+    is_closed: bool,
     /// Time of the last response, while the keeper has not found the connection.
     left_at: Option<Instant>,
     /// Its connection, once the keeper has found it.
@@ -100,12 +104,16 @@ pub enum Reason {
     Memory,
 }
 
-/// Maximum number of requests that are collected at once.
-const MAX_COLLECTED: usize = 256;
 /// Maximum number of waiting requests of one client.
 const MAX_WAITING: usize = 64;
 /// The same, while very many requests wait.
 const MAX_WAITING_CROWDED: usize = 4;
+/// Number of discarded requests after which a connection is closed at once. Until then its client
+/// gets the responses to the requests that wait.
+const MAX_DISCARDED: usize = 64;
+/// Maximum number of requests that are collected at once. A flood may come as fast as it is
+/// collected, and the loop must answer meanwhile.
+const MAX_COLLECTED: usize = 256;
 /// Number of waiting requests of all clients that counts as very many.
 const CROWD: usize = 2048;
 /// Number of clients that are remembered when there is no keeper.
@@ -119,10 +127,11 @@ const FIND_WITHIN: Duration = Duration::from_millis(200);
 const FORGET_AFTER: Duration = Duration::from_secs(6);
 
 impl Peers {
-    /// Takes all requests that tiny_http has received. The lock is held meanwhile: requests of one
-    /// connection must be queued in the order in which they came.
-    pub(super) fn collect(&self, server: &Server) {
-        self.collect_into(&mut lock(&self.state), server);
+    /// Takes the requests that tiny_http has received, at most `MAX_COLLECTED`. Returns true if there
+    /// may be more. The lock is held meanwhile: requests of one connection must be queued in the
+    /// order in which they came.
+    pub(super) fn collect(&self, server: &Server) -> bool {
+        self.collect_into(&mut lock(&self.state), server)
     }
 
     /// The same, in place of a loop that is still answering a request. Returns true if the loop
@@ -200,11 +209,9 @@ impl Peers {
     pub(super) fn connected(&self, address: SocketAddr, socket: &Arc<Socket>) {
         let mut state = lock(&self.state);
         let peer = state.peers.entry(address).or_default();
-        (peer.socket, peer.has_ended) = (Some(Arc::clone(socket)), false);
-        if let Some((reason, _)) = peer.given_up
-            && peer.busy == 0
-        {
-            self.close(socket, reason);
+        (peer.socket, peer.has_ended, peer.is_closed) = (Some(Arc::clone(socket)), false, false);
+        if peer.given_up.is_some() && (peer.busy == 0 || peer.discarded >= MAX_DISCARDED) {
+            self.close_given_up(peer);
         }
     }
 
@@ -246,15 +253,15 @@ impl Peers {
         }
     }
 
-    fn collect_into(&self, state: &mut State, server: &Server) {
-        // A flood may come as fast as it is collected, and the loop must answer meanwhile.
+    fn collect_into(&self, state: &mut State, server: &Server) -> bool {
         for _ in 0..MAX_COLLECTED {
             match server.try_recv() {
                 Ok(Some(request)) => self.push(state, request),
-                Ok(None) => return,
+                Ok(None) => return false,
                 Err(error) => state.failure = Some(error),
             }
         }
+        true
     }
 
     fn push(&self, state: &mut State, request: Request) {
@@ -270,6 +277,10 @@ impl Peers {
         }
         if let Some((_, at)) = &mut peer.given_up {
             *at = Instant::now();
+            peer.discarded += 1;
+            if peer.discarded == MAX_DISCARDED {
+                self.close_given_up(peer);
+            }
             return discard(request);
         }
         peer.received += 1;
@@ -289,6 +300,14 @@ impl Peers {
         peer.given_up.get_or_insert_with(|| (reason, Instant::now()));
     }
 
+    /// Closes the connection of a client that was given up, if the keeper has found it.
+    fn close_given_up(&self, peer: &mut Peer) {
+        if let (Some(socket), Some((reason, _)), false) = (&peer.socket, peer.given_up, peer.is_closed) {
+            self.close(socket, reason);
+            peer.is_closed = true;
+        }
+    }
+
     fn answered(&self, address: SocketAddr) {
         let mut state = lock(&self.state);
         let Some(peer) = state.peers.get_mut(&address) else { return };
@@ -298,7 +317,7 @@ impl Peers {
             return;
         }
         match (&peer.socket, peer.given_up) {
-            (Some(socket), Some((reason, _))) => self.close(socket, reason),
+            (Some(_), Some(_)) => self.close_given_up(peer),
             // The keeper has not found the connection yet. Its requests count when it does.
             (None, None) if self.has_keeper.load(Ordering::Relaxed) => {
                 peer.waiting = VecDeque::new();

@@ -74,6 +74,31 @@ fn a_client_that_pipelines_without_end_does_not_delay_another() {
 }
 
 #[test]
+fn clients_that_pipeline_without_end_and_read_nothing_neither_fill_the_process_nor_delay_another() {
+    let program = quiet().start();
+    let addr = program.addr();
+    let before = program.rss_kb();
+    // As many as a machine has cores, and more: together they send faster than one thread can discard.
+    let floods: Vec<_> = (0..6)
+        .map(|_| {
+            std::thread::spawn(move || {
+                let mut stream = raw(addr);
+                // The writer may be stuck when its connection is closed.
+                stream.set_write_timeout(Some(PROMPT)).expect("a time limit");
+                while stream.write_all(&GET_HOME.repeat(200)).is_ok() {}
+            })
+        })
+        .collect();
+    for _ in 0..30 {
+        is_prompt(&program);
+    }
+    let grown = program.rss_kb().saturating_sub(before);
+    assert!(grown < 64 * 1024, "{grown} kB more");
+    floods.into_iter().for_each(|flood| flood.join().expect("the end of the flood"));
+    assert_eq!(process(&program)["connections_closed"]["pipelining"], 6);
+}
+
+#[test]
 fn a_client_with_too_many_requests_at_once_gets_some_responses_and_then_the_end() {
     let program = quiet().start();
     let mut stream = raw(program.addr());
