@@ -23,9 +23,10 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use cruddur::http::head::Head;
-use cruddur::http::listener::{CaughtSignals, Listener, Next};
+use cruddur::http::listener::{Listener, Next};
 use cruddur::http::peers::QueuedRequest;
 use cruddur::http::process::Renewals;
+use cruddur::http::signals::CaughtSignals;
 use cruddur::text::Url;
 use cruddur::trace::context::Propagator;
 use cruddur::trace::id::IdSource;

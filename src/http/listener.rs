@@ -16,7 +16,7 @@
 //! opened or closed. A browser opens six. Each tick is such a connection and frees one that waits,
 //! so the ticker is fastest when requests begin to come in.
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
@@ -25,9 +25,7 @@ use std::thread;
 use std::time::Duration;
 
 use listenfd::ListenFd;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tiny_http::Server;
 
 #[cfg(target_os = "linux")]
@@ -35,6 +33,7 @@ use super::keeper;
 use super::panics::{accept_panicked, connection_panics};
 use super::peers::{Peers, QueuedRequest};
 use super::process::{Cause, Process, Renewals};
+use super::signals::{CaughtSignals, SignalThread};
 use crate::page::ProcessView;
 use crate::sync::lock;
 
@@ -45,16 +44,9 @@ pub struct Listener {
     process: Arc<Process>,
     address: SocketAddr,
     socket: Socket,
+    signals: Option<SignalThread>,
     /// Descriptors that are closed when the process must renew itself because none are left.
     spares: Vec<Socket>,
-}
-
-/// The signals that end the program or reload its settings, kept from the moment of
-/// [`Self::catch`] on.
-pub struct CaughtSignals {
-    signals: Signals,
-    /// True once a stop signal has arrived.
-    stop: Arc<AtomicBool>,
 }
 
 /// Wakes the loop, which then returns [`Next::Wake`].
@@ -130,7 +122,9 @@ impl Listener {
     ///
     /// The address is not valid, or is in use.
     pub fn open(address: &str, signals: CaughtSignals, hangups: Sender<()>, renewals: Renewals) -> io::Result<Self> {
-        let socket = match ListenFd::from_env().take_tcp_listener(0)? {
+        let inherited = ListenFd::from_env().take_tcp_listener(0)?;
+        let is_inherited = inherited.is_some();
+        let socket = match inherited {
             Some(inherited) => {
                 inherited.set_nonblocking(false)?;
                 let socket = Socket::from(inherited);
@@ -145,11 +139,22 @@ impl Listener {
         let for_server = std::net::TcpListener::from(socket.try_clone()?);
         let server = Server::from_listener(for_server, None).map_err(io::Error::other)?;
         let waker = Waker { server: Arc::new(server), shared: Arc::default() };
-        watch_signals(signals, waker.clone(), socket.try_clone()?, hangups)?;
+        let (for_stop, to_wake) = (socket.try_clone()?, waker.clone());
+        let signals = signals.watch(hangups, move || {
+            to_wake.shared.stopping.store(true, Ordering::Release);
+            // Requests already received are answered. New connections are refused, unless the socket
+            // belongs to the service manager too: then they wait for the next process.
+            if is_inherited {
+                pause(&for_stop, address);
+            } else {
+                let _ = for_stop.shutdown(std::net::Shutdown::Both);
+            }
+            to_wake.wake();
+        })?;
         start_ticker(address, waker.clone(), Arc::clone(&peers), Arc::clone(&process))?;
         #[cfg(target_os = "linux")]
         keeper::start(waker.clone(), Arc::clone(&peers), Arc::clone(&process), address.port())?;
-        Ok(Self { waker, peers, process, address, socket, spares })
+        Ok(Self { waker, peers, process, address, socket, signals: Some(signals), spares })
     }
 
     /// The address that it listens on.
@@ -226,10 +231,15 @@ impl Listener {
     pub fn pause(&mut self) {
         self.spares.clear();
         self.waker.shared.paused.store(true, Ordering::Release);
-        // The thread that accepts ends when `accept` would block. It waits in a call that began
-        // before, which needs one more connection.
-        let _ = self.socket.set_nonblocking(true);
-        drop(TcpStream::connect_timeout(&own_address(self.address), CONNECT_TIMEOUT));
+        pause(&self.socket, self.address);
+    }
+
+    /// Ends the thread that fetches signals: those that arrive later wait for the process that takes
+    /// over.
+    pub fn leave_signals(&mut self) {
+        if let Some(thread) = self.signals.take() {
+            thread.end();
+        }
     }
 
     /// The listening socket, for the process that takes over.
@@ -275,26 +285,6 @@ impl Waker {
     }
 }
 
-impl CaughtSignals {
-    /// Catches the signals from now on. Until a listener is opened they wait.
-    ///
-    /// # Errors
-    ///
-    /// The system does not allow it.
-    pub fn catch() -> io::Result<Self> {
-        let stop = Arc::<AtomicBool>::default();
-        for signal in [SIGTERM, SIGINT] {
-            signal_hook::flag::register(signal, Arc::clone(&stop))?;
-        }
-        Ok(Self { signals: Signals::new([SIGTERM, SIGINT, SIGHUP])?, stop })
-    }
-
-    /// A flag that is true once a stop signal has arrived.
-    pub fn stop_flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.stop)
-    }
-}
-
 fn bind_first(address: &str) -> io::Result<Socket> {
     let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "DNS lookup failed"));
     for candidate in address.to_socket_addrs()? {
@@ -336,29 +326,12 @@ fn receive_timeout() -> Duration {
     RECEIVE_TIMEOUT
 }
 
-/// Starts the thread that receives signals. The first SIGTERM or SIGINT stops the listener, the
-/// second one ends the process. SIGHUP asks for the settings to be read again. If it was sent
-/// because the terminal has been closed, it stops the server, which would otherwise hold the port
-/// unnoticed.
-fn watch_signals(caught: CaughtSignals, waker: Waker, socket: Socket, hangups: Sender<()>) -> io::Result<()> {
-    let mut signals = caught.signals;
-    let has_terminal = || io::stdin().is_terminal() || io::stderr().is_terminal();
-    let had_terminal = has_terminal();
-    thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for signal in signals.forever() {
-            if signal == SIGHUP && (!had_terminal || has_terminal()) {
-                let _ = hangups.send(());
-                continue;
-            }
-            if waker.shared.stopping.swap(true, Ordering::AcqRel) {
-                std::process::exit(128 + signal);
-            }
-            // From here on new connections are refused; requests already received are answered.
-            let _ = SockRef::from(&socket).shutdown(std::net::Shutdown::Both);
-            waker.wake();
-        }
-    })?;
-    Ok(())
+/// Stops accepting connections, and leaves new ones in the backlog of the socket.
+fn pause(socket: &Socket, address: SocketAddr) {
+    // The thread that accepts ends when `accept` would block. It waits in a call that began
+    // before, which needs one more connection.
+    let _ = socket.set_nonblocking(true);
+    drop(TcpStream::connect_timeout(&own_address(address), CONNECT_TIMEOUT));
 }
 
 /// The address at which this machine reaches a socket that listens on `address`.

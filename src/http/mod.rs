@@ -26,5 +26,6 @@ pub mod routes;
 pub mod semantics;
 pub mod send;
 pub mod server;
+pub mod signals;
 mod spawn;
 mod telemetry;

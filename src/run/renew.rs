@@ -3,11 +3,18 @@
 //!
 //! The new program has the same process id, arguments and environment. It inherits the listening
 //! socket, so that connections which arrive meanwhile wait in its backlog. The socket is passed by
-//! systemd's convention for socket activation: descriptor 3, named by `LISTEN_FDS` and `LISTEN_PID`
-//! (<https://www.freedesktop.org/software/systemd/man/latest/sd_listen_fds.html>).
+//! systemd's convention for socket activation, by `LISTEN_FDS` and `LISTEN_PID`
+//! (<https://www.freedesktop.org/software/systemd/man/latest/sd_listen_fds.html>). It keeps its number,
+//! which is not always 3: `LISTEN_FDS_FIRST_FD`, an extension of the crate listenfd, names it.
+//!
+//! `execve` is called directly, because std's `exec` unblocks all signals: one that arrived before the
+//! new program is ready would end it.
 //!
 //! Everything in memory is lost, as at any restart: what people wrote in Cruddur, and the requests
 //! on the page. Queued telemetry is sent first.
+
+#[cfg(target_os = "linux")]
+use std::{convert::Infallible, ffi::CString, ffi::OsString, io, path::PathBuf};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -63,30 +70,44 @@ pub(super) fn wait(process: &Process, stop: &AtomicBool) {
 /// Replaces the program. Returns only if that fails.
 #[cfg(target_os = "linux")]
 pub(super) fn renew(listener: Listener, cause: Cause) -> Exit {
-    use std::os::unix::process::CommandExt;
-    use std::path::PathBuf;
-    use std::process::Command;
+    match exec(listener, cause) {
+        Err(error) => failed(&error),
+    }
+}
 
-    use command_fds::{CommandFdExt, FdMapping};
+#[cfg(target_os = "linux")]
+fn exec(listener: Listener, cause: Cause) -> io::Result<Infallible> {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::ffi::OsStringExt;
+
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+    use nix::unistd::execve;
 
     let count = listener.process().renewals().count.saturating_add(1);
     let id = std::process::id();
+    let socket = listener.into_socket();
+    fcntl(&socket, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    let ours = [
+        ("LISTEN_FDS", "1".to_owned()),
+        ("LISTEN_PID", id.to_string()),
+        ("LISTEN_FDS_FIRST_FD", socket.as_raw_fd().to_string()),
+        (RENEWALS, format!("{id} {count} {cause}")),
+    ];
+    let is_ours = |name: &OsString| name == "LISTEN_FDNAMES" || ours.iter().any(|(other, _)| name == other);
+    let others = std::env::vars_os().filter(|(name, _)| !is_ours(name));
+    let all = others.chain(ours.iter().map(|(name, value)| (name.into(), value.into())));
+    let c_string = |text: OsString| CString::new(text.into_vec()).map_err(io::Error::from);
+    let environment = all.map(|(mut variable, value)| {
+        variable.push("=");
+        variable.push(value);
+        c_string(variable)
+    });
+    let environment = environment.collect::<io::Result<Vec<_>>>()?;
+    let arguments = std::env::args_os().map(c_string).collect::<io::Result<Vec<_>>>()?;
     // By its path, so that the process keeps its name. The file may have been replaced or removed.
     let path = std::env::current_exe().ok().filter(|path| path.exists());
-    let mut command = Command::new(path.unwrap_or_else(|| PathBuf::from("/proc/self/exe")));
-    let mut args = std::env::args_os();
-    if let Some(name) = args.next() {
-        command.arg0(name);
-    }
-    command.args(args);
-    command.env("LISTEN_FDS", "1").env("LISTEN_PID", id.to_string()).env_remove("LISTEN_FDNAMES");
-    command.env_remove("LISTEN_FDS_FIRST_FD");
-    command.env(RENEWALS, format!("{id} {count} {cause}"));
-    let mapping = FdMapping { parent_fd: listener.into_socket(), child_fd: LISTEN_FDS_START };
-    match command.fd_mappings(vec![mapping]) {
-        Ok(command) => failed(&command.exec()),
-        Err(error) => failed(&error),
-    }
+    let path = path.unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
+    Ok(execve(&c_string(path.into())?, &arguments, &environment)?)
 }
 
 /// The process is never renewed here: [`plan`] returns no cause.
@@ -94,10 +115,6 @@ pub(super) fn renew(listener: Listener, cause: Cause) -> Exit {
 pub(super) fn renew(_: Listener, _: Cause) -> Exit {
     failed(&"not on this system")
 }
-
-/// The first descriptor that a process inherits by systemd's convention.
-#[cfg(target_os = "linux")]
-const LISTEN_FDS_START: i32 = 3;
 
 fn failed(error: &dyn std::fmt::Display) -> Exit {
     Exit::failed(Message::new(format!("the process cannot renew itself: {error}")).next("start again"))

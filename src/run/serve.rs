@@ -14,10 +14,11 @@ use crate::activities::App;
 use crate::client::Client;
 use crate::delivery::Pipeline;
 use crate::http::cors::Cors;
-use crate::http::listener::{CaughtSignals, Listener};
+use crate::http::listener::Listener;
 use crate::http::panics::install_panic_hook;
 use crate::http::process::raise_descriptor_limit;
 use crate::http::server::{End, Server, Telemetry};
+use crate::http::signals::CaughtSignals;
 use crate::logging;
 use crate::page::Page;
 use crate::settings::{Env, Finding, Setting, Settings, Severity};
@@ -77,7 +78,7 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>, notifications_url: Opt
     let app = App { notifications, ..App::default() };
     let mut server = Server::new(listener, app, Cors::new(settings.origins), telemetry, on_wake);
     let (ended, end) = server.run();
-    let (mut pipeline, listener) = server.into_parts();
+    let (mut pipeline, mut listener) = server.into_parts();
     let renewal = renew::plan(&end, listener.process());
     if let Some(cause) = &renewal {
         renew::announce(*cause, &end, listener.process());
@@ -87,6 +88,7 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>, notifications_url: Opt
     logging::flush(LOG_TIMEOUT);
     if renewal.is_some() {
         renew::wait(listener.process(), &stop);
+        listener.leave_signals();
     }
     match (renewal, end) {
         // A stop signal may have arrived meanwhile.

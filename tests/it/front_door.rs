@@ -242,14 +242,43 @@ fn a_large_body_that_is_abandoned_costs_no_descriptor_for_good() {
 }
 
 #[test]
-fn a_socket_that_the_process_is_started_with_is_served() {
+fn a_stop_signal_that_comes_before_the_renewed_program_is_ready_is_not_lost() {
+    let program = quiet().descriptors(128).start();
+    let addr = program.addr();
+    let environment = format!("/proc/{}/environ", program.pid());
+    let is_renewed = || {
+        let variables = std::fs::read(&environment).expect("it runs");
+        variables.windows(16).any(|bytes| bytes == b"LISTEN_RENEWALS=")
+    };
+    while !program.stderr().contains(" renewal: ") {
+        let _ = raw(addr).write_all(HTTP_2);
+    }
+    let began = Instant::now();
+    // Not a pause between two looks: the new program is ready within milliseconds.
+    while !is_renewed() {
+        assert!(began.elapsed() < SOON, "{}", program.stderr());
+    }
+    let exit = program.terminate();
+    assert_eq!(exit.status.code(), Some(0), "{:?} {}", exit.status, exit.stderr);
+    assert!(exit.took < Duration::from_secs(6), "{:?}", exit.took);
+}
+
+#[test]
+fn a_socket_that_the_process_is_started_with_is_served_and_stays_open_for_the_next_process() {
     let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = socket.local_addr().expect("an address");
-    let program = quiet().socket(socket).start();
-    assert_eq!(program.addr(), addr);
-    is_prompt(&program);
-    let exit = program.terminate();
-    assert!(exit.status.success(), "{}", exit.stderr);
+    let share = || socket.try_clone().expect("a descriptor");
+    // A client that connects before the program is there waits for it.
+    for life in 0..3 {
+        let mut early = Client::connect(addr);
+        early.send("GET", "/health", &[], b"");
+        let program = quiet().socket(share()).start();
+        assert_eq!(program.addr(), addr);
+        assert_eq!(early.read_answer().status, 200, "in life {life}");
+        is_prompt(&program);
+        let exit = program.terminate();
+        assert!(exit.status.success() && exit.took < Duration::from_secs(6), "{:?} {}", exit.took, exit.stderr);
+    }
 }
 
 #[test]
