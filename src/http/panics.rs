@@ -12,13 +12,14 @@ pub fn install_panic_hook() {
         let exception = Exception::from_panic(info);
         // A connection thread of tiny_http panics if its client hangs up at the wrong moment. No
         // other request is affected.
-        if exception.place.contains("/tiny_http-") {
-            // These two belong to the thread that accepts: no descriptor or no thread was left.
-            if ["refined_tcp_stream", "task_pool"].iter().any(|file| exception.place.contains(file)) {
+        // Only tiny_http starts threads by `std::thread::spawn`, which panics if there is none left.
+        if exception.place.contains("/tiny_http-") || exception.place.contains(SPAWN) {
+            // These belong to the thread that accepts: no descriptor or no thread was left.
+            if ["refined_tcp_stream", "task_pool", SPAWN].iter().any(|file| exception.place.contains(file)) {
                 ACCEPT_PANICKED.store(true, Ordering::Release);
             }
             CONNECTION_PANICS.fetch_add(1, Ordering::Relaxed);
-            return log::debug!(target: "panic", "in a connection thread of tiny_http: {}", exception.message);
+            return log::debug!(target: "panic", "in a thread of tiny_http: {}", exception.message);
         }
         log::error!(target: "panic", "{} at {}", exception.message, exception.place);
         keep_panic(exception);
@@ -35,6 +36,9 @@ pub(super) fn connection_panics() -> u64 {
 pub(super) fn accept_panicked() -> bool {
     ACCEPT_PANICKED.load(Ordering::Acquire)
 }
+
+/// Folder of `std::thread::spawn`.
+const SPAWN: &str = "/std/src/thread/";
 
 static ACCEPT_PANICKED: AtomicBool = AtomicBool::new(false);
 static CONNECTION_PANICS: AtomicU64 = AtomicU64::new(0);
