@@ -46,6 +46,8 @@ const FIRST_REQUEST: Duration = Duration::from_secs(10);
 /// Time for the next request. nginx and the load balancers of AWS keep connections to a server for
 /// 60 s. If the server closes such a connection first, a request may be lost.
 pub(super) const IDLE: Duration = Duration::from_secs(75);
+/// Time for the first request of a connection when the process is about to renew itself.
+const FRESH: Duration = Duration::from_millis(250);
 /// Time for tiny_http to notice that a client has closed its connection.
 const NOTICE: Duration = Duration::from_secs(1);
 /// Number of looks in a row with more unread input than a head, and other than at the look before,
@@ -173,6 +175,9 @@ impl Keeper {
         let (has_input, is_stuck) = self.check(now);
         let has_new = self.discover(now).unwrap_or(true);
         self.process.connections.store(self.connections.len(), Ordering::Relaxed);
+        let fresh = self.connections.values().filter(|connection| connection.is_fresh(now)).count();
+        self.process.fresh.store(fresh, Ordering::Relaxed);
+        self.process.looks.fetch_add(1, Ordering::Release);
         let slow = || (now >= self.next_slow_check).then(|| self.process.slow_renewal_cause()).flatten();
         if let Some(cause) = self.process.renewal_cause().or_else(slow) {
             self.waker.renew(cause);
@@ -189,7 +194,7 @@ impl Keeper {
         }
         if self.process.is_tight() {
             HURRIED_LOOK
-        } else if has_input || has_new {
+        } else if has_input || has_new || self.waker.is_paused() {
             BUSY_LOOK
         } else {
             QUIET_LOOK
@@ -358,6 +363,11 @@ enum Verdict {
 }
 
 impl Connection {
+    /// True if it was accepted so recently that its first request may be on its way.
+    fn is_fresh(&self, now: Instant) -> bool {
+        self.received == 0 && self.closed_by_client.is_none() && now - self.since < FRESH
+    }
+
     fn verdict(&mut self, peers: &Peers, state: PollFlags, now: Instant) -> Verdict {
         let (received, busy, body) = peers.with(self.address, |peer| (peer.received, peer.busy > 0, peer.body));
         self.busy = busy;

@@ -212,9 +212,14 @@ impl Listener {
         }
     }
 
-    /// True if a request waits or is being answered.
+    /// True if a request waits or is being answered, or if one may be on its way.
     pub fn is_busy(&self) -> bool {
-        self.peers.is_busy()
+        self.peers.is_busy() || self.process.fresh.load(Ordering::Relaxed) > 0
+    }
+
+    /// Number of times that the keeper has looked at all connections. `None` if there is no keeper.
+    pub fn looks(&self) -> Option<usize> {
+        self.peers.has_keeper().then(|| self.process.looks.load(Ordering::Acquire))
     }
 
     /// The state of the process.
@@ -282,6 +287,12 @@ impl Waker {
 
     pub(super) fn is_stopping(&self) -> bool {
         self.shared.stopping.load(Ordering::Acquire)
+    }
+
+    /// True once no more connections are accepted, because the process renews itself.
+    #[cfg(target_os = "linux")]
+    pub(super) fn is_paused(&self) -> bool {
+        self.shared.paused.load(Ordering::Acquire)
     }
 }
 

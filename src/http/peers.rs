@@ -199,6 +199,11 @@ impl Peers {
         self.has_keeper.store(true, Ordering::Relaxed);
     }
 
+    /// True if there is a keeper.
+    pub(super) fn has_keeper(&self) -> bool {
+        self.has_keeper.load(Ordering::Relaxed)
+    }
+
     /// Drops the streams of closed connections.
     pub(super) fn drop_streams(&self) {
         let streams = std::mem::take(&mut *lock(&self.to_drop));

@@ -18,6 +18,10 @@ pub struct Process {
     /// Number of open descriptors.
     pub(super) descriptors: AtomicUsize,
     pub(super) connections: AtomicUsize,
+    /// Number of connections that are so new that their first request may be on its way.
+    pub(super) fresh: AtomicUsize,
+    /// Number of looks so far.
+    pub(super) looks: AtomicUsize,
     /// Descriptors of closed connections that tiny_http still holds.
     pub(super) leaked: AtomicUsize,
     /// Number of descriptors before the first connection was accepted. 0 if the system does not tell.
@@ -131,6 +135,8 @@ impl Process {
         Self {
             descriptors: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
+            fresh: AtomicUsize::new(0),
+            looks: AtomicUsize::new(0),
             leaked: AtomicUsize::new(0),
             at_start: open_descriptors(),
             started: Instant::now(),

@@ -120,10 +120,14 @@ impl Server {
     }
 
     /// Answers requests of the connections that are open, for a moment and as long as one is being
-    /// answered, until `deadline`. Their clients learn that the connection ends.
+    /// answered or may be on its way, until `deadline`. Their clients learn that the connection ends.
     fn linger(&mut self, deadline: Instant) {
         let until = Instant::now() + LINGER;
-        while (Instant::now() < until || self.listener.is_busy()) && Instant::now() < deadline {
+        // The look that is under way may not see the connections that were accepted last.
+        let looks = self.listener.looks().map(|looks| looks + 2);
+        while (Instant::now() < until || self.listener.looks() < looks || self.listener.is_busy())
+            && Instant::now() < deadline
+        {
             self.drain(deadline);
             std::thread::sleep(Duration::from_millis(1));
         }
