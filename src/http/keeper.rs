@@ -51,8 +51,8 @@ const FRESH: Duration = Duration::from_millis(250);
 /// Time for tiny_http to notice that a client has closed its connection.
 const NOTICE: Duration = Duration::from_secs(1);
 /// Number of looks in a row with more unread input than a head, and other than at the look before,
-/// without a request, that make a client greedy. One
-/// that sends a chunked body may still have to read why it was refused.
+/// without a request, that make a client greedy. One that sends a chunked body may still have to
+/// read why it was refused.
 const GREEDY_IN_A_ROW: u32 = 4;
 const GREEDY_IN_A_ROW_CHUNKED: u32 = 8;
 /// Number of unread bytes that no head has.
@@ -133,7 +133,7 @@ struct Keeper {
     owners: HashMap<RawFd, u64>,
     /// Connections that have ended, by inode, while tiny_http still holds them.
     ended: HashMap<u64, Instant>,
-    /// Other sockets.
+    /// Sockets that are no connections of clients.
     foreign: HashSet<u64>,
     /// Time of the next check of threads and memory.
     next_slow_check: Instant,
@@ -172,6 +172,9 @@ impl Keeper {
             self.waker.wake();
         }
         self.peers.drop_streams();
+        if self.waker.is_closing() {
+            self.close_all();
+        }
         let (has_input, is_stuck) = self.check(now);
         let has_new = self.discover(now).unwrap_or(true);
         self.process.connections.store(self.connections.len(), Ordering::Relaxed);
@@ -278,11 +281,19 @@ impl Keeper {
             if let Some(since) = self.ended.get(&inode) {
                 leaked += usize::from(now - *since > NOTICE);
                 ended.insert(inode, *since);
-            } else if self.foreign.contains(&inode) {
+                continue;
+            }
+            if self.foreign.contains(&inode) {
                 foreign.insert(inode);
-            } else if self.connections.contains_key(&inode) {
+                continue;
+            }
+            if self.connections.contains_key(&inode) {
                 self.owners.insert(fd, inode);
-            } else if let Some(connection) = self.accepted(fd, now) {
+                continue;
+            }
+            // If there is no descriptor for a duplicate now, there may be one at the next look.
+            let Some(socket) = self.duplicate(fd, now) else { continue };
+            if let Some(connection) = self.accepted(&socket, now) {
                 // The ticker's connections are closed at once, and need no room.
                 let needs_room = connection.closed_by_client.is_none() || self.process.is_tight();
                 if needs_room && self.connections.len() >= max_connections() {
@@ -292,7 +303,7 @@ impl Keeper {
                 self.peers.connected(connection.address, &connection.socket);
                 self.connections.insert(inode, connection);
                 self.owners.insert(fd, inode);
-            } else if self.has_ended(fd) {
+            } else if self.has_ended(&socket) {
                 ended.insert(inode, now);
             } else {
                 foreign.insert(inode);
@@ -306,21 +317,26 @@ impl Keeper {
         Ok(has_new)
     }
 
-    /// The connection of a descriptor, if it is one that was accepted.
-    fn accepted(&mut self, fd: RawFd, now: Instant) -> Option<Connection> {
+    /// A duplicate of a descriptor. If none is left for it, the connection that has been idle longest
+    /// gives up one now and two soon.
+    fn duplicate(&mut self, fd: RawFd, now: Instant) -> Option<Arc<Socket>> {
         let socket = duplicate(fd).or_else(|| {
-            // No descriptor may be left. The connection that is closed gives up one now and two soon.
             let (inode, now) = if self.process.is_tight() { self.close_oldest(now)? } else { return None };
             self.ended.insert(inode, now);
             duplicate(fd)
-        })?;
+        });
+        socket.map(Arc::new)
+    }
+
+    /// The connection of a socket, if it is one that was accepted.
+    fn accepted(&self, socket: &Arc<Socket>, now: Instant) -> Option<Connection> {
         let port = socket.local_addr().ok()?.as_socket()?.port();
         let address = socket.peer_addr().ok()?.as_socket()?;
-        let mut state = [PollFd::new(&socket, PollFlags::RDHUP)];
+        let mut state = [PollFd::new(&**socket, PollFlags::RDHUP)];
         let is_closed = poll(&mut state, Some(&Timespec::default())).is_ok_and(|count| count > 0);
         (port == self.port).then(|| Connection {
             address,
-            socket: Arc::new(socket),
+            socket: Arc::clone(socket),
             since: now,
             received: 0,
             busy: false,
@@ -333,11 +349,18 @@ impl Keeper {
         })
     }
 
-    /// True if a descriptor is a connection that ended before it was found.
-    fn has_ended(&self, fd: RawFd) -> bool {
-        let Some(socket) = duplicate(fd) else { return false };
+    /// True if a socket is a connection that ended before it was found.
+    fn has_ended(&self, socket: &Socket) -> bool {
         let port = socket.local_addr().ok().and_then(|address| address.as_socket()).map(|address| address.port());
         port == Some(self.port) && socket.peer_addr().is_err() && socket.is_listener().is_ok_and(|is| !is)
+    }
+
+    /// Closes all connections, because the process renews itself. Their clients connect again and
+    /// wait in the backlog, and do not wait for responses of a process that answers no more.
+    fn close_all(&self) {
+        for connection in self.connections.values() {
+            let _ = connection.socket.shutdown(Shutdown::Both);
+        }
     }
 
     /// Closes the connection that has been idle longest; one that its client has closed before the

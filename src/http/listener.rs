@@ -16,7 +16,7 @@
 //! opened or closed. A browser opens six. Each tick is such a connection and frees one that waits,
 //! so the ticker is fastest when requests begin to come in.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
@@ -80,6 +80,8 @@ struct LoopState {
     renewal: Mutex<Option<Cause>>,
     /// True once no more connections are accepted, because the process renews itself.
     paused: AtomicBool,
+    /// True once no more requests are answered, because the process renews itself.
+    closing: AtomicBool,
     /// True if a connection has input that is not read. It may be waiting for a thread, behind many
     /// others.
     has_unread: AtomicBool,
@@ -110,6 +112,8 @@ const FIRST_TICKS: u32 = 128;
 const FIRST_TICK: Duration = Duration::from_millis(1);
 const BUSY_TICK: Duration = Duration::from_millis(10);
 const IDLE_TICK: Duration = Duration::from_millis(100);
+/// The same where the keeper sees connections that wait for a thread.
+const IDLE_TICK_WITH_KEEPER: Duration = Duration::from_secs(1);
 /// Number of busy ticks without a request after which the ticker slows down.
 const TICKS_TO_IDLE: u32 = 100;
 
@@ -122,7 +126,9 @@ impl Listener {
     ///
     /// The address is not valid, or is in use.
     pub fn open(address: &str, signals: CaughtSignals, hangups: Sender<()>, renewals: Renewals) -> io::Result<Self> {
-        let inherited = ListenFd::from_env().take_tcp_listener(0)?;
+        let inherited = ListenFd::from_env().take_tcp_listener(0).map_err(|error| {
+            io::Error::new(ErrorKind::Unsupported, format!("the inherited socket is of the wrong kind ({error})"))
+        })?;
         let is_inherited = inherited.is_some();
         let socket = match inherited {
             Some(inherited) => {
@@ -133,7 +139,7 @@ impl Listener {
             }
             None => bind_first(address)?,
         };
-        let address = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let address = socket.local_addr()?.as_socket().ok_or(ErrorKind::AddrNotAvailable)?;
         let spares = (0..SPARES).map(|_| socket.try_clone()).collect::<io::Result<_>>()?;
         let (peers, process) = (Arc::<Peers>::default(), Arc::new(Process::new(renewals)));
         let for_server = std::net::TcpListener::from(socket.try_clone()?);
@@ -239,6 +245,11 @@ impl Listener {
         pause(&self.socket, self.address);
     }
 
+    /// Closes all connections. New ones stay in the backlog of the socket.
+    pub fn close_connections(&self) {
+        self.waker.shared.closing.store(true, Ordering::Release);
+    }
+
     /// Ends the thread that fetches signals: those that arrive later wait for the process that takes
     /// over.
     pub fn leave_signals(&mut self) {
@@ -289,6 +300,12 @@ impl Waker {
         self.shared.stopping.load(Ordering::Acquire)
     }
 
+    /// True once all connections are to be closed.
+    #[cfg(target_os = "linux")]
+    pub(super) fn is_closing(&self) -> bool {
+        self.shared.closing.load(Ordering::Acquire)
+    }
+
     /// True once no more connections are accepted, because the process renews itself.
     #[cfg(target_os = "linux")]
     pub(super) fn is_paused(&self) -> bool {
@@ -297,7 +314,7 @@ impl Waker {
 }
 
 fn bind_first(address: &str) -> io::Result<Socket> {
-    let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "DNS lookup failed"));
+    let mut result = Err(io::Error::new(ErrorKind::NotFound, "DNS lookup failed"));
     for candidate in address.to_socket_addrs()? {
         result = bind(candidate);
         if result.is_ok() {
@@ -374,7 +391,8 @@ fn start_ticker(address: SocketAddr, waker: Waker, peers: Arc<Peers>, process: A
                 (quiet, first) = (0, FIRST_TICKS);
             }
             if quiet >= TICKS_TO_IDLE {
-                waker.shared.sleep_until_a_request();
+                let most = if peers.has_keeper() { IDLE_TICK_WITH_KEEPER } else { IDLE_TICK };
+                waker.shared.sleep_until_a_request(most);
                 first = FIRST_TICKS;
             } else {
                 thread::sleep(if first > 0 { FIRST_TICK } else { BUSY_TICK });
@@ -390,10 +408,10 @@ fn start_ticker(address: SocketAddr, waker: Waker, peers: Arc<Peers>, process: A
 }
 
 impl LoopState {
-    /// Sleeps until a request arrives, at most for an idle tick.
-    fn sleep_until_a_request(&self) {
+    /// Sleeps until a request arrives, at most so long.
+    fn sleep_until_a_request(&self, most: Duration) {
         let guard = lock(&self.sleep);
         self.idle.store(true, Ordering::Release);
-        drop(self.wake.wait_timeout_while(guard, IDLE_TICK, |()| self.idle.load(Ordering::Acquire)));
+        drop(self.wake.wait_timeout_while(guard, most, |()| self.idle.load(Ordering::Acquire)));
     }
 }

@@ -62,6 +62,8 @@ pub(super) struct Peer {
     discarded: usize,
     /// True once its connection has been closed for that reason.
     is_closed: bool,
+    /// True if half a response may be on its connection, so that no other one can follow.
+    is_half_answered: bool,
     /// Time of the last response, while the keeper has not found the connection.
     left_at: Option<Instant>,
     /// Its connection, once the keeper has found it.
@@ -123,7 +125,7 @@ const MAX_PEERS: usize = 4096;
 const POLL: Duration = Duration::from_millis(100);
 /// Time within which the keeper finds a new connection.
 const FIND_WITHIN: Duration = Duration::from_millis(200);
-/// Time after which a connection without requests has been closed.
+/// Time after which the receive timeout has closed a connection without requests.
 const FORGET_AFTER: Duration = Duration::from_secs(6);
 
 impl Peers {
@@ -303,6 +305,7 @@ impl Peers {
         let mut state = lock(&self.state);
         let peer = state.peers.entry(address).or_default();
         peer.given_up.get_or_insert_with(|| (reason, Instant::now()));
+        peer.is_half_answered |= reason == Reason::NotReading;
     }
 
     /// Closes the connection of a client that was given up, if the keeper has found it.
@@ -373,6 +376,11 @@ impl Ticket {
     /// A thread begins to read the body of this request.
     pub(super) fn body_begins(&self, kind: BodyKind) {
         self.peers.body_begins(self.address, kind);
+    }
+
+    /// False if the client did not read an earlier response.
+    pub(super) fn may_be_answered(&self) -> bool {
+        self.peers.with(self.address, |peer| !peer.is_half_answered)
     }
 
     /// Discards all further requests of the client, and closes its connection.

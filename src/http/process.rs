@@ -65,6 +65,8 @@ const MAX_THREADS: u64 = 2048;
 /// Maximum resident memory, in kB. All queues and stores together are smaller. In a container it is
 /// at most half of the container's memory.
 const MAX_MEMORY: u64 = 192 * 1024;
+/// Minimum time to deliver what is queued before a renewal.
+const MIN_DELIVERY: Duration = Duration::from_secs(1);
 /// Minimum time between two renewals.
 const MIN_LIFE: Duration = Duration::from_secs(30);
 /// The same, when descriptors are exhausted or no connection can be accepted.
@@ -149,10 +151,16 @@ impl Process {
         &self.renewals
     }
 
-    /// True if a fresh process could accept connections. Where the limit of descriptors is so low
-    /// that it could not, renewals would go round in circles.
+    /// True if a fresh process could be started, and could accept connections. Where the limit of
+    /// descriptors is so low that it could not, renewals would go round in circles.
     pub fn may_renew(&self) -> bool {
-        descriptor_limit().saturating_sub(self.at_start) >= MIN_FREE
+        self.at_start > 0 && descriptor_limit().saturating_sub(self.at_start) >= MIN_FREE
+    }
+
+    /// Time to deliver what is queued before a renewal, at most `longest`. If the backends hang and
+    /// renewals come in quick succession, the program serves four fifths of the time nevertheless.
+    pub fn time_to_deliver(&self, longest: Duration) -> Duration {
+        (self.started.elapsed() / 4).clamp(MIN_DELIVERY.min(longest), longest)
     }
 
     /// Time until the process may be renewed because it can accept no more connections.

@@ -36,18 +36,9 @@ pub struct ClientGone;
 
 #[derive(Default)]
 struct Outboxes {
-    state: Mutex<Connections>,
-    /// Number of connections in `state`. While it is 0, the loop does not lock `state`.
-    known: AtomicUsize,
-}
-
-#[derive(Default)]
-struct Connections {
-    outboxes: HashMap<SocketAddr, Outbox>,
-    /// Connections that must not get another byte, because half a response is on them; each with
-    /// the time of its last request. They are closed by the receive timeout once they send no more
-    /// requests.
-    given_up: HashMap<SocketAddr, Instant>,
+    by_client: Mutex<HashMap<SocketAddr, Outbox>>,
+    /// Their number. While it is 0, the loop does not lock them.
+    count: AtomicUsize,
 }
 
 /// Responses that are queued behind the one that a thread is writing.
@@ -62,10 +53,8 @@ struct Outbox {
 enum Connection {
     /// Ready for the next response.
     Good,
-    /// Closed, or no more requests are read from it.
+    /// Closed, or given up: no more responses can be written to it.
     Over,
-    /// Open, with half a response on it.
-    HalfWritten,
 }
 
 /// A response to write.
@@ -85,15 +74,11 @@ const MAX_WAITING: usize = 4 * 1024 * 1024;
 const TIMEOUT: Duration = Duration::from_secs(30);
 const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 /// Maximum time to read an unread body and discard it.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time to read the response before the connection is closed.
-const LINGER: Duration = Duration::from_millis(500);
+const READING_TIME: Duration = Duration::from_millis(500);
 /// Maximum size of a body that is read and discarded.
-const MAX_DRAIN: usize = 16 * 1024 * 1024;
-/// Time after which a connection without requests has been closed.
-const FORGET_AFTER: Duration = Duration::from_secs(6);
-/// Maximum number of connections that are remembered as given up.
-const MAX_GIVEN_UP: usize = 1024;
+const MAX_DISCARDED: usize = 16 * 1024 * 1024;
 
 impl Sender {
     /// Sends the bytes of a response. The request's body must have been read.
@@ -104,19 +89,16 @@ impl Sender {
     /// writing may fail later.
     pub fn send(&self, request: Request, ticket: Ticket, bytes: &[u8]) -> Result<(), ClientGone> {
         let peer = ticket.address();
-        if self.shared.known.load(Ordering::Acquire) > 0 {
-            let mut state = lock(&self.shared.state);
-            let given_up = state.is_given_up(peer);
-            self.shared.recount(&state);
-            if given_up {
-                drop(request.into_writer());
-                return Err(ClientGone);
-            }
-            if state.outboxes.contains_key(&peer) {
-                return state.put(peer, Job::Response(request.into_writer(), bytes.to_vec(), ticket));
-            }
+        if self.shared.count.load(Ordering::Acquire) > 0
+            && let Some(outbox) = lock(&self.shared.by_client).get_mut(&peer)
+        {
+            return outbox.put(Job::Response(request.into_writer(), bytes.to_vec(), ticket));
         }
         let mut writer = request.into_writer();
+        // After the outboxes: one that ends gives its client up first.
+        if !ticket.may_be_answered() {
+            return Err(ClientGone);
+        }
         if bytes.len() > MAX_DIRECT {
             return self.open_outbox(peer, Job::Response(writer, bytes.to_vec(), ticket));
         }
@@ -136,37 +118,32 @@ impl Sender {
     pub fn refuse(&self, request: Request, ticket: Ticket, bytes: &[u8]) -> Result<(), ClientGone> {
         let peer = ticket.address();
         let job = Job::Refusal(request, bytes.to_vec(), ticket);
-        let mut state = lock(&self.shared.state);
-        if state.is_given_up(peer) {
-            job.discard();
-            return Err(ClientGone);
+        if let Some(outbox) = lock(&self.shared.by_client).get_mut(&peer) {
+            return outbox.put(job);
         }
-        if state.outboxes.contains_key(&peer) {
-            return state.put(peer, job);
-        }
-        drop(state);
         self.open_outbox(peer, job)
     }
 
     /// True while responses are being written.
     pub fn has_pending(&self) -> bool {
-        !lock(&self.shared.state).outboxes.is_empty()
+        self.shared.count.load(Ordering::Acquire) > 0
     }
 
     fn open_outbox(&self, peer: SocketAddr, job: Job) -> Result<(), ClientGone> {
-        let mut state = lock(&self.shared.state);
-        if state.outboxes.len() == MAX_OUTBOXES {
-            return self.shared.give_up(&mut state, peer, job);
+        let mut outboxes = lock(&self.shared.by_client);
+        if outboxes.len() == MAX_OUTBOXES || !job.ticket().may_be_answered() {
+            job.discard();
+            return Err(ClientGone);
         }
-        state.outboxes.entry(peer).or_default();
-        self.shared.recount(&state);
-        drop(state);
+        outboxes.insert(peer, Outbox::default());
+        self.shared.count.store(outboxes.len(), Ordering::Release);
+        drop(outboxes);
         let shared = Arc::clone(&self.shared);
         let not_started = spawn_with("outbox", job, move |job| shared.work(peer, job));
         let Some(job) = not_started else { return Ok(()) };
-        let mut state = lock(&self.shared.state);
-        state.outboxes.remove(&peer);
-        self.shared.give_up(&mut state, peer, job)
+        job.discard();
+        self.shared.remove(&mut lock(&self.shared.by_client), peer);
+        Err(ClientGone)
     }
 }
 
@@ -177,86 +154,48 @@ impl Outboxes {
         let mut job = first;
         loop {
             let connection = job.run();
-            let mut state = lock(&self.state);
-            let next = state.outboxes.get_mut(&peer).and_then(|outbox| outbox.jobs.pop_front());
+            let mut outboxes = lock(&self.by_client);
+            let next = outboxes.get_mut(&peer).and_then(Outbox::take);
             match (connection, next) {
-                (Connection::Good, Some(next)) => {
-                    if let Some(outbox) = state.outboxes.get_mut(&peer) {
-                        outbox.bytes -= next.size();
-                    }
-                    job = next;
-                }
-                (Connection::Good, None) => {
-                    state.outboxes.remove(&peer);
-                    return self.recount(&state);
-                }
-                (bad, next) => {
-                    next.into_iter().for_each(Job::discard);
-                    let waiting = state.outboxes.remove(&peer).map(|outbox| outbox.jobs).unwrap_or_default();
-                    waiting.into_iter().for_each(Job::discard);
-                    if bad == Connection::HalfWritten {
-                        state.give_up(peer);
-                    }
-                    return self.recount(&state);
+                (Connection::Good, Some(next)) => job = next,
+                (Connection::Good, None) => return drop(self.remove(&mut outboxes, peer)),
+                (Connection::Over, next) => {
+                    let waiting = self.remove(&mut outboxes, peer).map(|outbox| outbox.jobs).unwrap_or_default();
+                    return next.into_iter().chain(waiting).for_each(Job::discard);
                 }
             }
         }
     }
 
-    fn give_up(&self, state: &mut Connections, peer: SocketAddr, job: Job) -> Result<(), ClientGone> {
-        job.discard();
-        state.give_up(peer);
-        self.recount(state);
-        Err(ClientGone)
-    }
-
-    fn recount(&self, state: &Connections) {
-        self.known.store(state.outboxes.len() + state.given_up.len(), Ordering::Release);
+    fn remove(&self, outboxes: &mut HashMap<SocketAddr, Outbox>, peer: SocketAddr) -> Option<Outbox> {
+        let removed = outboxes.remove(&peer);
+        self.count.store(outboxes.len(), Ordering::Release);
+        removed
     }
 }
 
-impl Connections {
-    fn put(&mut self, peer: SocketAddr, job: Job) -> Result<(), ClientGone> {
-        let Some(outbox) = self.outboxes.get_mut(&peer) else {
+impl Outbox {
+    fn put(&mut self, job: Job) -> Result<(), ClientGone> {
+        if self.bytes + job.size() > MAX_WAITING || !job.ticket().may_be_answered() {
             job.discard();
-            return Err(ClientGone);
-        };
-        if outbox.bytes + job.size() > MAX_WAITING {
-            job.discard();
-            self.give_up(peer);
             return Err(ClientGone);
         }
-        outbox.bytes += job.size();
-        outbox.jobs.push_back(job);
+        self.bytes += job.size();
+        self.jobs.push_back(job);
         Ok(())
     }
 
-    fn give_up(&mut self, peer: SocketAddr) {
-        if self.given_up.len() == MAX_GIVEN_UP {
-            let oldest = self.given_up.iter().min_by_key(|(_, asked)| **asked).map(|(peer, _)| *peer);
-            oldest.map(|peer| self.given_up.remove(&peer));
-        }
-        self.given_up.insert(peer, Instant::now());
-    }
-
-    fn is_given_up(&mut self, peer: SocketAddr) -> bool {
-        let now = Instant::now();
-        // By then the address may be that of another connection.
-        self.given_up.retain(|_, asked| now - *asked < FORGET_AFTER);
-        self.given_up.get_mut(&peer).map(|asked| *asked = now).is_some()
+    fn take(&mut self) -> Option<Job> {
+        let job = self.jobs.pop_front()?;
+        self.bytes -= job.size();
+        Some(job)
     }
 }
 
 impl Job {
     fn run(self) -> Connection {
         match self {
-            Self::Response(mut writer, bytes, ticket) => {
-                let connection = write_all(&mut *writer, &bytes);
-                if connection == Connection::HalfWritten {
-                    ticket.give_up(Reason::NotReading);
-                }
-                connection
-            }
+            Self::Response(mut writer, bytes, ticket) => write_all(&mut *writer, &bytes, &ticket),
             Self::Refusal(request, bytes, ticket) => refuse(request, &bytes, &ticket),
         }
     }
@@ -267,7 +206,13 @@ impl Job {
         }
     }
 
-    /// Ends the job without a response.
+    fn ticket(&self) -> &Ticket {
+        match self {
+            Self::Response(_, _, ticket) | Self::Refusal(_, _, ticket) => ticket,
+        }
+    }
+
+    /// Ends the job without a response, or in the middle of one.
     fn discard(self) {
         match self {
             Self::Response(writer, _, ticket) => {
@@ -303,8 +248,8 @@ fn write_some(writer: &mut Box<dyn Write + Send>, bytes: &[u8]) -> io::Result<Op
     }
 }
 
-/// Writes all bytes, waiting for a slow client.
-fn write_all(writer: &mut (impl Write + ?Sized), bytes: &[u8]) -> Connection {
+/// Writes all bytes, waiting for a slow client. One that is too slow is given up.
+fn write_all(writer: &mut (impl Write + ?Sized), bytes: &[u8], ticket: &Ticket) -> Connection {
     let deadline = Instant::now() + TIMEOUT;
     let mut written = 0;
     loop {
@@ -313,7 +258,10 @@ fn write_all(writer: &mut (impl Write + ?Sized), bytes: &[u8]) -> Connection {
             Ok(0) if written == bytes.len() => return Connection::Good,
             Ok(count) if count > 0 => written += count,
             Err(error) if is_full(&error) && Instant::now() < deadline => thread::sleep(RETRY_INTERVAL),
-            Err(error) if is_full(&error) => return Connection::HalfWritten,
+            Err(error) if is_full(&error) => {
+                ticket.give_up(Reason::NotReading);
+                return Connection::Over;
+            }
             Ok(_) | Err(_) => return Connection::Over,
         }
     }
@@ -335,20 +283,21 @@ fn refuse(request: Request, bytes: &[u8], ticket: &Ticket) -> Connection {
     let length = request.body_length();
     let mut stream = request.upgrade("none", Response::empty(100));
     ticket.body_begins(if length.is_some() { BodyKind::Sized } else { BodyKind::Chunked });
-    let deadline = Instant::now() + DRAIN_TIMEOUT;
-    let mut connection = write_all(&mut *stream, bytes);
-    if length.is_some_and(|length| length > MAX_DRAIN) {
+    let deadline = Instant::now() + DISCARD_TIMEOUT;
+    let mut connection = write_all(&mut *stream, bytes, ticket);
+    if length.is_some_and(|length| length > MAX_DISCARDED) {
         // tiny_http drops the reader also where the body breaks off, so none of the body is read.
         ticket.give_up(Reason::NotReading);
         leak(stream);
         // Closing the connection while the client sends could destroy a response that it has not
         // read yet.
-        thread::sleep(LINGER);
+        thread::sleep(READING_TIME);
         return Connection::Over;
     }
     let mut buffer = [0; 8 * 1024];
     let mut total = 0;
-    while connection == Connection::Good && length != Some(total) && total < MAX_DRAIN && Instant::now() < deadline {
+    while connection == Connection::Good && length != Some(total) && total < MAX_DISCARDED && Instant::now() < deadline
+    {
         let rest = length.map_or(0, |length| length - total);
         if rest > READ_AHEAD && !ticket.wait_for_input(deadline) {
             break;

@@ -109,6 +109,7 @@ impl Server {
         self.drain(ended + DRAIN_TIMEOUT);
         if !matches!(end, End::Stopped) {
             self.linger(ended + DRAIN_TIMEOUT);
+            self.listener.close_connections();
         }
         (ended, end)
     }

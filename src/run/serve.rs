@@ -83,7 +83,11 @@ pub fn serve(config: Option<&Path>, listen: Option<&str>, notifications_url: Opt
     if let Some(cause) = &renewal {
         renew::announce(*cause, &end, listener.process());
     }
-    pipeline.finish(ended + DELIVERY_TIMEOUT);
+    let timeout = match renewal {
+        Some(_) => listener.process().time_to_deliver(DELIVERY_TIMEOUT),
+        None => DELIVERY_TIMEOUT,
+    };
+    pipeline.finish(ended + timeout);
     summary::print_counts(pipeline.processors());
     logging::flush(LOG_TIMEOUT);
     if renewal.is_some() {
@@ -129,6 +133,9 @@ fn cannot_listen(listen: &Setting<String>, error: &io::Error) -> Exit {
     let (next, status) = match error.kind() {
         ErrorKind::AddrInUse => ("stop the program that listens there, or choose another address with --listen", 1),
         ErrorKind::PermissionDenied => ("choose another port with --listen; ports below 1024 need root", 1),
+        ErrorKind::Unsupported => {
+            ("pass one listening TCP socket, for instance ListenStream=4567 in the .socket unit", 2)
+        }
         ErrorKind::InvalidInput => ("write host:port, for instance --listen 127.0.0.1:4567", 2),
         _ => ("choose an address of this machine, for instance --listen 127.0.0.1:4567", 1),
     };

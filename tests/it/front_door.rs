@@ -5,14 +5,14 @@
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Client, Collector, Program, SOON, Setup, get, wait_until};
+use crate::support::{Client, Collector, Program, Reply, SOON, Setup, get, wait_until};
 
 const HOME: &str = "/api/activities/home";
 const GET_HOME: &[u8] = b"GET /api/activities/home HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -23,6 +23,14 @@ const PROMPT: Duration = Duration::from_secs(1);
 
 fn quiet() -> Setup {
     Setup::default().env("RUST_LOG", "warn").toml("[console]\nenabled = false\n")
+}
+
+fn with_honeycomb(collector: &Collector) -> Setup {
+    Setup::default()
+        .toml("[console]\nenabled = false\n[honeycomb]\nenabled = true\n")
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url())
+        .env("HONEYCOMB_API_KEY", "no-real-key")
+        .env("OTEL_BSP_SCHEDULE_DELAY", 20)
 }
 
 fn process(program: &Program) -> Value {
@@ -166,13 +174,7 @@ fn five_hundred_and_ten_idle_connections_do_not_end_a_process_with_256_descripto
 #[test]
 fn request_lines_that_block_threads_lead_to_a_renewal_that_loses_no_request_and_no_span() {
     let collector = Collector::ok();
-    let program = Setup::default()
-        .toml("[console]\nenabled = false\n[honeycomb]\nenabled = true\n")
-        .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url())
-        .env("HONEYCOMB_API_KEY", "no-real-key")
-        .env("OTEL_BSP_SCHEDULE_DELAY", 20)
-        .descriptors(256)
-        .start();
+    let program = with_honeycomb(&collector).descriptors(256).start();
     let mut traces = Vec::new();
     let mut blocked = 0;
     let renewed = wait_until(SOON * 2, || {
@@ -317,6 +319,42 @@ fn the_status_shows_the_limits_of_the_process() {
     let process = process(&program);
     assert_eq!((&process["descriptors"]["soft"], &process["descriptors"]["hard"]), (&300.into(), &300.into()));
     assert!(process["threads"].as_u64() >= Some(5) && process["renewals"] == 0, "{process:#}");
+}
+
+#[test]
+fn a_socket_of_the_wrong_kind_is_named_and_the_next_step_is_to_pass_a_tcp_socket() {
+    let exit = quiet().socket(UdpSocket::bind("127.0.0.1:0").expect("a free port")).run();
+    assert_eq!(exit.status.code(), Some(2), "{}", exit.stderr);
+    assert!(exit.stderr.contains("the inherited socket is of the wrong kind"), "{}", exit.stderr);
+    assert!(exit.stderr.contains("next: pass one listening TCP socket"), "{}", exit.stderr);
+}
+
+#[test]
+fn a_second_stop_signal_ends_the_process_while_a_backend_hangs() {
+    let collector = Collector::start([Reply::Hang]);
+    let program = with_honeycomb(&collector).start();
+    assert_eq!(get(program.addr(), HOME).status, 200);
+    collector.wait_for(|requests| !requests.is_empty(), SOON);
+    program.signal("TERM");
+    assert!(wait_until(SOON, || TcpStream::connect(program.addr()).is_err()), "{}", program.stderr());
+    let exit = program.terminate();
+    assert_eq!(exit.status.code(), Some(128 + 15), "{:?} {}", exit.status, exit.stderr);
+}
+
+#[test]
+fn a_renewal_closes_open_connections_before_it_waits_for_a_backend_that_hangs() {
+    let collector = Collector::start([Reply::Hang]);
+    let program = with_honeycomb(&collector).descriptors(128).start();
+    let mut kept = raw(program.addr());
+    kept.write_all(GET_HOME).expect("it is read");
+    collector.wait_for(|requests| !requests.is_empty(), SOON);
+    while !program.stderr().contains(" renewal: ") {
+        let _ = raw(program.addr()).write_all(HTTP_2);
+    }
+    // The response, then the end.
+    kept.read_to_end(&mut Vec::new()).expect("it is closed");
+    assert_eq!(program.stderr().matches("listening on").count(), 1, "{}", program.stderr());
+    assert_eq!(get(program.addr(), HOME).status, 200);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //! variables that the test sets.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -40,7 +41,7 @@ pub(crate) struct Setup {
     root: Option<Root>,
     current_dir: Option<PathBuf>,
     descriptors: Option<u32>,
-    socket: Option<TcpListener>,
+    socket: Option<OwnedFd>,
 }
 
 /// A directory that becomes the root directory of a program.
@@ -95,10 +96,10 @@ impl Setup {
         self
     }
 
-    /// Starts it with this listening socket as descriptor 3, as systemd does.
+    /// Starts it with this socket as descriptor 3, as systemd does.
     #[cfg(target_os = "linux")]
-    pub(crate) fn socket(mut self, socket: TcpListener) -> Self {
-        self.socket = Some(socket);
+    pub(crate) fn socket(mut self, socket: impl Into<OwnedFd>) -> Self {
+        self.socket = Some(socket.into());
         self
     }
 
@@ -139,6 +140,16 @@ impl Setup {
         Program { child, addr, stdout, stderr, dir }
     }
 
+    /// Runs the program, which ends by itself.
+    pub(crate) fn run(self) -> Exit {
+        let listens = self.env.iter().any(|(name, _)| name == "CRUDDUR_LISTEN");
+        let setup = if listens { self } else { self.env("CRUDDUR_LISTEN", "127.0.0.1:0") };
+        let (mut child, _dir) = setup.spawn();
+        let mut stdout = Output::of(child.stdout.take().expect("stdout is piped"));
+        let mut stderr = Output::of(child.stderr.take().expect("stderr is piped"));
+        wait_for_end(&mut child, &mut stdout, &mut stderr)
+    }
+
     fn spawn(self) -> (Child, TempDir) {
         let dir = TempDir::new();
         let program = env!("CARGO_BIN_EXE_cruddur");
@@ -165,7 +176,7 @@ impl Setup {
         }
         #[cfg(target_os = "linux")]
         if let Some(socket) = self.socket {
-            let mapping = FdMapping { parent_fd: socket.into(), child_fd: 3 };
+            let mapping = FdMapping { parent_fd: socket, child_fd: 3 };
             command.fd_mappings(vec![mapping]).expect("one mapping collides with no other");
         }
         command.envs(self.env).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -211,12 +222,7 @@ impl Program {
             toml: toml.map(ToOwned::to_owned),
             ..Setup::default()
         };
-        let listens = env.iter().any(|(name, _)| *name == "CRUDDUR_LISTEN");
-        let setup = if listens { setup } else { setup.env("CRUDDUR_LISTEN", "127.0.0.1:0") };
-        let (mut child, _dir) = setup.spawn();
-        let mut stdout = Output::of(child.stdout.take().expect("stdout is piped"));
-        let mut stderr = Output::of(child.stderr.take().expect("stderr is piped"));
-        wait_for_end(&mut child, &mut stdout, &mut stderr)
+        setup.run()
     }
 
     /// Directory of the program, which contains telemetry.toml.
