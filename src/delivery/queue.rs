@@ -16,7 +16,7 @@ use crate::sync::lock;
 
 /// Memory limit of a queue. The limit in items is not enough, because clients decide the size of
 /// the headers that are recorded in spans.
-pub(super) const MAX_QUEUE_BYTES: usize = 32 * 1024 * 1024;
+pub(super) const MAX_QUEUE_BYTES: usize = 16 * 1024 * 1024;
 
 /// Items that wait for one worker. Limits count spans or lines, see [`Item::count`].
 pub struct Queue<T> {

@@ -74,7 +74,9 @@ const STUCK: Duration = Duration::from_millis(8);
 /// Time between checks of memory, while there are connections.
 const MEMORY_CHECK: Duration = Duration::from_millis(100);
 /// Growth of the resident memory, in kB, within one or two of these times, at which connections
-/// without a request are closed. Full queues use less.
+/// that have sent no request are closed, and at which all without a request under way are. Full
+/// queues use less.
+const GROWTH: u64 = 12 * 1024;
 const MAX_GROWTH: u64 = 32 * 1024;
 const GROWTH_TIME: Duration = Duration::from_secs(30);
 /// Time between checks of threads and memory.
@@ -244,11 +246,13 @@ impl Keeper {
             self.least_memory = [u64::MAX, self.least_memory[0]];
         }
         self.least_memory[0] = self.least_memory[0].min(memory);
-        if memory < self.least_memory[0].min(self.least_memory[1]).saturating_add(MAX_GROWTH) {
+        let growth = memory - self.least_memory[0].min(self.least_memory[1]);
+        if growth < GROWTH {
             return;
         }
         for connection in self.connections.values() {
-            if !connection.busy && now - connection.since > MEMORY_CHECK * 5 {
+            let is_idle = !connection.busy && now - connection.since > MEMORY_CHECK;
+            if is_idle && (connection.received == 0 || growth > MAX_GROWTH) {
                 self.peers.give_up(connection.address, Reason::Memory);
                 self.peers.close(&connection.socket, Reason::Memory);
             }

@@ -18,7 +18,7 @@ use socket2::Socket;
 use tiny_http::{ReadWrite, Request, Server};
 
 use super::body::BodyKind;
-use super::send::discard;
+use super::send::{discard, leak};
 use crate::sync::lock;
 
 /// Queues of requests, one for each client.
@@ -29,8 +29,8 @@ pub struct Peers {
     has_keeper: AtomicBool,
     /// Number of requests so far.
     requests: AtomicU64,
-    /// Streams that the keeper is to drop.
-    to_drop: Mutex<Vec<Stream>>,
+    /// Streams that the keeper is to drop once their connections are closed.
+    to_drop: Mutex<Vec<(Ticket, Stream, Instant)>>,
     closed: [AtomicU64; Reason::ALL.len()],
 }
 
@@ -73,7 +73,7 @@ pub(super) struct Peer {
 }
 
 /// Stream of a request whose body has not been read.
-type Stream = Box<dyn ReadWrite + Send>;
+pub(super) type Stream = Box<dyn ReadWrite + Send>;
 
 /// A request, and the ticket that counts it as being answered.
 pub struct QueuedRequest {
@@ -206,10 +206,23 @@ impl Peers {
         self.has_keeper.load(Ordering::Relaxed)
     }
 
-    /// Drops the streams of closed connections.
+    /// Closes the connections of streams that are to be dropped, and drops these. A reader that is
+    /// dropped allocates as much as is left of the body, then learns that the connection is closed.
+    /// In the keeper's thread this memory is used again and again; in other threads it would be
+    /// allocated for each.
     pub(super) fn drop_streams(&self) {
         let streams = std::mem::take(&mut *lock(&self.to_drop));
-        drop(streams);
+        for (ticket, stream, since) in streams {
+            match ticket.socket() {
+                (Some(socket), _) => self.close(&socket, Reason::NotReading),
+                (None, true) => {}
+                (None, false) if since.elapsed() < FIND_WITHIN * 5 => {
+                    lock(&self.to_drop).push((ticket, stream, since));
+                    continue;
+                }
+                (None, false) => leak(stream),
+            }
+        }
     }
 
     /// Introduces the connection of a client.
@@ -388,20 +401,16 @@ impl Ticket {
         self.peers.give_up(self.address, reason);
     }
 
-    /// Closes the connection, and leaves it to the keeper to drop the stream of a request whose body
-    /// has not been read. Its reader allocates as much as is left of the body, then learns that the
-    /// connection is closed. In the keeper's thread this memory is used again and again; in other
-    /// threads it would be allocated for each.
-    ///
-    /// Returns the stream if the keeper has not found the connection.
-    pub(super) fn close_and_drop(&self, stream: Stream) -> Option<Stream> {
-        match self.socket() {
-            (Some(socket), _) => self.peers.close(&socket, Reason::NotReading),
-            (None, true) => {}
-            (None, false) => return Some(stream),
+    /// Leaves it to the keeper to close the connection, and to drop the stream of a request whose
+    /// body has not been read. Where there is no keeper, the stream is kept for ever.
+    pub(super) fn drop_unread(self, stream: Stream) {
+        self.give_up(Reason::NotReading);
+        if self.peers.has_keeper() {
+            let peers = Arc::clone(&self.peers);
+            lock(&peers.to_drop).push((self, stream, Instant::now()));
+        } else {
+            leak(stream);
         }
-        lock(&self.peers.to_drop).push(stream);
-        None
     }
 
     /// Waits until the client has sent more. Returns false if it has closed its side, if the keeper

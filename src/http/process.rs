@@ -64,7 +64,7 @@ const MIN_FREE: usize = 32;
 const MAX_THREADS: u64 = 2048;
 /// Maximum resident memory, in kB. All queues and stores together are smaller. In a container it is
 /// at most half of the container's memory.
-const MAX_MEMORY: u64 = 192 * 1024;
+const MAX_MEMORY: u64 = 128 * 1024;
 /// Minimum time to deliver what is queued before a renewal.
 const MIN_DELIVERY: Duration = Duration::from_secs(1);
 /// Minimum time between two renewals.

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use tiny_http::{Request, Response};
 
 use super::body::{BodyKind, READ_AHEAD};
-use super::peers::{Reason, Ticket};
+use super::peers::{Reason, Stream, Ticket};
 use super::spawn::spawn_with;
 use crate::sync::lock;
 
@@ -41,10 +41,11 @@ struct Outboxes {
     count: AtomicUsize,
 }
 
-/// Responses that are queued behind the one that a thread is writing.
-#[derive(Default)]
+/// Responses of one client.
 struct Outbox {
+    /// Those behind the one that the thread is writing.
     jobs: VecDeque<Job>,
+    /// Size of all.
     bytes: usize,
 }
 
@@ -70,6 +71,8 @@ const MAX_DIRECT: usize = 64 * 1024;
 const MAX_OUTBOXES: usize = 128;
 /// Maximum size of the responses in one outbox. The connection is given up when it is reached.
 const MAX_WAITING: usize = 4 * 1024 * 1024;
+/// The same for all outboxes together.
+const MAX_WAITING_OF_ALL: usize = 32 * 1024 * 1024;
 /// Maximum time to write one response.
 const TIMEOUT: Duration = Duration::from_secs(30);
 const RETRY_INTERVAL: Duration = Duration::from_millis(10);
@@ -89,10 +92,11 @@ impl Sender {
     /// writing may fail later.
     pub fn send(&self, request: Request, ticket: Ticket, bytes: &[u8]) -> Result<(), ClientGone> {
         let peer = ticket.address();
-        if self.shared.count.load(Ordering::Acquire) > 0
-            && let Some(outbox) = lock(&self.shared.by_client).get_mut(&peer)
-        {
-            return outbox.put(Job::Response(request.into_writer(), bytes.to_vec(), ticket));
+        if self.shared.count.load(Ordering::Acquire) > 0 {
+            let mut outboxes = lock(&self.shared.by_client);
+            if outboxes.contains_key(&peer) {
+                return put(&mut outboxes, peer, Job::Response(request.into_writer(), bytes.to_vec(), ticket));
+            }
         }
         let mut writer = request.into_writer();
         // After the outboxes: one that ends gives its client up first.
@@ -118,9 +122,11 @@ impl Sender {
     pub fn refuse(&self, request: Request, ticket: Ticket, bytes: &[u8]) -> Result<(), ClientGone> {
         let peer = ticket.address();
         let job = Job::Refusal(request, bytes.to_vec(), ticket);
-        if let Some(outbox) = lock(&self.shared.by_client).get_mut(&peer) {
-            return outbox.put(job);
+        let mut outboxes = lock(&self.shared.by_client);
+        if outboxes.contains_key(&peer) {
+            return put(&mut outboxes, peer, job);
         }
+        drop(outboxes);
         self.open_outbox(peer, job)
     }
 
@@ -131,11 +137,12 @@ impl Sender {
 
     fn open_outbox(&self, peer: SocketAddr, job: Job) -> Result<(), ClientGone> {
         let mut outboxes = lock(&self.shared.by_client);
-        if outboxes.len() == MAX_OUTBOXES || !job.ticket().may_be_answered() {
+        let bytes = job.size();
+        if outboxes.len() == MAX_OUTBOXES || !has_room(&outboxes, bytes) || !job.ticket().may_be_answered() {
             job.discard();
             return Err(ClientGone);
         }
-        outboxes.insert(peer, Outbox::default());
+        outboxes.insert(peer, Outbox { jobs: VecDeque::new(), bytes });
         self.shared.count.store(outboxes.len(), Ordering::Release);
         drop(outboxes);
         let shared = Arc::clone(&self.shared);
@@ -153,9 +160,13 @@ impl Outboxes {
     fn work(&self, peer: SocketAddr, first: Job) {
         let mut job = first;
         loop {
+            let size = job.size();
             let connection = job.run();
             let mut outboxes = lock(&self.by_client);
-            let next = outboxes.get_mut(&peer).and_then(Outbox::take);
+            let next = outboxes.get_mut(&peer).and_then(|outbox| {
+                outbox.bytes -= size;
+                outbox.jobs.pop_front()
+            });
             match (connection, next) {
                 (Connection::Good, Some(next)) => job = next,
                 (Connection::Good, None) => return drop(self.remove(&mut outboxes, peer)),
@@ -174,29 +185,31 @@ impl Outboxes {
     }
 }
 
-impl Outbox {
-    fn put(&mut self, job: Job) -> Result<(), ClientGone> {
-        if self.bytes + job.size() > MAX_WAITING || !job.ticket().may_be_answered() {
-            job.discard();
-            return Err(ClientGone);
+/// Queues a response behind others of the same client.
+fn put(outboxes: &mut HashMap<SocketAddr, Outbox>, peer: SocketAddr, job: Job) -> Result<(), ClientGone> {
+    let has_room = has_room(outboxes, job.size());
+    match outboxes.get_mut(&peer) {
+        Some(outbox) if has_room && outbox.bytes + job.size() <= MAX_WAITING && job.ticket().may_be_answered() => {
+            outbox.bytes += job.size();
+            outbox.jobs.push_back(job);
+            Ok(())
         }
-        self.bytes += job.size();
-        self.jobs.push_back(job);
-        Ok(())
+        _ => {
+            job.abandon();
+            Err(ClientGone)
+        }
     }
+}
 
-    fn take(&mut self) -> Option<Job> {
-        let job = self.jobs.pop_front()?;
-        self.bytes -= job.size();
-        Some(job)
-    }
+fn has_room(outboxes: &HashMap<SocketAddr, Outbox>, bytes: usize) -> bool {
+    outboxes.values().map(|outbox| outbox.bytes).sum::<usize>() + bytes <= MAX_WAITING_OF_ALL
 }
 
 impl Job {
     fn run(self) -> Connection {
         match self {
             Self::Response(mut writer, bytes, ticket) => write_all(&mut *writer, &bytes, &ticket),
-            Self::Refusal(request, bytes, ticket) => refuse(request, &bytes, &ticket),
+            Self::Refusal(request, bytes, ticket) => refuse(request, &bytes, ticket),
         }
     }
 
@@ -212,17 +225,22 @@ impl Job {
         }
     }
 
-    /// Ends the job without a response, or in the middle of one.
+    /// Ends the job without a response, or in the middle of one. No other response may be before it.
     fn discard(self) {
         match self {
-            Self::Response(writer, _, ticket) => {
-                ticket.give_up(Reason::NotReading);
-                drop(writer);
+            Self::Refusal(request, _, ticket) if request.body_length().is_none_or(|length| length <= MAX_DISCARDED) => {
+                ticket.drop_unread(stream_of(request));
             }
-            Self::Refusal(request, _, ticket) => {
-                ticket.give_up(Reason::NotReading);
-                leak(request);
-            }
+            other => other.abandon(),
+        }
+    }
+
+    /// The same while other responses may be before it.
+    fn abandon(self) {
+        self.ticket().give_up(Reason::NotReading);
+        match self {
+            Self::Response(writer, ..) => drop(writer),
+            Self::Refusal(request, ..) => leak(request),
         }
     }
 }
@@ -276,15 +294,20 @@ pub(super) fn discard(request: Request) {
     if BodyKind::of(&request).is_none() { drop(request.into_writer()) } else { leak(request) }
 }
 
-/// Writes the response, then reads the body and discards it. An upgrade is the only way to get a
-/// connection without dropping the body's reader. tiny_http sends a response of its own for it, so
-/// it is given an interim one (100), and the real response follows.
-fn refuse(request: Request, bytes: &[u8], ticket: &Ticket) -> Connection {
+/// The connection of a request, with the reader of its body. Only an upgrade returns it without
+/// dropping the reader. tiny_http sends a response of its own for that, so it is given an interim
+/// one (100), and the real response follows.
+fn stream_of(request: Request) -> Stream {
+    request.upgrade("none", Response::empty(100))
+}
+
+/// Writes the response, then reads the body and discards it.
+fn refuse(request: Request, bytes: &[u8], ticket: Ticket) -> Connection {
     let length = request.body_length();
-    let mut stream = request.upgrade("none", Response::empty(100));
+    let mut stream = stream_of(request);
     ticket.body_begins(if length.is_some() { BodyKind::Sized } else { BodyKind::Chunked });
     let deadline = Instant::now() + DISCARD_TIMEOUT;
-    let mut connection = write_all(&mut *stream, bytes, ticket);
+    let mut connection = write_all(&mut *stream, bytes, &ticket);
     if length.is_some_and(|length| length > MAX_DISCARDED) {
         // tiny_http drops the reader also where the body breaks off, so none of the body is read.
         ticket.give_up(Reason::NotReading);
@@ -315,10 +338,7 @@ fn refuse(request: Request, bytes: &[u8], ticket: &Ticket) -> Connection {
     if is_small && (connection == Connection::Over || length == Some(total)) {
         return connection;
     }
-    ticket.give_up(Reason::NotReading);
-    if let Some(stream) = ticket.close_and_drop(stream) {
-        leak(stream);
-    }
+    ticket.drop_unread(stream);
     Connection::Over
 }
 

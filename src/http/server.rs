@@ -68,6 +68,8 @@ pub enum End {
 
 /// Maximum time to finish responses after a stop signal.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// The same before a renewal. Meanwhile new clients wait.
+const RENEWAL_DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 /// Time for the requests of open connections to arrive before the process renews itself.
 const LINGER: Duration = Duration::from_millis(25);
 
@@ -106,9 +108,11 @@ impl Server {
         if !matches!(end, End::Stopped) {
             self.listener.pause();
         }
-        self.drain(ended + DRAIN_TIMEOUT);
-        if !matches!(end, End::Stopped) {
-            self.linger(ended + DRAIN_TIMEOUT);
+        if matches!(end, End::Stopped) {
+            self.drain(ended + DRAIN_TIMEOUT);
+        } else {
+            self.drain(ended + RENEWAL_DRAIN_TIMEOUT);
+            self.linger(ended + RENEWAL_DRAIN_TIMEOUT);
             self.listener.close_connections();
         }
         (ended, end)

@@ -26,8 +26,9 @@ HERE = pathlib.Path(__file__).resolve().parent
 DOCUMENT = HERE.parent.parent / "docs" / "reliability.md"
 BEGIN, END = "<!-- the table, written by tests/reliability/run.py -->\n", "<!-- the end of the table -->\n"
 SECONDS = 4
-# At most 1,024 descriptors, and so many attackers that they would need more.
-CROWDS = [("idle", 700), ("h2preface", 700), ("slowloris", 1200), ("pipeline_noread", 2)]
+# At most 1,024 descriptors, and many attackers.
+CROWDS = [("idle", 700), ("h2preface", 700), ("slowloris", 1200), ("pipeline_noread", 2), ("cl_slow", 400),
+          ("paced_head", 60), ("body_flood", 8), ("rst_connect", 500), ("rst_req", 500), ("rst_mid", 500)]
 ATTACKS = {
     "cl_huge": "announces a body of 10 GB", "cl_slow": "sends a large body slowly",
     "chunked_slow": "sends a chunked body slowly", "expect_slow": "waits for 100 Continue",
@@ -36,7 +37,7 @@ ATTACKS = {
     "slowread": "reads responses slowly", "trickleread": "reads byte by byte",
     "idle": "connects and says nothing", "slowloris": "sends heads slowly",
     "header_line": "sends one endless header line", "header_count": "sends endless headers",
-    "url": "sends an endless URL", "chunk_ext": "sends an endless chunk extension",
+    "paced_head": "sends an endless head, 15 kB at a time", "url": "sends an endless URL", "chunk_ext": "sends an endless chunk extension",
     "h2preface": "sends `HTTP/2.0` request lines", "zoo": "sends malformed requests of many kinds",
     "get": "sends honest requests as fast as it can", "rst_connect": "connects and resets",
     "rst_req": "sends a request and resets", "rst_mid": "resets in the middle of a request",
