@@ -348,9 +348,15 @@ fn a_renewal_closes_open_connections_before_it_waits_for_a_backend_that_hangs() 
     let mut kept = raw(program.addr());
     kept.write_all(GET_HOME).expect("it is read");
     collector.wait_for(|requests| !requests.is_empty(), SOON);
-    while !program.stderr().contains(" renewal: ") {
-        let _ = raw(program.addr()).write_all(HTTP_2);
-    }
+    let mut blocked = 0;
+    let renews = wait_until(SOON, || {
+        if blocked < 60 {
+            let _ = raw(program.addr()).write_all(HTTP_2);
+            blocked += 1;
+        }
+        program.stderr().contains(" renewal: ")
+    });
+    assert!(renews, "{:#}", process(&program));
     // The response, then the end.
     kept.read_to_end(&mut Vec::new()).expect("it is closed");
     assert_eq!(program.stderr().matches("listening on").count(), 1, "{}", program.stderr());
