@@ -9,6 +9,8 @@
 //!
 //! Specification: <https://www.rfc-editor.org/rfc/rfc8259>.
 
+use super::cut_bytes;
+
 /// JSON text that grows at its end.
 #[derive(Default)]
 pub struct Json(String);
@@ -17,6 +19,24 @@ impl Json {
     /// Makes an empty text with room for this many bytes.
     pub fn with_capacity(bytes: usize) -> Self {
         Self(String::with_capacity(bytes))
+    }
+
+    /// Returns the text so far.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Cuts the text after the first `start` bytes to at most `most` bytes, including a mark.
+    pub fn cut(&mut self, start: usize, most: usize) {
+        if self.0.len() - start > most {
+            let end = self.0.split_off(start);
+            self.raw(&cut_bytes(end, most));
+        }
+    }
+
+    /// Removes the text, and keeps the memory for the next one.
+    pub fn clear(&mut self) {
+        self.0.clear();
     }
 
     /// Returns the text.
@@ -46,8 +66,9 @@ impl Json {
         if is_clean(text.as_bytes()) {
             return self.raw(text);
         }
+        self.0.reserve(text.len() + text.len() / 4);
         let mut rest = text;
-        while let Some(at) = rest.bytes().position(must_be_escaped) {
+        while let Some(at) = first_to_escape(rest.as_bytes()) {
             // The byte is ASCII, so both cuts are between characters.
             let byte = rest.as_bytes()[at];
             self.raw(&rest[..at]);
@@ -119,6 +140,26 @@ fn is_clean(bytes: &[u8]) -> bool {
         (None, Some(first), Some(last)) => has_none(first) && has_none(last),
         _ => !bytes.iter().any(|byte| must_be_escaped(*byte)),
     }
+}
+
+/// Position of the first byte that must be escaped. It looks at eight bytes at once, as one number:
+/// a byte of it borrows from its highest bit if it is less than what is subtracted.
+fn first_to_escape(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGHEST_BITS: u64 = ONES << 7;
+    let (groups, rest) = bytes.as_chunks::<8>();
+    for (index, group) in groups.iter().enumerate() {
+        let group = u64::from_le_bytes(*group);
+        let less_than = |number: u64, limit: u8| number.wrapping_sub(ONES * u64::from(limit)) & !number;
+        let is = |byte: u8| less_than(group ^ (ONES * u64::from(byte)), 1);
+        let found = (less_than(group, b' ') | is(b'"') | is(b'\\')) & HIGHEST_BITS;
+        if found != 0 {
+            // Only the lowest found bit is certain: a borrow may reach the bytes above it.
+            return Some(index * 8 + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let at = rest.iter().position(|byte| must_be_escaped(*byte))?;
+    Some(groups.len() * 8 + at)
 }
 
 /// Data that writes itself as JSON.
