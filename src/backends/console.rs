@@ -106,7 +106,7 @@ fn payload(batch: &[Arc<FinishedTrace>], write: impl Fn(&FinishedTrace, &mut Vec
 
 impl Transport for Stdout {
     fn deliver(&mut self, payload: &Payload, _: Option<Duration>, calls: &mut Vec<RecordedCall>) -> Outcome {
-        calls.push(RecordedCall::one_way("standard output".to_owned()));
+        calls.push(RecordedCall::one_way("standard output".into()));
         match stdout::write(&payload.bytes) {
             Ok(()) => Outcome::Delivered,
             Err(error) => {

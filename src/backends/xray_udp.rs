@@ -52,6 +52,7 @@ mod tree;
 mod wildcard;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Plugin;
@@ -77,6 +78,8 @@ const PAUSE_AFTER_REFUSAL: Duration = Duration::from_millis(750);
 struct XRayUdp {
     sender: DatagramSender,
     daemon: HostPort,
+    /// The daemon's address, as the page shows it: `udp 127.0.0.1:2000`.
+    name: Arc<str>,
     /// Setting that the daemon's address came from. Error messages name it.
     daemon_origin: String,
     /// Number of spans in the last datagram.
@@ -100,7 +103,7 @@ impl Transport for XRayUdp {
         self.refused = None;
         let sent = self.sender.send(&payload.bytes);
         if matches!(sent, Ok(_) | Err(SendError::ConnectionRefused(_))) {
-            calls.push(RecordedCall::one_way(format!("udp {}", self.daemon)));
+            calls.push(RecordedCall::one_way(Arc::clone(&self.name)));
         }
         let last_items = std::mem::replace(&mut self.last_items, if sent.is_ok() { payload.items } else { 0 });
         let (daemon, origin) = (&self.daemon, &self.daemon_origin);

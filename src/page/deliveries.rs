@@ -164,7 +164,15 @@ impl CallView {
             None => (None, None),
         };
         let body = exchange.body.as_deref().map(BytesView::new);
-        Self { to: exchange.to, head: exchange.head, body, canonical_request, string_to_sign, answer, error }
+        Self {
+            to: exchange.to.to_string(),
+            head: exchange.head,
+            body,
+            canonical_request,
+            string_to_sign,
+            answer,
+            error,
+        }
     }
 }
 

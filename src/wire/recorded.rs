@@ -12,6 +12,7 @@
 //! {"resourceSpans":[...
 //! ```
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::http::{Call, CallError, Reply};
@@ -21,7 +22,7 @@ use super::redact::{Redactor, basic_authorization};
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct RecordedCall {
     /// The destination without secrets: a URL, `udp 127.0.0.1:2000`, or `standard output`.
-    pub to: String,
+    pub to: Arc<str>,
     /// The request line and the headers that were sent, with the values of secret headers replaced.
     /// Empty if the protocol has no headers.
     pub head: String,
@@ -62,7 +63,7 @@ const MAX_RECORDED_BODY: usize = 16 * 1024;
 
 impl RecordedCall {
     /// Records a call over a protocol without headers and responses.
-    pub fn one_way(to: String) -> Self {
+    pub fn one_way(to: Arc<str>) -> Self {
         Self { to, ..Self::default() }
     }
 
@@ -79,7 +80,7 @@ impl RecordedCall {
             Ok(reply) => Ok(RecordedResponse::new(reply, redactor)),
             Err(error) => Err(redactor.redact(error.to_string())),
         };
-        Self { to: call.url.redacted(), head, body: None, signing: None, answer: Some(answer) }
+        Self { to: call.url.redacted().into(), head, body: None, signing: None, answer: Some(answer) }
     }
 
     /// The size in memory, in bytes.
@@ -159,7 +160,7 @@ mod tests {
             "POST /v1/traces?(13 characters, not shown) HTTP/1.1\r\ncontent-length: 2\r\nhost: host:4318\r\n\
              content-type: application/json\r\nauthorization: (22 characters, not shown)\r\n\r\n"
         );
-        assert_eq!(exchange.to, "https://host:4318/v1/traces");
+        assert_eq!(&*exchange.to, "https://host:4318/v1/traces");
         assert_eq!(exchange.answer, Some(Err("timed out after 10 s".to_owned())));
     }
 

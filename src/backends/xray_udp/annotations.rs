@@ -19,14 +19,19 @@ pub(super) enum Place {
 /// indexed.
 pub(super) fn places(span: &SpanData, most: usize) -> impl Iterator<Item = (&Attribute, Place)> + Clone {
     let attributes = &span.attributes;
+    // Lengths of the earlier keys, as bits. Most keys differ in length, and so in more than dots.
+    let mut lengths = 0_u64;
     attributes.iter().enumerate().scan(most, move |left, (index, attribute)| {
-        let earlier = &attributes[..index];
-        let place = if is_in_http_block(&attribute.key) {
-            Place::HttpBlock
-        } else if *left > 0
-            && can_be_annotation(&attribute.value)
-            && !earlier.iter().any(|earlier| would_collide(earlier, attribute))
-        {
+        let key = attribute.key.as_ref();
+        if is_in_http_block(key) {
+            return Some((attribute, Place::HttpBlock));
+        }
+        let length =
+            if (2..=MAX_KEY).contains(&key.len()) && key.is_ascii() { 1 << (key.len() % 64) } else { u64::MAX };
+        let may_collide = lengths & length != 0;
+        lengths |= length;
+        let is_free = || !may_collide || !attributes[..index].iter().any(|earlier| would_collide(earlier, attribute));
+        let place = if *left > 0 && can_be_annotation(&attribute.value) && is_free() {
             *left -= 1;
             Place::Annotation
         } else {
@@ -40,9 +45,9 @@ pub(super) fn places(span: &SpanData, most: usize) -> impl Iterator<Item = (&Att
 fn would_collide(earlier: &Attribute, attribute: &Attribute) -> bool {
     let (a, b) = (earlier.key.as_ref(), attribute.key.as_ref());
     // Each character has one replacement. Keys of different lengths can become the same only if the
-    // longer one has characters of several bytes, or if one is empty.
+    // longer one has characters of several bytes or is cut, or if one is empty.
     let longer = if a.len() > b.len() { a } else { b };
-    let may_be_same = a.len() == b.len() || !longer.is_ascii() || longer.len() == 1;
+    let may_be_same = a.len() == b.len() || !longer.is_ascii() || !(2..=MAX_KEY).contains(&longer.len());
     may_be_same
         && !is_in_http_block(a)
         && can_be_annotation(&earlier.value)

@@ -107,10 +107,11 @@ pub(super) fn document(json: &mut Json, part: Part<'_>, subsegments: Option<impl
         // "local" is work of this process. "remote" is a call, which the service map draws as a node.
         json.raw(r#","namespace":"#).quoted(namespace);
     }
-    http(json, span);
+    let facts = HttpFacts::of(span);
+    http(json, &facts);
     // One colour of the service map each: 4xx is the client's error, 429 is throttled too, 5xx and
     // a failed span are a fault of ours.
-    let status = span.int("http.response.status_code");
+    let status = facts.status;
     let is_client_error = status.is_some_and(|status| (400..500).contains(&status));
     json.raw(if is_client_error { r#","error":true"# } else { "" });
     json.raw(if status == Some(429) { r#","throttle":true"# } else { "" });
@@ -133,16 +134,24 @@ pub(super) fn document(json: &mut Json, part: Part<'_>, subsegments: Option<impl
         // What it runs on.
         json.raw(r#","runtime":"rustc"}"#);
     }
-    let attributes_at = |wanted| {
-        let places = places(span, part.max_annotations);
-        places.filter_map(move |(attribute, place)| (place == wanted).then_some(attribute))
-    };
-    let (annotations, others) = (attributes_at(Place::Annotation), attributes_at(Place::Metadata));
-    if trim < Trim::Annotations && annotations.clone().next().is_some() {
-        // Indexed: a filter expression finds the trace by them. At most 50 a trace.
-        json.raw(r#","annotations":{"#).separated(annotations, annotation).raw("}");
+    let (mut has_annotations, mut has_others) = (false, false);
+    for (attribute, place) in places(span, part.max_annotations) {
+        if place == Place::Annotation && trim < Trim::Annotations {
+            if has_annotations {
+                json.raw(",");
+            } else {
+                // Indexed: a filter expression finds the trace by them. At most 50 a trace.
+                json.raw(r#","annotations":{"#);
+            }
+            annotation(json, attribute);
+            has_annotations = true;
+        }
+        has_others |= place == Place::Metadata;
     }
-    if trim < Trim::Metadata && (!span.metadata.is_empty() || others.clone().next().is_some()) {
+    json.raw(if has_annotations { "}" } else { "" });
+    if trim < Trim::Metadata && (has_others || !span.metadata.is_empty()) {
+        let places = places(span, part.max_annotations);
+        let others = places.filter_map(|(attribute, place)| (place == Place::Metadata).then_some(attribute));
         // Stored with the trace, but not indexed.
         json.raw(r#","metadata":{"#);
         metadata(json, &span.metadata, others);
@@ -161,39 +170,45 @@ pub(super) fn document(json: &mut Json, part: Part<'_>, subsegments: Option<impl
 /// {"request":{"method":"GET","url":"http://host/path","user_agent":"curl/8",
 ///   "client_ip":"203.0.113.7"},"response":{"status":200,"content_length":217}}
 /// ```
-fn http(json: &mut Json, span: &SpanData) {
-    let short = |key| span.text(key).map(|text| first_chars(text, MAX_STRING));
-    let Some(method) = short("http.request.method") else { return };
+fn http(json: &mut Json, facts: &HttpFacts<'_>) {
+    let short = |text| first_chars(text, MAX_STRING);
+    let Some(method) = facts.method.map(short) else { return };
     // The one place for what OTLP says in a dozen attributes.
     json.raw(r#","http":{"#);
     // The request.
     json.raw(r#""request":{"#);
     // http.request.method
     json.raw(r#""method":"#).string(method);
-    if let Some(url) = url(span) {
+    if let Some(parts) = url(facts, &mut itoa::Buffer::new()) {
         // Scheme, host and path, without the query, which may hold secrets.
-        json.raw(r#","url":"#).string(first_chars(&url, MAX_STRING));
+        json.raw(r#","url":"#).raw("\"");
+        let mut left = MAX_STRING;
+        for part in parts {
+            let part = first_chars(part, left);
+            left -= part.chars().count();
+            json.escaped(part);
+        }
+        json.raw("\"");
     }
-    if let Some(user_agent) = short("user_agent.original") {
+    if let Some(user_agent) = facts.user_agent.map(short) {
         // user_agent.original
         json.raw(r#","user_agent":"#).string(user_agent);
     }
-    if let Some(client) = short("client.address") {
+    if let Some(client) = facts.client.map(short) {
         // client.address
         json.raw(r#","client_ip":"#).string(client);
         // The address comes from a proxy's header, so it may be invented.
-        let is_forwarded = span.text("client.address") != span.text("network.peer.address");
+        let is_forwarded = facts.client != facts.peer;
         json.raw(if is_forwarded { r#","x_forwarded_for":true"# } else { "" });
     }
     // The answer.
     json.raw(r#"},"response":{"#);
-    let (status, size) = (span.int("http.response.status_code"), span.int("http.response.body.size"));
-    if let Some(status) = status {
+    if let Some(status) = facts.status {
         // http.response.status_code
         json.raw(r#""status":"#).integer(status);
     }
-    if let Some(size) = size {
-        json.raw(if status.is_some() { "," } else { "" });
+    if let Some(size) = facts.size {
+        json.raw(if facts.status.is_some() { "," } else { "" });
         // http.response.body.size
         json.raw(r#""content_length":"#).integer(size);
     }
@@ -317,20 +332,65 @@ fn name(part: Part<'_>) -> Cow<'_, str> {
     }
 }
 
-/// Returns the URL without its query, which may hold secrets.
-fn url(span: &SpanData) -> Option<String> {
-    // A CLIENT span has the whole URL in one attribute. A SERVER span has its parts.
-    if let Some(full) = span.text("url.full") {
-        return Some(full.split(['?', '#']).next().unwrap_or(full).to_owned());
+/// Attributes of a span that the http block replaces, found in one pass.
+#[derive(Default)]
+struct HttpFacts<'a> {
+    method: Option<&'a str>,
+    full_url: Option<&'a str>,
+    scheme: Option<&'a str>,
+    host: Option<&'a str>,
+    port: Option<i64>,
+    path: Option<&'a str>,
+    user_agent: Option<&'a str>,
+    client: Option<&'a str>,
+    peer: Option<&'a str>,
+    status: Option<i64>,
+    size: Option<i64>,
+}
+
+impl<'a> HttpFacts<'a> {
+    fn of(span: &'a SpanData) -> Self {
+        let mut facts = Self::default();
+        for Attribute { key, value } in &span.attributes {
+            match (key.as_ref(), value) {
+                ("http.request.method", Value::String(text)) => facts.method = Some(text),
+                ("url.full", Value::String(text)) => facts.full_url = Some(text),
+                ("url.scheme", Value::String(text)) => facts.scheme = Some(text),
+                ("server.address", Value::String(text)) => facts.host = Some(text),
+                ("server.port", Value::Int(number)) => facts.port = Some(*number),
+                ("url.path", Value::String(text)) => facts.path = Some(text),
+                ("user_agent.original", Value::String(text)) => facts.user_agent = Some(text),
+                ("client.address", Value::String(text)) => facts.client = Some(text),
+                ("network.peer.address", Value::String(text)) => facts.peer = Some(text),
+                ("http.response.status_code", Value::Int(number)) => facts.status = Some(*number),
+                ("http.response.body.size", Value::Int(number)) => facts.size = Some(*number),
+                _ => {}
+            }
+        }
+        facts
     }
-    let (scheme, path) = (span.text("url.scheme")?, span.text("url.path")?);
-    let host = span.text("server.address").unwrap_or("localhost");
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+}
+
+/// Returns the parts of the URL, without its query, which may hold secrets.
+fn url<'a>(facts: &HttpFacts<'a>, port: &'a mut itoa::Buffer) -> Option<[&'a str; 7]> {
+    // A CLIENT span has the whole URL in one attribute. A SERVER span has its parts.
+    if let Some(full) = facts.full_url {
+        return Some([full.split(['?', '#']).next().unwrap_or(full), "", "", "", "", "", ""]);
+    }
+    let (scheme, path) = (facts.scheme?, facts.path?);
+    let host = facts.host.unwrap_or("localhost");
+    let is_v6 = host.contains(':');
     let usual = if scheme == "https" { 443 } else { 80 };
-    Some(match span.int("server.port").filter(|port| *port != usual) {
-        Some(port) => format!("{scheme}://{host}:{port}{path}"),
-        None => format!("{scheme}://{host}{path}"),
-    })
+    let port = facts.port.filter(|port| *port != usual).map_or("", |number| port.format(number));
+    Some([
+        scheme,
+        if is_v6 { "://[" } else { "://" },
+        host,
+        if is_v6 { "]" } else { "" },
+        if port.is_empty() { "" } else { ":" },
+        port,
+        path,
+    ])
 }
 
 /// Returns true if `http.response.status_code` is 500 or more.

@@ -105,7 +105,8 @@ pub(super) fn plan(context: &mut PlanContext<'_>) -> Result<Plan, Message> {
         origin => origin.to_string(),
     };
     let sender = DatagramSender::new(udp.clone());
-    Ok(plan.on(XRayUdp { sender, daemon: udp, daemon_origin, last_items: 0, refused: None, loss: None }, reason))
+    let name = format!("udp {udp}").into();
+    Ok(plan.on(XRayUdp { sender, daemon: udp, name, daemon_origin, last_items: 0, refused: None, loss: None }, reason))
 }
 
 /// Returns the input of the sampler: the service names of requests, and the local rule, which

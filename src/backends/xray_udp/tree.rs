@@ -41,6 +41,7 @@ impl Encoder<FinishedTrace> for Documents {
     fn encode(&self, batch: &[Arc<FinishedTrace>], _: i64) -> Vec<Payload> {
         let mut payloads = Vec::with_capacity(batch.len());
         let mut nodes = Vec::new();
+        let mut json = Json::with_capacity(EXPECTED_BYTES);
         for trace in batch {
             fill(&mut nodes, trace);
             let tree = SpanTree { documents: self, trace, nodes: &nodes };
@@ -48,7 +49,7 @@ impl Encoder<FinishedTrace> for Documents {
             // of their own.
             for (index, node) in nodes.iter().enumerate() {
                 if index == 0 || node.parent.is_none() {
-                    tree.encode(index, &mut payloads);
+                    tree.encode(index, &mut json, &mut payloads);
                 }
             }
         }
@@ -127,41 +128,45 @@ impl SpanTree<'_> {
 
     /// Encodes a span and all spans below it in one document. If that is too large or too deep, the
     /// children are encoded first, each in a document of its own.
-    fn encode(&self, index: usize, payloads: &mut Vec<Payload>) {
+    fn encode(&self, index: usize, json: &mut Json, payloads: &mut Vec<Payload>) {
         // A stack instead of recursion: a chain of spans may be 60,000 levels deep.
-        let mut open = vec![(index, false)];
-        while let Some((index, children_are_sent)) = open.pop() {
+        let (mut first, mut open) = (Some((index, false)), Vec::new());
+        while let Some((index, children_are_sent)) = first.take().or_else(|| open.pop()) {
             if children_are_sent {
-                payloads.push(self.without_children(index));
+                payloads.push(self.without_children(index, json));
                 continue;
             }
-            if self.nodes[index].depth <= MAX_DEPTH {
-                let whole = self.datagram(index, Trim::Nothing);
-                if fits(&whole) {
-                    payloads.push(self.payload(whole, self.nodes[index].size, None));
-                    continue;
-                }
+            if let Some(whole) = self.whole(index, json) {
+                payloads.push(whole);
+                continue;
             }
             open.push((index, true));
             // The stack is read from its end.
-            let first = open.len();
+            let length = open.len();
             open.extend(self.children(index).map(|child| (child, false)));
-            open[first..].reverse();
+            open[length..].reverse();
         }
     }
 
+    /// Encodes a span with all spans below it, unless that is too large or too deep.
+    fn whole(&self, index: usize, json: &mut Json) -> Option<Payload> {
+        let node = &self.nodes[index];
+        let bytes = (node.depth <= MAX_DEPTH).then(|| self.datagram(index, json, Trim::Nothing))?;
+        fits(bytes).then(|| self.payload(bytes, node.size, None))
+    }
+
     /// Encodes a span without its children, trimmed until it fits.
-    fn without_children(&self, index: usize) -> Payload {
-        let mut bytes = self.datagram(index, Trim::Subsegments);
+    fn without_children(&self, index: usize, json: &mut Json) -> Payload {
+        self.datagram(index, json, Trim::Subsegments);
         let mut left_out = Vec::new();
         for (trim, what) in
             [(Trim::Metadata, "metadata"), (Trim::Annotations, "annotations"), (Trim::Exceptions, "exceptions")]
         {
-            if fits(&bytes) {
+            if fits(json.as_str()) {
                 break;
             }
             left_out.push(what);
-            bytes = self.datagram(index, trim);
+            self.datagram(index, json, trim);
         }
         let trimmed = (!left_out.is_empty()).then(|| {
             let (name, what) = (first_chars(&self.trace.spans[index].name, MAX_STRING), left_out.join(" and "));
@@ -169,18 +174,18 @@ impl SpanTree<'_> {
                 format!("a document of more than {MAX_DOCUMENT} bytes went without its {what}; it is that of {name:?}");
             Problem::new("trimmed", what)
         });
-        self.payload(bytes, 1, trimmed)
+        self.payload(json.as_str(), 1, trimmed)
     }
 
-    fn payload(&self, bytes: Vec<u8>, items: usize, trimmed: Option<Problem>) -> Payload {
-        Payload { bytes, items, traces: vec![self.trace.trace_id], trimmed }
+    fn payload(&self, datagram: &str, items: usize, trimmed: Option<Problem>) -> Payload {
+        Payload { bytes: datagram.as_bytes().to_vec(), items, traces: vec![self.trace.trace_id], trimmed }
     }
 
-    fn datagram(&self, index: usize, trim: Trim) -> Vec<u8> {
-        let mut json = Json::with_capacity(EXPECTED_BYTES);
+    fn datagram<'a>(&self, index: usize, json: &'a mut Json, trim: Trim) -> &'a str {
+        json.clear();
         json.raw(HEADER);
-        self.document(&mut json, index, true, trim);
-        json.into_string().into_bytes()
+        self.document(json, index, true, trim);
+        json.as_str()
     }
 
     fn document(&self, json: &mut Json, index: usize, is_outermost: bool, trim: Trim) {
@@ -196,8 +201,8 @@ impl SpanTree<'_> {
     }
 }
 
-const EXPECTED_BYTES: usize = 1024;
+const EXPECTED_BYTES: usize = 4096;
 
-fn fits(datagram: &[u8]) -> bool {
+fn fits(datagram: &str) -> bool {
     datagram.len() <= HEADER.len() + MAX_DOCUMENT
 }
