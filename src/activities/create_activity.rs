@@ -23,7 +23,8 @@ pub fn run(trace: &RequestTrace<'_>, app: &App, message: &str, handle: &str, ttl
         (longer_than(message, MAX_MESSAGE), "message_exceed_max_chars"),
     ])?;
     let now = Time::now();
-    let activity = Activity::new(app.ids.uuid(), handle, message, now, now + lives.unwrap_or_default());
+    let activity =
+        Activity::new(app.ids.uuid(), handle.to_owned(), message.to_owned(), now, now + lives.unwrap_or_default());
     span.set_attribute("app.activity_uuid", activity.uuid.clone());
     app.store.add_activity(activity.clone(), now);
     Ok(activity)

@@ -33,9 +33,9 @@ pub fn run(
     let message = DirectMessage {
         created_at: now,
         display_name: mock::display_name(sender),
-        handle: sender.to_owned(),
-        message: message.to_owned(),
-        uuid: app.ids.uuid(),
+        handle: sender.to_owned().into(),
+        message: message.to_owned().into(),
+        uuid: app.ids.uuid().into(),
     };
     span.set_attribute("app.message_uuid", message.uuid.clone());
     app.store.add_message(receiver.to_owned(), message.clone(), now + LIVES, now);

@@ -27,8 +27,8 @@ pub fn run(trace: &RequestTrace<'_>, app: &App, message: &str, handle: &str, uui
     ])?;
     let now = Time::now();
     let reply = Activity {
-        reply_to_activity_uuid: Some(uuid.to_owned()),
-        ..Activity::new(app.ids.uuid(), handle, message, now, now + LIVES)
+        reply_to_activity_uuid: Some(uuid.to_owned().into()),
+        ..Activity::new(app.ids.uuid(), handle.to_owned(), message.to_owned(), now, now + LIVES)
     };
     app.store.add_reply(reply.clone(), now);
     Ok(reply)

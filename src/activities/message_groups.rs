@@ -17,7 +17,7 @@ pub fn run(trace: &RequestTrace<'_>, app: &App) -> Vec<MessageGroup> {
             None => results.push(MessageGroup {
                 created_at: last.created_at,
                 display_name: mock::display_name(&handle),
-                handle,
+                handle: handle.into(),
                 // A group has no id of its own; it exists while it has messages.
                 uuid: last.uuid,
             }),

@@ -1,8 +1,10 @@
 //! The people and messages of the course's mock data.
 
+use std::borrow::Cow;
+
 use chrono::TimeDelta;
 
-use super::{Activity, DirectMessage, MessageGroup, Time};
+use super::{Activity, DirectMessage, MessageGroup, Text, Time};
 
 /// The three activities of the home page, in the order of the original.
 pub(super) fn home(now: Time) -> Vec<Activity> {
@@ -46,7 +48,7 @@ pub(super) fn notifications(now: Time) -> Vec<Activity> {
 /// The one activity of a user.
 pub(super) fn user(handle: &str, now: Time) -> Vec<Activity> {
     const UUID: &str = "248959df-3079-4947-b847-9e0892d1bab4";
-    vec![Activity::new(UUID, handle, "Cloud is fun!", now + days(-1), now + days(31))]
+    vec![Activity::new(UUID, handle.to_owned(), "Cloud is fun!", now + days(-1), now + days(31))]
 }
 
 /// The result of every search.
@@ -61,8 +63,8 @@ pub(super) fn message_groups(now: Time) -> Vec<MessageGroup> {
         .map(|(uuid, handle)| MessageGroup {
             created_at: now,
             display_name: display_name(handle),
-            handle: handle.to_owned(),
-            uuid: uuid.to_owned(),
+            handle: handle.into(),
+            uuid: uuid.into(),
         })
         .into()
 }
@@ -70,30 +72,29 @@ pub(super) fn message_groups(now: Time) -> Vec<MessageGroup> {
 /// The messages between the logged-in user and another one.
 pub(super) fn messages(other: &str, now: Time) -> Vec<DirectMessage> {
     [
-        ("4e81c06a-db0f-4281-b4cc-4208a5dd0d3f", super::ME, "The cloud was down yesterday. Was that you?"),
-        ("66e12864-1c26-4c3a-9658-97a10f8fea67", other, "I would never. Who told you?"),
+        ("4e81c06a-db0f-4281-b4cc-4208a5dd0d3f", super::ME.into(), "The cloud was down yesterday. Was that you?"),
+        ("66e12864-1c26-4c3a-9658-97a10f8fea67", Cow::Owned(other.to_owned()), "I would never. Who told you?"),
     ]
     .map(|(uuid, handle, message)| DirectMessage {
         created_at: now,
-        display_name: display_name(handle),
-        handle: handle.to_owned(),
-        message: message.to_owned(),
-        uuid: uuid.to_owned(),
+        display_name: display_name(&handle),
+        handle,
+        message: message.into(),
+        uuid: uuid.into(),
     })
     .into()
 }
 
 /// The full name of a handle. An unknown user has no other name than the handle.
-pub(super) fn display_name(handle: &str) -> String {
-    match handle {
+pub(super) fn display_name(handle: &str) -> Text {
+    Cow::Borrowed(match handle {
         "andrewbrown" => "Andrew Brown",
         "bajoranwatcher" => "Bajoran Watcher",
         "garek" => "Garek",
         "londo" => "Londo Mollari",
         "worf" => "Worf",
-        stranger => stranger,
-    }
-    .to_owned()
+        stranger => return Cow::Owned(stranger.to_owned()),
+    })
 }
 
 /// `activity` with five likes and a reply.

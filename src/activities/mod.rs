@@ -19,6 +19,7 @@ pub mod show_activity;
 mod store;
 pub mod user_activities;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Add;
 
@@ -42,32 +43,35 @@ pub struct App {
     pub notifications: Option<Client>,
 }
 
+/// Text that is part of the mock data, or that a user has written.
+type Text = Cow<'static, str>;
+
 /// A public message. The fields are in alphabetical order, as the original sends them.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Activity {
     /// Time of writing.
     pub created_at: Time,
     /// Full name of the author.
-    pub display_name: String,
+    pub display_name: Text,
     /// Time of its end.
     pub expires_at: Time,
     /// Handle of the author.
-    pub handle: String,
+    pub handle: Text,
     /// Number of likes.
     pub likes_count: u32,
     /// Text.
-    pub message: String,
+    pub message: Text,
     /// Replies, oldest first.
     pub replies: Vec<Self>,
     /// Number of replies.
     pub replies_count: usize,
     /// For a reply, the activity that it answers.
     #[serde(default)]
-    pub reply_to_activity_uuid: Option<String>,
+    pub reply_to_activity_uuid: Option<Text>,
     /// Number of reposts.
     pub reposts_count: u32,
     /// Id.
-    pub uuid: String,
+    pub uuid: Text,
 }
 
 /// A message to one person.
@@ -76,13 +80,13 @@ pub struct DirectMessage {
     /// Time of writing.
     pub created_at: Time,
     /// Full name of the author.
-    pub display_name: String,
+    pub display_name: Text,
     /// Handle of the author.
-    pub handle: String,
+    pub handle: Text,
     /// Text.
-    pub message: String,
+    pub message: Text,
     /// Id.
-    pub uuid: String,
+    pub uuid: Text,
 }
 
 /// The messages exchanged with one person.
@@ -91,11 +95,11 @@ pub struct MessageGroup {
     /// Time of the last message.
     pub created_at: Time,
     /// Full name of the other person.
-    pub display_name: String,
+    pub display_name: Text,
     /// Handle of the other person.
-    pub handle: String,
+    pub handle: Text,
     /// Id.
-    pub uuid: String,
+    pub uuid: Text,
 }
 
 /// A point in time, written with microseconds and `+00:00`.
@@ -111,14 +115,21 @@ pub const ME: &str = "andrewbrown";
 
 impl Activity {
     /// An activity without likes, replies and reposts.
-    fn new(uuid: impl Into<String>, handle: &str, message: &str, created_at: Time, expires_at: Time) -> Self {
+    fn new(
+        uuid: impl Into<Text>,
+        handle: impl Into<Text>,
+        message: impl Into<Text>,
+        created_at: Time,
+        expires_at: Time,
+    ) -> Self {
+        let handle = handle.into();
         Self {
             created_at,
-            display_name: mock::display_name(handle),
+            display_name: mock::display_name(&handle),
             expires_at,
-            handle: handle.to_owned(),
+            handle,
             likes_count: 0,
-            message: message.to_owned(),
+            message: message.into(),
             replies: Vec::new(),
             replies_count: 0,
             reply_to_activity_uuid: None,

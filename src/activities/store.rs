@@ -98,7 +98,7 @@ mod tests {
         let store = Store::default();
         let now = Time::now();
         let written = |n: usize, lives: TimeDelta| Activity {
-            message: n.to_string(),
+            message: n.to_string().into(),
             expires_at: now + lives,
             ..mock::user("worf", now).remove(0)
         };
@@ -111,6 +111,6 @@ mod tests {
         }
         let kept = store.activities(later, |_| true);
         assert_eq!(kept.len(), MAX_KEPT);
-        assert_eq!((kept[0].message.as_str(), kept[MAX_KEPT - 1].message.as_str()), ("201", "2"));
+        assert_eq!((&*kept[0].message, &*kept[MAX_KEPT - 1].message), ("201", "2"));
     }
 }

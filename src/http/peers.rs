@@ -32,6 +32,8 @@ pub struct Peers {
     /// Streams that the keeper is to drop once their connections are closed.
     to_drop: Mutex<Vec<(Ticket, Stream, Instant)>>,
     closed: [AtomicU64; Reason::ALL.len()],
+    /// True once half a response may be on a connection.
+    has_half_answered: AtomicBool,
 }
 
 #[derive(Default)]
@@ -318,7 +320,10 @@ impl Peers {
         let mut state = lock(&self.state);
         let peer = state.peers.entry(address).or_default();
         peer.given_up.get_or_insert_with(|| (reason, Instant::now()));
-        peer.is_half_answered |= reason == Reason::NotReading;
+        if reason == Reason::NotReading {
+            peer.is_half_answered = true;
+            self.has_half_answered.store(true, Ordering::Release);
+        }
     }
 
     /// Closes the connection of a client that was given up, if the keeper has found it.
@@ -393,7 +398,9 @@ impl Ticket {
 
     /// False if the client did not read an earlier response.
     pub(super) fn may_be_answered(&self) -> bool {
-        self.peers.with(self.address, |peer| !peer.is_half_answered)
+        // Nearly always no client is looked up.
+        !self.peers.has_half_answered.load(Ordering::Acquire)
+            || self.peers.with(self.address, |peer| !peer.is_half_answered)
     }
 
     /// Discards all further requests of the client, and closes its connection.

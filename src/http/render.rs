@@ -1,7 +1,6 @@
 //! Bytes of a response, and the line of the access log. Both reuse their memory for every request.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 
 use chrono::{DateTime, Utc};
 
@@ -9,7 +8,8 @@ use super::body::BodyState;
 use super::cors::Cors;
 use super::head::Head;
 use super::response::Response;
-use crate::text::reason_phrase;
+use crate::text::ip::IpText;
+use crate::text::{is_plain, reason_phrase};
 use crate::trace::RequestTrace;
 
 /// Writes responses as bytes.
@@ -62,12 +62,11 @@ impl ResponseRenderer {
         let now = Utc::now();
         let date = date.get(now.timestamp(), now, "%a, %d %b %Y %H:%M:%S GMT");
         bytes.clear();
-        let _ = write!(bytes, "HTTP/1.1 {} {}\r\n", response.status, reason_phrase(response.status));
-        let mut put = |name: &str, value: &str| {
-            for part in [name, ": ", value, "\r\n"] {
-                bytes.extend_from_slice(part.as_bytes());
-            }
-        };
+        push(
+            bytes,
+            &["HTTP/1.1 ", itoa::Buffer::new().format(response.status), " ", reason_phrase(response.status), "\r\n"],
+        );
+        let mut put = |name: &str, value: &str| push(bytes, &[name, ": ", value, "\r\n"]);
         put("Date", date);
         if !response.body.is_empty() {
             put("Content-Type", response.content_type);
@@ -80,16 +79,17 @@ impl ResponseRenderer {
         }
         cors.headers(head, &mut put);
         if let Some(trace) = trace {
-            put("traceparent", &trace.traceparent());
+            put("traceparent", trace.traceparent().as_str());
             if !trace.trace_state().is_empty() {
                 put("tracestate", trace.trace_state());
             }
-            put("X-Amzn-Trace-Id", &trace.x_amzn_trace_id());
+            let (root, decision) = (trace.trace_id().xray(), trace.xray_answer());
+            push(bytes, &["X-Amzn-Trace-Id: Root=", root.as_str(), decision, "\r\n"]);
         }
         if body_state == BodyState::Unread || *closing {
-            put("Connection", "close");
+            push(bytes, &["Connection: close\r\n"]);
         }
-        let _ = write!(bytes, "Content-Length: {}\r\n\r\n", response.body.len());
+        push(bytes, &["Content-Length: ", itoa::Buffer::new().format(response.body.len()), "\r\n\r\n"]);
         if head.method != "HEAD" {
             bytes.extend_from_slice(&response.body);
         }
@@ -104,20 +104,20 @@ impl AccessLog {
         let now = Utc::now();
         let minute = minute.get(now.timestamp() / 60, now, "%Y-%b-%d %H:%M");
         line.clear();
-        let _ = write!(line, "[{minute}] ");
-        let _ = match head.peer {
-            Some(peer) => write!(line, "{}", peer.ip().to_canonical()),
-            None => line.write_char('-'),
-        };
+        line.extend(["[", minute, "] "]);
+        match head.peer {
+            Some(peer) => line.push_str(&IpText::of(peer.ip().to_canonical())),
+            None => line.push('-'),
+        }
         line.push(' ');
         push_printable(line, head.method);
-        let _ = write!(line, " {} ", head.scheme());
+        line.extend([" ", head.scheme(), " "]);
         push_printable(line, head.path);
         if let Some(query) = head.redacted_query() {
             line.push('?');
             push_printable(line, &query);
         }
-        let _ = write!(line, " {status} {}", reason_phrase(status));
+        line.extend([" ", itoa::Buffer::new().format(status), " ", reason_phrase(status)]);
         line
     }
 }
@@ -133,9 +133,18 @@ impl CachedText {
     }
 }
 
+fn push(bytes: &mut Vec<u8>, parts: &[&str]) {
+    for part in parts {
+        bytes.extend_from_slice(part.as_bytes());
+    }
+}
+
 /// Appends a text of the client. Control characters are escaped: they could begin another line of
 /// the log, or control the terminal that shows it.
 fn push_printable(line: &mut String, text: &str) {
+    if text.len() <= MAX_IN_LINE && is_plain(text) {
+        return line.push_str(text);
+    }
     for c in text.chars().take(MAX_IN_LINE) {
         if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
     }

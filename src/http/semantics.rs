@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use super::head::Head;
 use super::response::Response;
 use super::routes::RouteMatch;
+use crate::text::ip::IpText;
 use crate::trace::RequestTrace;
 
 /// Returns `{method} {route}`, or only the method where there is no route. An unknown method is
@@ -50,8 +51,8 @@ pub fn describe_request(
     }
     if let Some(peer) = head.peer {
         let address = peer.ip().to_canonical();
-        trace.set_attribute("client.address", head.forwarded_for.unwrap_or(address).to_string());
-        trace.set_attribute("network.peer.address", address.to_string());
+        trace.set_attribute("client.address", IpText::of(head.forwarded_for.unwrap_or(address)).to_owned());
+        trace.set_attribute("network.peer.address", IpText::of(address).to_owned());
         trace.set_attribute("network.peer.port", peer.port());
     }
     trace.set_attribute("network.protocol.version", head.version);

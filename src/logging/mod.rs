@@ -67,12 +67,15 @@ pub fn init() -> io::Result<()> {
         .parse_filters(filter.as_deref().unwrap_or("info"))
         .target(Target::Pipe(Box::new(pipe.clone())))
         .format(|out, record| {
-            let time = time::millis(Utc::now());
-            write!(out, "{time} {:<5} {}: {}", record.level(), record.target(), record.args())?;
+            let level = record.level().as_str();
+            let padding = if level.len() < 5 { "  " } else { " " };
+            put(out, &[&time::millis(Utc::now()), " ", level, padding, record.target(), ": "])?;
+            write!(out, "{}", record.args())?;
             if let Some(current) = current::span() {
-                write!(out, " trace_id={} span_id={}", current.trace_id, current.span_id)?;
+                let (trace_id, span_id) = (current.trace_id.hex(), current.span_id.hex());
+                put(out, &[" trace_id=", trace_id.as_str(), " span_id=", span_id.as_str()])?;
             }
-            writeln!(out)
+            put(out, &["\n"])
         })
         .build();
     let level = stderr.filter();
@@ -80,6 +83,10 @@ pub fn init() -> io::Result<()> {
     log::set_logger(logger).map_err(io::Error::other)?;
     log::set_max_level(level);
     Ok(())
+}
+
+fn put(out: &mut impl Write, parts: &[&str]) -> io::Result<()> {
+    parts.iter().try_for_each(|part| out.write_all(part.as_bytes()))
 }
 
 /// Starts to send log lines to these sinks too, except lines whose target is in `excluded_targets`.

@@ -75,7 +75,7 @@ fn request() -> String {
     let trace = sample::request();
     let caller = trace.spans[0].parent.expect("the sample has a caller");
     let header = traceparent(trace.trace_id, caller, trace.flags);
-    let headers = TraceHeaders { traceparent: vec![&header], ..TraceHeaders::default() };
+    let headers = TraceHeaders { traceparent: vec![header.as_str()], ..TraceHeaders::default() };
     let parent = extract(&[Propagator::TraceContext], &headers).expect("what this program writes, it reads");
     let header = format!("traceparent: {header}");
     let (trace_id, xray) = (parent.trace_id.to_string(), parent.trace_id.xray());

@@ -1,6 +1,7 @@
 //! Small helpers for text: URLs, messages, safe printing of untrusted text, annotated JSON.
 
 pub(crate) mod explanation;
+pub(crate) mod ip;
 pub mod json;
 pub mod message;
 pub(crate) mod pretty;
@@ -16,6 +17,11 @@ pub use url::Url;
 /// spaces. The text then cannot start a new line or move the cursor.
 pub(crate) fn printable(text: &str, max: usize) -> String {
     text.chars().take(max).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Returns true if a text has only ASCII characters that are printed as they are.
+pub(crate) fn is_plain(text: &str) -> bool {
+    !text.bytes().fold(false, |found, byte| found | !(b' '..0x7f).contains(&byte))
 }
 
 /// Returns an untrusted text as one line, cut after 200 characters.

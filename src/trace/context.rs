@@ -23,7 +23,7 @@
 //! Specification: <https://www.w3.org/TR/trace-context-2/>, <https://www.w3.org/TR/baggage/>,
 //! <https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html>, "Tracing header".
 
-use super::id::{SpanId, TraceId};
+use super::id::{Hex, SpanId, TraceId};
 
 /// Trace headers of one request, as received.
 #[derive(Clone, Debug, Default)]
@@ -134,8 +134,8 @@ const MAX_BAGGAGE_BYTES: usize = 8192;
 const MAX_BAGGAGE_MEMBERS: usize = 180;
 
 /// Writes a `traceparent` value of version `00`.
-pub fn traceparent(trace_id: TraceId, span_id: SpanId, flags: TraceFlags) -> String {
-    format!("00-{trace_id}-{span_id}-{:02x}", flags.bits())
+pub fn traceparent(trace_id: TraceId, span_id: SpanId, flags: TraceFlags) -> Hex<55> {
+    Hex::traceparent(trace_id, span_id, flags.bits())
 }
 
 impl TraceFlags {

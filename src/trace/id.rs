@@ -108,7 +108,7 @@ impl Serialize for SpanId {
     }
 }
 
-/// An id as text, on the stack.
+/// Ids as text, on the stack.
 #[derive(Clone, Copy)]
 pub struct Hex<const N: usize>([u8; N]);
 
@@ -125,6 +125,17 @@ impl<const N: usize> Hex<N> {
     /// Id as text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("HEX_DIGITS and dashes are ASCII, so the array is")
+    }
+}
+
+impl Hex<55> {
+    /// Ids and flags as `traceparent` has them: `00-` trace id `-` span id `-` two digits.
+    pub(super) fn traceparent(trace_id: TraceId, span_id: SpanId, flags: u8) -> Self {
+        let mut text = *b"00-################################-################-##";
+        text[3..35].copy_from_slice(&trace_id.hex().0);
+        text[36..52].copy_from_slice(&span_id.hex().0);
+        text[53..].copy_from_slice(&Hex::<2>::new(&[flags]).0);
+        Self(text)
     }
 }
 

@@ -28,7 +28,7 @@ use std::panic::Location;
 use super::context::{Propagator, RemoteParent, TraceFlags, traceparent};
 use super::current::{self, Current};
 use super::exception::{Exception, take_panic};
-use super::id::{SpanId, TraceId};
+use super::id::{Hex, SpanId, TraceId};
 use super::sampler::{BackendDecision, Decision};
 use super::span::{Limits, Metadata, Scope, SpanData, SpanKind, Status, Timestamp, Value};
 pub use tracer::{Incoming, Tracer};
@@ -159,7 +159,7 @@ impl RequestTrace<'_> {
     }
 
     /// Value of `traceparent` in the response: this trace, with the SERVER span as the parent.
-    pub fn traceparent(&self) -> String {
+    pub fn traceparent(&self) -> Hex<55> {
         traceparent(self.trace_id, self.root_id, self.flags)
     }
 
@@ -168,14 +168,10 @@ impl RequestTrace<'_> {
         self.parent.as_ref().map_or("", |parent| &parent.trace_state)
     }
 
-    /// Value of `X-Amzn-Trace-Id` in the response: the root, and the decision if the caller asked
-    /// for it.
-    pub fn x_amzn_trace_id(&self) -> String {
-        let mut header = format!("Root={}", self.trace_id.xray());
-        if self.asked {
-            header.push_str(self.xray_decision());
-        }
-        header
+    /// Field `Sampled` of `X-Amzn-Trace-Id` in the response: the decision, if the caller asked for
+    /// it; else empty.
+    pub fn xray_answer(&self) -> &'static str {
+        if self.asked { self.xray_decision() } else { "" }
     }
 
     /// Field `Sampled` of `X-Amzn-Trace-Id`: the decision of a backend's own sampler, else
@@ -308,7 +304,7 @@ impl Span<'_> {
         for propagator in &trace.tracer.propagators {
             match (propagator, span_id) {
                 (Propagator::TraceContext, Some(span_id)) if is_decided => {
-                    headers.push(("traceparent", traceparent(trace.trace_id, span_id, trace.flags)));
+                    headers.push(("traceparent", traceparent(trace.trace_id, span_id, trace.flags).to_string()));
                     if !trace.trace_state().is_empty() {
                         headers.push(("tracestate", trace.trace_state().to_owned()));
                     }

@@ -170,7 +170,7 @@ fn baggage_is_passed_on_untouched_and_loses_whole_members_beyond_its_limits() {
 #[test]
 fn what_we_send_is_what_we_would_accept() {
     let flags = TraceFlags { sampled: true, random: true };
-    let sent = traceparent(TraceId::from_hex(TRACE).unwrap(), SpanId::from_hex(SPAN).unwrap(), flags);
+    let sent = traceparent(TraceId::from_hex(TRACE).unwrap(), SpanId::from_hex(SPAN).unwrap(), flags).to_string();
     assert_eq!(sent, format!("00-{TRACE}-{SPAN}-03"));
     assert!(w3c(&sent).is_some());
 }

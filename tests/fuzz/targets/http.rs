@@ -79,7 +79,7 @@ pub(crate) fn json_bodies(input: &[u8]) {
     // What was written is what was sent.
     let sent: Json = serde_json::from_slice(body).expect("it was accepted");
     let written: Activity = serde_json::from_slice(&response.body).expect("an activity");
-    assert_eq!(Some(written.message.as_str()), sent["message"].as_str());
+    assert_eq!(Some(&*written.message), sent["message"].as_str());
     assert!((1..=1024).contains(&written.message.chars().count()));
 }
 

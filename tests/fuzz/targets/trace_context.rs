@@ -74,8 +74,11 @@ fn check_parent(parent: &RemoteParent) {
     let Some(span_id) = parent.span_id else { return };
     let flags = TraceFlags { sampled: parent.sampled.unwrap_or_default(), random: parent.random };
     let written = traceparent(parent.trace_id, span_id, flags);
-    let headers =
-        TraceHeaders { traceparent: vec![&written], tracestate: vec![&parent.trace_state], ..Default::default() };
+    let headers = TraceHeaders {
+        traceparent: vec![written.as_str()],
+        tracestate: vec![&parent.trace_state],
+        ..Default::default()
+    };
     let again = extract(&[Propagator::TraceContext], &headers).expect("what was written is read");
     assert_eq!((again.trace_id, again.span_id, again.random), (parent.trace_id, parent.span_id, parent.random));
     assert_eq!((again.sampled.unwrap_or_default(), &again.trace_state), (flags.sampled, &parent.trace_state));
