@@ -5,18 +5,22 @@
 //! Each benchmark counts items, so `item/s` can be compared between them: spans, traces, documents,
 //! lines, signatures, heads.
 //!
-//! Recording is measured in groups, and each group is sent away between two measurements. `enqueued`
-//! ends with the push into the queue, as the request loop does. `enqueued_and_dropped` also frees the
-//! group on the same thread, which in the program is the work of other threads. fastrace frees its
-//! spans on a thread of its own.
+//! Recording is measured in two ways, for the program and for fastrace:
+//!
+//! - `ours` and `fastrace` are the work of the calling thread alone. It ends when the trace is in the
+//!   queue.
+//! - `ours_to_the_end` and `fastrace_to_the_end` include what other threads do later. Our traces are
+//!   complete when they are queued, so only freeing them is left. fastrace first assembles its spans
+//!   on another thread, then passes them to a reporter, which discards them here.
 
+use std::cell::Cell;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use cruddur::backends;
-use cruddur::delivery::{Encoding, Queue};
+use cruddur::delivery::{Encoding, PushResult, Queue};
 use cruddur::http::head::Head;
 use cruddur::logging::LogLine;
 use cruddur::settings::{BatchLimits, Env, Findings, Settings, Sources};
@@ -33,8 +37,11 @@ const SERVER_SPAN: &str = "GET /api/activities/home";
 const CHILD_SPAN: &str = "home-activities-mock-data";
 const HOME: &str = "/api/activities/home";
 const NOW: &str = "2026-11-22T11:54:48.424619+00:00";
-/// Traces of a group. fastrace's queue holds more.
-const TRACES: usize = 128;
+/// Traces of a measured group. Few, so that most groups are measured without an interruption.
+const FEW: usize = 32;
+/// Traces of a group with the work of other threads. Many, because fastrace starts a thread for each
+/// group. Its queue still has room for more.
+const MANY: usize = 1024;
 /// Child spans of a trace in `child_span`.
 const CHILDREN: usize = 8;
 
@@ -44,29 +51,37 @@ fn main() {
 }
 
 /// One child span with three attributes, in a trace of eight.
-#[divan::bench_group(sample_count = 200, sample_size = 1)]
+#[divan::bench_group(sample_count = 500, sample_size = 1)]
 mod child_span {
     use super::*;
 
     #[divan::bench]
-    fn enqueued(bencher: Bencher<'_, '_>) {
-        Recorder::new().bench(bencher, TRACES * CHILDREN, false, trace_of_eight);
+    fn ours(bencher: Bencher<'_, '_>) {
+        Recorder::new().bench(bencher, FEW, CHILDREN, trace_of_eight);
     }
 
     #[divan::bench]
-    fn enqueued_and_dropped(bencher: Bencher<'_, '_>) {
-        Recorder::new().bench(bencher, TRACES * CHILDREN, true, trace_of_eight);
+    fn ours_to_the_end(bencher: Bencher<'_, '_>) {
+        Recorder::new().bench_to_the_end(bencher, MANY, CHILDREN, trace_of_eight);
     }
 
     #[divan::bench]
     fn fastrace(bencher: Bencher<'_, '_>) {
-        bench_fastrace(bencher, TRACES * CHILDREN, CHILDREN + 1, || {
-            let root = fastrace::Span::root("root", fastrace::prelude::SpanContext::random());
-            let _parent = root.set_local_parent();
-            for _ in 0..CHILDREN {
-                let _child = fastrace_child();
-            }
-        });
+        bench_fastrace(bencher, FEW, CHILDREN, fastrace_of_eight);
+    }
+
+    #[divan::bench]
+    fn fastrace_to_the_end(bencher: Bencher<'_, '_>) {
+        bench_fastrace_to_the_end(bencher, MANY, CHILDREN, fastrace_of_eight);
+    }
+
+    fn fastrace_of_eight() -> usize {
+        let root = fastrace::Span::root("root", fastrace::prelude::SpanContext::random());
+        let _parent = root.set_local_parent();
+        for _ in 0..CHILDREN {
+            let _child = fastrace_child();
+        }
+        CHILDREN + 1
     }
 
     fn trace_of_eight(recorder: &Recorder) -> FinishedTrace {
@@ -79,43 +94,51 @@ mod child_span {
 }
 
 /// The whole trace of a request: a SERVER span with seven attributes, and a child with three.
-#[divan::bench_group(sample_count = 200, sample_size = 1)]
+#[divan::bench_group(sample_count = 500, sample_size = 1)]
 mod trace_of_two_spans {
     use super::*;
 
     #[divan::bench]
-    fn enqueued(bencher: Bencher<'_, '_>) {
-        Recorder::new().bench(bencher, TRACES, false, Recorder::trace);
+    fn ours(bencher: Bencher<'_, '_>) {
+        Recorder::new().bench(bencher, FEW, 1, Recorder::trace);
     }
 
     #[divan::bench]
-    fn enqueued_and_dropped(bencher: Bencher<'_, '_>) {
-        Recorder::new().bench(bencher, TRACES, true, Recorder::trace);
+    fn ours_to_the_end(bencher: Bencher<'_, '_>) {
+        Recorder::new().bench_to_the_end(bencher, MANY, 1, Recorder::trace);
     }
 
     #[divan::bench]
     fn fastrace(bencher: Bencher<'_, '_>) {
-        bench_fastrace(bencher, TRACES, 2, || {
-            let context = fastrace::prelude::SpanContext::random();
-            let root = fastrace::Span::root(SERVER_SPAN, context).with_properties(|| {
-                [
-                    ("http.request.method", "GET"),
-                    ("url.path", HOME),
-                    ("url.scheme", "http"),
-                    ("http.route", HOME),
-                    ("server.address", "localhost"),
-                    ("client.address", "127.0.0.1"),
-                    ("http.response.status_code", "200"),
-                ]
-            });
-            let _parent = root.set_local_parent();
-            let _child = fastrace_child();
+        bench_fastrace(bencher, FEW, 1, fastrace_of_two);
+    }
+
+    #[divan::bench]
+    fn fastrace_to_the_end(bencher: Bencher<'_, '_>) {
+        bench_fastrace_to_the_end(bencher, MANY, 1, fastrace_of_two);
+    }
+
+    fn fastrace_of_two() -> usize {
+        let context = fastrace::prelude::SpanContext::random();
+        let root = fastrace::Span::root(SERVER_SPAN, context).with_properties(|| {
+            [
+                ("http.request.method", "GET"),
+                ("url.path", HOME),
+                ("url.scheme", "http"),
+                ("http.route", HOME),
+                ("server.address", "localhost"),
+                ("client.address", "127.0.0.1"),
+                ("http.response.status_code", "200"),
+            ]
         });
+        let _parent = root.set_local_parent();
+        let _child = fastrace_child();
+        2
     }
 }
 
 /// A full batch as the bytes of each backend.
-#[divan::bench_group(sample_count = 200, sample_size = 1)]
+#[divan::bench_group(sample_count = 500, sample_size = 1)]
 mod encode {
     use super::*;
 
@@ -163,7 +186,7 @@ mod encode {
 }
 
 /// Signature Version 4 of a PutLogEvents call with a body of 1 KB. The key of the day is known.
-#[divan::bench(sample_count = 200, sample_size = 100)]
+#[divan::bench(sample_count = 500, sample_size = 10)]
 fn sigv4_1_kb(bencher: Bencher<'_, '_>) {
     let headers = [
         ("content-type".to_owned(), "application/x-amz-json-1.1".to_owned()),
@@ -190,7 +213,7 @@ fn sigv4_1_kb(bencher: Bencher<'_, '_>) {
 
 /// Reading and checking a head: the smallest possible, and that of a browser. tiny_http has split it
 /// into headers.
-#[divan::bench(args = [59, 581], sample_count = 200, sample_size = 1000)]
+#[divan::bench(args = [59, 581], sample_count = 500, sample_size = 100)]
 fn head(bencher: Bencher<'_, '_>, bytes: usize) {
     const BROWSER: [(&str, &str); 13] = [
         ("Connection", "keep-alive"),
@@ -260,33 +283,57 @@ impl Recorder {
         trace.finish().expect("the tracer records")
     }
 
-    /// Measures a group of traces, recorded and pushed into the queue of a backend.
-    fn bench(&self, bencher: Bencher<'_, '_>, items: usize, drops: bool, record: fn(&Self) -> FinishedTrace) {
-        // Without a delay, `take` never waits.
-        let limits = BatchLimits { delay: Duration::ZERO, queue: 1 << 20, batch: 1 << 20 };
-        let queue = Queue::new(limits);
-        let generation = queue.attach_worker(limits);
-        let fill = || {
-            for _ in 0..TRACES {
-                let trace = Arc::new(record(self));
-                let (count, size) = (trace.spans.len(), trace.size());
-                queue.push(trace, count, size);
-            }
-        };
-        let empty = || drop(queue.take(generation));
+    /// Measures the recording of `traces` traces, each with so many items, and the push into a queue.
+    fn bench(&self, bencher: Bencher<'_, '_>, traces: usize, items: usize, record: fn(&Self) -> FinishedTrace) {
+        let queue = TraceQueue::new();
         bencher
-            .counter(ItemsCount::new(items))
-            .with_inputs(|| {
-                if queue.count() > 0 {
-                    empty()
-                }
-            })
-            .bench_local_values(|()| {
-                fill();
-                if drops {
-                    empty();
-                }
-            });
+            .counter(ItemsCount::new(traces * items))
+            .with_inputs(|| queue.empty())
+            .bench_local_values(|()| queue.fill(traces, || record(self)));
+    }
+
+    /// The same, and the traces are freed.
+    fn bench_to_the_end(
+        &self,
+        bencher: Bencher<'_, '_>,
+        traces: usize,
+        items: usize,
+        record: fn(&Self) -> FinishedTrace,
+    ) {
+        let queue = TraceQueue::new();
+        bencher.counter(ItemsCount::new(traces * items)).bench_local(|| {
+            queue.fill(traces, || record(self));
+            queue.empty();
+        });
+    }
+}
+
+/// The queue of a backend.
+struct TraceQueue(Queue<Arc<FinishedTrace>>);
+
+impl TraceQueue {
+    // Without a delay, `take` does not wait for more traces.
+    const LIMITS: BatchLimits = BatchLimits { delay: Duration::ZERO, queue: 1 << 20, batch: 1 << 20 };
+
+    fn new() -> Self {
+        let queue = Queue::new(Self::LIMITS);
+        queue.attach_worker(Self::LIMITS);
+        Self(queue)
+    }
+
+    fn fill(&self, traces: usize, record: impl Fn() -> FinishedTrace) {
+        for _ in 0..traces {
+            let trace = Arc::new(record());
+            let (count, size) = (trace.spans.len(), trace.size());
+            assert_eq!(self.0.push(trace, count, size), PushResult::Queued);
+        }
+    }
+
+    fn empty(&self) {
+        if self.0.count() > 0 {
+            let worker = self.0.attach_worker(Self::LIMITS);
+            drop(self.0.take(worker));
+        }
     }
 }
 
@@ -317,18 +364,32 @@ fn fastrace_child() -> fastrace::local::LocalSpan {
         .with_properties(|| [("app.now", NOW), ("app.result_length", "3"), ("http.route", HOME)])
 }
 
-/// Measures a group of traces, of so many spans each. fastrace's queue is empty before each group.
-/// Checks that the whole group before was reported, because dropping spans would be cheaper.
-fn bench_fastrace(bencher: Bencher<'_, '_>, items: usize, spans: usize, record: fn()) {
+/// Measures the recording of `traces` traces, each with so many items. `record` returns the number of
+/// spans.
+fn bench_fastrace(bencher: Bencher<'_, '_>, traces: usize, items: usize, record: fn() -> usize) {
+    let spans = Cell::new(0);
     let flush = || {
         fastrace::flush();
-        let reported = REPORTED.swap(0, Ordering::Relaxed);
-        assert!(reported == 0 || reported == TRACES * spans, "fastrace reported {reported} spans of a group");
+        assert_all_reported(&spans);
     };
-    bencher.counter(ItemsCount::new(items)).with_inputs(flush).bench_local_values(|()| {
-        for _ in 0..TRACES {
-            record();
-        }
-    });
+    bencher
+        .counter(ItemsCount::new(traces * items))
+        .with_inputs(flush)
+        .bench_local_values(|()| spans.set((0..traces).map(|_| record()).sum()));
     flush();
+}
+
+/// The same, and fastrace's other thread reports the spans.
+fn bench_fastrace_to_the_end(bencher: Bencher<'_, '_>, traces: usize, items: usize, record: fn() -> usize) {
+    let spans = Cell::new(0);
+    bencher.counter(ItemsCount::new(traces * items)).bench_local(|| {
+        spans.set((0..traces).map(|_| record()).sum());
+        fastrace::flush();
+        assert_all_reported(&spans);
+    });
+}
+
+/// fastrace drops spans if its queue is full, and that would be cheaper.
+fn assert_all_reported(spans: &Cell<usize>) {
+    assert_eq!(REPORTED.swap(0, Ordering::Relaxed), spans.take(), "fastrace has dropped spans");
 }
