@@ -2,6 +2,7 @@
 //! their bytes are limited. The oldest deliveries are removed first.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,9 @@ use crate::wire::recorded::RecordedCall;
 /// The last deliveries of one backend.
 #[derive(Default)]
 pub struct Deliveries(Mutex<DeliveryLog>);
+
+/// Size of the kept deliveries of all backends together, in bytes.
+pub(super) type SharedSize = Arc<AtomicUsize>;
 
 /// A payload and the result of its delivery so far.
 #[derive(Clone, Debug)]
@@ -58,16 +62,23 @@ pub enum DeliveryStatus {
 #[derive(Default)]
 struct DeliveryLog {
     kept: VecDeque<Delivery>,
-    /// Size of the kept deliveries. Excludes the last one, which is still growing.
-    bytes: usize,
+    /// Size of the kept deliveries of all backends. Excludes the last one of each, which is still
+    /// growing.
+    bytes: SharedSize,
     begun: u64,
     changes: u64,
 }
 
 const MAX_DELIVERIES: usize = 50;
-const MAX_DELIVERY_BYTES: usize = 4 * 1024 * 1024;
+/// Maximum size of the kept deliveries of all backends.
+const MAX_DELIVERY_BYTES: usize = 2 * 1024 * 1024;
 
 impl Deliveries {
+    /// Creates an empty list that shares its size with those of other backends.
+    pub(super) fn new(bytes: SharedSize) -> Self {
+        Self(Mutex::new(DeliveryLog { bytes, ..DeliveryLog::default() }))
+    }
+
     /// Returns the results of `map`, newest delivery first. Deliveries can be large, so they are
     /// not cloned.
     pub fn newest_first<T>(&self, map: impl FnMut(&Delivery) -> Option<T>) -> Vec<T> {
@@ -95,7 +106,7 @@ impl Deliveries {
         let mut state = lock(&self.0);
         state.begun += 1;
         state.changes += 1;
-        state.bytes += state.kept.back().map_or(0, Delivery::size);
+        state.bytes.fetch_add(state.kept.back().map_or(0, Delivery::size), Ordering::Relaxed);
         let delivery = Delivery {
             number: state.begun,
             payload: Arc::clone(payload),
@@ -158,9 +169,10 @@ impl Deliveries {
 
 impl DeliveryLog {
     fn make_room(&mut self) {
-        while self.kept.len() > 1 && (self.kept.len() > MAX_DELIVERIES || self.bytes > MAX_DELIVERY_BYTES) {
+        let is_full = |bytes: &SharedSize| bytes.load(Ordering::Relaxed) > MAX_DELIVERY_BYTES;
+        while self.kept.len() > 1 && (self.kept.len() > MAX_DELIVERIES || is_full(&self.bytes)) {
             let gone = self.kept.pop_front().map_or(0, |delivery| delivery.size());
-            self.bytes = self.bytes.saturating_sub(gone);
+            self.bytes.fetch_sub(gone, Ordering::Relaxed);
         }
     }
 }
@@ -239,12 +251,25 @@ mod tests {
         assert_eq!(numbers().len(), MAX_DELIVERIES);
         assert!(deliveries.numbered(1).is_none());
         for _ in 0..20 {
-            deliveries.begin(&payload(1_000_000));
+            deliveries.begin(&payload(500_000));
         }
         assert_eq!((numbers()[0], numbers().len()), (71, 5));
         deliveries.begin(&payload(2 * MAX_DELIVERY_BYTES));
         deliveries.begin(&payload(1));
         assert_eq!(numbers().len(), 1);
-        assert!(lock(&deliveries.0).bytes < MAX_DELIVERY_BYTES);
+        assert!(lock(&deliveries.0).bytes.load(Ordering::Relaxed) < MAX_DELIVERY_BYTES);
+    }
+
+    #[test]
+    fn all_backends_share_the_bytes() {
+        let bytes = SharedSize::default();
+        let lists = [(); 3].map(|()| Deliveries::new(Arc::clone(&bytes)));
+        for _ in 0..10 {
+            for list in &lists {
+                list.begin(&payload(400_000));
+            }
+        }
+        let sizes = lists.each_ref().map(|list| list.newest_first(|delivery| Some(delivery.number)).len());
+        assert!(sizes.iter().sum::<usize>() <= 5 + lists.len() && sizes.iter().all(|size| *size > 0), "{sizes:?}");
     }
 }

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
+use self::deliveries::SharedSize;
 use self::processor::{LineSink, QueueHandle, push};
 use self::worker::StopReason;
 use crate::logging::LogSink;
@@ -59,7 +60,8 @@ impl Pipeline {
     /// The system cannot start another thread.
     pub fn start(plans: Vec<Plan>) -> io::Result<Self> {
         let (done, all_done) = channel::<()>();
-        let mut processors: Vec<BatchProcessor> = plans.iter().map(BatchProcessor::new).collect();
+        let kept = SharedSize::default();
+        let mut processors: Vec<_> = plans.iter().map(|plan| BatchProcessor::new(plan, &kept)).collect();
         for (processor, plan) in processors.iter_mut().zip(plans) {
             processor.switch(plan, &done)?;
         }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use log::LevelFilter;
 
 use super::backend::{BackgroundTask, Encoder, Encoding, Plan, State, Transport};
+use super::deliveries::SharedSize;
 use super::queue::{Item, PushResult, Queue};
 use super::stats::DeliveryStats;
 use super::worker::{Stop, StopReason, Worker};
@@ -51,15 +52,16 @@ pub(super) struct LineSink {
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl BatchProcessor {
-    /// Creates a backend that is off until [`Self::switch`].
-    pub(super) fn new(plan: &Plan) -> Self {
+    /// Creates a backend that is off until [`Self::switch`]. `kept` is the size of the deliveries that
+    /// all backends keep.
+    pub(super) fn new(plan: &Plan, kept: &SharedSize) -> Self {
         let queue = match plan.encoding {
             Encoding::Traces(_) => QueueHandle::Traces(Arc::new(Queue::new(plan.limits))),
             Encoding::Lines(_) => QueueHandle::Lines(Arc::default(), Arc::new(Queue::new(plan.limits))),
         };
         Self {
             plan: Plan::new(plan.name, plan.encoding.clone(), plan.limits, Values::default()),
-            stats: Arc::new(DeliveryStats::new(plan.name, plan.encoding.unit())),
+            stats: Arc::new(DeliveryStats::new(plan.name, plan.encoding.unit(), Arc::clone(kept))),
             queue,
             stops: Vec::new(),
         }

@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::backend::Problem;
-use super::deliveries::Deliveries;
+use super::deliveries::{Deliveries, SharedSize};
 use super::queue::MAX_QUEUE_BYTES;
 use crate::sync::lock;
 use crate::text::Message;
@@ -80,8 +80,8 @@ const MAX_KINDS: usize = 64;
 
 impl DeliveryStats {
     /// Creates counts of zero.
-    pub fn new(name: &'static str, unit: &'static str) -> Self {
-        Self { deliveries: Deliveries::default(), name, unit, state: Mutex::default() }
+    pub(super) fn new(name: &'static str, unit: &'static str, kept: SharedSize) -> Self {
+        Self { deliveries: Deliveries::new(kept), name, unit, state: Mutex::default() }
     }
 
     /// Returns the current counts.
@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn every_span_taken_is_settled_once() {
-        let stats = DeliveryStats::new("test", "spans");
+        let stats = DeliveryStats::new("test", "spans", SharedSize::default());
         stats.taken(10);
         assert_eq!(stats.totals().in_flight, 10);
         stats.delivered(4);
@@ -304,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_destination_that_comes_and_goes_is_told_once_each_way() {
-        let stats = DeliveryStats::new("test", "spans");
+        let stats = DeliveryStats::new("test", "spans", SharedSize::default());
         let trouble_is_told = || lock(&stats.state).outage.is_some();
         stats.will_retry(&problem("503"));
         assert!(trouble_is_told());
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_kind_of_problem_is_told_once_and_remembered_as_the_last() {
-        let stats = DeliveryStats::new("test", "spans");
+        let stats = DeliveryStats::new("test", "spans", SharedSize::default());
         for _ in 0..3 {
             stats.will_retry(&problem("503"));
             stats.will_retry(&problem("timeout"));

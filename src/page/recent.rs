@@ -26,7 +26,7 @@ pub(super) struct RecentRequest {
 }
 
 const MAX_REQUESTS: usize = 200;
-const MAX_BYTES: usize = 8 * 1024 * 1024;
+const MAX_BYTES: usize = 4 * 1024 * 1024;
 
 impl Recent {
     pub(super) fn push(&mut self, trace: Arc<FinishedTrace>, size: usize, lines: Vec<Arc<LogLine>>) {
@@ -65,7 +65,7 @@ mod tests {
         let numbers: Vec<_> = recent.newest_first().map(|request| request.number).collect();
         assert_eq!((numbers[0], numbers.len(), recent.last_number()), (201, MAX_REQUESTS, 201));
         let mut large = sample::trace();
-        large.spans[0].attributes.push(Attribute { key: "large".into(), value: "x".repeat(1024 * 1024).into() });
+        large.spans[0].attributes.push(Attribute { key: "large".into(), value: "x".repeat(512 * 1024).into() });
         let large = Arc::new(large);
         for _ in 0..20 {
             recent.push(Arc::clone(&large), large.size(), Vec::new());

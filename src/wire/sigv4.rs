@@ -68,7 +68,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ring::digest::{self, SHA256};
 use ring::hmac::{self, HMAC_SHA256};
 
-use crate::text::hex;
+use crate::text::{hex, time};
 
 /// Signs requests to one service in one region.
 pub struct Signer {
@@ -166,12 +166,14 @@ impl Signer {
     pub fn sign(&mut self, request: &SigningInput<'_>, secrets: &Secrets<'_>, now: SystemTime) -> Signed {
         // Time and date come from one reading of the clock. Two readings around midnight could give
         // two different dates.
-        let x_amz_date = DateTime::<Utc>::from(now).format("%Y%m%dT%H%M%SZ").to_string();
-        // The slice is safe: the text is ASCII, and a year has at least four digits.
+        let x_amz_date = time::millis(DateTime::<Utc>::from(now)).replace(['-', ':'], "");
+        // The slices are safe: the text is ASCII, and has at least the 20 characters of
+        // `20260115T123456.000Z`.
+        let x_amz_date = [&x_amz_date[..15], "Z"].concat();
         let date = &x_amz_date[..8];
-        let scope = format!("{date}/{}/{}/aws4_request", self.region, self.service);
+        let scope = [date, &self.region, &self.service, "aws4_request"].join("/");
         let (canonical_request, signed_headers) = canonical_request(request, &x_amz_date, secrets.session_token);
-        let string_to_sign = format!("{ALGORITHM}\n{x_amz_date}\n{scope}\n{}", sha256(canonical_request.as_bytes()));
+        let string_to_sign = [ALGORITHM, &x_amz_date, &scope, &sha256(canonical_request.as_bytes())].join("\n");
         let signature = hex(hmac::sign(self.key(secrets.secret_access_key, date), string_to_sign.as_bytes()).as_ref());
         let authorization = format!(
             "{ALGORITHM} Credential={}/{scope}, SignedHeaders={signed_headers}, Signature={signature}",
@@ -180,7 +182,10 @@ impl Signer {
         Signed {
             authorization,
             x_amz_date,
-            canonical_request: redact_token(&canonical_request),
+            canonical_request: match secrets.session_token {
+                Some(_) => redact_token(&canonical_request),
+                None => canonical_request,
+            },
             string_to_sign,
             signature,
             session_token: secrets.session_token.map(str::to_owned),
@@ -269,9 +274,9 @@ fn canonical_request(request: &SigningInput<'_>, x_amz_date: &str, session_token
     let uri = canonical_uri(path);
     let query = canonical_query(request.query);
     let headers = canonical_headers(request, x_amz_date, session_token);
-    let lines: String = headers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
+    let lines: String = headers.iter().flat_map(|(name, value)| [name.as_str(), ":", value, "\n"]).collect();
     let names = headers.into_keys().collect::<Vec<_>>().join(";");
-    (format!("{}\n{uri}\n{query}\n{lines}\n{names}\n{}", request.method, sha256(request.body)), names)
+    ([request.method, &uri, &query, &lines, &names, &sha256(request.body)].join("\n"), names)
 }
 
 /// Returns the path, percent-encoded once more than in the request line: `%20` there becomes
@@ -330,6 +335,9 @@ fn canonical_headers(
 /// Removes spaces around a value, and replaces several spaces inside it by one. A proxy may do the
 /// same on the way.
 fn collapse_spaces(value: &str) -> String {
+    if !value.bytes().any(|byte| byte.is_ascii_whitespace()) {
+        return value.to_owned();
+    }
     value.split_ascii_whitespace().collect::<Vec<_>>().join(" ")
 }
 

@@ -310,8 +310,9 @@ fn seconds(json: &mut Json, nanos: u64) {
     json.unsigned(seconds).raw(".");
     // The last zeros are left out, but one decimal stays: `1478293361.0`.
     let mut digits = itoa::Buffer::new();
-    let digits = digits.format(1_000_000 + micros_of_second)[1..].trim_end_matches('0');
-    json.raw(if digits.is_empty() { "0" } else { digits });
+    let digits = &digits.format(1_000_000 + micros_of_second)[1..];
+    let length = digits.bytes().rposition(|digit| digit != b'0').map_or(1, |last| last + 1);
+    json.raw(&digits[..length]);
 }
 
 /// Returns the name of a document. The sampler may have chosen the service name by the host of the

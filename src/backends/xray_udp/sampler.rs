@@ -384,9 +384,12 @@ impl RuleState {
 /// blanks and `_.:/%&#=+-@`. X-Ray drops a segment with any other name, which only the daemon's log
 /// reports.
 pub(super) fn sanitised_name(name: &str) -> Cow<'_, str> {
-    let is_allowed = |c: &char| {
-        c.is_alphanumeric() || matches!(c, ' ' | '_' | '.' | ':' | '/' | '%' | '&' | '#' | '=' | '+' | '-' | '@')
-    };
+    // The ranges are `%&`, `+`, `-./0-9:` and `@A-Z`.
+    let is_allowed_ascii = |byte: u8| matches!(byte, b' ' | b'#' | b'%'..=b'&' | b'+' | b'-'..=b':' | b'=' | b'@'..=b'Z' | b'_' | b'a'..=b'z');
+    if name.len() <= MAX_NAME && name.bytes().all(is_allowed_ascii) {
+        return Cow::Borrowed(name);
+    }
+    let is_allowed = |c: &char| if c.is_ascii() { is_allowed_ascii(*c as u8) } else { c.is_alphanumeric() };
     if name.len() <= MAX_NAME && name.chars().all(|c| is_allowed(&c)) {
         return Cow::Borrowed(name);
     }

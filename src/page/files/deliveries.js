@@ -81,6 +81,11 @@ function listed(names, shown, id) {
     return h("button", { type: "button", ...properties }, `${name} (${list[name].length})`);
   }));
   parts.list.replaceChildren(...shown.map((it) => row(it, it.id === id)));
+  const earlier = (shown.at(-1)?.number ?? 1) - 1;
+  if (earlier > 0) {
+    parts.list.append(h("li", { class: "empty" },
+      `${earlier} before these are not kept any more: at most 50 of a backend are, and 2 MiB of all.`));
+  }
   if (shown.length === 0) {
     parts.list.append(h("li", { class: "empty" },
       "Nothing was sent to this backend. The strip above shows whether it is on, or how to turn it on."));
