@@ -153,7 +153,7 @@ fn t13_a_key_in_quotes_is_noticed() {
     told_at_start(
         HONEYCOMB,
         &[("HONEYCOMB_API_KEY", "\"abcdefghijklmnopqrwxyz\""), NOWHERE],
-        "HONEYCOMB_API_KEY: the quotes around the key are sent too; next: write the key without quotes (env files keep them)",
+        "HONEYCOMB_API_KEY: the quotes around its value are ignored; next: write the value without them (docker's env files keep quotes)",
     );
 }
 
