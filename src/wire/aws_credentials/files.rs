@@ -217,7 +217,7 @@ pub(super) fn read_text(path: &Path) -> io::Result<String> {
     File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
     let invalid = |what: String| io::Error::new(ErrorKind::InvalidData, what);
     if bytes.len() as u64 > MAX_FILE {
-        return Err(invalid("file too large (more than 1 MiB)".to_owned()));
+        return Err(io::Error::new(ErrorKind::FileTooLarge, "file too large (more than 1 MiB)"));
     }
     encoding::utf8(&bytes).map(str::to_owned).map_err(|problem| invalid(problem.to_string()))
 }
