@@ -15,7 +15,7 @@ use crate::backends::cloudwatch_logs::log_group_if_on;
 use crate::delivery::{Encoding, Plan};
 use crate::settings::section::Shown::Plain;
 use crate::settings::section::{flag, optional, section, text, whole};
-use crate::settings::{BatchLimits, Findings, Origin, Scalar, Setting, Sources, Values};
+use crate::settings::{BatchLimits, Findings, Origin, Scalar, Setting, Sources, Values, is_unexpanded};
 use crate::text::{Message, Url};
 use crate::trace::id::IdSource;
 use crate::wire::aws_credentials::region_warnings;
@@ -224,7 +224,7 @@ fn dynamic_name(
     let origin = &pattern.origin;
     let pattern = pattern.value.as_deref()?;
     let given = origin.says("[xray] host_pattern", pattern);
-    if pattern.contains(['{', '}', '$']) {
+    if pattern.contains(['{', '}', '$']) || is_unexpanded(pattern) {
         let what =
             format!("{given}: a variable in the pattern was not replaced; all traces are filed under {service:?}");
         findings.warn(Message::new(what).next("write the host in full, with * at both ends"));
