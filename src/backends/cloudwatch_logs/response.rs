@@ -120,7 +120,8 @@ fn classify(status: u16, code: &str) -> Class {
         "InvalidParameterException" | "InvalidParameterValue" => Class::Poison,
         "ValidationException" | "SerializationException" => Class::Poison,
         _ if status == 413 => Class::Poison,
-        _ if status >= 500 || status == 408 || status < 400 => Class::Transient,
+        _ if status >= 500 || status == 408 => Class::Transient,
+        "" if status < 400 => Class::Transient,
         "" => Class::Foreign,
         _ => Class::Unknown,
     }
@@ -214,6 +215,7 @@ mod tests {
             (400, "InvalidSequenceTokenException", Class::SequenceToken),
             (400, "UnknownOperationException", Class::NoOperation),
             (404, "UnknownOperationException", Class::NoOperation),
+            (200, "SomethingNewException", Class::Unknown),
         ] {
             assert_eq!(classify(status, code), class, "{status} {code}");
         }
