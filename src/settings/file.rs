@@ -85,7 +85,7 @@ impl TomlFile {
             Err(error) => {
                 let offset = error.span().map_or(0, |span| span.start);
                 let problem = error.message().replace('\n', ", ");
-                Err(file.error(offset, file.common_mistake(offset).unwrap_or(problem.trim())))
+                Err(file.error(offset, file.common_mistake(offset).unwrap_or_else(|| problem.trim())))
             }
         }
     }

@@ -106,7 +106,7 @@ impl Sources {
 
     /// Returns a path from the file. A relative one is relative to the directory of the file.
     pub fn resolve(&self, path: &str) -> PathBuf {
-        let directory = self.path().and_then(Path::parent).unwrap_or(Path::new(""));
+        let directory = self.path().and_then(Path::parent).unwrap_or_else(|| Path::new(""));
         directory.join(path)
     }
 

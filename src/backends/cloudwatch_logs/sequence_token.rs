@@ -21,7 +21,7 @@ const MAX_BODY: u64 = 4 << 20;
 pub(super) fn expected(response: &Json, message: &str) -> Option<String> {
     let field = response.get("expectedSequenceToken").and_then(Json::as_str);
     let in_message = message.split_once("sequenceToken is: ").and_then(|(_, rest)| rest.split_whitespace().next());
-    let token = field.or(in_message.filter(|token| *token != "null"))?;
+    let token = field.or_else(|| in_message.filter(|token| *token != "null"))?;
     let is_token = (1..=256).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic());
     is_token.then(|| token.to_owned())
 }

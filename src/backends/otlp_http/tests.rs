@@ -120,9 +120,11 @@ fn every_answer_has_its_outcome() {
     }
 }
 
-/// Content type and encoding, body, and its meaning: number of rejected spans and message, or the
-/// reason why it is not an OTLP response.
-const RESPONSES: &[(&str, &str, Result<(u64, &str), &str>)] = &[
+/// Number of rejected spans and message, or the reason why a body is not an OTLP response.
+type BodyMeaning = Result<(u64, &'static str), &'static str>;
+
+/// A header, a body, and its meaning.
+const RESPONSES: &[(&str, &str, BodyMeaning)] = &[
     ("", "", Ok((0, ""))),
     ("", " \r\n", Ok((0, ""))),
     ("", "\u{feff}", Ok((0, ""))),

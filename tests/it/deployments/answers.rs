@@ -123,7 +123,7 @@ fn t36_request_counts_that_x_ray_does_not_accept_are_said() {
         (json!({ "message": "hello" }), "no SamplingTargetDocuments in the response of "),
     ] {
         let daemon = XRayDaemon::start();
-        daemon.set_rules(&[rule.clone()]);
+        daemon.set_rules(std::slice::from_ref(&rule));
         daemon.answer_targets_with(Reply::json(200, &reply));
         let program = start(OFTEN, &[("AWS_XRAY_DAEMON_ADDRESS", &daemon.addr().to_string())]);
         // Numbers that are written as text are numbers.
