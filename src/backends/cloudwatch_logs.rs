@@ -346,9 +346,9 @@ impl CloudWatchLogs {
             Class::SequenceToken => later(
                 "use a newer version of the service at this address; AWS itself stopped asking for sequence tokens in 2023",
             ),
-            Class::NoOperation => later(
-                "check AWS_ENDPOINT_URL; the service at this address has no such operation, and the lines stay queued",
-            ),
+            Class::NoOperation => {
+                later("check the address; the service there has no such operation, and the lines stay queued")
+            }
             Class::Unknown => later(
                 "look up this error code, which cruddur does not know, in the documentation of the service; the lines stay queued",
             ),

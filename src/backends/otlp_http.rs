@@ -168,7 +168,8 @@ impl OtlpHttp {
             ExportResponse::Foreign(why) => {
                 let said = self.server_message(without_mark(&reply.body));
                 let said = if said.is_empty() { said } else { format!(" ({said})") };
-                let reason = reason_phrase(status);
+                // A part of it may come from a header of the response.
+                let (why, reason) = (self.readable(&why), reason_phrase(status));
                 return unconfirmed(format!(
                     "HTTP {status} {reason} from {url}, but not from a receiver of OTLP: {why}{said}"
                 ));

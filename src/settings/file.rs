@@ -96,6 +96,7 @@ impl TomlFile {
         let line_start = self.text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
         let line = self.text[line_start..].lines().next()?;
         let value = line.split_once('=').map_or("", |(_, value)| value).trim_start();
+        let is_in_value = self.text[line_start..offset].contains('=');
         let word = rest.split(|c: char| !c.is_ascii_alphabetic()).next()?.to_ascii_lowercase();
         if rest.starts_with(TYPOGRAPHIC) || value.starts_with(TYPOGRAPHIC) || line.starts_with(TYPOGRAPHIC) {
             return Some("typographic quotes; write straight ones: \"");
@@ -104,6 +105,7 @@ impl TomlFile {
             return Some("the closing quote is a typographic one; write a straight one: \"");
         }
         match word.as_str() {
+            _ if !is_in_value => None,
             "true" => Some("TOML knows only lower case here; write true"),
             "false" => Some("TOML knows only lower case here; write false"),
             "yes" | "on" => Some("TOML has no such word; write true"),

@@ -6,7 +6,7 @@ use percent_encoding::percent_decode_str;
 
 use super::file::{Entry, TomlValue};
 use super::{Findings, Meaning, Origin, Scalar, Setting, Sources, Values, check_value};
-use crate::text::Message;
+use crate::text::{Message, one_line};
 use crate::trace::Value;
 use crate::trace::span::Attribute;
 
@@ -119,7 +119,10 @@ fn variable_pairs(sources: &Sources, findings: &mut Findings) -> Vec<(String, St
         match decoded {
             Some((key, value)) => {
                 let checked = check_value(&value, Meaning::Address);
-                checked.message(&format!("{VARIABLE}: {key}")).into_iter().for_each(|fault| findings.warn(fault));
+                checked
+                    .message(&format!("{VARIABLE}: {}", one_line(&key)))
+                    .into_iter()
+                    .for_each(|fault| findings.warn(fault));
                 pairs.push((key, checked.value.map_or_else(String::new, Cow::into_owned)));
             }
             None => {

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use super::file::{Entry, TomlFile, TomlValue};
 use super::finding::Findings;
 use super::section::Section;
-use super::value_faults::{self, Meaning, PROXY_VARIABLES, VARIABLES, is_unexpanded};
+use super::value_faults::{self, Meaning, PROXY_VARIABLES, VARIABLES};
 use super::watch::FileContent;
-use crate::text::Message;
+use crate::text::{Message, one_line};
 
 /// A value and its origin.
 #[derive(Clone, Debug, PartialEq)]
@@ -207,7 +207,7 @@ impl Sources {
     pub(super) fn check_entry(&self, entry: &Entry, name: &str, text: &str, findings: &mut Findings) -> Option<String> {
         let checked = value_faults::check(text, Meaning::of(name));
         let place = self.origin_of(entry);
-        checked.message(&format!("{place}: {name}")).into_iter().for_each(|fault| findings.warn(fault));
+        checked.message(&format!("{place}: {}", one_line(name))).into_iter().for_each(|fault| findings.warn(fault));
         checked.value.map(Cow::into_owned)
     }
 
@@ -247,8 +247,8 @@ impl Env {
             values.insert((*name).to_owned(), value);
         }
         faults.extend(PROXY_VARIABLES.iter().filter_map(|name| {
-            let checked = value_faults::check(values.get(*name)?, Meaning::of(name));
-            let is_wrong = !checked.faults.is_empty() || is_unexpanded(values.get(*name)?);
+            let value = values.get(*name)?;
+            let is_wrong = value.contains("${") || !value_faults::check(value, Meaning::of(name)).faults.is_empty();
             let what = format!("{name}: its value has quotes, a placeholder or invisible characters, so it is ignored");
             is_wrong.then(|| Message::new(what).next("write the address alone, like http://host:port"))
         }));

@@ -87,9 +87,10 @@ pub(super) const VARIABLES: &[&str] = &[
     "RUST_LOG",
 ];
 
-/// The variables that the HTTP library reads. It ignores an invalid value without a message.
+/// The variables of a proxy, which the HTTP library reads. It ignores an invalid value without a
+/// message.
 pub(super) const PROXY_VARIABLES: &[&str] =
-    &["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy"];
+    &["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
 
 /// Meaning of a value. It decides which texts are placeholders, and what happens to one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -212,11 +213,10 @@ pub fn is_placeholder_for_secret(text: &str) -> bool {
 /// `%NAME%`, `{NAME}` or `<name>`.
 pub fn is_unexpanded(text: &str) -> bool {
     let dollar = text.split('$').skip(1).any(|rest| rest.starts_with(is_name_start));
-    let percent = text
-        .split('%')
-        .skip(1)
-        .step_by(2)
-        .any(|name| name.len() > 2 && is_name(name) && text.contains(&format!("%{name}%")));
+    // `%C3%A9` is an encoded character, and not a variable with the name C3.
+    let is_encoded = |name: &str| name.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
+    let percent =
+        text.split('%').skip(1).any(|name| is_name(name) && !is_encoded(name) && text.contains(&format!("%{name}%")));
     let angle = text.split_once('<').is_some_and(|(_, rest)| rest.contains('>'));
     dollar || percent || angle || text.contains('{') || is_placeholder(text)
 }
@@ -369,10 +369,18 @@ mod tests {
 
     #[test]
     fn an_address_that_was_not_filled_in_is_recognised() {
-        for text in ["http://${H}", "http://$H:1", "http://%HOST%:1", "http://<host>:1", "http://{H}", "changeme"] {
+        for text in [
+            "http://a%20b%HOST%",
+            "http://${H}",
+            "http://$H:1",
+            "http://%HOST%:1",
+            "http://<host>:1",
+            "http://{H}",
+            "changeme",
+        ] {
             assert!(is_unexpanded(text), "{text}");
         }
-        for text in ["http://h:1/%C3%A9?a=b", "http://u:p$1@h", "https://api.honeycomb.io"] {
+        for text in ["http://h:1/%C3%A9?a=b", "http://u:%ABCDEF%40@h", "http://u:p$1@h", "https://api.honeycomb.io"] {
             assert!(!is_unexpanded(text), "{text}");
         }
     }

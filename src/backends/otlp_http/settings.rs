@@ -223,7 +223,7 @@ fn parse_headers(variable: &str, text: &str, findings: &mut Findings) -> Vec<(St
         let name = percent_decode_str(name.trim()).decode_utf8_lossy().to_ascii_lowercase();
         let value = percent_decode_str(value.trim()).decode_utf8_lossy().trim().to_owned();
         let checked = check_value(&value, Meaning::Address);
-        checked.message(&format!("{variable}: {name}")).into_iter().for_each(|fault| findings.warn(fault));
+        let fault = checked.message(&format!("{variable}: {name}"));
         let value = checked.value.map_or_else(String::new, Cow::into_owned);
         let token =
             !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.!#$%&'*+^`|~".contains(&b));
@@ -238,6 +238,7 @@ fn parse_headers(variable: &str, text: &str, findings: &mut Findings) -> Vec<(St
         } else if let Some(problem) = unsendable(&value) {
             findings.warn(format!("{variable}: {name} is not sent, because its value has {problem}"));
         } else {
+            fault.into_iter().for_each(|fault| findings.warn(fault));
             headers.push((name, value));
         }
     }

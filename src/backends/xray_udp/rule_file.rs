@@ -31,8 +31,8 @@ const FORMATS: &str = "read are the input of `aws xray create-sampling-rule`, th
     get-sampling-rules`, a list of rules, and the rule file of the X-Ray SDKs (version 1 or 2)";
 /// Largest number of rules that are read.
 const MAX_RULES: usize = 1000;
-/// Number of keys that a message about an unknown format names.
-const MAX_KEYS: usize = 5;
+/// Number of keys or rules that a message about an unusable file names.
+const MAX_NAMED: usize = 5;
 
 /// Reads the rules of a file.
 ///
@@ -54,7 +54,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<RuleFile, String> {
         return Err(format!("found {}; {FORMATS}", described(&json)));
     }
     if file.rules.is_empty() {
-        let reasons: Vec<_> = file.passed_over.iter().map(|(name, why)| format!("{name} ({why})")).collect();
+        let reasons: Vec<_> =
+            file.passed_over.iter().take(MAX_NAMED).map(|(name, why)| format!("{name} ({why})")).collect();
         return Err(format!("found no rule that can be used: {}", reasons.join(", ")));
     }
     file.rules.truncate(MAX_RULES);
@@ -165,8 +166,8 @@ fn described(json: &Json) -> String {
     match json {
         Json::Object(fields) if fields.is_empty() => "an empty object".to_owned(),
         Json::Object(fields) => {
-            let keys: Vec<_> = fields.keys().take(MAX_KEYS).map(|key| one_line(key)).collect();
-            let more = if fields.len() > MAX_KEYS { ", ..." } else { "" };
+            let keys: Vec<_> = fields.keys().take(MAX_NAMED).map(|key| one_line(key)).collect();
+            let more = if fields.len() > MAX_NAMED { ", ..." } else { "" };
             format!("an object with the keys {}{more}", keys.join(", "))
         }
         Json::Array(items) if items.is_empty() => "an empty list".to_owned(),

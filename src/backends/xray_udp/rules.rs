@@ -246,7 +246,9 @@ impl Rules {
             // them for load of that later time.
             let answered = self.ask("SamplingTargets", &question);
             let targets = answered.and_then(|answer| {
-                let targets = self.list_of(&answer, "SamplingTargetDocuments", "SamplingTargets")?;
+                let targets = self.list_of(&answer, "SamplingTargetDocuments", "SamplingTargets");
+                // A response without targets may leave the list out.
+                let targets = if is_empty_response(&answer) { Vec::new() } else { targets? };
                 Ok((answer, targets))
             });
             let (answer, targets) = match targets {
@@ -355,6 +357,12 @@ impl Rules {
             self.state.reported.insert(about, message);
         }
     }
+}
+
+/// Returns true for an object without targets that is not an error.
+fn is_empty_response(answer: &Json) -> bool {
+    let has = |keys: &[&str]| keys.iter().any(|key| answer.get(*key).is_some());
+    answer.is_object() && !has(&["SamplingTargetDocuments", "message", "Message", "error", "errors", "code", "__type"])
 }
 
 fn unix_now() -> u64 {

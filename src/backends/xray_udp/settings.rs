@@ -53,6 +53,8 @@ section! {
 /// Copy of the course's rule, for a binary that runs outside of its repository.
 const BUILT_IN_RULE: &str = include_str!("../../../aws/json/xray.json");
 const RULE_FILE: &str = "aws/json/xray.json";
+/// Number of rules of a file that are named if they are passed over.
+const MAX_REPORTED_RULES: usize = 5;
 
 pub(super) fn plan(context: &mut PlanContext<'_>) -> Result<Plan, Message> {
     let PlanContext { sources, shared, findings } = context;
@@ -255,9 +257,12 @@ fn local_rules(file: &Setting<String>, sources: &Sources, values: &mut Values, f
     let problem = match values.read_file_at(&path, given) {
         Ok(bytes) => match rule_file::read(&bytes) {
             Ok(read) => {
-                for (name, why) in &read.passed_over {
+                for (name, why) in read.passed_over.iter().take(MAX_REPORTED_RULES) {
                     findings
                         .warn(format!("{}: the sampling rule {name} of {given} is passed over: {why}", file.origin));
+                }
+                if let Some(more) = read.passed_over.len().checked_sub(MAX_REPORTED_RULES).filter(|more| *more > 0) {
+                    findings.warn(format!("{}: {more} more sampling rules of {given} are passed over", file.origin));
                 }
                 return read.rules;
             }

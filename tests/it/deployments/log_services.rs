@@ -43,8 +43,8 @@ const ERRORS: &[(&str, bool, &str)] = &[
     (
         r#"{"__type":"UnknownOperationException"}"#,
         true,
-        "UnknownOperationException (HTTP 400) from URL; next: check AWS_ENDPOINT_URL; the service at this address has no such \
-         operation",
+        "UnknownOperationException (HTTP 400) from URL; next: check the address; the service there has no such operation, and \
+         the lines stay queued",
     ),
     (
         r#"{"__type":"SomethingNewException","message":"new"}"#,

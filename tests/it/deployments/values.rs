@@ -122,7 +122,8 @@ fn rows() -> Vec<Row> {
         (&[ENDPOINT, ("OTEL_SERVICE_NAME", "todo")], Resource("todo"), ""),
         (&[ENDPOINT, ("OTEL_SERVICE_NAME", "Andrew's shop")], Resource("Andrew's shop"), ""),
         (&[ENDPOINT, ("OTEL_RESOURCE_ATTRIBUTES", "size=5%22,note=Pr%C3%AAt%C2%A0!")], Resource("Prêt\u{a0}!"), ""),
-        (&[ENDPOINT, ("HTTPS_PROXY", "http://user:p%40ss@proxy:3128")], Anything, ""),
+        (&[ENDPOINT, ("HTTPS_PROXY", "http://user:p%40$word@proxy:3128")], Anything, ""),
+        (&[ENDPOINT, ("NO_PROXY", "10.0.0.0/8,<local>")], Anything, ""),
     ]
 }
 
