@@ -23,7 +23,7 @@ pub(super) struct RuleFile {
     /// Rules in the order in which they are tried. Never empty.
     pub(super) rules: Vec<Rule>,
     /// Names of the rules that cannot be used, each with the reason.
-    pub(super) passed_over: Vec<(String, String)>,
+    pub(super) skipped: Vec<(String, String)>,
 }
 
 /// Formats, for the message about another one.
@@ -50,12 +50,12 @@ pub(super) fn read(bytes: &[u8]) -> Result<RuleFile, String> {
         Json::Object(fields) if fields.contains_key("version") => file.add_sdk_rules(&json)?,
         _ => file.add_rules(&json),
     };
-    if !is_known || (file.rules.is_empty() && file.passed_over.is_empty()) {
+    if !is_known || (file.rules.is_empty() && file.skipped.is_empty()) {
         return Err(format!("found {}; {FORMATS}", described(&json)));
     }
     if file.rules.is_empty() {
         let reasons: Vec<_> =
-            file.passed_over.iter().take(MAX_NAMED).map(|(name, why)| format!("{name} ({why})")).collect();
+            file.skipped.iter().take(MAX_NAMED).map(|(name, why)| format!("{name} ({why})")).collect();
         return Err(format!("found no rule that can be used: {}", reasons.join(", ")));
     }
     file.rules.truncate(MAX_RULES);
@@ -102,7 +102,7 @@ impl RuleFile {
     fn add(&mut self, name: String, rule: Result<Rule, String>) {
         match rule.and_then(|rule| rule.problem().map_or(Ok(rule), |problem| Err(problem.to_owned()))) {
             Ok(rule) => self.rules.push(rule),
-            Err(why) => self.passed_over.push((name, why)),
+            Err(why) => self.skipped.push((name, why)),
         }
     }
 }
@@ -196,8 +196,8 @@ mod tests {
     fn names(text: &str) -> String {
         let names = |file: RuleFile| {
             let names: Vec<_> = file.rules.iter().map(|rule| rule.name.to_string()).collect();
-            let passed: Vec<_> = file.passed_over.iter().map(|(name, why)| format!("; not {name}: {why}")).collect();
-            names.join(",") + &passed.concat()
+            let skipped: Vec<_> = file.skipped.iter().map(|(name, why)| format!("; not {name}: {why}")).collect();
+            names.join(",") + &skipped.concat()
         };
         read(text.as_bytes()).map_or_else(|error| error, names)
     }

@@ -53,7 +53,7 @@ section! {
 /// Copy of the course's rule, for a binary that runs outside of its repository.
 const BUILT_IN_RULE: &str = include_str!("../../../aws/json/xray.json");
 const RULE_FILE: &str = "aws/json/xray.json";
-/// Number of rules of a file that are named if they are passed over.
+/// Number of rules of a file that are named if they are ignored.
 const MAX_REPORTED_RULES: usize = 5;
 
 pub(super) fn plan(context: &mut PlanContext<'_>) -> Result<Plan, Message> {
@@ -257,12 +257,11 @@ fn local_rules(file: &Setting<String>, sources: &Sources, values: &mut Values, f
     let problem = match values.read_file_at(&path, given) {
         Ok(bytes) => match rule_file::read(&bytes) {
             Ok(read) => {
-                for (name, why) in read.passed_over.iter().take(MAX_REPORTED_RULES) {
-                    findings
-                        .warn(format!("{}: the sampling rule {name} of {given} is passed over: {why}", file.origin));
+                for (name, why) in read.skipped.iter().take(MAX_REPORTED_RULES) {
+                    findings.warn(format!("{}: the sampling rule {name} of {given} is ignored: {why}", file.origin));
                 }
-                if let Some(more) = read.passed_over.len().checked_sub(MAX_REPORTED_RULES).filter(|more| *more > 0) {
-                    findings.warn(format!("{}: {more} more sampling rules of {given} are passed over", file.origin));
+                if let Some(more) = read.skipped.len().checked_sub(MAX_REPORTED_RULES).filter(|more| *more > 0) {
+                    findings.warn(format!("{}: {more} more sampling rules of {given} are ignored", file.origin));
                 }
                 return read.rules;
             }

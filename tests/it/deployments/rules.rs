@@ -53,7 +53,7 @@ fn files() -> Vec<(Vec<u8>, &'static str, &'static str)> {
         (
             text(format!("[{conditional},{a}]")),
             only_a,
-            "TOML:6: the sampling rule C of rules.json is passed over: it has Attributes, which are not supported",
+            "TOML:6: the sampling rule C of rules.json is ignored: it has Attributes, which are not supported",
         ),
         (
             text(sdk("3", "host", "*")),
