@@ -305,4 +305,11 @@ mod tests {
             assert_eq!(name(method, path), expected, "{method} {path}");
         }
     }
+    #[test]
+    fn a_path_without_a_percent_sign_is_not_copied() {
+        for (path, is_copied) in [("/api/activities/@andrewbrown", false), ("/api/activities/%40andrewbrown", true)] {
+            let RouteMatch::Found(_, parameter) = find("GET", path) else { panic!("{path}") };
+            assert_eq!((&*parameter, matches!(parameter, Cow::Owned(_))), ("andrewbrown", is_copied), "{path}");
+        }
+    }
 }
