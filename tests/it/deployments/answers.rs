@@ -80,6 +80,21 @@ fn t36_a_success_that_is_no_otlp_response_is_said_and_counted_apart() {
 }
 
 #[test]
+fn t36_the_end_and_the_page_count_what_another_program_answered() {
+    let collector = Collector::start([Reply::text(202, "text/plain", "accepted")]);
+    let program = start(HONEYCOMB, &[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url())]);
+    for spans in [2, 4] {
+        program.get(HOME);
+        program.wait_for_backend("honeycomb", |honeycomb| honeycomb["unconfirmed"] == spans);
+    }
+    let deliveries = program.get("/telemetry/deliveries").json().to_string();
+    assert!(deliveries.contains(r#""unconfirmed""#), "{deliveries}");
+    let exit = program.terminate();
+    assert!(exit.stderr.contains("0 sampled out, 4 unconfirmed, of 4 spans"), "{}", exit.stderr);
+    assert_eq!(log_lines(&exit.stderr, "honeycomb").len(), 1, "said once: {}", exit.stderr);
+}
+
+#[test]
 fn t36_rules_that_are_no_rules_are_said() {
     const XRAY: &str = "[xray]\nenabled = true\nschedule_delay = 50\n";
     let json = |text: &str| Reply::text(200, "application/json", text);
