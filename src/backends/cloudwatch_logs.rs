@@ -23,8 +23,9 @@
 //! - One bad event makes the service refuse the whole batch; the limits are in `encode.rs`.
 //! - The group and the stream must exist. They are made when the service says that they are missing: at the first line, and
 //!   again whenever they have been deleted. Nothing is asked at start, so no missing right keeps the server from it.
-//! - There is no sequence token any more, and no way to recognise a batch that came twice. An answer that got lost means that
-//!   its lines are sent, and stored, again: at least once.
+//! - AWS needs no sequence token any more; `sequence_token.rs` is for older stand-ins. There is no
+//!   way to recognise a batch that came twice. An answer that got lost means that its lines are sent,
+//!   and stored, again: at least once.
 //! - A clock that is off by five minutes is a bad signature. The answer's `Date` tells, and signing goes by it from then on.
 //!
 //! Specification:
@@ -37,6 +38,7 @@ mod explain;
 #[path = "../../tests/fuzz/targets/cloudwatch_logs.rs"]
 pub(crate) mod fuzz;
 mod response;
+mod sequence_token;
 mod settings;
 
 use std::time::{Duration, Instant, SystemTime};
@@ -171,9 +173,11 @@ impl CloudWatchLogs {
         // Each remedy is tried once. If it does not help the first time, a second time is useless.
         let (mut created, mut refreshed, mut clock_set) = (false, false, false);
         self.set_retention(deadline);
-        let encoding = self.gzip.then_some("gzip");
+        let mut encoding = self.gzip.then_some("gzip");
+        let mut with_token: Option<Vec<u8>> = None;
         loop {
-            let response = match self.call(PUT_LOG_EVENTS, &payload.bytes, encoding, payload.items, deadline) {
+            let body = with_token.as_deref().unwrap_or(&payload.bytes);
+            let response = match self.call(PUT_LOG_EVENTS, body, encoding, payload.items, deadline) {
                 Ok(Answered { response, clock_moved })
                     if response.class == Class::Signature && !clock_set && clock_moved =>
                 {
@@ -189,6 +193,14 @@ impl CloudWatchLogs {
                     if let Err(outcome) = self.create(deadline) {
                         return outcome;
                     }
+                }
+                Class::SequenceToken if with_token.is_none() => {
+                    let token = response.sequence_token.as_deref();
+                    with_token = token.and_then(|token| sequence_token::add(&payload.bytes, token));
+                    if with_token.is_none() {
+                        return self.outcome(&response);
+                    }
+                    encoding = None;
                 }
                 Class::Expired | Class::Denied | Class::Signature if !refreshed => {
                     refreshed = true;
@@ -276,7 +288,7 @@ impl CloudWatchLogs {
         let recorded = RecordedCall::post(&call, reply.as_ref(), may_be_shown, &redactor);
         let (canonical_request, string_to_sign) = (signed.canonical_request, signed.string_to_sign);
         self.calls.push(RecordedCall {
-            body: (operation != PUT_LOG_EVENTS).then(|| body.to_vec()),
+            body: (operation != PUT_LOG_EVENTS || body.starts_with(b"{\"sequenceToken\"")).then(|| body.to_vec()),
             signing: Some(Signing { canonical_request, string_to_sign }),
             ..recorded
         });
@@ -310,7 +322,7 @@ impl CloudWatchLogs {
         };
         let later = |next: &str| Outcome::Later { after: *retry_after, problem: problem(next) };
         match response.class {
-            Class::Success | Class::Exists => match response.rejected {
+            Class::Success | Class::Exists | Class::AlreadyAccepted => match response.rejected {
                 None => Outcome::Delivered,
                 Some((rejected, why)) => {
                     let what = Message::new(format!(
@@ -331,7 +343,16 @@ impl CloudWatchLogs {
                  is the intended key",
             ),
             Class::Signature => later("check AWS_SECRET_ACCESS_KEY, the region and this machine's clock"),
-            Class::Unknown => later("check proxies between this machine and the service; the lines stay queued"),
+            Class::SequenceToken => later(
+                "use a newer version of the service at this address; AWS itself stopped asking for sequence tokens in 2023",
+            ),
+            Class::NoOperation => {
+                later("check the address; the service there has no such operation, and the lines stay queued")
+            }
+            Class::Unknown => later(
+                "look up this error code, which cruddur does not know, in the documentation of the service; the lines stay queued",
+            ),
+            Class::Foreign => later("check proxies between this machine and the service; the lines stay queued"),
             Class::Poison => Outcome::Refused(problem(
                 "please report this bug; these lines violate a rule of the service, and are lost",
             )),

@@ -42,6 +42,7 @@ mod findings;
 #[cfg(any(test, fuzzing))]
 #[path = "../../tests/fuzz/targets/otlp_http.rs"]
 pub(crate) mod fuzz;
+mod response;
 mod settings;
 
 use std::time::Duration;
@@ -49,9 +50,11 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use self::encode::OtlpJson;
+use self::response::ExportResponse;
 use super::Plugin;
 use crate::delivery::{Outcome, Payload, Problem, Transport};
 use crate::settings::described_secret;
+use crate::text::encoding::without_mark;
 use crate::text::{Message, Url, one_line, reason_phrase, url};
 use crate::wire::http::{Call, CallError, HttpClient, Reply};
 use crate::wire::recorded::RecordedCall;
@@ -115,8 +118,8 @@ fn redactor(url: &Url, headers: &[(String, String)]) -> Redactor {
 }
 
 impl OtlpHttp {
-    /// Returns the outcome of a response. 2xx is delivered, unless the body exceeds 4 MiB or reports
-    /// rejected spans. 429, 502, 503 and 504 are retried. Any other status loses the batch.
+    /// Returns the outcome of a response. 2xx is delivered, unless the body exceeds 4 MiB, reports
+    /// rejected spans, or does not come from a receiver of OTLP. 429, 502, 503 and 504 are retried. Any other status loses the batch.
     fn answered(&self, reply: &Reply, sent: usize) -> Outcome {
         let status = reply.status;
         let said = self.server_message(&reply.body);
@@ -131,7 +134,7 @@ impl OtlpHttp {
                 ": response too long (more than 4 MiB)",
                 "check that an OTLP receiver listens there".to_owned(),
             )),
-            200..=299 => self.accepted(&reply.body),
+            200..=299 => self.accepted(reply),
             429 | 502 | 503 | 504 => {
                 let next = "nothing to do; the batch is retried, and dropped and counted if no attempt succeeds";
                 Outcome::Later { after: reply.retry_after, problem: problem("", next.to_owned()) }
@@ -146,17 +149,41 @@ impl OtlpHttp {
         }
     }
 
-    fn accepted(&self, body: &[u8]) -> Outcome {
-        let Some((rejected, message)) = partial_success(body) else { return Outcome::Delivered };
-        let message = self.readable(&message);
+    fn accepted(&self, reply: &Reply) -> Outcome {
+        let (url, status) = (&self.url, reply.status);
+        let next = "check host, port and path, and whether a proxy answers instead";
+        let unconfirmed =
+            |what: String| Outcome::Unconfirmed(Problem::new("not a receiver", Message::new(what).next(next)));
+        if let Some(error) = &reply.broken {
+            let what =
+                format!("HTTP {status} from {url}, but its body broke off: {error}; rejected spans would be in it");
+            return Outcome::Warned(Problem::new("broken body", what));
+        }
+        let (rejected, message) = match ExportResponse::read(reply) {
+            ExportResponse::Success => return Outcome::Delivered,
+            ExportResponse::Partial(rejected, message) => (rejected, self.readable(&message)),
+            ExportResponse::WebPage => {
+                return unconfirmed(format!("unexpected web page from {url}, which is not a receiver of telemetry"));
+            }
+            ExportResponse::Foreign(why) => {
+                let said = self.server_message(without_mark(&reply.body));
+                let said = if said.is_empty() { said } else { format!(" ({said})") };
+                // A part of it may come from a header of the response.
+                let (why, reason) = (self.readable(&why), reason_phrase(status));
+                return unconfirmed(format!(
+                    "HTTP {status} {reason} from {url}, but not from a receiver of OTLP: {why}{said}"
+                ));
+            }
+        };
         if rejected == 0 {
-            let what = format!("warning from {}, which accepted all spans: {message}", self.url);
+            let what = format!("warning from {url}, which accepted all spans: {message}");
             return Outcome::Warned(Problem::new("warning", what));
         }
         let why = if message.is_empty() { "no reason given" } else { &message };
-        let what = Message::new(format!("partial success: {} rejected {rejected} spans: {why}", self.url));
+        let what = Message::new(format!("partial success: {url} rejected {rejected} spans: {why}"));
         let next = "correct what the receiver names; the rejected spans are lost and counted as refused";
-        Outcome::Partly { rejected, problem: Problem::new("partial success", what.next(next)) }
+        let problem = Problem::new("partial success", what.next(next));
+        Outcome::Partly { rejected: usize::try_from(rejected).unwrap_or(usize::MAX), problem }
     }
 
     fn next_step(&self, status: u16, said: &str, sent: usize) -> String {
@@ -229,20 +256,6 @@ impl OtlpHttp {
         let (_, key) = self.headers.iter().find(|(name, _)| name == settings::TEAM)?;
         Some(described_secret(key))
     }
-}
-
-/// Parses `{"partialSuccess":{"rejectedSpans":"2","errorMessage":"..."}}`. The count may be a
-/// string or a number. Returns `None` for full success, and also for an empty or unreadable body.
-fn partial_success(body: &[u8]) -> Option<(usize, String)> {
-    let answer: Json = serde_json::from_slice(body).ok()?;
-    let partial = answer.get("partialSuccess")?;
-    let rejected = match partial.get("rejectedSpans") {
-        Some(Json::String(text)) => text.parse().unwrap_or(0),
-        Some(number) => number.as_u64().unwrap_or(0),
-        None => 0,
-    };
-    let message = partial.get("errorMessage").and_then(Json::as_str).unwrap_or_default().trim().to_owned();
-    (rejected > 0 || !message.is_empty()).then(|| (usize::try_from(rejected).unwrap_or(usize::MAX), message))
 }
 
 #[cfg(test)]

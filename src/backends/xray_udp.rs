@@ -45,6 +45,7 @@ mod explain;
 #[cfg(any(test, fuzzing))]
 #[path = "../../tests/fuzz/targets/xray_udp.rs"]
 pub(crate) mod fuzz;
+mod rule_file;
 mod rules;
 mod sampler;
 mod settings;

@@ -105,6 +105,9 @@ pub enum Outcome {
     },
     /// The payload was rejected. A retry would not help.
     Refused(Problem),
+    /// The status says success, but the response does not come from the expected service: a log-in
+    /// page, for example. Nothing confirms that the payload was accepted. Never retried.
+    Unconfirmed(Problem),
     /// The connection ended before a response came. Retried at once, but only one time.
     Closed(Problem),
     /// The destination throttled us or was unreachable. Retried while there is time.

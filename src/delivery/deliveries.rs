@@ -55,6 +55,8 @@ pub enum DeliveryStatus {
     Partly,
     /// The destination rejected everything.
     Refused,
+    /// Another service than the expected one answered with success.
+    Unconfirmed,
     /// The worker gave up.
     Dropped,
 }
@@ -130,6 +132,7 @@ impl Deliveries {
             Outcome::Warned(problem) => (DeliveryStatus::Delivered, Some(problem)),
             Outcome::Partly { problem, .. } => (DeliveryStatus::Partly, Some(problem)),
             Outcome::Refused(problem) => (DeliveryStatus::Refused, Some(problem)),
+            Outcome::Unconfirmed(problem) => (DeliveryStatus::Unconfirmed, Some(problem)),
             Outcome::Closed(problem) | Outcome::Later { problem, .. } => (DeliveryStatus::Waiting, Some(problem)),
         };
         self.edit(number, |delivery| {
@@ -194,6 +197,7 @@ impl DeliveryStatus {
             Self::Delivered => "delivered",
             Self::Partly => "partly delivered",
             Self::Refused => "refused",
+            Self::Unconfirmed => "unconfirmed",
             Self::Dropped => "dropped",
         }
     }

@@ -36,6 +36,8 @@ pub struct Totals {
     pub delivered: u64,
     /// Items rejected by the destination.
     pub refused: u64,
+    /// Items answered with success, but not by the expected service.
+    pub unconfirmed: u64,
     /// Items lost because the queue was full, all retries failed, or the program ended.
     pub dropped: u64,
     /// Items not sampled.
@@ -140,10 +142,10 @@ impl DeliveryStats {
         lock(&self.state).settle(count);
     }
 
-    /// Returns the number of items lost so far: refused or dropped.
+    /// Returns the number of items lost so far: refused, dropped, or accepted by no known service.
     pub(super) fn lost(&self) -> u64 {
-        let Totals { refused, dropped, .. } = self.totals();
-        refused + dropped
+        let Totals { refused, unconfirmed, dropped, .. } = self.totals();
+        refused + unconfirmed + dropped
     }
 
     /// Logs that the last worker of a backend that was switched off has ended. `lost_before` is the
@@ -193,6 +195,13 @@ impl DeliveryStats {
 
     pub(super) fn refused(&self, count: usize, problem: &Problem) {
         self.partly(count, count, problem);
+    }
+
+    /// Counts items that were answered with success, but not by the expected service.
+    pub(super) fn unconfirmed(&self, count: usize, problem: &Problem) {
+        let mut state = lock(&self.state);
+        state.totals.unconfirmed += state.settle(count);
+        self.problem(state, count, problem);
     }
 
     pub(super) fn gave_up(&self, count: usize, problem: &Problem) {
@@ -296,9 +305,10 @@ mod tests {
         assert_eq!(stats.totals().in_flight, 10);
         stats.delivered(4);
         stats.refused(3, &problem("401"));
-        stats.gave_up(3, &problem("503"));
+        stats.gave_up(2, &problem("503"));
+        stats.unconfirmed(1, &problem("web page"));
         stats.queue_was_full(2, Some(5));
-        let expected = Totals { delivered: 4, refused: 3, dropped: 5, ..Totals::default() };
+        let expected = Totals { delivered: 4, refused: 3, unconfirmed: 1, dropped: 4, ..Totals::default() };
         assert_eq!(stats.totals(), expected);
     }
 

@@ -163,6 +163,10 @@ impl<T: Item + Send + Sync + 'static> Worker<T> {
                     self.stats.refused(count, &problem);
                     return None;
                 }
+                Outcome::Unconfirmed(problem) => {
+                    self.stats.unconfirmed(count, &problem);
+                    return None;
+                }
                 Outcome::Closed(_) if !reconnected => {
                     reconnected = true;
                     continue;

@@ -2,6 +2,8 @@
 //! a browser would report an error response without these headers as a CORS failure, and hide its
 //! real cause.
 
+use percent_encoding::percent_decode_str;
+
 use super::head::Head;
 
 /// The CORS rule of `/api/...`.
@@ -25,7 +27,7 @@ impl Cors {
     /// withholds the response. A request without `Origin` gets those of the front end, as in the
     /// original.
     pub fn headers(&self, head: &Head<'_>, put: &mut impl FnMut(&str, &str)) {
-        if !head.path.starts_with("/api/") {
+        if !is_api(head.path) {
             return;
         }
         put("Vary", "Origin");
@@ -42,4 +44,13 @@ impl Cors {
             put("Access-Control-Expose-Headers", EXPOSE_HEADERS);
         }
     }
+}
+
+/// Returns true if the first segment of the path is `api`, encoded or not.
+fn is_api(path: &str) -> bool {
+    path.starts_with("/api/")
+        || path
+            .strip_prefix('/')
+            .and_then(|path| path.split_once('/'))
+            .is_some_and(|(first, _)| first.contains('%') && percent_decode_str(first).eq(b"api".iter().copied()))
 }

@@ -76,10 +76,15 @@ impl<'r> Head<'r> {
     /// Reads and checks the head of `request`.
     pub fn read(request: &'r Request) -> Self {
         let target = request.url();
-        let (path, query) = match target.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (target, None),
+        let (authority, relative) = match split_authority(target) {
+            Some((authority, relative)) => (Some(authority), relative),
+            None => (None, target),
         };
+        let (path, query) = match relative.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (relative, None),
+        };
+        let path = if path.is_empty() && authority.is_some() { "/" } else { path };
         let mut head = Self {
             method: request.method().as_str(),
             path,
@@ -100,10 +105,15 @@ impl<'r> Head<'r> {
             head.problem = Some(Failure::rejected(431, message));
         } else if !path.starts_with('/') {
             head.refuse("invalid request target: it must be a path that begins with /");
+        } else if authority.is_some_and(|authority| authority.is_empty() || authority.contains('@')) {
+            head.refuse("invalid request target: after http:// it must have a host, without user and password");
         } else if target.bytes().any(|byte| byte.is_ascii_control()) {
             head.refuse("invalid request target: it contains control characters");
         } else if head.host.is_none() && head.version == "1.1" {
             head.refuse("the Host header is missing");
+        }
+        if let Some(authority) = authority {
+            head.host = Some(authority);
         }
         head
     }
@@ -230,6 +240,21 @@ impl<'r> Head<'r> {
     }
 }
 
+/// Splits a target in absolute form, `http://host/path`, into its host and the rest. Proxies are sent
+/// this form, and every server has to accept it. Its host replaces the `Host` header.
+///
+/// Specification: <https://www.rfc-editor.org/rfc/rfc9112.html#section-3.2.2>.
+fn split_authority(target: &str) -> Option<(&str, &str)> {
+    if target.starts_with('/') {
+        return None;
+    }
+    let rest = ["http://", "https://"].iter().find_map(|scheme| {
+        let (start, rest) = target.split_at_checked(scheme.len())?;
+        start.eq_ignore_ascii_case(scheme).then_some(rest)
+    })?;
+    Some(rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len())))
+}
+
 /// The first element of a list: the one that the proxy nearest to the client wrote.
 fn first(list: &str) -> &str {
     list.split(',').next().unwrap_or(list).trim()
@@ -287,6 +312,29 @@ mod tests {
                 assert_eq!(head.forwarded_for.map(|ip| ip.to_string()).as_deref(), client, "{headers:?}");
                 assert_eq!((head.server(), head.scheme()), (server, scheme), "{headers:?}");
             });
+        }
+    }
+
+    #[test]
+    fn a_target_in_absolute_form_has_a_host_and_a_path() {
+        for (target, host, path, query) in [
+            ("/x?y", "a", "/x", Some("y")),
+            ("http://b:1/x?y=http://c/", "b:1", "/x", Some("y=http://c/")),
+            ("HTTPS://b", "b", "/", None),
+            ("http://b?y", "b", "/", Some("y")),
+            ("http://b/%40c", "b", "/%40c", None),
+            ("/http://b/x", "a", "/http://b/x", None),
+        ] {
+            let host_header = tiny_http::Header::from_bytes("Host", "a").unwrap();
+            let request: Request = TestRequest::new().with_path(target).with_header(host_header).into();
+            let head = Head::read(&request);
+            assert_eq!((head.host, head.path, head.query), (Some(host), path, query), "{target}");
+            assert!(head.problem.is_none(), "{target}");
+        }
+        for target in ["x", "api/x", "http:/b/x", "ftp://b/x", "http://", "http:///x", "http://u:p@b/x", "*", "b:80"] {
+            let host_header = tiny_http::Header::from_bytes("Host", "a").unwrap();
+            let request: Request = TestRequest::new().with_path(target).with_header(host_header).into();
+            assert!(Head::read(&request).problem.is_some(), "{target}");
         }
     }
 

@@ -1,10 +1,13 @@
 //! The text fields of a JSON body.
 
+use std::fmt::Display;
+
 use serde_json::Value as Json;
 
 use super::head::Head;
 use super::response::Failure;
 use super::routes::RequestContext;
+use crate::text::encoding::{self, NotUtf8};
 
 /// Reads a JSON object that has a text for each of these names.
 ///
@@ -20,8 +23,11 @@ pub(super) fn text_fields<const N: usize>(call: &RequestContext<'_>, names: [&st
     if call.body.is_empty() {
         return Err(bad("the body is empty"));
     }
-    let json: Json = serde_json::from_slice(call.body)
-        .map_err(|error| Failure::rejected(400, format!("invalid JSON in the body: {error}")))?;
+    let invalid = |what: &dyn Display| Failure::rejected(400, format!("invalid JSON in the body: {what}"));
+    let json: Json = match encoding::utf8(call.body) {
+        Err(problem @ NotUtf8::Utf16) => return Err(invalid(&format_args!("{problem}; send it as UTF-8"))),
+        _ => serde_json::from_slice(encoding::without_mark(call.body)).map_err(|error| invalid(&error))?,
+    };
     let Json::Object(mut object) = json else {
         return Err(bad(&format!("the body is {}", json_type(&json))));
     };

@@ -89,7 +89,8 @@ pub struct RequestContext<'a> {
     pub process: &'a dyn Fn() -> ProcessView,
     /// Head of the request.
     pub head: &'a Head<'a>,
-    /// Decoded value of the pattern's `{name}`; empty if the pattern has none.
+    /// Decoded value of the pattern's `{name}`; empty if the pattern has none. It may contain a
+    /// slash, which is `%2F` in the path.
     pub parameter: &'a str,
     /// Body of the request.
     pub body: &'a [u8],
@@ -110,20 +111,45 @@ pub enum RouteMatch<'p> {
     NotFound,
 }
 
-/// Looks up the route of a method and a path.
+/// Looks up the route of a method and a path. The path is decoded once, segment by segment, so
+/// `%40` is an `@` and `%2F` begins no new segment. A path without `%` is not copied.
 pub fn find<'p>(method: &str, path: &'p str) -> RouteMatch<'p> {
+    let decoded = path.contains('%').then(|| decode(path));
     for route in ROUTES {
-        let Some(parameter) = match_pattern(route.pattern, path) else { continue };
+        let parameter = match &decoded {
+            None => match_pattern(route.pattern, path).map(Cow::Borrowed),
+            Some(path) => match_pattern(route.pattern, path).map(|text| text.replace(SLASH, "/").into()),
+        };
+        let Some(parameter) = parameter else { continue };
         let is_head = method == "HEAD" && route.method == "GET";
         return match method {
             "OPTIONS" => RouteMatch::Options(route),
-            _ if is_head || method == route.method => {
-                RouteMatch::Found(route, percent_decode_str(parameter).decode_utf8_lossy())
-            }
+            _ if is_head || method == route.method => RouteMatch::Found(route, parameter),
             _ => RouteMatch::MethodNotAllowed(route),
         };
     }
     RouteMatch::NotFound
+}
+
+/// A decoded slash within a segment, while routes are compared. A path cannot contain this
+/// character otherwise: the head is ASCII, and a decoded one is replaced.
+const SLASH: char = '\u{10ffff}';
+
+/// Decodes the segments of a path.
+fn decode(path: &str) -> String {
+    let mut decoded = String::with_capacity(path.len());
+    for (place, segment) in path.split('/').enumerate() {
+        if place > 0 {
+            decoded.push('/');
+        }
+        let segment = percent_decode_str(segment).decode_utf8_lossy();
+        decoded.extend(segment.chars().map(|c| match c {
+            '/' => SLASH,
+            SLASH => char::REPLACEMENT_CHARACTER,
+            c => c,
+        }));
+    }
+    decoded
 }
 
 impl Route {
@@ -211,7 +237,8 @@ fn fail(call: &RequestContext<'_>) -> Result<Response, Failure> {
 }
 
 /// Returns the text in the place of `{name}`, or an empty one if the pattern has no `{name}`;
-/// `None` if the path does not match. A parameter is never empty and contains no slash.
+/// `None` if the path does not match. A parameter is never empty and contains no slash that
+/// separates segments.
 fn match_pattern<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
     let Some((before, rest)) = pattern.split_once('{') else {
         return (pattern == path).then_some("");
@@ -241,6 +268,27 @@ mod tests {
             ("HEAD", "/api/activities/home", "GET /api/activities/home []"),
             ("GET", "/api/activities/home2", "GET /api/activities/{uuid} [home2]"),
             ("GET", "/api/activities/@an%20drew", "GET /api/activities/@{handle} [an drew]"),
+            ("GET", "/api/activities/%40andrewbrown", "GET /api/activities/@{handle} [andrewbrown]"),
+            ("GET", "/api/activities/%40andrew%2Fbrown", "GET /api/activities/@{handle} [andrew/brown]"),
+            ("GET", "/api/activities/%40caf%C3%A9", "GET /api/activities/@{handle} [café]"),
+            ("GET", "/api/activities/%2540andrewbrown", "GET /api/activities/{uuid} [%40andrewbrown]"),
+            ("GET", "/api/activities/%40", "GET /api/activities/{uuid} [@]"),
+            ("GET", "/api/activities/ho%6De", "GET /api/activities/home []"),
+            ("GET", "/%61pi/activities/home", "GET /api/activities/home []"),
+            ("GET", "/api%2Factivities%2Fhome", "nothing"),
+            ("GET", "/api/activities%2Fhome", "nothing"),
+            ("GET", "/api/activities/home%2F", "GET /api/activities/{uuid} [home/]"),
+            ("GET", "/api/activities/%2e%2e", "GET /api/activities/{uuid} [..]"),
+            ("GET", "/api/activities/100%", "GET /api/activities/{uuid} [100%]"),
+            ("GET", "/api/activities/%zz", "GET /api/activities/{uuid} [%zz]"),
+            ("GET", "/api/activities/%F4%8F%BF%BF", "GET /api/activities/{uuid} [\u{fffd}]"),
+            ("GET", "/api/activities/%00", "GET /api/activities/{uuid} [\0]"),
+            ("GET", "/api/messages/%40andrewbrown", "GET /api/messages/@{handle} [andrewbrown]"),
+            ("POST", "/api/activities/%40x/reply", "POST /api/activities/{uuid}/reply [@x]"),
+            ("GET", "/telemetry%2Fstatus", "nothing"),
+            ("GET", "/%74elemetry/status", "GET /telemetry/status []"),
+            ("GET", "/page/%70age.css", "GET /page/{file} [page.css]"),
+            ("GET", "/%", "nothing"),
             ("GET", "/api/activities/%ff", "GET /api/activities/{uuid} [\u{fffd}]"),
             ("GET", "/api/activities/home/", "nothing"),
             ("GET", "/api/activities/a/b", "nothing"),
@@ -255,6 +303,13 @@ mod tests {
             ("GET", "/page/", "nothing"),
         ] {
             assert_eq!(name(method, path), expected, "{method} {path}");
+        }
+    }
+    #[test]
+    fn a_path_without_a_percent_sign_is_not_copied() {
+        for (path, is_copied) in [("/api/activities/@andrewbrown", false), ("/api/activities/%40andrewbrown", true)] {
+            let RouteMatch::Found(_, parameter) = find("GET", path) else { panic!("{path}") };
+            assert_eq!((&*parameter, matches!(parameter, Cow::Owned(_))), ("andrewbrown", is_copied), "{path}");
         }
     }
 }

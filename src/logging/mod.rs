@@ -23,6 +23,7 @@ use env_logger::Target;
 use log::{LevelFilter, Log, Metadata, Record};
 
 use self::pipe::Pipe;
+use crate::settings::Env;
 use crate::text::time;
 use crate::trace::current;
 
@@ -60,11 +61,12 @@ pub trait LogSink: Send + Sync {
 /// Returns an error if the system has no thread left, or if another logger is already set.
 pub fn init() -> io::Result<()> {
     let pipe = Pipe::start()?;
-    let filter = std::env::var("RUST_LOG").ok().filter(|filter| !filter.trim().is_empty());
+    let env = Env::from_process();
+    let filter = env.get("RUST_LOG");
     let stderr = env_logger::Builder::new()
         // tiny_http logs that it can accept no more connections. At shutdown that is intended.
         .filter_module("tiny_http", LevelFilter::Off)
-        .parse_filters(filter.as_deref().unwrap_or("info"))
+        .parse_filters(filter.unwrap_or("info"))
         .target(Target::Pipe(Box::new(pipe.clone())))
         .format(|out, record| {
             let level = record.level().as_str();

@@ -32,7 +32,8 @@ pub(super) struct DeliverySummaryView {
     /// Number of spans or lines.
     items: usize,
     tries: u32,
-    /// `sending`, `waiting`, `delivered`, `partly delivered`, `refused`, `dropped`
+    /// `sending`, `waiting`, `delivered`, `partly delivered`, `refused`, `unconfirmed`,
+    /// `dropped`
     end: &'static str,
     /// HTTP status of the last response.
     status: Option<u16>,

@@ -19,8 +19,8 @@ use crate::text::time;
 ///  "backends":{"honeycomb":{"state":"on","reason":"...","findings":[],
 ///    "endpoint":"https://api.honeycomb.io/v1/traces","unit":"spans",
 ///    "queued":0,"queue_capacity":2048,"batch":512,"next_flush_ms":null,
-///    "deliveries":2,"in_flight":0,"delivered":6,"refused":0,"dropped":0,"sampled_out":0,
-///    "not_sent":0,"sampling":"parentbased_always_on","last_error":null}},
+///    "deliveries":2,"in_flight":0,"delivered":6,"refused":0,"unconfirmed":0,"dropped":0,
+///    "sampled_out":0,"not_sent":0,"sampling":"parentbased_always_on","last_error":null}},
 ///  "process":{"descriptors":{"used":31,"soft":1024,"hard":524288},"threads":14,"memory_kb":5432,
 ///    "connections":2,"connections_closed":{"idle":0,"greedy":0,"pipelining":0,"not_reading":0,
 ///    "over_cap":0,"memory":0},"renewals":0,"last_renewal":null}}

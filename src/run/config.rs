@@ -6,7 +6,9 @@ use super::notifications::notifications;
 use crate::backends::{self, BACKENDS};
 use crate::client::Client;
 use crate::delivery::Plan;
-use crate::settings::{Env, FileContent, Finding, Findings, Settings, Sources, Values, known_tables, settings_path};
+use crate::settings::{
+    Env, FileContent, Finding, Findings, Settings, Sources, Values, known_tables, sections, settings_path,
+};
 use crate::text::Message;
 use crate::trace::id::IdSource;
 
@@ -53,15 +55,17 @@ impl CliArgs {
 impl Configuration {
     /// Reads the file and the environment.
     pub(super) fn read(args: &CliArgs) -> Result<Self, Message> {
-        Self::from_sources(&Sources::read(args.config.as_deref(), args.env.clone())?, args)
+        Self::from_sources(Sources::read(args.config.as_deref(), args.env.clone())?, args)
     }
 
     /// Reads the environment, and uses `content` as the content of the file.
     pub(super) fn from_content(args: &CliArgs, content: Vec<u8>) -> Result<Self, Message> {
-        Self::from_sources(&Sources::from_content(&args.path(), content, args.env.clone())?, args)
+        Self::from_sources(Sources::from_content(&args.path(), content, args.env.clone())?, args)
     }
 
-    fn from_sources(sources: &Sources, args: &CliArgs) -> Result<Self, Message> {
+    fn from_sources(sources: Sources, args: &CliArgs) -> Result<Self, Message> {
+        let sections = sections().into_iter().chain(BACKENDS.iter().map(|plugin| plugin.section));
+        let sources = &sources.with_sections(sections.collect());
         let mut findings = Findings::default();
         let (settings, values) = Settings::read(sources, args.listen.as_deref(), &args.instance, &mut findings)?;
         let url = args.notifications_url.as_deref();

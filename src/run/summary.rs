@@ -44,14 +44,16 @@ pub(super) fn print(
 /// Prints the final counts, one line for each backend that is on or has handled anything.
 pub(super) fn print_counts(processors: &[BatchProcessor]) {
     for processor in processors {
-        let Totals { delivered, refused, dropped, sampled_out, not_sent, .. } = processor.stats.totals();
+        let Totals { delivered, refused, unconfirmed, dropped, sampled_out, not_sent, .. } = processor.stats.totals();
         let (name, unit, all) =
-            (processor.plan.name, processor.stats.unit, delivered + refused + dropped + sampled_out);
+            (processor.plan.name, processor.stats.unit, delivered + refused + unconfirmed + dropped + sampled_out);
         if processor.is_on() || all > 0 {
             let more =
                 if not_sent > 0 { format!("; {not_sent} more while the backend was not on") } else { String::new() };
+            // Rare, so the line names it only if it has happened.
+            let elsewhere = if unconfirmed > 0 { format!(", {unconfirmed} unconfirmed") } else { String::new() };
             say(&format!(
-                "{name}: {delivered} delivered, {refused} refused, {dropped} dropped, {sampled_out} sampled out, of {all} {unit}{more}"
+                "{name}: {delivered} delivered, {refused} refused, {dropped} dropped, {sampled_out} sampled out{elsewhere}, of {all} {unit}{more}"
             ));
         }
     }

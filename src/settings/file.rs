@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use crate::text::Message;
+use crate::text::encoding::{self, NotUtf8, SAVE_AS_UTF8};
 
 pub(super) struct TomlFile {
     pub(super) path: PathBuf,
@@ -35,6 +36,8 @@ pub(super) enum TomlValue {
     Other(&'static str),
 }
 
+/// Quotes that word processors and web pages write in place of `"` and `'`.
+const TYPOGRAPHIC: [char; 9] = ['“', '”', '„', '‟', '‘', '’', '‚', '«', '»'];
 /// Larger files are rejected, in bytes.
 const MAX_FILE: usize = 1 << 20;
 
@@ -63,19 +66,16 @@ impl TomlFile {
 
     pub(super) fn from_content(path: PathBuf, content: Vec<u8>) -> Result<Self, Message> {
         let too_long = content.len() > MAX_FILE;
-        let (text, not_text_at) = match String::from_utf8(content) {
-            Ok(text) => (text, None),
-            Err(error) => {
-                let at = error.utf8_error().valid_up_to();
-                (String::from_utf8_lossy(error.as_bytes()).into_owned(), Some(at))
-            }
-        };
+        let problem = encoding::utf8(&content).err();
+        let text =
+            String::from_utf8(content).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
         let mut file = Self { path, text, root: Vec::new() };
         if too_long {
             return Err(file.error(0, "file too large (more than 1 MiB); is it the right one?"));
         }
-        if let Some(at) = not_text_at {
-            return Err(file.error(at, "invalid UTF-8; save the file as UTF-8"));
+        if let Some(problem) = problem {
+            let at = if let NotUtf8::InvalidAt(at) = problem { at } else { 0 };
+            return Err(file.error(at, &format!("{problem}; {SAVE_AS_UTF8}")));
         }
         match DeTable::parse(&file.text) {
             Ok(root) => {
@@ -84,8 +84,34 @@ impl TomlFile {
             }
             Err(error) => {
                 let offset = error.span().map_or(0, |span| span.start);
-                Err(file.error(offset, error.message().replace('\n', ", ").trim()))
+                let problem = error.message().replace('\n', ", ");
+                Err(file.error(offset, file.common_mistake(offset).unwrap_or_else(|| problem.trim())))
             }
+        }
+    }
+
+    /// Returns a better message for a mistake that is common at this place.
+    fn common_mistake(&self, offset: usize) -> Option<&'static str> {
+        let rest = self.text.get(offset..)?.lines().next()?;
+        let line_start = self.text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
+        let line = self.text[line_start..].lines().next()?;
+        let value = line.split_once('=').map_or("", |(_, value)| value).trim_start();
+        let is_in_value = self.text[line_start..offset].contains('=');
+        let word = rest.split(|c: char| !c.is_ascii_alphabetic()).next()?.to_ascii_lowercase();
+        if rest.starts_with(TYPOGRAPHIC) || value.starts_with(TYPOGRAPHIC) || line.starts_with(TYPOGRAPHIC) {
+            return Some("typographic quotes; write straight ones: \"");
+        }
+        if value.trim_end().ends_with(TYPOGRAPHIC) && value.starts_with(['"', '\'']) {
+            return Some("the closing quote is a typographic one; write a straight one: \"");
+        }
+        match word.as_str() {
+            _ if !is_in_value => None,
+            "true" => Some("TOML knows only lower case here; write true"),
+            "false" => Some("TOML knows only lower case here; write false"),
+            "yes" | "on" => Some("TOML has no such word; write true"),
+            "no" | "off" => Some("TOML has no such word; write false"),
+            "none" | "null" | "nil" => Some("TOML has no empty value; remove the line, or put # in front of it"),
+            _ => None,
         }
     }
 
@@ -103,7 +129,9 @@ impl TomlFile {
     fn position(&self, offset: usize) -> (usize, usize) {
         let before = self.text.get(..offset).unwrap_or(&self.text);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+        // A byte order mark at the beginning is not a part of the first line.
+        let line = before[line_start..].trim_start_matches('\u{feff}');
+        (before.matches('\n').count() + 1, line.chars().count() + 1)
     }
 }
 

@@ -13,6 +13,7 @@ mod page_hosts;
 mod resource;
 pub mod section;
 mod sources;
+mod value_faults;
 mod values;
 mod watch;
 
@@ -29,6 +30,7 @@ pub use finding::{Finding, Findings, Severity, described_address, described_secr
 pub(crate) use resource::sample_resource;
 pub use section::Section;
 pub use sources::{DEFAULT_FILE, Env, Origin, Setting, Sources, settings_path};
+pub use value_faults::{Meaning, check as check_value, is_placeholder, is_placeholder_for_secret, is_unexpanded};
 pub use values::{ResolvedValue, Scalar, Values};
 pub use watch::{FileContent, FileEvent, Watch};
 
@@ -140,6 +142,7 @@ impl Settings {
         instance: &str,
         findings: &mut Findings,
     ) -> Result<(Self, Values), Message> {
+        sources.env.faults().iter().for_each(|fault| findings.warn(fault.clone()));
         let listen = listen_address(listen, &sources.env);
         let (top, mut values) = TopLevel::read(sources, findings)?;
         let (service_name, resource, resource_values) = resource::read(sources, top.service_name, instance, findings)?;
@@ -330,13 +333,6 @@ fn origin_of_app(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
     let host = rest.split('/').next().filter(|host| !host.is_empty())?;
     (!scheme.to_ascii_lowercase().starts_with("http")).then(|| format!("{scheme}://{host}"))
-}
-
-/// Returns true if the text contains a variable that was not expanded: `${NAME}`, `{NAME}` or
-/// `$NAME`.
-pub fn is_unexpanded(text: &str) -> bool {
-    let names = text.split('$').skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_'));
-    names || text.contains('{')
 }
 
 /// Returns true only for `true`, in upper or lower case. Any other value but `false` is reported.

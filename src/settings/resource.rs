@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 
 use super::file::{Entry, TomlValue};
-use super::{Findings, Origin, Scalar, Setting, Sources, Values};
-use crate::text::Message;
+use super::{Findings, Meaning, Origin, Scalar, Setting, Sources, Values, check_value};
+use crate::text::{Message, one_line};
 use crate::trace::Value;
 use crate::trace::span::Attribute;
 
@@ -30,12 +30,12 @@ pub(super) fn read(
     findings: &mut Findings,
 ) -> Result<(Setting<String>, Vec<Attribute>, Values), Message> {
     let from_variable = variable_pairs(sources, findings);
-    let from_file =
-        sources.entries_of(TABLE)?.iter().map(|entry| file_pair(sources, entry)).collect::<Result<Vec<_>, _>>()?;
-    let mut values = Values::default();
-    for (entry, (key, value)) in sources.entries_of(TABLE)?.iter().zip(&from_file) {
+    let (mut from_file, mut values) = (Vec::new(), Values::default());
+    for entry in sources.entries_of(TABLE)? {
+        let Some((key, value)) = file_pair(sources, entry, findings)? else { continue };
         let scalar = Scalar::Text(format!("{value:?}"));
         values.add(format!("[{TABLE}] {key}"), scalar, "", sources.origin_of(entry));
+        from_file.push((key, value));
     }
     if from_file.iter().any(|(key, _)| key == "service.name") {
         findings.warn(
@@ -79,11 +79,17 @@ fn process_attributes(service_name: &str, instance: &str, pid: u32) -> Vec<Attri
     ]
 }
 
-/// Returns a key of `[resource]` and its value: text, a number, true or false.
-fn file_pair(sources: &Sources, entry: &Entry) -> Result<(String, Value), Message> {
+/// Returns a key of `[resource]` and its value: text, a number, true or false. Returns `None` if
+/// the value is a placeholder.
+fn file_pair(sources: &Sources, entry: &Entry, findings: &mut Findings) -> Result<Option<(String, Value)>, Message> {
     let key = &entry.key;
     let value = match &entry.value {
-        TomlValue::Text(text) => text.clone().into(),
+        TomlValue::Text(text) => {
+            let Some(text) = sources.check_entry(entry, &format!("[{TABLE}] {key}"), text, findings) else {
+                return Ok(None);
+            };
+            text.into()
+        }
         TomlValue::Whole(Some(number)) => (*number).into(),
         TomlValue::Float(number) => (*number).into(),
         TomlValue::Flag(value) => (*value).into(),
@@ -97,7 +103,7 @@ fn file_pair(sources: &Sources, entry: &Entry) -> Result<(String, Value), Messag
             return Err(sources.error(entry.value_at, &problem));
         }
     };
-    Ok((key.clone(), value))
+    Ok(Some((key.clone(), value)))
 }
 
 /// Parses `key=value,key2=value2`, with percent-encoded keys and values. One mistake discards the
@@ -111,7 +117,14 @@ fn variable_pairs(sources: &Sources, findings: &mut Findings) -> Vec<(String, St
             Some((decode(key).filter(|key| !key.is_empty())?, decode(value)?))
         });
         match decoded {
-            Some(pair) => pairs.push(pair),
+            Some((key, value)) => {
+                let checked = check_value(&value, Meaning::Address);
+                checked
+                    .message(&format!("{VARIABLE}: {}", one_line(&key)))
+                    .into_iter()
+                    .for_each(|fault| findings.warn(fault));
+                pairs.push((key, checked.value.map_or_else(String::new, Cow::into_owned)));
+            }
             None => {
                 findings.warn(format!("{VARIABLE} is ignored: {pair:?} is not of the form key=value"));
                 return Vec::new();

@@ -85,8 +85,17 @@ impl Values {
     ///
     /// The file cannot be read.
     pub fn read_file(&mut self, path: &str) -> io::Result<Vec<u8>> {
-        let read = read_bounded(Path::new(path));
-        let key = format!("content of {path}");
+        self.read_file_at(Path::new(path), path)
+    }
+
+    /// Reads the file at `path`, like [`Self::read_file`]. `given` is the path as it was written.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    pub fn read_file_at(&mut self, path: &Path, given: &str) -> io::Result<Vec<u8>> {
+        let read = read_bounded(path);
+        let key = format!("content of {given}");
         match &read {
             Ok(bytes) => {
                 let shown = format!("{} bytes", bytes.len());
@@ -139,7 +148,9 @@ struct Table<'s> {
 impl Table<'_> {
     fn read(&self, key: &Key, findings: &mut Findings) -> Result<ResolvedValue, Message> {
         let in_file = match self.entries.iter().find(|entry| entry.key == key.name) {
-            Some(entry) => self.parse_entry(key, entry)?.map(|scalar| (scalar, self.sources.origin_of(entry))),
+            Some(entry) => {
+                self.parse_entry(key, entry, findings)?.map(|scalar| (scalar, self.sources.origin_of(entry)))
+            }
             None => None,
         };
         let (parse, wanted) = (|text: &str| parse_variable(&key.shape, text), wanted(&key.shape));
@@ -152,9 +163,10 @@ impl Table<'_> {
     }
 
     /// Returns the value from the file. An empty text counts as unset and is `None`.
-    fn parse_entry(&self, key: &Key, entry: &Entry) -> Result<Option<Scalar>, Message> {
+    fn parse_entry(&self, key: &Key, entry: &Entry, findings: &mut Findings) -> Result<Option<Scalar>, Message> {
         let error = |problem: String| Err(self.sources.error(entry.value_at, &problem));
         let name = self.full_key(key.name);
+        let mut check = |text: &str| self.sources.check_entry(entry, &name, text, findings);
         match (&key.shape, &entry.value) {
             (Shape::Flag(_), TomlValue::Flag(value)) => Ok(Some(Scalar::Flag(*value))),
             (Shape::Whole(_, range), TomlValue::Whole(value)) => {
@@ -164,14 +176,16 @@ impl Table<'_> {
                     None => error(format!("{name} must be between {} and {}", range.start(), range.end())),
                 }
             }
-            (Shape::Choice(_, names), TomlValue::Text(text)) => match find(names, text) {
+            (Shape::Choice(_, names), TomlValue::Text(text)) => match find(names, &check(text).unwrap_or_default()) {
                 Some(value) => Ok(Some(Scalar::Choice(value))),
                 None => error(format!("{name} must be one of {}", names.join(", "))),
             },
             (Shape::Text(..) | Shape::Optional(..), TomlValue::Text(text)) => {
-                Ok((!text.is_empty()).then(|| Scalar::Text(text.clone())))
+                Ok(check(text).filter(|text| !text.is_empty()).map(Scalar::Text))
             }
-            (Shape::Names, TomlValue::List(Some(names))) => Ok(Some(Scalar::Names(names.clone()))),
+            (Shape::Names, TomlValue::List(Some(names))) => {
+                Ok(Some(Scalar::Names(names.iter().filter_map(|name| check(name)).collect())))
+            }
             (Shape::Names, TomlValue::List(None)) => error(format!("{name} must contain only texts in quotes")),
             (shape, found) => {
                 let wanted = match shape {
@@ -180,7 +194,14 @@ impl Table<'_> {
                     Shape::Names => "a list of texts, such as [\"one\", \"two\"]",
                     _ => "text in quotes",
                 };
-                error(format!("{name} must be {wanted}, not {}", found.kind()))
+                let quoted = match found {
+                    TomlValue::Text(text) if parse_variable(shape, text.trim()).is_some() => match shape {
+                        Shape::Names => String::new(),
+                        _ => format!("; write {} without quotes", text.trim().to_ascii_lowercase()),
+                    },
+                    _ => String::new(),
+                };
+                error(format!("{name} must be {wanted}, not {}{quoted}", found.kind()))
             }
         }
     }

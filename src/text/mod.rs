@@ -1,5 +1,6 @@
 //! Small helpers for text: URLs, messages, safe printing of untrusted text, annotated JSON.
 
+pub(crate) mod encoding;
 pub(crate) mod explanation;
 pub(crate) mod ip;
 pub mod json;

@@ -51,7 +51,7 @@ mod tests;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use crate::settings::Env;
+use crate::settings::{Env, is_placeholder_for_secret};
 use crate::text::Message;
 
 pub use endpoint::{logs_endpoint, region};
@@ -223,6 +223,10 @@ fn checked_keys<'a>(
         }
     };
     for (value, name) in [(Some(id), names[0]), (Some(secret), names[1]), (token, names[2])] {
+        if value.is_some_and(is_placeholder_for_secret) {
+            let what = format!("{source}: {name} is a placeholder that was not filled in");
+            return Err(Message::new(what).next("write the key in its place"));
+        }
         // The keys are sent in headers. Docker passes on the quotes that an env file has around a
         // value.
         let fits = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\'';

@@ -18,6 +18,7 @@ use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConf
 use ureq::typestate::WithBody;
 use ureq::{Agent, Body, Proxy, RequestBuilder};
 
+use super::redact::basic_authorization;
 use super::retry::parse_retry_after;
 use crate::sync::lock;
 use crate::text::Url;
@@ -217,6 +218,11 @@ fn agent(tls: TlsConfig, proxy: Option<Proxy>) -> Agent {
 }
 
 fn configured<B>(mut request: RequestBuilder<B>, call: &Call<'_>) -> RequestBuilder<B> {
+    // ureq would send user and password as they stand in the URL, percent-encoded.
+    let is_given = call.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+    if let Some(value) = basic_authorization(call.url).filter(|_| !is_given) {
+        request = request.header("authorization", value);
+    }
     for (name, value) in call.headers {
         request = request.header(name, value);
     }

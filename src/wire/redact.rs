@@ -31,6 +31,9 @@ impl Redactor {
         if let Some(authorization) = basic_authorization(url) {
             redactor.add_header(&authorization);
         }
+        if let Some((_, password)) = user_and_password(url) {
+            redactor.add(password);
+        }
         if let Some(query) = url.query() {
             redactor.add(query);
             query.split('&').filter_map(|pair| pair.split_once('=')).for_each(|(_, value)| redactor.add(value));
@@ -87,12 +90,18 @@ impl Redactor {
     }
 }
 
-/// Returns the value of the `authorization` header that ureq makes from the user and the password
-/// in a URL.
+/// Returns the value of the `authorization` header for the user and the password in a URL. In the
+/// URL they are percent-encoded, in the header they are not.
 pub fn basic_authorization(url: &Url) -> Option<String> {
+    let (user, password) = user_and_password(url)?;
+    let decoded = [user, ":", password].map(|part| percent_decode_str(part).collect::<Vec<u8>>());
+    Some(format!("Basic {}", BASE64.encode(decoded.concat())))
+}
+
+/// Returns the user and the password in a URL, percent-encoded.
+fn user_and_password(url: &Url) -> Option<(&str, &str)> {
     let (credentials, _) = url.authority().rsplit_once('@')?;
-    let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
-    Some(format!("Basic {}", BASE64.encode(format!("{user}:{password}"))))
+    Some(credentials.split_once(':').unwrap_or((credentials, "")))
 }
 
 #[cfg(test)]
@@ -110,6 +119,7 @@ mod tests {
         for (address, header, answer) in [
             ("http://joe:passw0rd@host/", "x", "am9lOnBhc3N3MHJk is wrong, passw0rd is no password"),
             ("http://host/", &*basic, "joe:passw0rd, or passw0rd"),
+            ("http://joe:se%3Acret%40x@host/", "", "joe:se:cret@x, se:cret@x or se%3Acret%40x"),
             ("http://host/?key=se%2Fcret&x=1", "", "key=se%2Fcret se%2Fcret se/cret se\\/cret"),
             ("http://host/", "Bearer abc/def/ghi==", "abc\\/def\\/ghi== and abc/def/ghi"),
         ] {
@@ -118,6 +128,19 @@ mod tests {
                 assert!(!shown.contains(secret), "{shown}");
             }
         }
+    }
+
+    #[test]
+    fn user_and_password_are_decoded_before_they_are_sent() {
+        for (address, header) in [
+            ("http://us%40er:p%3Aw@h/", "us@er:p:w"),
+            ("http://user@h/", "user:"),
+            ("http://a+b:c%20d@h/", "a+b:c d"),
+            ("http://a:%zz@h/", "a:%zz"),
+        ] {
+            assert_eq!(basic_authorization(&url(address)), Some(format!("Basic {}", BASE64.encode(header))));
+        }
+        assert_eq!(basic_authorization(&url("http://h/a@b")), None);
     }
 
     #[test]

@@ -253,7 +253,10 @@ fn a_head_that_can_be_read_in_two_ways_is_400() {
     };
     for request in [
         "GET /health HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n".to_owned(),
-        "GET http://elsewhere.test/health HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+        "GET http://x@elsewhere.test/health HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+        "GET http:///health HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+        "GET http://elsewhere.test/health HTTP/1.1\r\n\r\n".to_owned(),
+        "GET http://elsewhere.test/health HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n".to_owned(),
         post("Content-Length: +3\r\n"),
         post("Content-Length: -3\r\n"),
         post("Content-Length: 0x3\r\n"),

@@ -6,66 +6,15 @@
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{Client, CloudWatch, Collector, Program, Reply, SOON, Setup, XRayDaemon, http_date, wait_until};
+use crate::support::told::{NOWHERE, checked, start, status, status_says, told_at_start, told_when_sent};
+use crate::support::{Client, CloudWatch, Collector, Program, Reply, SOON, XRayDaemon, http_date, wait_until};
 
 const HOME: &str = "/api/activities/home";
 const HONEYCOMB: &str = "[honeycomb]\nenabled = true\nschedule_delay = 50\n";
 const XRAY: &str = "[xray]\nenabled = true\nschedule_delay = 50\n";
 const CLOUDWATCH: &str = "[cloudwatch]\nenabled = true\nschedule_delay = 50\n";
-/// Requests to other machines go to this proxy address, on which no program listens.
-const NOWHERE: (&str, &str) = ("HTTPS_PROXY", "http://127.0.0.1:9");
-
-type Env<'a> = &'a [(&'a str, &'a str)];
-
-fn start(toml: &str, env: Env<'_>) -> Program {
-    let quiet: Setup = Program::setup().toml(&format!("[console]\nenabled = false\n{toml}"));
-    env.iter().fold(quiet, |setup, (name, value)| setup.env(name, value)).start()
-}
-
-/// Checks that the sentence is shown before anything is sent.
-#[track_caller]
-fn told_at_start(toml: &str, env: Env<'_>, sentence: &str) {
-    let program = start(toml, env);
-    program.wait_for_stderr(sentence);
-    assert!(status_says(&program, sentence), "not in the status: {sentence}\n{:#}", status(&program));
-    checked(toml, env, sentence);
-}
-
-/// Checks that the sentence is shown when the first trace is sent.
-#[track_caller]
-fn told_when_sent(toml: &str, env: Env<'_>, sentence: &str) {
-    let program = start(toml, env);
-    program.get(HOME);
-    program.wait_for_stderr(sentence);
-    assert!(wait_until(SOON, || status_says(&program, sentence)), "{sentence}\n{:#}", status(&program));
-    assert_eq!(program.stderr().matches(sentence).count(), 1, "said more than once:\n{}", program.stderr());
-    checked(toml, env, sentence);
-}
-
-#[track_caller]
-fn checked(toml: &str, env: Env<'_>, sentence: &str) {
-    let exit = Program::run_to_end(&["check"], env, Some(&format!("[console]\nenabled = false\n{toml}")));
-    assert!(exit.stdout.contains(sentence), "not in the check: {sentence}\n{}{}", exit.stdout, exit.stderr);
-}
-
-fn status(program: &Program) -> Value {
-    program.get("/telemetry/status").json()
-}
-
-fn status_says(program: &Program, sentence: &str) -> bool {
-    fn says(value: &Value, sentence: &str) -> bool {
-        match value {
-            Value::String(text) => text.contains(sentence),
-            Value::Array(values) => values.iter().any(|value| says(value, sentence)),
-            Value::Object(fields) => fields.values().any(|value| says(value, sentence)),
-            _ => false,
-        }
-    }
-    says(&status(program), sentence)
-}
-
 fn to(url: &str) -> [(&str, &str); 1] {
     [("OTEL_EXPORTER_OTLP_ENDPOINT", url)]
 }
@@ -153,7 +102,7 @@ fn t13_a_key_in_quotes_is_noticed() {
     told_at_start(
         HONEYCOMB,
         &[("HONEYCOMB_API_KEY", "\"abcdefghijklmnopqrwxyz\""), NOWHERE],
-        "HONEYCOMB_API_KEY: the quotes around the key are sent too; next: write the key without quotes (env files keep them)",
+        "HONEYCOMB_API_KEY: the quotes around its value are ignored; next: write the value without them (docker's env files keep quotes)",
     );
 }
 

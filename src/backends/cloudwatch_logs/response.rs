@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
+use super::sequence_token;
+use crate::text::encoding::without_mark;
 use crate::wire::http::Reply;
 
 /// Parsed response.
@@ -21,6 +23,8 @@ pub(super) struct LogsResponse {
     pub(super) retry_after: Option<Duration>,
     /// Number of events that were not stored, and the reason: too old, too new, past the retention.
     pub(super) rejected: Option<(usize, &'static str)>,
+    /// Sequence token that an older service demands.
+    pub(super) sequence_token: Option<String>,
 }
 
 /// Classes of responses.
@@ -32,6 +36,10 @@ pub(super) enum Class {
     Missing,
     /// The group or the stream exists already, which counts as success.
     Exists,
+    /// An older service has stored these lines before, which counts as success.
+    AlreadyAccepted,
+    /// An older service demands the sequence token, which is in the response.
+    SequenceToken,
     /// The service received too many calls. It accepts them later.
     Throttled,
     /// The service has a temporary problem.
@@ -44,42 +52,58 @@ pub(super) enum Class {
     Signature,
     /// These lines break a rule of the service, and no retry would change that.
     Poison,
-    /// Something else. Any remedy is unknown, so the lines stay queued.
+    /// The service does not have the operation: the address leads to another service.
+    NoOperation,
+    /// An error code that this program does not know. The lines stay queued.
     Unknown,
+    /// An error without a code of AWS: another program has answered. The lines stay queued.
+    Foreign,
 }
 
 impl LogsResponse {
     /// Parses the response to a batch of `sent` events. `sent` is 0 for a call that sends no
     /// events.
     pub(super) fn read(reply: &Reply, sent: usize) -> Self {
-        let text = String::from_utf8_lossy(&reply.body);
-        let json: Json = serde_json::from_slice(&reply.body).unwrap_or_default();
-        let status = reply.status;
-        if status == 200 {
+        let body = without_mark(&reply.body);
+        let text = String::from_utf8_lossy(body);
+        let json: Json = serde_json::from_slice(body).unwrap_or_default();
+        let (status, retry_after) = (reply.status, reply.retry_after);
+        let code = reply.header("x-amzn-errortype").or_else(|| json.get("__type").and_then(Json::as_str));
+        // Some stand-ins for the service send an error with the status of a success.
+        if (200..300).contains(&status) && code.is_none() {
             // The body of a response may be empty. A body that is not JSON comes from a proxy,
             // perhaps from the login page of a network.
-            let ours = json.is_object() || text.trim().is_empty();
+            let ours = text.trim().is_empty() || json.as_object().is_some_and(|fields| !is_foreign(fields));
             let class = if ours { Class::Success } else { Class::Transient };
-            let message = if ours { "" } else { "not a response of CloudWatch Logs" };
+            let message = if ours { "" } else { "not a response of CloudWatch Logs" }.to_owned();
             let rejected = json.get("rejectedLogEventsInfo").and_then(|info| rejected(info, sent));
-            let (code, retry_after) = (String::new(), reply.retry_after);
-            return Self { class, status, code, message: message.to_owned(), retry_after, rejected };
+            return Self { class, status, code: String::new(), message, retry_after, rejected, sequence_token: None };
         }
-        let code = reply.header("x-amzn-errortype").or_else(|| json.get("__type").and_then(Json::as_str));
         let code = code.map_or_else(|| xml(&text, "Code"), |code| short_code(code).to_owned());
         // Only a plain name is kept: the code is logged, and it is a part of the kind of a problem.
         let is_name = code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
         let code = if is_name { code } else { String::new() };
         let message = ["message", "Message"].iter().find_map(|key| json.get(*key).and_then(Json::as_str));
         let message = message.map_or_else(|| xml(&text, "Message"), str::to_owned);
-        let retry_after = reply.retry_after;
-        Self { class: classify(status, &code), status, code, message, retry_after, rejected: None }
+        let sequence_token = sequence_token::expected(&json, &message);
+        Self { class: classify(status, &code), status, code, message, retry_after, rejected: None, sequence_token }
     }
+}
+
+/// Returns true for a JSON object that another program sends with the status of a success: it has
+/// an error or a message, and no field of a response.
+fn is_foreign(fields: &serde_json::Map<String, Json>) -> bool {
+    let has = |names: &[&str]| names.iter().any(|name| fields.get(*name).is_some_and(|value| !value.is_null()));
+    has(&["error", "errors", "message", "Message", "code"])
+        && !has(&["nextSequenceToken", "rejectedLogEventsInfo", "rejectedEntityInfo"])
 }
 
 fn classify(status: u16, code: &str) -> Class {
     match code {
         "ResourceNotFoundException" => Class::Missing,
+        "DataAlreadyAcceptedException" => Class::AlreadyAccepted,
+        "InvalidSequenceTokenException" => Class::SequenceToken,
+        "UnknownOperationException" | "UnknownOperation" | "InvalidAction" | "NotImplemented" => Class::NoOperation,
         "ResourceAlreadyExistsException" | "OperationAbortedException" => Class::Exists,
         "ExpiredToken" | "ExpiredTokenException" => Class::Expired,
         "Throttling" | "ThrottlingException" | "ThrottledException" | "TooManyRequestsException" => Class::Throttled,
@@ -96,7 +120,9 @@ fn classify(status: u16, code: &str) -> Class {
         "InvalidParameterException" | "InvalidParameterValue" => Class::Poison,
         "ValidationException" | "SerializationException" => Class::Poison,
         _ if status == 413 => Class::Poison,
-        _ if status >= 500 || status == 408 || status < 400 => Class::Transient,
+        _ if status >= 500 || status == 408 => Class::Transient,
+        "" if status < 400 => Class::Transient,
+        "" => Class::Foreign,
         _ => Class::Unknown,
     }
 }
@@ -118,7 +144,8 @@ fn xml(text: &str, tag: &str) -> String {
 /// times. Those before the *exclusive* end index are too old or past the retention. Those from the
 /// *inclusive* start index on are too new. The two ranges may overlap.
 fn rejected(info: &Json, sent: usize) -> Option<(usize, &'static str)> {
-    let index = |key: &str| info.get(key).and_then(Json::as_u64).and_then(|index| usize::try_from(index).ok());
+    let number = |value: &Json| value.as_u64().or_else(|| value.as_str()?.trim().parse().ok());
+    let index = |key: &str| info.get(key).and_then(number).and_then(|index| usize::try_from(index).ok());
     let (old, expired) = (index("tooOldLogEventEndIndex"), index("expiredLogEventEndIndex"));
     let new = index("tooNewLogEventStartIndex");
     let before = old.unwrap_or(0).max(expired.unwrap_or(0)).min(sent);
@@ -182,8 +209,13 @@ mod tests {
             (413, "", Class::Poison),
             (302, "", Class::Transient),
             (501, "", Class::Transient),
-            (407, "", Class::Unknown),
+            (407, "", Class::Foreign),
             (400, "SomethingNewException", Class::Unknown),
+            (400, "DataAlreadyAcceptedException", Class::AlreadyAccepted),
+            (400, "InvalidSequenceTokenException", Class::SequenceToken),
+            (400, "UnknownOperationException", Class::NoOperation),
+            (404, "UnknownOperationException", Class::NoOperation),
+            (200, "SomethingNewException", Class::Unknown),
         ] {
             assert_eq!(classify(status, code), class, "{status} {code}");
         }
@@ -192,15 +224,30 @@ mod tests {
     #[test]
     fn a_200_is_a_success_if_it_comes_from_the_service() {
         assert_eq!(read(200, "<html>please log in</html>").class, Class::Transient);
-        for body in ["", "{}", r#"{"nextSequenceToken":"1"}"#, r#"{"rejectedLogEventsInfo":{}}"#] {
+        for body in [
+            "",
+            "{}",
+            "\u{feff}{}",
+            r#"{"nextSequenceToken":"1"}"#,
+            r#"{"nextSequenceToken":"1","message":"ok"}"#,
+            r#"{"rejectedLogEventsInfo":{}}"#,
+            r#"{"somethingNew":1}"#,
+        ] {
             assert_eq!((read(200, body).class, read(200, body).rejected), (Class::Success, None), "{body}");
         }
+        for body in ["[]", "OK", r#"{"code":3,"message":"no"}"#, r#"{"message":"Forbidden"}"#, r#"{"error":"x"}"#] {
+            assert_eq!(read(200, body).class, Class::Transient, "{body}");
+        }
+        assert_eq!(read(204, "").class, Class::Success);
+        let error = read(200, r#"{"__type":"ResourceNotFoundException","message":"no"}"#);
+        assert_eq!(error.class, Class::Missing, "the status of a success with the body of an error");
     }
 
     #[test]
     fn rejected_events_are_counted_by_the_meaning_that_the_service_gives_its_indices() {
         for (info, count) in [
             (r#"{"tooOldLogEventEndIndex":3}"#, 3),
+            (r#"{"tooOldLogEventEndIndex":"3"}"#, 3),
             (r#"{"tooNewLogEventStartIndex":8}"#, 2),
             (r#"{"expiredLogEventEndIndex":4,"tooOldLogEventEndIndex":3}"#, 4),
             (r#"{"tooOldLogEventEndIndex":3,"tooNewLogEventStartIndex":9}"#, 4),

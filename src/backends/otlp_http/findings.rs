@@ -26,15 +26,11 @@ pub(super) fn of_address(to: &TracesUrl, findings: &mut Findings) {
     }
 }
 
-/// Warns about a key in quotes, and about a key and a dataset that do not fit together. A Classic
-/// key needs a dataset. With any other key a dataset has no effect.
+/// Warns about a key and a dataset that do not fit together. A Classic key needs a dataset. With any
+/// other key a dataset has no effect.
 pub(super) fn of_key(headers: &[(String, String)], origin: &str, service: &str, findings: &mut Findings) {
     let value = |name: &str| headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str());
     let Some(key) = value(TEAM) else { return };
-    if key.starts_with(['"', '\'']) {
-        let what = format!("{origin}: the quotes around the key are sent too");
-        findings.warn(Message::new(what).next("write the key without quotes (env files keep them)"));
-    }
     match (is_classic(key), value(DATASET)) {
         (true, None) => {
             let key = described_secret(key);
@@ -72,6 +68,7 @@ pub(super) fn missing_key(sources: &Sources, key: &Setting<Option<String>>) -> M
     const NAME: &str = "HONEYCOMB_API_KEY";
     let hint = match &key.value {
         Some(_) => format!("{} is set, but its value cannot be a key", key.origin),
+        None if sources.env.is_unfilled(NAME) => format!("{NAME} is set, but its value cannot be a key"),
         None if sources.env.is_set(NAME) => format!("{NAME} is set, but empty"),
         None => match sources.env.names().filter(|name| is_misspelling_of(name, NAME)).min() {
             Some(slip) => format!("{NAME} is not set in this process, but {slip} is: a typo?"),

@@ -1,5 +1,6 @@
 //! Settings of the backend: reads `[honeycomb]` and OpenTelemetry's variables, and makes a client.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use crate::delivery::{Encoding, Plan};
 use crate::settings::section::Shown::{Described, Plain, Redacted};
 use crate::settings::section::{choice, flag, optional, section, text, whole};
 use crate::settings::{
-    BatchLimits, Findings, Origin, Setting, Sources, Values, described_address, is_unexpanded, warn_of_seconds,
+    BatchLimits, Findings, Meaning, Origin, Setting, Sources, Values, check_value, described_address, is_placeholder,
+    is_unexpanded, warn_of_seconds,
 };
 use crate::text::{Message, Url};
 use crate::wire::http::{Certificates, HttpClient};
@@ -152,7 +154,8 @@ pub(super) fn traces_url(table: &Honeycomb, findings: &mut Findings) -> Result<T
         return Err(complaint("a variable in the address was not replaced").next("write the address in full"));
     }
     let Some(url) = Url::parse(text) else {
-        let has_scheme = text.starts_with("http://") || text.starts_with("https://");
+        let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+        let has_scheme = matches!(scheme.as_deref(), Some("http" | "https"));
         let problem = if has_scheme { "invalid URL" } else { "invalid URL without http:// or https://" };
         return Err(complaint(problem).next("write https://api.honeycomb.io, or http://localhost:4318"));
     };
@@ -219,6 +222,9 @@ fn parse_headers(variable: &str, text: &str, findings: &mut Findings) -> Vec<(St
         };
         let name = percent_decode_str(name.trim()).decode_utf8_lossy().to_ascii_lowercase();
         let value = percent_decode_str(value.trim()).decode_utf8_lossy().trim().to_owned();
+        let checked = check_value(&value, Meaning::Address);
+        let fault = checked.message(&format!("{variable}: {name}"));
+        let value = checked.value.map_or_else(String::new, Cow::into_owned);
         let token =
             !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.!#$%&'*+^`|~".contains(&b));
         if !token {
@@ -232,6 +238,7 @@ fn parse_headers(variable: &str, text: &str, findings: &mut Findings) -> Vec<(St
         } else if let Some(problem) = unsendable(&value) {
             findings.warn(format!("{variable}: {name} is not sent, because its value has {problem}"));
         } else {
+            fault.into_iter().for_each(|fault| findings.warn(fault));
             headers.push((name, value));
         }
     }
@@ -241,8 +248,11 @@ fn parse_headers(variable: &str, text: &str, findings: &mut Findings) -> Vec<(St
 /// Returns the reason why a header cannot have this value, or `None` if it can.
 fn unsendable(value: &str) -> Option<&'static str> {
     // A shell would have replaced `${NAME}` and `$NAME`, but not in single quotes.
-    if value.contains("${") || value.starts_with('$') {
+    if value.contains("${") || value.starts_with('$') || is_placeholder(value) {
         return Some("a variable that was not replaced");
+    }
+    if value.contains('\u{a0}') {
+        return Some("a no-break space (U+00A0), which a header cannot have");
     }
     let can_be_sent = value.bytes().all(|byte| (0x20..0x7f).contains(&byte));
     (!can_be_sent).then_some("characters that a header cannot have")

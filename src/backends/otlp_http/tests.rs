@@ -98,8 +98,11 @@ fn metadata_is_an_attribute_of_both_its_names() {
 fn every_answer_has_its_outcome() {
     let client = client(&[]);
     let outcome = |status, body: &str| client.answered(&reply(status, body), 100);
-    for body in ["", "{}", "{\"partialSuccess\":{}}", "{\"ok\":1}", "<html>", "\u{1}\u{2}"] {
+    for body in ["", "{}", "{\"partialSuccess\":{}}", "{\"ok\":1}"] {
         assert_eq!(outcome(200, body), Outcome::Delivered, "{body}");
+    }
+    for body in ["<html>", "\u{1}\u{2}"] {
+        assert!(matches!(outcome(200, body), Outcome::Unconfirmed(_)), "{body}");
     }
     for rejected in ["2", "\"2\""] {
         let body = format!(r#"{{"partialSuccess":{{"rejectedSpans":{rejected},"errorMessage":"too old"}}}}"#);
@@ -115,6 +118,65 @@ fn every_answer_has_its_outcome() {
     for status in [301, 308, 400, 401, 403, 404, 405, 413, 415, 422, 500, 501] {
         assert!(matches!(outcome(status, ""), Outcome::Refused(_)), "{status}");
     }
+}
+
+/// Number of rejected spans and message, or the reason why a body is not an OTLP response.
+type BodyMeaning = Result<(u64, &'static str), &'static str>;
+
+/// A header, a body, and its meaning.
+const RESPONSES: &[(&str, &str, BodyMeaning)] = &[
+    ("", "", Ok((0, ""))),
+    ("", " \r\n", Ok((0, ""))),
+    ("", "\u{feff}", Ok((0, ""))),
+    ("", "{}", Ok((0, ""))),
+    ("", "\u{feff}{}", Ok((0, ""))),
+    ("", r#"{"ok":1}"#, Ok((0, ""))),
+    ("", r#"{"partialSuccess":null}"#, Ok((0, ""))),
+    ("", r#"{"partial_success":{}}"#, Ok((0, ""))),
+    ("", r#"{"partialSuccess":{"somethingNew":[1]}}"#, Ok((0, ""))),
+    ("", r#"{"code":0,"message":""}"#, Ok((0, ""))),
+    ("", r#"{"error":null,"errors":[]}"#, Ok((0, ""))),
+    ("content-encoding: identity", "{}", Ok((0, ""))),
+    ("content-encoding: br", "", Ok((0, ""))),
+    ("", r#"{"partialSuccess":{"rejectedSpans":"2","errorMessage":"too old"}}"#, Ok((2, "too old"))),
+    ("", r#"{"partialSuccess":{"rejectedSpans":2}}"#, Ok((2, ""))),
+    ("", r#"{"partialSuccess":{"rejectedSpans":2.0,"errorMessage":null}}"#, Ok((2, ""))),
+    ("", r#"{"partial_success":{"rejected_spans":"1","error_message":"too old"}}"#, Ok((1, "too old"))),
+    ("", r#"{"partialSuccess":{"rejected_spans":3,"errorMessage":" slow "}}"#, Ok((3, "slow"))),
+    ("", r#"{"partialSuccess":{"rejectedSpans":-1}}"#, Ok((0, ""))),
+    ("content-type: application/x-protobuf", "\n\u{6}\u{8}\u{2}\u{12}\u{2}no", Ok((2, "no"))),
+    ("content-type: application/x-protobuf", "\n\u{0}", Ok((0, ""))),
+    ("content-type: application/x-protobuf", "\n\u{7f}", Err("its body is not protobuf")),
+    ("", r#"{"partialSuccess":"yes"}"#, Err("its partialSuccess is not an object")),
+    ("", r#"{"partialSuccess":{"rejectedSpans":"many"}}"#, Err("its partialSuccess cannot be read")),
+    ("", r#"{"code":3,"message":"bad"}"#, Err("its body is an error")),
+    ("", r#"{"code":"16"}"#, Err("its body is an error")),
+    ("", r#"{"error":"no such index"}"#, Err("its body is an error")),
+    ("", r#"{"errors":[{"message":"x"}]}"#, Err("its body is an error")),
+    ("", "[]", Err("its body is not a JSON object")),
+    ("", "null", Err("its body is not a JSON object")),
+    ("", "\"ok\"", Err("its body is not a JSON object")),
+    ("", "OK", Err("its body is not JSON")),
+    ("", "\u{1f}\u{8}", Err("its body is not JSON")),
+    ("content-encoding: gzip", "\u{1f}\u{8}", Err("its body has Content-Encoding: gzip, which was not asked for")),
+    ("", "\n<!DOCTYPE html><html>", Err("web page")),
+    ("content-type: text/html", "<HTML lang=en>", Err("web page")),
+];
+
+#[test]
+fn what_a_2xx_means_is_read_from_its_body() {
+    for (header, body, meaning) in RESPONSES {
+        let reply = Reply { head: format!("HTTP/1.1 200 OK\r\n{header}\r\n\r\n"), ..reply(200, body) };
+        let expected = match meaning {
+            Ok((0, "")) => ExportResponse::Success,
+            Ok((rejected, message)) => ExportResponse::Partial(*rejected, (*message).to_owned()),
+            Err("web page") => ExportResponse::WebPage,
+            Err(why) => ExportResponse::Foreign((*why).to_owned()),
+        };
+        assert_eq!(ExportResponse::read(&reply), expected, "{header} {body}");
+    }
+    let broken = Reply { broken: Some(CallError::Closed), ..reply(200, "{\"partialSucc") };
+    assert!(matches!(client(&[]).answered(&broken, 1), Outcome::Warned(_)), "the status says that it was accepted");
 }
 
 #[test]

@@ -28,8 +28,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use log::Level;
 use serde_json::{Value as Json, json};
 
+use super::rule_file::number;
 use super::sampler::{Rule, Target, XRaySampler};
 use super::wildcard::matches;
+use crate::text::encoding::without_mark;
 use crate::text::{Message, Url, one_line, reason_phrase};
 
 use crate::delivery::{BackgroundTask, Stop};
@@ -100,7 +102,7 @@ impl FetchedRule {
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
         let is_region = |region: &&str| (1..=MAX_REGION).contains(&region.len()) && region.bytes().all(is_name);
         let region = arn.split(':').nth(3).filter(is_region).map(str::to_owned);
-        Self { name, service, region, rule: serde_json::from_value(rule).ok() }
+        Self { name, service, region, rule: Rule::from_json(&rule).ok() }
     }
 }
 
@@ -189,11 +191,8 @@ impl Rules {
         for _ in 0..MAX_PAGES {
             let question = if token.is_null() { json!({}) } else { json!({ "NextToken": token }) };
             let answer = self.ask("GetSamplingRules", &question)?;
-            let Some(records) = answer.get("SamplingRuleRecords").and_then(Json::as_array).cloned() else {
-                let what = format!("no SamplingRuleRecords in the response of http://{}/GetSamplingRules", self.daemon);
-                return Err(Message::new(what).and(self.rules_in_force()));
-            };
-            let modified = records.iter().filter_map(|record| record.get("ModifiedAt")?.as_f64());
+            let records = self.list_of(&answer, "SamplingRuleRecords", "GetSamplingRules")?;
+            let modified = records.iter().filter_map(|record| number(record.get("ModifiedAt")?));
             self.state.modified = modified.fold(self.state.modified, f64::max);
             rules.extend(
                 records
@@ -245,8 +244,15 @@ impl Rules {
             let question = json!({ "SamplingStatisticsDocuments": documents });
             // The counts of a failed report are dropped. If they were sent later, X-Ray would take
             // them for load of that later time.
-            let answer = match self.ask("SamplingTargets", &question) {
-                Ok(answer) => answer,
+            let answered = self.ask("SamplingTargets", &question);
+            let targets = answered.and_then(|answer| {
+                let targets = self.list_of(&answer, "SamplingTargetDocuments", "SamplingTargets");
+                // A response without targets may leave the list out.
+                let targets = if is_empty_response(&answer) { Vec::new() } else { targets? };
+                Ok((answer, targets))
+            });
+            let (answer, targets) = match targets {
+                Ok(answered) => answered,
                 Err(problem) => {
                     // If the daemon is unreachable, the next fetch of the rules logs it. One line
                     // is enough.
@@ -257,9 +263,8 @@ impl Rules {
                     return true;
                 }
             };
-            let targets = answer.get("SamplingTargetDocuments").and_then(Json::as_array).cloned().unwrap_or_default();
-            let targets: Vec<Target> =
-                targets.into_iter().filter_map(|target| serde_json::from_value(target).ok()).collect();
+            let targets: Vec<Target> = targets.iter().filter_map(Target::from_json).collect();
+            self.report_unprocessed(&answer);
             for target in &targets {
                 if let Some(seconds) = target.interval.filter(|seconds| *seconds <= 3600) {
                     let pace = Duration::from_secs(seconds).max(self.targets_interval);
@@ -271,11 +276,40 @@ impl Rules {
             self.state.reported.remove("targets");
             self.state.failed_reports = 0;
             self.sampler.set_targets(&targets);
-            let modified = answer.get("LastRuleModification").and_then(Json::as_f64).unwrap_or_default();
+            let modified = answer.get("LastRuleModification").and_then(number).unwrap_or_default();
             changed |= modified > self.state.modified;
             self.state.modified = self.state.modified.max(modified);
         }
         changed
+    }
+
+    /// Logs which statistics X-Ray did not accept, and why.
+    fn report_unprocessed(&mut self, answer: &Json) {
+        let unprocessed = answer.get("UnprocessedStatistics").and_then(Json::as_array);
+        let text = |document: &Json, key: &str| one_line(document.get(key).and_then(Json::as_str).unwrap_or("unknown"));
+        let documents: Vec<_> = unprocessed
+            .into_iter()
+            .flatten()
+            .take(REPORTS_A_CALL)
+            .map(|document| format!("{} ({})", text(document, "RuleName"), text(document, "ErrorCode")))
+            .collect();
+        if documents.is_empty() {
+            self.state.reported.remove("statistics");
+            return;
+        }
+        let what = format!("X-Ray did not accept the request counts of the rules {}", documents.join(", "));
+        let next =
+            "nothing to do if a rule was deleted; otherwise compare the rules with `aws xray get-sampling-rules`";
+        self.report_once("statistics", Level::Warn, Message::new(what).next(next));
+    }
+
+    /// Returns the list that a response must have.
+    fn list_of(&self, answer: &Json, name: &str, operation: &str) -> Result<Vec<Json>, Message> {
+        answer.get(name).and_then(Json::as_array).cloned().ok_or_else(|| {
+            let what = format!("no {name} in the response of http://{}/{operation}", self.daemon);
+            let next = "check the address of the daemon, and that the X-Ray daemon listens on this TCP port";
+            Message::new(what).and(self.rules_in_force()).next(next)
+        })
     }
 
     fn ask(&self, operation: &str, question: &Json) -> Result<Json, Message> {
@@ -294,10 +328,17 @@ impl Rules {
             failed(error.at(&url), next)
         })?;
         if reply.status != 200 {
-            let next = "look for errors about credentials and region in the log of the daemon";
+            let next = match reply.status {
+                // Another program, or a Collector that receives segments but serves no rules.
+                404 | 405 | 501 => {
+                    "check that the X-Ray daemon listens on this TCP port; an OpenTelemetry Collector needs its awsproxy \
+                     extension"
+                }
+                _ => "look for errors about credentials and region in the log of the daemon",
+            };
             return Err(failed(format!("HTTP {} {} from {url}", reply.status, reason_phrase(reply.status)), next));
         }
-        serde_json::from_slice(&reply.body)
+        serde_json::from_slice(without_mark(&reply.body))
             .map_err(|error| failed(format!("invalid JSON from {url} ({error})"), "check the address of the daemon"))
     }
 
@@ -316,6 +357,12 @@ impl Rules {
             self.state.reported.insert(about, message);
         }
     }
+}
+
+/// Returns true for an object without targets that is not an error.
+fn is_empty_response(answer: &Json) -> bool {
+    let has = |keys: &[&str]| keys.iter().any(|key| answer.get(*key).is_some());
+    answer.is_object() && !has(&["SamplingTargetDocuments", "message", "Message", "error", "errors", "code", "__type"])
 }
 
 fn unix_now() -> u64 {

@@ -19,10 +19,17 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value as Json;
+
+use super::rule_file::number;
 use super::wildcard::matches;
 use crate::sync::lock;
+use crate::text::one_line;
 use crate::trace::sampler::{BackendSampler, Decision, Reason, RuleDecision, RuleSource, SamplerState, SamplingInput};
 
 /// Sampler, shared by the request thread, which decides, and the poller, which brings rules and
@@ -48,17 +55,20 @@ pub(super) struct ServiceNames {
 ///  "ServiceName":"backend-flask","ServiceType":"*","Host":"*","HTTPMethod":"*","URLPath":"*",
 ///  "Version":1}
 /// ```
-#[derive(Clone, Debug, PartialEq, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Rule {
     /// Name of the rule.
     #[serde(rename = "RuleName")]
     pub(super) name: Arc<str>,
     /// Order of the rules: the lowest number first.
+    #[serde(deserialize_with = "number_or_text")]
     pub(super) priority: u32,
     /// Share of the other requests to take when the reservoir is empty.
+    #[serde(deserialize_with = "number_or_text")]
     pub(super) fixed_rate: f64,
     /// Requests to take per second, in all instances together.
+    #[serde(deserialize_with = "number_or_text")]
     pub(super) reservoir_size: u32,
     /// Pattern for the service name.
     pub(super) service_name: String,
@@ -95,8 +105,7 @@ pub(super) struct Statistics {
 }
 
 /// X-Ray's answer to a report: the quota of one rule.
-#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Target {
     /// Name of the rule.
     pub(super) rule_name: String,
@@ -105,17 +114,38 @@ pub(super) struct Target {
     /// Part of the reservoir that this instance may use.
     pub(super) reservoir_quota: Option<u32>,
     /// End of the quota, in seconds since 1970.
-    #[serde(rename = "ReservoirQuotaTTL")]
     pub(super) reservoir_quota_ttl: Option<f64>,
     /// Seconds to the next report.
     pub(super) interval: Option<u64>,
+}
+
+impl Target {
+    /// Reads a target. Returns `None` if it has no name, or a number that cannot be read.
+    pub(super) fn from_json(json: &Json) -> Option<Self> {
+        let field = |key: &str| match json.get(key) {
+            None | Some(Json::Null) => Some(None),
+            Some(value) => number(value).map(Some),
+        };
+        let whole = |key: &str| match field(key)? {
+            Some(number) if number < 0.0 || number.fract() != 0.0 => None,
+            number => Some(number),
+        };
+        Some(Self {
+            rule_name: json.get("RuleName")?.as_str()?.to_owned(),
+            fixed_rate: field("FixedRate")?,
+            reservoir_quota: whole("ReservoirQuota")?.map(|quota| quota as u32),
+            reservoir_quota_ttl: field("ReservoirQuotaTTL")?,
+            interval: whole("Interval")?.map(|seconds| seconds as u64),
+        })
+    }
 }
 
 struct RuleSet {
     central: Option<Central>,
     /// Problem with X-Ray's rules: they cannot be fetched, or come from an unexpected region.
     remark: Option<String>,
-    local: Option<RuleState>,
+    /// Rules of the file, in the order in which they are tried.
+    local: Vec<RuleState>,
     built_in: RuleState,
 }
 
@@ -155,9 +185,9 @@ const CLOCK_SET_BACK: u64 = 60;
 const MAX_RULES: usize = 1000;
 
 impl XRaySampler {
-    /// Makes a sampler with these names. The local rule applies until X-Ray sends its own rules.
-    pub(super) fn new(names: ServiceNames, local: Option<Rule>) -> Self {
-        let local = local.map(RuleState::new);
+    /// Makes a sampler with these names. The local rules apply until X-Ray sends its own rules.
+    pub(super) fn new(names: ServiceNames, local: Vec<Rule>) -> Self {
+        let local = local.into_iter().map(RuleState::new).collect();
         let state = RuleSet { central: None, remark: None, local, built_in: RuleState::new(Rule::built_in()) };
         Self { names, state: Mutex::new(state) }
     }
@@ -165,7 +195,7 @@ impl XRaySampler {
     /// Sets the rules that X-Ray sent, in the order of their priority. A rule of the same name
     /// keeps its counts and its quota.
     pub(super) fn set_rules(&self, rules: Vec<Rule>, now: u64) {
-        let mut rules: Vec<Rule> = rules.into_iter().filter(Rule::is_usable).collect();
+        let mut rules: Vec<Rule> = rules.into_iter().filter(|rule| rule.problem().is_none()).collect();
         rules.sort_by(|a, b| (a.priority, &a.name).cmp(&(b.priority, &b.name)));
         rules.truncate(MAX_RULES);
         let mut state = self.lock();
@@ -246,7 +276,7 @@ impl BackendSampler for XRaySampler {
         let found = fresh.and_then(|central| central.rules.iter_mut().find(|rule| rule.rule.matches(input, &name)));
         let (rule, source) = match found {
             Some(rule) => (rule, RuleSource::Central),
-            None => match local.as_mut().filter(|rule| rule.rule.matches(input, &name)) {
+            None => match local.iter_mut().find(|rule| rule.rule.matches(input, &name)) {
                 Some(rule) => (rule, RuleSource::Local),
                 None => (built_in, RuleSource::BuiltIn),
             },
@@ -272,10 +302,12 @@ impl BackendSampler for XRaySampler {
             }
             None => text.push_str("no rules from X-Ray"),
         }
-        if let Some(local) = &state.local {
-            text.push_str("; else the local rule:");
-            describe(&mut text, local);
+        match &state.local[..] {
+            [] => {}
+            [_] => text.push_str("; else the local rule:"),
+            _ => text.push_str("; else the local rules:"),
         }
+        state.local.iter().for_each(|local| describe(&mut text, local));
         text.push_str("; else");
         describe(&mut text, &state.built_in);
         if let Some(remark) = &state.remark {
@@ -298,8 +330,17 @@ impl BackendSampler for XRaySampler {
 }
 
 impl Rule {
+    /// Reads a rule in the format of X-Ray.
+    ///
+    /// # Errors
+    ///
+    /// A field is missing, or has another type.
+    pub(super) fn from_json(json: &Json) -> Result<Self, String> {
+        Self::deserialize(json).map_err(|error: serde_json::Error| one_line(&error.to_string()))
+    }
+
     /// Rule that every SDK applies when it has no other.
-    fn built_in() -> Self {
+    pub(super) fn built_in() -> Self {
         Self {
             name: "Default".into(),
             priority: 10_000,
@@ -315,22 +356,32 @@ impl Rule {
         }
     }
 
-    /// Returns true if the rule is supported and within X-Ray's own limits. A rule beyond these
-    /// limits does not come from X-Ray, and its name must not be written into every segment.
-    fn is_usable(&self) -> bool {
+    /// Returns the reason why the rule cannot be used: it is not supported, or not within X-Ray's own
+    /// limits. A rule beyond these limits does not come from X-Ray, and its name must not be written
+    /// into every segment.
+    pub(super) fn problem(&self) -> Option<&'static str> {
         let short = |text: &str, most: usize| text.chars().count() <= most;
-        let within_limits = (1..=32).contains(&self.name.chars().count())
-            && short(&self.service_name, 64)
+        let short_patterns = short(&self.service_name, 64)
             && short(&self.host, 64)
             && short(&self.http_method, 10)
-            && short(&self.url_path, 128)
-            && (0.0..=1.0).contains(&self.fixed_rate);
+            && short(&self.url_path, 128);
         // Names go into log lines and reasons.
-        within_limits
-            && !self.name.chars().any(char::is_control)
-            && self.version == 1
-            && self.resource_arn == "*"
-            && self.attributes.as_ref().is_none_or(BTreeMap::is_empty)
+        let is_name = (1..=32).contains(&self.name.chars().count()) && !self.name.chars().any(char::is_control);
+        if self.attributes.as_ref().is_some_and(|attributes| !attributes.is_empty()) {
+            Some("it has Attributes, which are not supported")
+        } else if self.version != 1 {
+            Some("its Version is not 1")
+        } else if self.resource_arn != "*" {
+            Some("its ResourceARN is not *")
+        } else if !(0.0..=1.0).contains(&self.fixed_rate) {
+            Some("FixedRate must be from 0 to 1")
+        } else if !is_name {
+            Some("its name must have 1 to 32 characters")
+        } else if !short_patterns {
+            Some("one of its patterns is longer than X-Ray allows")
+        } else {
+            None
+        }
     }
 
     /// Returns true if a request matches all patterns. As in the SDKs, a request without a `Host`
@@ -397,6 +448,24 @@ pub(super) fn sanitised_name(name: &str) -> Cow<'_, str> {
 }
 
 const MAX_NAME: usize = 200;
+
+/// Reads a number. Some programs write numbers as text.
+fn number_or_text<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + FromStr,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum NumberOrText<T> {
+        Number(T),
+        Text(String),
+    }
+    match NumberOrText::deserialize(deserializer)? {
+        NumberOrText::Number(number) => Ok(number),
+        NumberOrText::Text(text) => text.trim().parse().map_err(|_| D::Error::custom("a text that is not a number")),
+    }
+}
 
 fn any() -> String {
     "*".to_owned()

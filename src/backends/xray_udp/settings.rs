@@ -4,8 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
-
+use super::rule_file;
 use super::rules::{PollerState, Rules};
 use super::sampler::{Rule, ServiceNames, XRaySampler, sanitised_name};
 use super::tree::Documents;
@@ -16,7 +15,7 @@ use crate::backends::cloudwatch_logs::log_group_if_on;
 use crate::delivery::{Encoding, Plan};
 use crate::settings::section::Shown::Plain;
 use crate::settings::section::{flag, optional, section, text, whole};
-use crate::settings::{BatchLimits, Findings, Origin, Scalar, Setting, Sources, Values};
+use crate::settings::{BatchLimits, Findings, Origin, Scalar, Setting, Sources, Values, is_unexpanded};
 use crate::text::{Message, Url};
 use crate::trace::id::IdSource;
 use crate::wire::aws_credentials::region_warnings;
@@ -34,8 +33,9 @@ section! {
         /// Pattern of hosts. A request to a matching host gets the host as its service name, so
         /// sampling rules for service_name do not apply to it.
         host_pattern: Option<String> = optional("*4567-*.gitpod.io*", Plain).from(&["AWS_XRAY_URL"]),
-        /// File with the sampling rule that applies until X-Ray has sent the rules of your account. The
-        /// format is that of `aws xray create-sampling-rule`.
+        /// File with the sampling rules that apply until X-Ray has sent the rules of your account: as
+        /// `aws xray create-sampling-rule` takes them, as `aws xray get-sampling-rules` prints them, or
+        /// the rule file of an X-Ray SDK. A relative path is relative to this file.
         sampling_rule: String = text(RULE_FILE, Plain),
         /// Time between two fetches of the sampling rules, in milliseconds.
         rules_interval: u64 = whole(300_000, 100..=86_400_000),
@@ -53,6 +53,8 @@ section! {
 /// Copy of the course's rule, for a binary that runs outside of its repository.
 const BUILT_IN_RULE: &str = include_str!("../../../aws/json/xray.json");
 const RULE_FILE: &str = "aws/json/xray.json";
+/// Number of rules of a file that are named if they are ignored.
+const MAX_REPORTED_RULES: usize = 5;
 
 pub(super) fn plan(context: &mut PlanContext<'_>) -> Result<Plan, Message> {
     let PlanContext { sources, shared, findings } = context;
@@ -87,14 +89,14 @@ pub(super) fn plan(context: &mut PlanContext<'_>) -> Result<Plan, Message> {
         findings
             .warn(format!("{origin}: X-Ray does not accept the name {value:?}; traces are filed under {service:?}"));
     }
-    let (names, local) = sampling(&table, service, &mut plan.values, findings);
+    let (names, local) = sampling(&table, service, sources, &mut plan.values, findings);
     let dynamic = names
         .dynamic
         .as_ref()
         .map_or_else(String::new, |host| format!("; requests to hosts like {host} are filed under their host"));
     let reason =
         format!("enabled at {}; address from {origin}; service name {}{dynamic}", table.enabled.origin, names.service);
-    let rules = match rules(&table, tcp, XRaySampler::new(names, Some(local)), sources, findings) {
+    let rules = match rules(&table, tcp, XRaySampler::new(names, local), sources, findings) {
         Ok(rules) => rules,
         Err(missing) => return Ok(plan.waiting(&missing)),
     };
@@ -109,17 +111,26 @@ pub(super) fn plan(context: &mut PlanContext<'_>) -> Result<Plan, Message> {
     Ok(plan.on(XRayUdp { sender, daemon: udp, name, daemon_origin, last_items: 0, refused: None, loss: None }, reason))
 }
 
-/// Returns the input of the sampler: the service names of requests, and the local rule, which
-/// applies until X-Ray has sent its rules.
-fn sampling(table: &XRay, service: Arc<str>, values: &mut Values, findings: &mut Findings) -> (ServiceNames, Rule) {
-    let local = local_rule(&table.sampling_rule.value, values, findings);
+/// Returns the input of the sampler: the service names of requests, and the local rules, which
+/// apply until X-Ray has sent its rules.
+fn sampling(
+    table: &XRay,
+    service: Arc<str>,
+    sources: &Sources,
+    values: &mut Values,
+    findings: &mut Findings,
+) -> (ServiceNames, Vec<Rule>) {
+    let local = local_rules(&table.sampling_rule, sources, values, findings);
     let dynamic = dynamic_name(&table.host_pattern, &service, &local, findings);
-    if !matches(&local.service_name, &service) {
-        let (rule, pattern) = (&local.name, &local.service_name);
-        let what = format!(
-            "the local sampling rule {rule} never applies: it is for the service {pattern:?}, but this service is {service:?}; \
-             Default samples one request per second, then 5 %"
-        );
+    if !local.iter().any(|rule| matches(&rule.service_name, &service)) {
+        let which = match &local[..] {
+            [Rule { name, service_name, .. }] => {
+                format!("the local sampling rule {name} never applies: it is for the service {service_name:?}")
+            }
+            rules => format!("the {} local sampling rules never apply: they are for other services", rules.len()),
+        };
+        let what =
+            format!("{which}, but this service is {service:?}; Default samples one request per second, then 5 %");
         findings.warn(Message::new(what).next("use the same name in both"));
     }
     (ServiceNames { service, dynamic }, local)
@@ -210,13 +221,13 @@ fn note_context_missing(sources: &Sources, findings: &mut Findings) {
 fn dynamic_name(
     pattern: &Setting<Option<String>>,
     service: &str,
-    local: &Rule,
+    local: &[Rule],
     findings: &mut Findings,
 ) -> Option<String> {
     let origin = &pattern.origin;
     let pattern = pattern.value.as_deref()?;
     let given = origin.says("[xray] host_pattern", pattern);
-    if pattern.contains(['{', '}', '$']) {
+    if pattern.contains(['{', '}', '$']) || is_unexpanded(pattern) {
         let what =
             format!("{given}: a variable in the pattern was not replaced; all traces are filed under {service:?}");
         findings.warn(Message::new(what).next("write the host in full, with * at both ends"));
@@ -225,10 +236,10 @@ fn dynamic_name(
     let example = pattern.replace('*', "").replace('?', "x");
     let with_port = format!("{example}:443");
     let filed = |host: &str| if matches(pattern, host) { host.to_owned() } else { service.to_owned() };
-    let missed = if matches(&local.service_name, &filed(&example)) {
-        String::new()
-    } else {
-        format!(", nor does the local rule {}, which is for {:?}", local.name, local.service_name)
+    let missed = match local {
+        _ if local.iter().any(|rule| matches(&rule.service_name, &filed(&example))) => String::new(),
+        [rule] => format!(", nor does the local rule {}, which is for {:?}", rule.name, rule.service_name),
+        _ => ", nor does any local rule".to_owned(),
     };
     findings.note(format!(
         "{given}: a request to {example:?} is filed under {:?}, one to {with_port:?} under {:?}; rules and groups of your \
@@ -239,30 +250,38 @@ fn dynamic_name(
     Some(pattern.to_owned())
 }
 
-/// Reads the local rule from the file at `path`. If that fails, warns and returns the built-in
-/// rule. The default path `aws/json/xray.json` may be missing without a warning.
-fn local_rule(path: &str, values: &mut Values, findings: &mut Findings) -> Rule {
-    let built_in = || parse_rule(BUILT_IN_RULE.as_bytes()).expect("a test reads the file that is built in");
-    let problem = match values.read_file(path) {
-        Ok(text) => match parse_rule(&text) {
-            Ok(rule) => return rule,
-            Err(problem) => problem,
+/// Reads the local rules from the file that the setting names. If that fails, warns and returns the
+/// built-in rule. The default file `aws/json/xray.json` may be missing without a warning.
+fn local_rules(file: &Setting<String>, sources: &Sources, values: &mut Values, findings: &mut Findings) -> Vec<Rule> {
+    let given = file.value.trim();
+    let path = sources.resolve(given);
+    let problem = match values.read_file_at(&path, given) {
+        Ok(bytes) => match rule_file::read(&bytes) {
+            Ok(read) => {
+                for (name, why) in read.skipped.iter().take(MAX_REPORTED_RULES) {
+                    findings.warn(format!("{}: the sampling rule {name} of {given} is ignored: {why}", file.origin));
+                }
+                if let Some(more) = read.skipped.len().checked_sub(MAX_REPORTED_RULES).filter(|more| *more > 0) {
+                    findings.warn(format!("{}: {more} more sampling rules of {given} are ignored", file.origin));
+                }
+                return read.rules;
+            }
+            Err(found) => Err(found),
         },
-        Err(_) if path == RULE_FILE => return built_in(),
-        Err(error) => error.to_string(),
+        Err(_) if given == RULE_FILE => return built_in_rules(),
+        Err(error) => Ok(error),
     };
-    findings.warn(format!("{problem}: {path}; the built-in rule is used"));
-    built_in()
+    let path = std::path::absolute(&path).unwrap_or(path);
+    let place = format!("{} ({})", path.display(), file.origin);
+    let what = match problem {
+        Ok(error) => format!("{error}: {place}; the built-in rule is used"),
+        Err(found) => format!("not a sampling rule: {place}: {found}; the built-in rule is used"),
+    };
+    let next = "correct sampling_rule in [xray]; a relative path is relative to telemetry.toml";
+    findings.warn(Message::new(what).next(next));
+    built_in_rules()
 }
 
-fn parse_rule(text: &[u8]) -> Result<Rule, String> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct CreateSamplingRule {
-        sampling_rule: Rule,
-    }
-    let rule =
-        serde_json::from_slice::<CreateSamplingRule>(text).map_err(|error| format!("not a sampling rule: {error}"))?;
-    let rule = rule.sampling_rule;
-    if (0.0..=1.0).contains(&rule.fixed_rate) { Ok(rule) } else { Err("FixedRate must be from 0 to 1".to_owned()) }
+fn built_in_rules() -> Vec<Rule> {
+    rule_file::read(BUILT_IN_RULE.as_bytes()).expect("a test reads the file that is built in").rules
 }

@@ -2,7 +2,8 @@
 
 import { byId, h } from "./elements.js";
 
-const ENDS = [["delivered", ""], ["refused", "bad"], ["dropped", "bad"], ["sampled_out", "dim"], ["not_sent", "dim"]];
+const ENDS = [["delivered", ""], ["refused", "bad"], ["unconfirmed", "bad"], ["dropped", "bad"], ["sampled_out", "dim"],
+  ["not_sent", "dim"]];
 
 const cards = new Map();
 /** Names of the backends, in the order of the program. */
@@ -66,7 +67,7 @@ function card(name) {
         }
         counts.replaceChildren(...parts);
       }
-      const problem = failing || it.dropped + it.refused > 0 ? it.last_error?.text : null;
+      const problem = failing || it.dropped + it.refused + it.unconfirmed > 0 ? it.last_error?.text : null;
       set(why, problem ?? (it.state === "on" ? it.endpoint : it.reason));
       list(findings, it.findings);
     },

@@ -115,16 +115,9 @@ impl Probe {
                     self.report(Verdict::Failed, Severity::Error, message);
                 }
             }
-            Outcome::Delivered => {
-                if let Some(call) = calls.iter().find(|call| is_web_page(call)) {
-                    let what = format!("unexpected web page from {}, which is not a receiver of telemetry", call.to);
-                    let message =
-                        Message::new(what).next("check host, port and path, and whether a proxy answers instead");
-                    self.report(Verdict::Refused, Severity::Error, message);
-                }
-            }
+            Outcome::Delivered => {}
             Outcome::Warned(problem) => self.report(Verdict::Accepted, Severity::Warning, problem.message),
-            Outcome::Partly { problem, .. } | Outcome::Refused(problem) => {
+            Outcome::Partly { problem, .. } | Outcome::Refused(problem) | Outcome::Unconfirmed(problem) => {
                 self.report(Verdict::Refused, Severity::Error, problem.message);
             }
             Outcome::Closed(problem) | Outcome::Later { problem, .. } => {
@@ -173,16 +166,6 @@ fn answer(call: &RecordedCall) -> String {
             format!("{operation}{status} {body}").trim_end().to_owned()
         }
     }
-}
-
-/// Returns true if the response is an HTML page. A wrong server may answer 200 with a welcome or
-/// login page.
-fn is_web_page(call: &RecordedCall) -> bool {
-    let Some(Ok(answered)) = &call.answer else { return false };
-    let begins_with = |tag: &[u8]| {
-        answered.body.trim_ascii_start().get(..tag.len()).is_some_and(|beginning| beginning.eq_ignore_ascii_case(tag))
-    };
-    begins_with(b"<!doctype html") || begins_with(b"<html")
 }
 
 /// Returns a warning if the server's clock differs by more than [`MAX_SKEW`] from ours. Traces have

@@ -22,6 +22,7 @@ use super::profile::{self, Profiles, Properties, SharedFile};
 use super::{Credentials, Lookup, checked_keys};
 use crate::settings::Env;
 use crate::text::Message;
+use crate::text::encoding::{self, SAVE_AS_UTF8};
 
 /// The expected location of one file.
 #[derive(Debug, Eq, PartialEq)]
@@ -142,7 +143,9 @@ impl SharedProfile {
                 }
                 Err(error) => {
                     let note = location.variable_note();
-                    Err(Message::new(format!("{error}: {shown}{note}")).next("make it readable for this user"))
+                    let is_text = error.kind() != ErrorKind::InvalidData;
+                    let next = if is_text { "make it readable for this user" } else { SAVE_AS_UTF8 };
+                    Err(Message::new(format!("{error}: {shown}{note}")).next(next))
                 }
             }
         };
@@ -210,12 +213,13 @@ impl Location {
 ///
 /// Returns an error if the file cannot be read, is longer than [`MAX_FILE`], or is not UTF-8.
 pub(super) fn read_text(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_FILE {
-        return Err(io::Error::new(ErrorKind::InvalidData, "file too large (more than 1 MiB)"));
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    let invalid = |what: String| io::Error::new(ErrorKind::InvalidData, what);
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(io::Error::new(ErrorKind::FileTooLarge, "file too large (more than 1 MiB)"));
     }
-    Ok(text)
+    encoding::utf8(&bytes).map(str::to_owned).map_err(|problem| invalid(problem.to_string()))
 }
 
 #[cfg(test)]

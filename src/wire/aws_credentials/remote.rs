@@ -45,6 +45,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use super::files::read_text;
 use super::{Credentials, Lookup, checked_keys};
 use crate::settings::Env;
+use crate::text::encoding::without_mark;
 use crate::text::url::{Url, redacted};
 use crate::text::{Message, reason_phrase};
 use crate::wire::http::{Call, CallError, HttpClient, Reply};
@@ -257,7 +258,7 @@ pub(super) fn single_word(reply: &Reply) -> Option<String> {
 }
 
 pub(super) fn credentials(reply: &Reply, origin: &str, now: SystemTime) -> Result<Credentials, String> {
-    let Ok(response) = serde_json::from_slice::<CredentialsResponse>(&reply.body) else {
+    let Ok(response) = serde_json::from_slice::<CredentialsResponse>(without_mark(&reply.body)) else {
         return Err("invalid JSON in the response".to_owned());
     };
     if let Some(code) = response.code.filter(|code| code != "Success") {

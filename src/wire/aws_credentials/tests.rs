@@ -124,10 +124,42 @@ fn half_an_environment_ends_the_search() {
 
 #[test]
 fn keys_with_quotes_around_them_are_not_sent_anywhere() {
-    for secret in ["\"TOPSECRET\"", "TOPSECRET\r\nx-evil: 1", "TOPSECRET é"] {
+    for secret in ["\"TOPSECRET", "TOP\"SECRET", "TOPSECRET\r\nx-evil: 1", "TOPSECRET é"] {
         let error = error_of(&mut chain([("AWS_ACCESS_KEY_ID", "AKIA"), ("AWS_SECRET_ACCESS_KEY", secret), OFF]));
         assert!(error.starts_with("environment: AWS_SECRET_ACCESS_KEY contains a space, a quote"), "{error}");
     }
+    // The quotes that docker keeps are not a part of the value.
+    let mut chain = chain([("AWS_ACCESS_KEY_ID", "'AKIA'"), ("AWS_SECRET_ACCESS_KEY", "\"TOPSECRET\""), OFF]);
+    assert_eq!(chain.resolve(noon()).unwrap().secret_access_key, "TOPSECRET");
+    let error = error_of_file("[default]\naws_access_key_id = AKIA\naws_secret_access_key = \"TOPSECRET\"");
+    assert!(error.contains("aws_secret_access_key contains a space, a quote"), "{error}");
+}
+
+#[test]
+fn a_key_that_was_never_filled_in_is_not_signed_with() {
+    for placeholder in ["${AWS_ACCESS_KEY_ID}", "$AWS_ACCESS_KEY_ID", "<access-key-id>", "changeme"] {
+        let mut chain = chain([("AWS_ACCESS_KEY_ID", placeholder), ("AWS_SECRET_ACCESS_KEY", placeholder), OFF]);
+        let error = error_of(&mut chain);
+        assert!(error.starts_with("no AWS credentials (environment: AWS_ACCESS_KEY_ID is not set; "), "{error}");
+        let file = format!("[default]\naws_access_key_id = {placeholder}\naws_secret_access_key = TOPSECRET");
+        let expected = "profile default in F: aws_access_key_id is a placeholder that was not filled in; next: write the \
+                        key in its place";
+        assert_eq!(error_of_file(&file), expected);
+    }
+}
+
+#[test]
+fn a_file_of_powershell_is_named_and_a_byte_order_mark_is_skipped() {
+    let utf16: String = "[default]\n".chars().flat_map(|c| [c, '\0']).collect();
+    let error = error_of_file(&utf16);
+    assert_eq!(
+        error,
+        "UTF-16 instead of UTF-8 (PowerShell's > writes it): F (AWS_SHARED_CREDENTIALS_FILE); next: save the file as \
+         UTF-8"
+    );
+    let file = TempFile::new("\u{feff}[default]\naws_access_key_id = AKIA\naws_secret_access_key = TOPSECRET");
+    let mut chain = chain([("AWS_SHARED_CREDENTIALS_FILE", file.path()), OFF]);
+    assert_eq!(chain.resolve(noon()).unwrap().access_key_id, "AKIA");
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub(crate) fn answers(input: &[u8]) {
     reply.head = reply.head.replace("$KEY", KEY);
     let outcome = BACKEND.answered(&reply, 1000);
     match &outcome {
-        Outcome::Delivered => assert!((200..300).contains(&reply.status)),
+        Outcome::Delivered | Outcome::Unconfirmed(_) => assert!((200..300).contains(&reply.status)),
         Outcome::Partly { rejected, .. } => assert!(*rejected > 0),
         Outcome::Later { after, .. } => assert!(after.is_none() || *after == reply.retry_after),
         _ => {}
@@ -49,6 +49,7 @@ fn problem(outcome: &Outcome) -> Option<&Problem> {
     match outcome {
         Outcome::Delivered => None,
         Outcome::Later { problem, .. } | Outcome::Partly { problem, .. } => Some(problem),
-        Outcome::Warned(problem) | Outcome::Refused(problem) | Outcome::Closed(problem) => Some(problem),
+        Outcome::Warned(problem) | Outcome::Refused(problem) => Some(problem),
+        Outcome::Unconfirmed(problem) | Outcome::Closed(problem) => Some(problem),
     }
 }

@@ -14,7 +14,7 @@ const NOW: u64 = 1_700_000_000;
 pub(crate) fn rules(input: &[u8]) {
     let Ok(mut json) = serde_json::from_slice::<Json>(input) else { return };
     let names = ServiceNames { service: "backend-flask".into(), dynamic: None };
-    let sampler = XRaySampler::new(names, None);
+    let sampler = XRaySampler::new(names, Vec::new());
     let mut list = |key: &str| json.get_mut(key).and_then(Json::as_array_mut).map(std::mem::take).unwrap_or_default();
     let records = list("SamplingRuleRecords").into_iter();
     let fetched: Vec<_> =
@@ -25,7 +25,7 @@ pub(crate) fn rules(input: &[u8]) {
     }
     sampler.set_rules(fetched.into_iter().filter_map(|rule| rule.rule).collect(), NOW);
     let documents = list("SamplingTargetDocuments").into_iter();
-    let targets: Vec<Target> = documents.filter_map(|target| serde_json::from_value(target).ok()).collect();
+    let targets: Vec<Target> = documents.filter_map(|target| Target::from_json(&target)).collect();
     sampler.set_targets(&targets);
     // 1,000 rules, each with a name of 32 characters, and two numbers.
     assert_one_line(&sampler.describe(NOW), 250_000);

@@ -13,6 +13,7 @@ mod output;
 mod program;
 mod temp_dir;
 mod time;
+pub(crate) mod told;
 mod watched;
 mod xray_daemon;
 

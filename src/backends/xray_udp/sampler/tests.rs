@@ -18,7 +18,7 @@ fn rule(name: &str, priority: u32) -> Rule {
 
 fn sampler(dynamic: Option<&str>) -> XRaySampler {
     let names = ServiceNames { service: "backend-flask".into(), dynamic: dynamic.map(str::to_owned) };
-    XRaySampler::new(names, Some(course_rule()))
+    XRaySampler::new(names, vec![course_rule()])
 }
 
 fn at(now: u64, draw: f64) -> SamplingInput<'static> {
