@@ -38,8 +38,8 @@ pub(super) enum LineFormat {
     Text,
 }
 
-/// Usual size of an event.
-const EXPECTED_BYTES: usize = 512;
+/// Usual size of the JSON around a message.
+const BYTES_BESIDE_MESSAGE: usize = 256;
 const MAX_EVENTS: usize = 10_000;
 const MAX_BYTES: usize = 1_048_576;
 const BYTES_AN_EVENT: usize = 26;
@@ -108,7 +108,8 @@ impl Encoder<LogLine> for LogEvents {
     /// Divides the lines among valid requests. `clock_offset` converts their times to the service's
     /// clock.
     fn encode(&self, batch: &[Arc<LogLine>], clock_offset: i64) -> Vec<Payload> {
-        let mut messages = Json::with_capacity(batch.len() * EXPECTED_BYTES);
+        let lengths = batch.iter().map(|line| line.message.len());
+        let mut messages = Json::with_capacity(lengths.sum::<usize>() + batch.len() * BYTES_BESIDE_MESSAGE);
         let mut write = |line: &Arc<LogLine>| {
             let start = messages.as_str().len();
             self.message(&mut messages, line);
@@ -138,7 +139,8 @@ impl Encoder<LogLine> for LogEvents {
 
 impl LogEvents {
     fn payload(&self, log_events: &[LogEvent<'_>]) -> Payload {
-        let mut json = Json::with_capacity(log_events.len() * EXPECTED_BYTES);
+        let lengths = log_events.iter().map(|event| event.message.len());
+        let mut json = Json::with_capacity(lengths.sum::<usize>() + log_events.len() * BYTES_BESIDE_MESSAGE);
         request(&mut json, &self.group, &self.stream, log_events);
         // The lines of one request mostly follow each other.
         let mut traces: Vec<TraceId> = log_events.iter().filter_map(|event| event.trace).collect();
