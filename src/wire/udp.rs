@@ -9,8 +9,8 @@
 //!
 //! Loss in a full receive buffer leaves no trace at all. The usual buffer holds 166 datagrams of up
 //! to 600 bytes, or half as many larger ones. On a busy machine the daemon may have to wait some
-//! milliseconds for the CPU. So the sender sends at most 24 datagrams per millisecond, and 32 at
-//! once.
+//! milliseconds for the CPU. So the sender spreads its datagrams: it sends at most 16 at once, and
+//! is hardly faster than they come, with 4 to 24 per millisecond.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
@@ -34,9 +34,13 @@ pub struct DatagramSender {
     /// `localhost` often has two.
     failures: usize,
     resolved_at: Instant,
-    /// Time that the datagrams sent so far take at the highest rate, as a point in time. It is never
-    /// long past: time without datagrams is not saved up.
+    /// Time for one datagram. It grows when there was nothing to send, and shrinks with each
+    /// datagram.
+    interval: Duration,
+    /// End of the time for the datagrams sent so far.
     paid_until: Instant,
+    /// True if there was a pause before the last datagram, which may have been longer than intended.
+    has_paused: bool,
 }
 
 /// The result of a send that did not fail.
@@ -61,10 +65,11 @@ pub enum SendError {
     Other(String),
 }
 
-/// The time for one datagram at the highest rate: 24 in a millisecond.
-const INTERVAL: Duration = Duration::from_nanos(1_000_000 / 24);
+/// The time for one datagram at the highest rate and at the lowest: 24 and 4 in a millisecond.
+const SHORTEST_INTERVAL: Duration = Duration::from_nanos(1_000_000 / 24);
+const LONGEST_INTERVAL: Duration = Duration::from_nanos(1_000_000 / 4);
 /// The most datagrams that are sent without a pause.
-const BURST: u32 = 32;
+const BURST: u32 = 16;
 const PAUSE: Duration = Duration::from_millis(1);
 /// The time between two lookups of the name. A restarted container has another address.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -95,7 +100,15 @@ impl DatagramSender {
     /// Creates a sender to `to`. The name is not resolved before the first datagram.
     pub fn new(to: HostPort) -> Self {
         let now = Instant::now();
-        Self { to, socket: None, failures: 0, resolved_at: now, paid_until: now }
+        Self {
+            to,
+            socket: None,
+            failures: 0,
+            resolved_at: now,
+            interval: LONGEST_INTERVAL,
+            paid_until: now,
+            has_paused: false,
+        }
     }
 
     /// Sends one datagram. If the socket reports that an earlier datagram was refused, this one is
@@ -161,9 +174,18 @@ impl DatagramSender {
 
     fn pace(&mut self) {
         let now = Instant::now();
-        self.paid_until = self.paid_until.max(now) + INTERVAL;
-        if self.paid_until - now > INTERVAL * BURST {
-            thread::sleep(PAUSE);
+        // A batch comes after a pause, unless the last one took as long as it took to come. Then the
+        // rate rises by a tenth with each hundred datagrams.
+        self.interval = if self.paid_until < now && !self.has_paused {
+            (self.interval + self.interval / 8).min(LONGEST_INTERVAL)
+        } else {
+            (self.interval - self.interval / 1024).max(SHORTEST_INTERVAL)
+        };
+        self.paid_until = self.paid_until.max(now) + self.interval;
+        let ahead = self.paid_until - now;
+        self.has_paused = ahead > self.interval * BURST;
+        if self.has_paused {
+            thread::sleep(ahead.min(PAUSE));
         }
     }
 }
@@ -228,6 +250,6 @@ mod tests {
         for _ in 0..count {
             sender.send(b"x").unwrap();
         }
-        assert!(began.elapsed() >= INTERVAL * (count - BURST) - PAUSE, "{:?}", began.elapsed());
+        assert!(began.elapsed() >= SHORTEST_INTERVAL * (count - BURST) - PAUSE, "{:?}", began.elapsed());
     }
 }
