@@ -175,10 +175,9 @@ impl Signer {
         let (canonical_request, signed_headers) = canonical_request(request, &x_amz_date, secrets.session_token);
         let string_to_sign = [ALGORITHM, &x_amz_date, &scope, &sha256(canonical_request.as_bytes())].join("\n");
         let signature = hex(hmac::sign(self.key(secrets.secret_access_key, date), string_to_sign.as_bytes()).as_ref());
-        let authorization = format!(
-            "{ALGORITHM} Credential={}/{scope}, SignedHeaders={signed_headers}, Signature={signature}",
-            secrets.access_key_id
-        );
+        let credential = [" Credential=", secrets.access_key_id, "/", &scope].concat();
+        let authorization =
+            [ALGORITHM, &credential, ", SignedHeaders=", &signed_headers, ", Signature=", &signature].concat();
         Signed {
             authorization,
             x_amz_date,
@@ -282,11 +281,17 @@ fn canonical_request(request: &SigningInput<'_>, x_amz_date: &str, session_token
 /// Returns the path, percent-encoded once more than in the request line: `%20` there becomes
 /// `%2520` here.
 fn canonical_uri(path: &str) -> String {
-    if path.is_empty() { "/".to_owned() } else { utf8_percent_encode(path, RESERVED_IN_PATH).to_string() }
+    if path.is_empty() || path == "/" {
+        return "/".to_owned();
+    }
+    utf8_percent_encode(path, RESERVED_IN_PATH).to_string()
 }
 
 /// Resolves `//`, `.` and `..`: `/a//./b/../c/` becomes `/a/c/`.
 fn normalized(path: &str) -> String {
+    if path == "/" {
+        return path.to_owned();
+    }
     let mut segments = Vec::new();
     for segment in path.split('/') {
         match segment {
@@ -323,10 +328,10 @@ fn canonical_headers(
         .map(|(name, value)| (name.to_owned(), collapse_spaces(value)))
         .collect();
     for (name, value) in request.headers {
-        let (name, value) = (name.to_ascii_lowercase(), collapse_spaces(value));
-        if NEVER_SIGNED.contains(&name.as_str()) {
+        if NEVER_SIGNED.iter().any(|never| name.eq_ignore_ascii_case(never)) {
             continue;
         }
+        let (name, value) = (name.to_ascii_lowercase(), collapse_spaces(value));
         headers.entry(name).and_modify(|values| *values = format!("{values},{value}")).or_insert(value);
     }
     headers
