@@ -24,8 +24,8 @@
 //! - The group and the stream must exist. They are made when the service says that they are missing: at the first line, and
 //!   again whenever they have been deleted. Nothing is asked at start, so no missing right keeps the server from it.
 //! - AWS needs no sequence token any more; `sequence_token.rs` is for older stand-ins. There is no
-//!   way to recognise a batch that came twice. An answer that got lost means that its lines are sent,
-//!   and stored, again: at least once.
+//!   way to recognise a batch that came twice. An answer that got lost means that its lines are
+//!   sent, and stored, again: at least once.
 //! - A clock that is off by five minutes is a bad signature. The answer's `Date` tells, and signing goes by it from then on.
 //!
 //! Specification:

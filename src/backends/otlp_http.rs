@@ -119,7 +119,8 @@ fn redactor(url: &Url, headers: &[(String, String)]) -> Redactor {
 
 impl OtlpHttp {
     /// Returns the outcome of a response. 2xx is delivered, unless the body exceeds 4 MiB, reports
-    /// rejected spans, or does not come from a receiver of OTLP. 429, 502, 503 and 504 are retried. Any other status loses the batch.
+    /// rejected spans, or does not come from a receiver of OTLP. 429, 502, 503 and 504 are retried.
+    /// Any other status loses the batch.
     fn answered(&self, reply: &Reply, sent: usize) -> Outcome {
         let status = reply.status;
         let said = self.server_message(&reply.body);

@@ -40,6 +40,8 @@ pub struct Delivery {
     /// Problem of the last attempt, with the next step.
     pub message: Option<Message>,
     first_try: Instant,
+    /// Size that was added to those of all deliveries. 0 for the last one, which is still growing.
+    counted: usize,
 }
 
 /// Status of a delivery.
@@ -64,15 +66,16 @@ pub enum DeliveryStatus {
 #[derive(Default)]
 struct DeliveryLog {
     kept: VecDeque<Delivery>,
-    /// Size of the kept deliveries of all backends. Excludes the last one of each, which is still
-    /// growing.
+    /// Size of the kept deliveries of this backend, and of all. Excludes the last one of each.
+    own_bytes: usize,
     bytes: SharedSize,
     begun: u64,
     changes: u64,
 }
 
 const MAX_DELIVERIES: usize = 50;
-/// Maximum size of the kept deliveries of all backends.
+/// Maximum size of the kept deliveries of all backends, besides the last one of each. A backend
+/// that needs no more than its share of it keeps all.
 const MAX_DELIVERY_BYTES: usize = 2 * 1024 * 1024;
 
 impl Deliveries {
@@ -108,7 +111,7 @@ impl Deliveries {
         let mut state = lock(&self.0);
         state.begun += 1;
         state.changes += 1;
-        state.bytes.fetch_add(state.kept.back().map_or(0, Delivery::size), Ordering::Relaxed);
+        state.count_last();
         let delivery = Delivery {
             number: state.begun,
             payload: Arc::clone(payload),
@@ -119,6 +122,7 @@ impl Deliveries {
             status: DeliveryStatus::Sending,
             message: None,
             first_try: Instant::now(),
+            counted: 0,
         };
         state.kept.push_back(delivery);
         state.make_room();
@@ -171,11 +175,23 @@ impl Deliveries {
 }
 
 impl DeliveryLog {
+    fn count_last(&mut self) {
+        if let Some(last) = self.kept.back_mut() {
+            last.counted = last.size();
+            self.own_bytes += last.counted;
+            self.bytes.fetch_add(last.counted, Ordering::Relaxed);
+        }
+    }
+
     fn make_room(&mut self) {
-        let is_full = |bytes: &SharedSize| bytes.load(Ordering::Relaxed) > MAX_DELIVERY_BYTES;
-        while self.kept.len() > 1 && (self.kept.len() > MAX_DELIVERIES || is_full(&self.bytes)) {
-            let gone = self.kept.pop_front().map_or(0, |delivery| delivery.size());
-            self.bytes.fetch_sub(gone, Ordering::Relaxed);
+        // Each backend has a clone of the shared size.
+        let share = MAX_DELIVERY_BYTES / Arc::strong_count(&self.bytes).max(1);
+        while self.kept.len() > MAX_DELIVERIES
+            || (self.own_bytes > share && self.bytes.load(Ordering::Relaxed) > MAX_DELIVERY_BYTES)
+        {
+            let Some(gone) = self.kept.pop_front() else { return };
+            self.own_bytes -= gone.counted;
+            self.bytes.fetch_sub(gone.counted, Ordering::Relaxed);
         }
     }
 }
@@ -268,12 +284,28 @@ mod tests {
     fn all_backends_share_the_bytes() {
         let bytes = SharedSize::default();
         let lists = [(); 3].map(|()| Deliveries::new(Arc::clone(&bytes)));
-        for _ in 0..10 {
-            for list in &lists {
-                list.begin(&payload(400_000));
+        for _ in 0..MAX_DELIVERIES {
+            for (list, size) in lists.iter().zip([1000, 1000, 500_000]) {
+                list.begin(&payload(size));
             }
         }
-        let sizes = lists.each_ref().map(|list| list.newest_first(|delivery| Some(delivery.number)).len());
-        assert!(sizes.iter().sum::<usize>() <= 5 + lists.len() && sizes.iter().all(|size| *size > 0), "{sizes:?}");
+        let kept = lists.each_ref().map(|list| list.newest_first(|delivery| Some(delivery.number)).len());
+        assert_eq!((kept[0], kept[1]), (MAX_DELIVERIES, MAX_DELIVERIES));
+        assert!((2..=5).contains(&kept[2]), "{kept:?}");
+    }
+
+    #[test]
+    fn a_delivery_that_changes_after_the_next_one_has_begun_leaves_the_sum_right() {
+        let deliveries = Deliveries::default();
+        deliveries.begin(&payload(10));
+        deliveries.begin(&payload(10));
+        let call = RecordedCall { head: "x".repeat(5000), ..RecordedCall::default() };
+        deliveries.tried(1, vec![call], &Outcome::Delivered);
+        for _ in 0..MAX_DELIVERIES {
+            deliveries.begin(&payload(10));
+        }
+        let log = lock(&deliveries.0);
+        let counted: usize = log.kept.iter().map(|delivery| delivery.counted).sum();
+        assert_eq!((log.own_bytes, log.bytes.load(Ordering::Relaxed)), (counted, counted));
     }
 }

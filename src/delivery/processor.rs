@@ -52,8 +52,8 @@ pub(super) struct LineSink {
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl BatchProcessor {
-    /// Creates a backend that is off until [`Self::switch`]. `kept` is the size of the deliveries that
-    /// all backends keep.
+    /// Creates a backend that is off until [`Self::switch`]. `kept` is the size of the deliveries
+    /// that all backends keep.
     pub(super) fn new(plan: &Plan, kept: &SharedSize) -> Self {
         let queue = match plan.encoding {
             Encoding::Traces(_) => QueueHandle::Traces(Arc::new(Queue::new(plan.limits))),

@@ -112,7 +112,8 @@ impl<'r> Head<'r> {
         } else if head.host.is_none() && head.version == "1.1" {
             head.refuse("the Host header is missing");
         }
-        if let Some(authority) = authority {
+        // A refused one may hold a password.
+        if let Some(authority) = authority.filter(|authority| !authority.contains('@')) {
             head.host = Some(authority);
         }
         head
@@ -240,8 +241,8 @@ impl<'r> Head<'r> {
     }
 }
 
-/// Splits a target in absolute form, `http://host/path`, into its host and the rest. Proxies are sent
-/// this form, and every server has to accept it. Its host replaces the `Host` header.
+/// Splits a target in absolute form, `http://host/path`, into its host and the rest. Proxies are
+/// sent this form, and every server has to accept it. Its host replaces the `Host` header.
 ///
 /// Specification: <https://www.rfc-editor.org/rfc/rfc9112.html#section-3.2.2>.
 fn split_authority(target: &str) -> Option<(&str, &str)> {

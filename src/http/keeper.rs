@@ -11,7 +11,8 @@
 //! | that is kept alive | 75 s after its last response (`IDLE`) |
 //! | that sends, but no request comes of it | after 4 looks in a row with more unread input than a head, or 32 looks with any |
 //! | of too many | the one that has been idle longest, busy ones last |
-//! | with too many waiting requests | when the responses to those that wait have been sent (`peers.rs`) |
+//! | with too many waiting requests | after the responses to those that wait (`peers.rs`) |
+//! | without a request under way | while memory grows fast |
 //! | that does not read its responses | when an outbox gives it up (`send.rs`) |
 //!
 //! A body has its own time limit (`body.rs`), after which the keeper ends the reading. A connection
@@ -74,8 +75,8 @@ const STUCK: Duration = Duration::from_millis(8);
 /// Time between checks of memory, while there are connections.
 const MEMORY_CHECK: Duration = Duration::from_millis(100);
 /// Growth of the resident memory, in kB, within one or two of these times, at which connections
-/// that have sent no request are closed, and at which all without a request under way are. Full
-/// queues use less.
+/// that have sent no request for a tenth of a second are closed, and at which all without a request
+/// under way are. If the queues of the backends fill so fast, these clients must connect again.
 const GROWTH: u64 = 12 * 1024;
 const MAX_GROWTH: u64 = 32 * 1024;
 const GROWTH_TIME: Duration = Duration::from_secs(30);
@@ -108,7 +109,7 @@ pub(super) fn start(waker: Waker, peers: Arc<Peers>, process: Arc<Process>, port
     };
     keeper.peers.set_keeper();
     thread::Builder::new().name("keeper".to_owned()).spawn(move || {
-        while !keeper.waker.is_stopping() {
+        loop {
             let began = Instant::now();
             let pause = keeper.look(began);
             let rest = if pause == HURRIED_LOOK { 1 } else { REST };
@@ -321,8 +322,8 @@ impl Keeper {
         Ok(has_new)
     }
 
-    /// A duplicate of a descriptor. If none is left for it, the connection that has been idle longest
-    /// gives up one now and two soon.
+    /// A duplicate of a descriptor. If none is left for it, the connection that has been idle
+    /// longest gives up one now and two soon.
     fn duplicate(&mut self, fd: RawFd, now: Instant) -> Option<Arc<Socket>> {
         let socket = duplicate(fd).or_else(|| {
             let (inode, now) = if self.process.is_tight() { self.close_oldest(now)? } else { return None };

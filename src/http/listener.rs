@@ -10,7 +10,8 @@
 //! - a receive timeout, so that silent connections end. It would also end `accept`, which the
 //!   ticker prevents.
 //!
-//! The ticker connects to the program's own port many times a second and hangs up. It is needed
+//! The ticker connects to the program's own port many times a second, or once if there are no
+//! requests, and hangs up. It is needed
 //! because tiny_http's thread pool counts a thread as free until it has woken up: five connections
 //! that open together can share four threads, and one of them waits until another connection is
 //! opened or closed. A browser opens six. Each tick is such a connection and frees one that waits,
@@ -22,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use listenfd::ListenFd;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
@@ -47,6 +48,8 @@ pub struct Listener {
     signals: Option<SignalThread>,
     /// Descriptors that are closed when the process must renew itself because none are left.
     spares: Vec<Socket>,
+    /// True if the socket belongs to a service manager too.
+    is_shared: bool,
 }
 
 /// Wakes the loop, which then returns [`Next::Wake`].
@@ -129,7 +132,7 @@ impl Listener {
         let inherited = ListenFd::from_env().take_tcp_listener(0).map_err(|error| {
             io::Error::new(ErrorKind::Unsupported, format!("the inherited socket is of the wrong kind ({error})"))
         })?;
-        let is_inherited = inherited.is_some();
+        let is_shared = inherited.is_some() && (renewals.count == 0 || renewals.is_socket_shared);
         let socket = match inherited {
             Some(inherited) => {
                 inherited.set_nonblocking(false)?;
@@ -148,11 +151,9 @@ impl Listener {
         let (for_stop, to_wake) = (socket.try_clone()?, waker.clone());
         let signals = signals.watch(hangups, move || {
             to_wake.shared.stopping.store(true, Ordering::Release);
-            // Requests already received are answered. New connections are refused, unless the socket
-            // belongs to the service manager too: then they wait for the next process.
-            if is_inherited {
-                pause(&for_stop, address);
-            } else {
+            // Requests already received are answered. New connections are refused, unless the
+            // socket belongs to a service manager too: then they wait for the next process.
+            if !is_shared {
                 let _ = for_stop.shutdown(std::net::Shutdown::Both);
             }
             to_wake.wake();
@@ -160,7 +161,7 @@ impl Listener {
         start_ticker(address, waker.clone(), Arc::clone(&peers), Arc::clone(&process))?;
         #[cfg(target_os = "linux")]
         keeper::start(waker.clone(), Arc::clone(&peers), Arc::clone(&process), address.port())?;
-        Ok(Self { waker, peers, process, address, socket, signals: Some(signals), spares })
+        Ok(Self { waker, peers, process, address, socket, signals: Some(signals), spares, is_shared })
     }
 
     /// The address that it listens on.
@@ -208,11 +209,12 @@ impl Listener {
     }
 
     /// The next request that has been received already, if there is one.
-    pub fn next_waiting(&self) -> Option<QueuedRequest> {
+    /// It looks for one behind requests that are discarded, but not after `deadline`.
+    pub fn next_waiting(&self, deadline: Instant) -> Option<QueuedRequest> {
         loop {
             let may_be_more = self.peers.collect(&self.waker.server);
             let queued = self.peers.pop();
-            if queued.is_some() || !may_be_more {
+            if queued.is_some() || !may_be_more || Instant::now() > deadline {
                 return queued;
             }
         }
@@ -242,7 +244,15 @@ impl Listener {
     pub fn pause(&mut self) {
         self.spares.clear();
         self.waker.shared.paused.store(true, Ordering::Release);
-        pause(&self.socket, self.address);
+        // The thread that accepts ends when `accept` would block. It waits in a call that began
+        // before, which needs one more connection.
+        let _ = self.socket.set_nonblocking(true);
+        drop(TcpStream::connect_timeout(&own_address(self.address), CONNECT_TIMEOUT));
+    }
+
+    /// True if the socket belongs to a service manager too.
+    pub fn is_shared(&self) -> bool {
+        self.is_shared
     }
 
     /// Closes all connections. New ones stay in the backlog of the socket.
@@ -250,8 +260,8 @@ impl Listener {
         self.waker.shared.closing.store(true, Ordering::Release);
     }
 
-    /// Ends the thread that fetches signals: those that arrive later wait for the process that takes
-    /// over.
+    /// Ends the thread that fetches signals: those that arrive later wait for the process that
+    /// takes over.
     pub fn leave_signals(&mut self) {
         if let Some(thread) = self.signals.take() {
             thread.end();
@@ -352,14 +362,6 @@ fn receive_timeout() -> Duration {
         return RECEIVE_TIMEOUT_WITH_KEEPER;
     }
     RECEIVE_TIMEOUT
-}
-
-/// Stops accepting connections, and leaves new ones in the backlog of the socket.
-fn pause(socket: &Socket, address: SocketAddr) {
-    // The thread that accepts ends when `accept` would block. It waits in a call that began
-    // before, which needs one more connection.
-    let _ = socket.set_nonblocking(true);
-    drop(TcpStream::connect_timeout(&own_address(address), CONNECT_TIMEOUT));
 }
 
 /// The address at which this machine reaches a socket that listens on `address`.

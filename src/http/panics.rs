@@ -11,9 +11,10 @@ pub fn install_panic_hook() {
     panic::set_hook(Box::new(|info| {
         let exception = Exception::from_panic(info);
         // A connection thread of tiny_http panics if its client hangs up at the wrong moment. No
-        // other request is affected.
-        // Only tiny_http starts threads by `std::thread::spawn`, which panics if there is none left.
-        if exception.place.contains("/tiny_http-") || exception.place.contains(SPAWN) {
+        // other request is affected. Only tiny_http starts threads by `std::thread::spawn`, which
+        // panics if there is none left.
+        let is_spawn = exception.place.contains(SPAWN) && exception.message.contains("failed to spawn thread");
+        if exception.place.contains("/tiny_http-") || is_spawn {
             // These belong to the thread that accepts: no descriptor or no thread was left.
             if ["refined_tcp_stream", "task_pool", SPAWN].iter().any(|file| exception.place.contains(file)) {
                 ACCEPT_PANICKED.store(true, Ordering::Release);

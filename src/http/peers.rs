@@ -32,8 +32,8 @@ pub struct Peers {
     /// Streams that the keeper is to drop once their connections are closed.
     to_drop: Mutex<Vec<(Ticket, Stream, Instant)>>,
     closed: [AtomicU64; Reason::ALL.len()],
-    /// True once half a response may be on a connection.
-    has_half_answered: AtomicBool,
+    /// True once a client gets no more responses.
+    has_unanswered: AtomicBool,
 }
 
 #[derive(Default)]
@@ -64,8 +64,9 @@ pub(super) struct Peer {
     discarded: usize,
     /// True once its connection has been closed for that reason.
     is_closed: bool,
-    /// True if half a response may be on its connection, so that no other one can follow.
-    is_half_answered: bool,
+    /// True if no other response can follow: half of one may be on its connection, or an unread
+    /// body.
+    gets_no_response: bool,
     /// Time of the last response, while the keeper has not found the connection.
     left_at: Option<Instant>,
     /// Its connection, once the keeper has found it.
@@ -109,12 +110,12 @@ pub enum Reason {
 }
 
 /// Maximum number of waiting requests of one client.
-const MAX_WAITING: usize = 64;
+const MAX_REQUESTS: usize = 64;
 /// The same, while very many requests wait.
-const MAX_WAITING_CROWDED: usize = 4;
+const MAX_REQUESTS_CROWDED: usize = 4;
 /// Number of discarded requests after which a connection is closed at once. Until then its client
 /// gets the responses to the requests that wait.
-const MAX_DISCARDED: usize = 64;
+const MAX_DISCARDED_REQUESTS: usize = 64;
 /// Maximum number of requests that are collected at once. A flood may come as fast as it is
 /// collected, and the loop must answer meanwhile.
 const MAX_COLLECTED: usize = 256;
@@ -131,9 +132,9 @@ const FIND_WITHIN: Duration = Duration::from_millis(200);
 const FORGET_AFTER: Duration = Duration::from_secs(6);
 
 impl Peers {
-    /// Takes the requests that tiny_http has received, at most `MAX_COLLECTED`. Returns true if there
-    /// may be more. The lock is held meanwhile: requests of one connection must be queued in the
-    /// order in which they came.
+    /// Takes the requests that tiny_http has received, at most `MAX_COLLECTED`. Returns true if
+    /// there may be more. The lock is held meanwhile: requests of one connection must be queued in
+    /// the order in which they came.
     pub(super) fn collect(&self, server: &Server) -> bool {
         self.collect_into(&mut lock(&self.state), server)
     }
@@ -216,7 +217,7 @@ impl Peers {
         let streams = std::mem::take(&mut *lock(&self.to_drop));
         for (ticket, stream, since) in streams {
             match ticket.socket() {
-                (Some(socket), _) => self.close(&socket, Reason::NotReading),
+                (Some(_), _) => self.close_now(ticket.address()),
                 (None, true) => {}
                 (None, false) if since.elapsed() < FIND_WITHIN * 5 => {
                     lock(&self.to_drop).push((ticket, stream, since));
@@ -232,7 +233,7 @@ impl Peers {
         let mut state = lock(&self.state);
         let peer = state.peers.entry(address).or_default();
         (peer.socket, peer.has_ended, peer.is_closed) = (Some(Arc::clone(socket)), false, false);
-        if peer.given_up.is_some() && (peer.busy == 0 || peer.discarded >= MAX_DISCARDED) {
+        if peer.given_up.is_some() && (peer.busy == 0 || peer.discarded >= MAX_DISCARDED_REQUESTS) {
             self.close_given_up(peer);
         }
     }
@@ -293,14 +294,14 @@ impl Peers {
             state.forget_old();
         }
         let peer = state.peers.entry(address).or_default();
-        let limit = if state.waiting < CROWD { MAX_WAITING } else { MAX_WAITING_CROWDED };
+        let limit = if state.waiting < CROWD { MAX_REQUESTS } else { MAX_REQUESTS_CROWDED };
         if peer.waiting.len() >= limit && peer.given_up.is_none() {
             peer.given_up = Some((Reason::Pipelining, Instant::now()));
         }
         if let Some((_, at)) = &mut peer.given_up {
             *at = Instant::now();
             peer.discarded += 1;
-            if peer.discarded == MAX_DISCARDED {
+            if peer.discarded == MAX_DISCARDED_REQUESTS {
                 self.close_given_up(peer);
             }
             return discard(request);
@@ -321,8 +322,15 @@ impl Peers {
         let peer = state.peers.entry(address).or_default();
         peer.given_up.get_or_insert_with(|| (reason, Instant::now()));
         if reason == Reason::NotReading {
-            peer.is_half_answered = true;
-            self.has_half_answered.store(true, Ordering::Release);
+            peer.gets_no_response = true;
+            self.has_unanswered.store(true, Ordering::Release);
+        }
+    }
+
+    /// Closes the connection of a client that was given up, also while it is busy.
+    fn close_now(&self, address: SocketAddr) {
+        if let Some(peer) = lock(&self.state).peers.get_mut(&address) {
+            self.close_given_up(peer);
         }
     }
 
@@ -396,11 +404,11 @@ impl Ticket {
         self.peers.body_begins(self.address, kind);
     }
 
-    /// False if the client did not read an earlier response.
+    /// False if no response can follow on the connection.
     pub(super) fn may_be_answered(&self) -> bool {
         // Nearly always no client is looked up.
-        !self.peers.has_half_answered.load(Ordering::Acquire)
-            || self.peers.with(self.address, |peer| !peer.is_half_answered)
+        !self.peers.has_unanswered.load(Ordering::Acquire)
+            || self.peers.with(self.address, |peer| !peer.gets_no_response)
     }
 
     /// Discards all further requests of the client, and closes its connection.
@@ -522,10 +530,10 @@ mod tests {
     #[test]
     fn a_client_with_too_many_waiting_requests_gets_those_that_wait_and_no_more() {
         let peers = Arc::<Peers>::default();
-        for number in 0..MAX_WAITING + 10 {
+        for number in 0..MAX_REQUESTS + 10 {
             push(&peers, 1, &format!("/{number}"));
         }
-        for number in 0..MAX_WAITING {
+        for number in 0..MAX_REQUESTS {
             assert_eq!(pop(&peers), Some(format!("1/{number}")));
         }
         push(&peers, 1, "/late");

@@ -37,6 +37,8 @@ pub struct Renewals {
     pub count: u32,
     /// Cause of the last one, as text.
     pub last: Option<String>,
+    /// True if the listening socket belongs to a service manager too.
+    pub is_socket_shared: bool,
 }
 
 /// Cause of a renewal.
@@ -62,8 +64,8 @@ const EXHAUSTED_REST: usize = 7;
 const MIN_FREE: usize = 32;
 /// Maximum number of threads. All connections, outboxes and backends together have fewer.
 const MAX_THREADS: u64 = 2048;
-/// Maximum resident memory, in kB. All queues and stores together are smaller. In a container it is
-/// at most half of the container's memory.
+/// Maximum resident memory, in kB. Four full queues have 64 MiB, full outboxes 32, and the stores
+/// of the page 6. In a container it is at most half of the container's memory.
 const MAX_MEMORY: u64 = 128 * 1024;
 /// Minimum time to deliver what is queued before a renewal.
 const MIN_DELIVERY: Duration = Duration::from_secs(1);
@@ -157,8 +159,9 @@ impl Process {
         self.at_start > 0 && descriptor_limit().saturating_sub(self.at_start) >= MIN_FREE
     }
 
-    /// Time to deliver what is queued before a renewal, at most `longest`. If the backends hang and
-    /// renewals come in quick succession, the program serves four fifths of the time nevertheless.
+    /// Time to deliver what is queued before a renewal, at most `longest`: a quarter of the time
+    /// since the last renewal, and at least a second. So the program serves most of the time, even
+    /// if the backends hang and renewals come every few seconds.
     pub fn time_to_deliver(&self, longest: Duration) -> Duration {
         (self.started.elapsed() / 4).clamp(MIN_DELIVERY.min(longest), longest)
     }

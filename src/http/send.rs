@@ -70,9 +70,9 @@ enum Job {
 const MAX_DIRECT: usize = 64 * 1024;
 const MAX_OUTBOXES: usize = 128;
 /// Maximum size of the responses in one outbox. The connection is given up when it is reached.
-const MAX_WAITING: usize = 4 * 1024 * 1024;
+const MAX_OUTBOX_BYTES: usize = 4 * 1024 * 1024;
 /// The same for all outboxes together.
-const MAX_WAITING_OF_ALL: usize = 32 * 1024 * 1024;
+const MAX_OUTBOX_BYTES_OF_ALL: usize = 32 * 1024 * 1024;
 /// Maximum time to write one response.
 const TIMEOUT: Duration = Duration::from_secs(30);
 const RETRY_INTERVAL: Duration = Duration::from_millis(10);
@@ -81,7 +81,7 @@ const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time to read the response before the connection is closed.
 const READING_TIME: Duration = Duration::from_millis(500);
 /// Maximum size of a body that is read and discarded.
-const MAX_DISCARDED: usize = 16 * 1024 * 1024;
+const MAX_DISCARDED_BYTES: usize = 16 * 1024 * 1024;
 
 impl Sender {
     /// Sends the bytes of a response. The request's body must have been read.
@@ -139,6 +139,7 @@ impl Sender {
         let mut outboxes = lock(&self.shared.by_client);
         let bytes = job.size();
         if outboxes.len() == MAX_OUTBOXES || !has_room(&outboxes, bytes) || !job.ticket().may_be_answered() {
+            drop(outboxes);
             job.discard();
             return Err(ClientGone);
         }
@@ -172,6 +173,7 @@ impl Outboxes {
                 (Connection::Good, None) => return drop(self.remove(&mut outboxes, peer)),
                 (Connection::Over, next) => {
                     let waiting = self.remove(&mut outboxes, peer).map(|outbox| outbox.jobs).unwrap_or_default();
+                    drop(outboxes);
                     return next.into_iter().chain(waiting).for_each(Job::discard);
                 }
             }
@@ -189,7 +191,7 @@ impl Outboxes {
 fn put(outboxes: &mut HashMap<SocketAddr, Outbox>, peer: SocketAddr, job: Job) -> Result<(), ClientGone> {
     let has_room = has_room(outboxes, job.size());
     match outboxes.get_mut(&peer) {
-        Some(outbox) if has_room && outbox.bytes + job.size() <= MAX_WAITING && job.ticket().may_be_answered() => {
+        Some(outbox) if has_room && outbox.bytes + job.size() <= MAX_OUTBOX_BYTES && job.ticket().may_be_answered() => {
             outbox.bytes += job.size();
             outbox.jobs.push_back(job);
             Ok(())
@@ -202,7 +204,7 @@ fn put(outboxes: &mut HashMap<SocketAddr, Outbox>, peer: SocketAddr, job: Job) -
 }
 
 fn has_room(outboxes: &HashMap<SocketAddr, Outbox>, bytes: usize) -> bool {
-    outboxes.values().map(|outbox| outbox.bytes).sum::<usize>() + bytes <= MAX_WAITING_OF_ALL
+    outboxes.values().map(|outbox| outbox.bytes).sum::<usize>() + bytes <= MAX_OUTBOX_BYTES_OF_ALL
 }
 
 impl Job {
@@ -225,10 +227,13 @@ impl Job {
         }
     }
 
-    /// Ends the job without a response, or in the middle of one. No other response may be before it.
+    /// Ends the job without a response, or in the middle of one. No other response may be before
+    /// it.
     fn discard(self) {
         match self {
-            Self::Refusal(request, _, ticket) if request.body_length().is_none_or(|length| length <= MAX_DISCARDED) => {
+            Self::Refusal(request, _, ticket)
+                if request.body_length().is_none_or(|length| length <= MAX_DISCARDED_BYTES) =>
+            {
                 ticket.drop_unread(stream_of(request));
             }
             other => other.abandon(),
@@ -308,7 +313,7 @@ fn refuse(request: Request, bytes: &[u8], ticket: Ticket) -> Connection {
     ticket.body_begins(if length.is_some() { BodyKind::Sized } else { BodyKind::Chunked });
     let deadline = Instant::now() + DISCARD_TIMEOUT;
     let mut connection = write_all(&mut *stream, bytes, &ticket);
-    if length.is_some_and(|length| length > MAX_DISCARDED) {
+    if length.is_some_and(|length| length > MAX_DISCARDED_BYTES) {
         // tiny_http drops the reader also where the body breaks off, so none of the body is read.
         ticket.give_up(Reason::NotReading);
         leak(stream);
@@ -319,7 +324,10 @@ fn refuse(request: Request, bytes: &[u8], ticket: Ticket) -> Connection {
     }
     let mut buffer = [0; 8 * 1024];
     let mut total = 0;
-    while connection == Connection::Good && length != Some(total) && total < MAX_DISCARDED && Instant::now() < deadline
+    while connection == Connection::Good
+        && length != Some(total)
+        && total < MAX_DISCARDED_BYTES
+        && Instant::now() < deadline
     {
         let rest = length.map_or(0, |length| length - total);
         if rest > READ_AHEAD && !ticket.wait_for_input(deadline) {

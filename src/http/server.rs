@@ -70,7 +70,7 @@ pub enum End {
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// The same before a renewal. Meanwhile new clients wait.
 const RENEWAL_DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
-/// Time for the requests of open connections to arrive before the process renews itself.
+/// Time for the requests of open connections to arrive before another process takes over.
 const LINGER: Duration = Duration::from_millis(25);
 
 impl Server {
@@ -105,14 +105,16 @@ impl Server {
         };
         let ended = Instant::now();
         self.renderer.close_connections();
-        if !matches!(end, End::Stopped) {
+        let timeout = if matches!(end, End::Stopped) { DRAIN_TIMEOUT } else { RENEWAL_DRAIN_TIMEOUT };
+        // The next process will serve what waits in the backlog of the socket, and this one what it
+        // has accepted.
+        let is_followed = !matches!(end, End::Stopped) || self.listener.is_shared();
+        if is_followed {
             self.listener.pause();
         }
-        if matches!(end, End::Stopped) {
-            self.drain(ended + DRAIN_TIMEOUT);
-        } else {
-            self.drain(ended + RENEWAL_DRAIN_TIMEOUT);
-            self.linger(ended + RENEWAL_DRAIN_TIMEOUT);
+        self.drain(ended + timeout);
+        if is_followed {
+            self.linger(ended + timeout);
             self.listener.close_connections();
         }
         (ended, end)
@@ -125,7 +127,8 @@ impl Server {
     }
 
     /// Answers requests of the connections that are open, for a moment and as long as one is being
-    /// answered or may be on its way, until `deadline`. Their clients learn that the connection ends.
+    /// answered or may be on its way, until `deadline`. Their clients learn that the connection
+    /// ends.
     fn linger(&mut self, deadline: Instant) {
         let until = Instant::now() + LINGER;
         // The look that is under way may not see the connections that were accepted last.
@@ -141,7 +144,7 @@ impl Server {
     /// Answers the requests that have been received, until `deadline`.
     fn drain(&mut self, deadline: Instant) {
         while Instant::now() < deadline
-            && let Some(queued) = self.listener.next_waiting()
+            && let Some(queued) = self.listener.next_waiting(deadline)
         {
             self.receive(queued);
             if let Some(received) = self.bodies.next_ready() {

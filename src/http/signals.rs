@@ -27,8 +27,9 @@ pub(super) struct SignalThread {
 }
 
 impl CaughtSignals {
-    /// Keeps the signals from now on. Until a listener is opened they wait. It must be called before
-    /// other threads are started: only those that this thread starts later leave the signals alone.
+    /// Keeps the signals from now on. Until a listener is opened they wait. It must be called
+    /// before other threads are started: only those that this thread starts later leave the signals
+    /// alone.
     ///
     /// # Errors
     ///
@@ -43,10 +44,10 @@ impl CaughtSignals {
         Arc::clone(&self.stop)
     }
 
-    /// Starts the thread. The first SIGTERM or SIGINT calls `stop`, the second one ends the process.
-    /// Every SIGHUP is sent to `hangups`, so that the settings are read again. If it was sent because
-    /// the terminal has been closed, it calls `stop` too: the server would otherwise hold the port
-    /// unnoticed.
+    /// Starts the thread. The first SIGTERM or SIGINT calls `stop`, the second one ends the
+    /// process. Every SIGHUP is sent to `hangups`, so that the settings are read again. If it was
+    /// sent because the terminal has been closed, it calls `stop` too: the server would otherwise
+    /// hold the port unnoticed.
     pub(super) fn watch(self, hangups: Sender<()>, stop: impl Fn() + Send + 'static) -> io::Result<SignalThread> {
         let is_over = Arc::<AtomicBool>::default();
         let for_thread = Arc::clone(&is_over);

@@ -4,11 +4,12 @@
 //! The new program has the same process id, arguments and environment. It inherits the listening
 //! socket, so that connections which arrive meanwhile wait in its backlog. The socket is passed by
 //! systemd's convention for socket activation, by `LISTEN_FDS` and `LISTEN_PID`
-//! (<https://www.freedesktop.org/software/systemd/man/latest/sd_listen_fds.html>). It keeps its number,
-//! which is not always 3: `LISTEN_FDS_FIRST_FD`, an extension of the crate listenfd, names it.
+//! (<https://www.freedesktop.org/software/systemd/man/latest/sd_listen_fds.html>). It keeps its
+//! number, which is not always 3: `LISTEN_FDS_FIRST_FD`, an extension of the crate listenfd, names
+//! it.
 //!
-//! `execve` is called directly, because std's `exec` unblocks all signals: one that arrived before the
-//! new program is ready would end it.
+//! `execve` is called directly, because std's `exec` unblocks all signals: one that arrived before
+//! the new program is ready would end it.
 //!
 //! Everything in memory is lost, as at any restart: what people wrote in Cruddur, and the requests
 //! on the page. Queued telemetry is sent first.
@@ -25,16 +26,18 @@ use crate::http::process::{Cause, Process, Renewals};
 use crate::http::server::End;
 use crate::text::Message;
 
-/// Environment variable with the number of renewals so far, and the cause of the last one.
+/// Environment variable with the process id, the number of renewals so far, the owner of the
+/// listening socket (`own` or `shared`) and the cause of the last one.
 const RENEWALS: &str = "LISTEN_RENEWALS";
 
 /// The renewals so far. Only the process that has renewed itself sets the variable for its own id.
 pub(super) fn renewals() -> Renewals {
     let parse = |text: String| {
-        let mut parts = text.splitn(3, ' ');
+        let mut parts = text.splitn(4, ' ');
         let is_own = parts.next()?.parse() == Ok(std::process::id());
         let count = parts.next()?.parse().ok()?;
-        is_own.then_some(Renewals { count, last: parts.next().map(str::to_owned) })
+        let is_socket_shared = parts.next()? == "shared";
+        is_own.then_some(Renewals { count, last: parts.next().map(str::to_owned), is_socket_shared })
     };
     std::env::var(RENEWALS).ok().and_then(parse).unwrap_or_default()
 }
@@ -85,13 +88,14 @@ fn exec(listener: Listener, cause: Cause) -> io::Result<Infallible> {
 
     let count = listener.process().renewals().count.saturating_add(1);
     let id = std::process::id();
+    let owner = if listener.is_shared() { "shared" } else { "own" };
     let socket = listener.into_socket();
     fcntl(&socket, FcntlArg::F_SETFD(FdFlag::empty()))?;
     let ours = [
         ("LISTEN_FDS", "1".to_owned()),
         ("LISTEN_PID", id.to_string()),
         ("LISTEN_FDS_FIRST_FD", socket.as_raw_fd().to_string()),
-        (RENEWALS, format!("{id} {count} {cause}")),
+        (RENEWALS, format!("{id} {count} {owner} {cause}")),
     ];
     let is_ours = |name: &OsString| name == "LISTEN_FDNAMES" || ours.iter().any(|(other, _)| name == other);
     let others = std::env::vars_os().filter(|(name, _)| !is_ours(name));

@@ -118,12 +118,12 @@ fn variable_pairs(sources: &Sources, findings: &mut Findings) -> Vec<(String, St
         });
         match decoded {
             Some((key, value)) => {
-                let checked = check_value(&value, Meaning::Address);
+                let checked = check_value(&value, Meaning::Text);
                 checked
                     .message(&format!("{VARIABLE}: {}", one_line(&key)))
                     .into_iter()
                     .for_each(|fault| findings.warn(fault));
-                pairs.push((key, checked.value.map_or_else(String::new, Cow::into_owned)));
+                pairs.extend(checked.value.map(|value| (key, value.into_owned())));
             }
             None => {
                 findings.warn(format!("{VARIABLE} is ignored: {pair:?} is not of the form key=value"));

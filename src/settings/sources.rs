@@ -202,8 +202,8 @@ impl Sources {
         }
     }
 
-    /// Returns a text of the file without the faults that [`value_faults`] finds, and adds a finding
-    /// about them. `None` if it counts as unset. `name` is the full name of the key.
+    /// Returns a text of the file without the faults that [`value_faults`] finds, and adds a
+    /// finding about them. `None` if it counts as unset. `name` is the full name of the key.
     pub(super) fn check_entry(&self, entry: &Entry, name: &str, text: &str, findings: &mut Findings) -> Option<String> {
         let checked = value_faults::check(text, Meaning::of(name));
         let place = self.origin_of(entry);

@@ -97,8 +97,10 @@ pub(super) const PROXY_VARIABLES: &[&str] =
 pub enum Meaning {
     /// An address or a pattern of hosts. Its reader refuses a placeholder.
     Address,
-    /// A list of `name=value`. Its reader skips a pair whose value is a placeholder.
+    /// A list of `name=value`.
     Pairs,
+    /// The value of one such pair. Its reader skips the pair if the value is a placeholder.
+    OfPair,
     /// A key, a token or a password. Words such as `your-key` are placeholders.
     Secret,
     /// Anything else.
@@ -126,7 +128,9 @@ impl Meaning {
         let ends = |ends: &[&str]| ends.iter().any(|end| name.ends_with(end));
         if ends(&["_headers"]) {
             Self::Pairs
-        } else if ends(&["endpoint", "_url", "_uri", "_address", "_proxy", "host_pattern", "_listen"]) {
+        } else if name.contains("endpoint_url")
+            || ends(&["endpoint", "_url", "_uri", "_address", "_proxy", "host_pattern", "_listen"])
+        {
             Self::Address
         } else if ends(&["_key", "_key_id", "_token"]) && !name.ends_with("_client_key") {
             Self::Secret
@@ -177,7 +181,7 @@ pub fn check(text: &str, meaning: Meaning) -> Checked<'_> {
         ),
     }
     let is_refused_by_its_reader = match meaning {
-        Meaning::Address => true,
+        Meaning::Address | Meaning::OfPair => true,
         Meaning::Pairs => !is_whole_placeholder(value.trim()),
         Meaning::Secret | Meaning::Text => false,
     };
@@ -334,6 +338,8 @@ mod tests {
         ("OTEL_EXPORTER_OTLP_HEADERS", "a=${B}", Some("a=${B}"), ""),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://${HOST}", Some("http://${HOST}"), ""),
         ("AWS_XRAY_URL", "*${GITPOD}*", Some("*${GITPOD}*"), ""),
+        ("AWS_ENDPOINT_URL_CLOUDWATCH_LOGS", "${LOGS_URL}", Some("${LOGS_URL}"), ""),
+        ("AWS_ENDPOINT_URL_XRAY", "<url>", Some("<url>"), ""),
         // These are right.
         ("HONEYCOMB_API_KEY", "hcaik_01abc", Some("hcaik_01abc"), ""),
         ("AWS_SECRET_ACCESS_KEY", "wJalr/XUtn+FEMI$x=", Some("wJalr/XUtn+FEMI$x="), ""),

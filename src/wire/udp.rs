@@ -34,12 +34,16 @@ pub struct DatagramSender {
     /// `localhost` often has two.
     failures: usize,
     resolved_at: Instant,
-    /// Time for one datagram. It grows when there was nothing to send, and shrinks with each
-    /// datagram.
+    pace: Pace,
+}
+
+/// The rate of datagrams. It rises while they come without a gap, and falls after each gap.
+struct Pace {
+    /// Time for one datagram.
     interval: Duration,
     /// End of the time for the datagrams sent so far.
     paid_until: Instant,
-    /// True if there was a pause before the last datagram, which may have been longer than intended.
+    /// True if the last datagram waited. The pause may have been longer than intended.
     has_paused: bool,
 }
 
@@ -71,6 +75,8 @@ const LONGEST_INTERVAL: Duration = Duration::from_nanos(1_000_000 / 4);
 /// The most datagrams that are sent without a pause.
 const BURST: u32 = 16;
 const PAUSE: Duration = Duration::from_millis(1);
+/// The time by which the system may prolong a pause.
+const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 /// The time between two lookups of the name. A restarted container has another address.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -100,15 +106,7 @@ impl DatagramSender {
     /// Creates a sender to `to`. The name is not resolved before the first datagram.
     pub fn new(to: HostPort) -> Self {
         let now = Instant::now();
-        Self {
-            to,
-            socket: None,
-            failures: 0,
-            resolved_at: now,
-            interval: LONGEST_INTERVAL,
-            paid_until: now,
-            has_paused: false,
-        }
+        Self { to, socket: None, failures: 0, resolved_at: now, pace: Pace::new(now) }
     }
 
     /// Sends one datagram. If the socket reports that an earlier datagram was refused, this one is
@@ -118,7 +116,9 @@ impl DatagramSender {
     ///
     /// Returns an error if the datagram could not be sent or was refused.
     pub fn send(&mut self, bytes: &[u8]) -> Result<SendOutcome, SendError> {
-        self.pace();
+        if let Some(pause) = self.pace.pause_before_next(Instant::now()) {
+            thread::sleep(pause);
+        }
         let (socket, address) = self.socket()?;
         let outcome = match socket.send(bytes) {
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
@@ -171,22 +171,26 @@ impl DatagramSender {
         let index = self.failures % found.len().max(1);
         found.get(index).copied().ok_or_else(unknown)
     }
+}
 
-    fn pace(&mut self) {
-        let now = Instant::now();
-        // A batch comes after a pause, unless the last one took as long as it took to come. Then the
-        // rate rises by a tenth with each hundred datagrams.
-        self.interval = if self.paid_until < now && !self.has_paused {
-            (self.interval + self.interval / 8).min(LONGEST_INTERVAL)
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Self { interval: LONGEST_INTERVAL, paid_until: now, has_paused: false }
+    }
+
+    /// Returns the time to wait before the next datagram, if it must wait.
+    fn pause_before_next(&mut self, now: Instant) -> Option<Duration> {
+        // There is a gap before a batch, unless the batches come as fast as they can be sent.
+        let longest_pause = if self.has_paused { LONGEST_PAUSE } else { Duration::ZERO };
+        self.interval = if self.paid_until + longest_pause < now {
+            (self.interval + self.interval / 2).min(LONGEST_INTERVAL)
         } else {
             (self.interval - self.interval / 1024).max(SHORTEST_INTERVAL)
         };
         self.paid_until = self.paid_until.max(now) + self.interval;
         let ahead = self.paid_until - now;
         self.has_paused = ahead > self.interval * BURST;
-        if self.has_paused {
-            thread::sleep(ahead.min(PAUSE));
-        }
+        self.has_paused.then(|| ahead.min(PAUSE))
     }
 }
 
@@ -240,16 +244,41 @@ mod tests {
         assert_eq!(sender.send(b"x"), Err(SendError::UnknownHost("no-such-host.invalid".to_owned())));
     }
 
+    /// Sends `count` datagrams in batches. The first of a batch comes `gap` after the last one of
+    /// the batch before it. Returns the time at the end.
+    fn send(pace: &mut Pace, mut now: Instant, count: u32, batch: u32, gap: Duration) -> Instant {
+        for number in 0..count {
+            if number % batch == 0 {
+                now += gap;
+            }
+            now += pace.pause_before_next(now).unwrap_or_default();
+        }
+        now
+    }
+
     #[test]
     fn no_more_than_a_burst_leaves_at_once() {
-        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let address = receiver.local_addr().unwrap();
-        let mut sender = DatagramSender::new(HostPort { host: "127.0.0.1".to_owned(), port: address.port() });
         let began = Instant::now();
-        let count = 10 * BURST;
-        for _ in 0..count {
-            sender.send(b"x").unwrap();
-        }
-        assert!(began.elapsed() >= SHORTEST_INTERVAL * (count - BURST) - PAUSE, "{:?}", began.elapsed());
+        let mut pace = Pace::new(began);
+        let at_once = (0..1000).take_while(|_| pace.pause_before_next(began).is_none()).count() as u32;
+        assert!((BURST - 1..=BURST).contains(&at_once), "{at_once}");
+    }
+
+    #[test]
+    fn the_rate_follows_the_demand_between_its_limits() {
+        let began = Instant::now();
+        let mut pace = Pace::new(began);
+        // Without a gap the rate rises to the highest within 5,000 datagrams.
+        let now = send(&mut pace, began, 5000, 5000, Duration::ZERO);
+        assert_eq!(pace.interval, SHORTEST_INTERVAL);
+        let then = send(&mut pace, now, 24_000, 24_000, Duration::ZERO);
+        let took = (then - now).as_secs_f64();
+        assert!((0.99..1.01).contains(&took), "24,000 datagrams took {took} s");
+        // Batches of 128 in 40 ms are 3.2 per millisecond, so the rate falls to the lowest.
+        let now = send(&mut pace, then, 128 * 50, 128, Duration::from_millis(40));
+        assert!(pace.interval > LONGEST_INTERVAL * 3 / 4, "{:?}", pace.interval);
+        // A short run after a gap changes little.
+        send(&mut pace, now, 50, 50, Duration::from_secs(60));
+        assert!(pace.interval > LONGEST_INTERVAL * 3 / 4, "{:?}", pace.interval);
     }
 }

@@ -1,8 +1,8 @@
 //! What real deployments send, in one table per kind of fault: answers of programs that are no
 //! receivers, values as shells and env files leave them, paths as other servers see them, sampling
-//! rules in all their formats, and services that are older than AWS's. Each row says what happens on
-//! the wire, and the sentence that start-up, `cruddur check` and the status show. A right value has
-//! no sentence.
+//! rules in all their formats, and services that are older than AWS's. Each row says what happens
+//! on the wire, and the sentence that start-up, `cruddur check` and the status show. A right value
+//! has no sentence.
 
 mod answers;
 mod log_services;

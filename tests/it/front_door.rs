@@ -86,7 +86,8 @@ fn clients_that_pipeline_without_end_and_read_nothing_neither_fill_the_process_n
     let program = quiet().start();
     let addr = program.addr();
     let before = program.rss_kb();
-    // As many as a machine has cores, and more: together they send faster than one thread can discard.
+    // As many as a machine has cores, and more: together they send faster than one thread can
+    // discard.
     let floods: Vec<_> = (0..6)
         .map(|_| {
             std::thread::spawn(move || {
@@ -339,6 +340,50 @@ fn a_second_stop_signal_ends_the_process_while_a_backend_hangs() {
     assert!(wait_until(SOON, || TcpStream::connect(program.addr()).is_err()), "{}", program.stderr());
     let exit = program.terminate();
     assert_eq!(exit.status.code(), Some(128 + 15), "{:?} {}", exit.status, exit.stderr);
+}
+
+#[test]
+fn a_program_that_has_renewed_itself_refuses_connections_after_a_stop_signal() {
+    let collector = Collector::start([Reply::Hang]);
+    let program = with_honeycomb(&collector).descriptors(128).start();
+    let mut blocked = 0;
+    let is_renewed = wait_until(SOON, || {
+        if blocked < 60 {
+            let _ = raw(program.addr()).write_all(HTTP_2);
+            blocked += 1;
+        }
+        program.stderr().matches("listening on").count() == 2
+    });
+    assert!(is_renewed, "{}", program.stderr());
+    assert_eq!(get(program.addr(), HOME).status, 200);
+    collector.wait_for(|requests| !requests.is_empty(), SOON);
+    let lines_of_counts = || program.stderr().matches(" delivered, ").count();
+    let before = lines_of_counts();
+    program.signal("TERM");
+    assert!(wait_until(SOON, || TcpStream::connect(program.addr()).is_err()), "{}", program.stderr());
+    assert_eq!(lines_of_counts(), before, "it must still wait for the backend: {}", program.stderr());
+}
+
+#[test]
+fn a_body_that_does_not_come_is_counted_once_when_its_connection_is_closed() {
+    let program = quiet().start();
+    let mut streams: Vec<_> = (0..3).map(|_| raw(program.addr())).collect();
+    for stream in &mut streams {
+        stream
+            .write_all(b"POST /api/activities HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n\r\nxx")
+            .expect("it is read");
+    }
+    for stream in &mut streams {
+        // The response, then the end.
+        stream.set_read_timeout(Some(SOON * 2)).expect("a time limit");
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+    assert!(
+        wait_until(SOON, || process(&program)["connections_closed"]["not_reading"].as_u64() >= Some(3)),
+        "{:#}",
+        process(&program)
+    );
+    assert_eq!(process(&program)["connections_closed"]["not_reading"], 3);
 }
 
 #[test]

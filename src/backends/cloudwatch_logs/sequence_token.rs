@@ -1,5 +1,5 @@
-//! Sequence tokens. Until 2023, each PutLogEvents had to repeat a token from the response before it.
-//! AWS ignores the token since then, but older stand-ins for the service still demand it. They
+//! Sequence tokens. Until 2023, each PutLogEvents had to repeat a token from the response before
+//! it. AWS ignores the token since then, but older stand-ins for the service still demand it. They
 //! answer with the token that they expect:
 //!
 //! ```text

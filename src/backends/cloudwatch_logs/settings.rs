@@ -39,7 +39,7 @@ section! {
         compression: &'static str = choice("none", &["none", "gzip"]),
         /// Longest time before a line is sent, in milliseconds.
         schedule_delay: u64 = whole(5000, 1..=3_600_000),
-        /// Lines per batch. A full batch is sent at once. 2000 lines usually make one request of 1 MB.
+        /// Lines per batch. A full batch is sent at once. Usually 2000 lines make a request of 1 MB.
         max_export_batch_size: u64 = whole(2000, 1..=1_000_000),
         /// Lines that the queue holds. More are dropped and counted.
         max_queue_size: u64 = whole(20_000, 1..=1_000_000),

@@ -26,8 +26,8 @@ pub(super) fn of_address(to: &TracesUrl, findings: &mut Findings) {
     }
 }
 
-/// Warns about a key and a dataset that do not fit together. A Classic key needs a dataset. With any
-/// other key a dataset has no effect.
+/// Warns about a key and a dataset that do not fit together. A Classic key needs a dataset. With
+/// any other key a dataset has no effect.
 pub(super) fn of_key(headers: &[(String, String)], origin: &str, service: &str, findings: &mut Findings) {
     let value = |name: &str| headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str());
     let Some(key) = value(TEAM) else { return };

@@ -2,11 +2,10 @@
 //! `ExportTraceServiceResponse`:
 //!
 //! ```text
-//! (empty)   {}   {"partialSuccess":{}}                                  all spans accepted
-//! {"partialSuccess":{"rejectedSpans":"2","errorMessage":"too old"}}     two rejected
-//! {"partial_success":{"rejected_spans":2}}                              the same: protobuf's JSON mapping
-//!                                                                       also allows the original names
-//! <html>   {"code":3,"message":"..."}   a compressed body               another program has answered
+//! (empty)   {}   {"partialSuccess":{}}                         all spans accepted
+//! {"partialSuccess":{"rejectedSpans":"2","errorMessage":"x"}}  two rejected
+//! {"partial_success":{"rejected_spans":2}}                     the same, by the original names
+//! <html>   {"code":3,"message":"..."}   a compressed body      another program has answered
 //! ```
 //!
 //! Unknown fields are ignored, as protobuf's JSON mapping requires of a client of a newer receiver.
@@ -41,7 +40,10 @@ impl ExportResponse {
         if let Some(encoding) = encoding {
             return Self::Foreign(format!("its body has Content-Encoding: {encoding}, which was not asked for"));
         }
-        if reply.header("content-type").is_some_and(|content_type| content_type.contains("protobuf")) {
+        if reply
+            .header("content-type")
+            .is_some_and(|content_type| content_type.to_ascii_lowercase().contains("protobuf"))
+        {
             let partial = protobuf::response(&reply.body);
             return partial.map_or_else(|| Self::Foreign("its body is not protobuf".to_owned()), Self::partial);
         }

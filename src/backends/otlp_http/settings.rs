@@ -222,7 +222,7 @@ fn parse_headers(variable: &str, text: &str, findings: &mut Findings) -> Vec<(St
         };
         let name = percent_decode_str(name.trim()).decode_utf8_lossy().to_ascii_lowercase();
         let value = percent_decode_str(value.trim()).decode_utf8_lossy().trim().to_owned();
-        let checked = check_value(&value, Meaning::Address);
+        let checked = check_value(&value, Meaning::OfPair);
         let fault = checked.message(&format!("{variable}: {name}"));
         let value = checked.value.map_or_else(String::new, Cow::into_owned);
         let token =
@@ -248,8 +248,11 @@ fn parse_headers(variable: &str, text: &str, findings: &mut Findings) -> Vec<(St
 /// Returns the reason why a header cannot have this value, or `None` if it can.
 fn unsendable(value: &str) -> Option<&'static str> {
     // A shell would have replaced `${NAME}` and `$NAME`, but not in single quotes.
-    if value.contains("${") || value.starts_with('$') || is_placeholder(value) {
+    if value.contains("${") || value.starts_with('$') {
         return Some("a variable that was not replaced");
+    }
+    if is_placeholder(value) {
+        return Some("a placeholder that was not filled in");
     }
     if value.contains('\u{a0}') {
         return Some("a no-break space (U+00A0), which a header cannot have");

@@ -19,7 +19,8 @@ pub(super) enum Place {
 /// indexed.
 pub(super) fn places(span: &SpanData, most: usize) -> impl Iterator<Item = (&Attribute, Place)> + Clone {
     let attributes = &span.attributes;
-    // Lengths of the earlier keys, as bits. Most keys differ in length, and so in more than dots.
+    // Lengths of the earlier keys, a bit each. Two ASCII keys of different lengths cannot become
+    // the same key, so they need not be compared.
     let mut lengths = 0_u64;
     attributes.iter().enumerate().scan(most, move |left, (index, attribute)| {
         let key = attribute.key.as_ref();

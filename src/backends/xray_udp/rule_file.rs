@@ -8,8 +8,8 @@
 //!   "fixed_target":1,"rate":0.1}],"default":{"fixed_target":1,"rate":0.05}}     the X-Ray SDKs' own
 //! ```
 //!
-//! Rules of the first three are tried by priority, then by name. Rules of an SDK's file are tried in
-//! its order, and `default` comes last.
+//! Rules of the first three are tried by priority, then by name. Rules of an SDK's file are tried
+//! in its order, and `default` comes last.
 
 use serde_json::Value as Json;
 

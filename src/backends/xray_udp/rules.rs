@@ -226,7 +226,7 @@ impl Rules {
         let now = Instant::now();
         let due = |rule: &str| self.state.due.get(rule).is_none_or(|due| *due <= now);
         let statistics = self.sampler.take_statistics(due);
-        let mut changed = false;
+        let (mut changed, mut unprocessed) = (false, Vec::new());
         for some in statistics.chunks(REPORTS_A_CALL) {
             let documents: Vec<_> = some
                 .iter()
@@ -264,7 +264,7 @@ impl Rules {
                 }
             };
             let targets: Vec<Target> = targets.iter().filter_map(Target::from_json).collect();
-            self.report_unprocessed(&answer);
+            unprocessed.extend(unprocessed_of(&answer));
             for target in &targets {
                 if let Some(seconds) = target.interval.filter(|seconds| *seconds <= 3600) {
                     let pace = Duration::from_secs(seconds).max(self.targets_interval);
@@ -280,19 +280,12 @@ impl Rules {
             changed |= modified > self.state.modified;
             self.state.modified = self.state.modified.max(modified);
         }
+        self.report_unprocessed(&unprocessed);
         changed
     }
 
     /// Logs which statistics X-Ray did not accept, and why.
-    fn report_unprocessed(&mut self, answer: &Json) {
-        let unprocessed = answer.get("UnprocessedStatistics").and_then(Json::as_array);
-        let text = |document: &Json, key: &str| one_line(document.get(key).and_then(Json::as_str).unwrap_or("unknown"));
-        let documents: Vec<_> = unprocessed
-            .into_iter()
-            .flatten()
-            .take(REPORTS_A_CALL)
-            .map(|document| format!("{} ({})", text(document, "RuleName"), text(document, "ErrorCode")))
-            .collect();
+    fn report_unprocessed(&mut self, documents: &[String]) {
         if documents.is_empty() {
             self.state.reported.remove("statistics");
             return;
@@ -367,4 +360,12 @@ fn is_empty_response(answer: &Json) -> bool {
 
 fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// Statistics that X-Ray did not accept, each with the reason: `Cruddur (InvalidRule)`.
+fn unprocessed_of(answer: &Json) -> Vec<String> {
+    let documents = answer.get("UnprocessedStatistics").and_then(Json::as_array);
+    let text = |document: &Json, key: &str| one_line(document.get(key).and_then(Json::as_str).unwrap_or("unknown"));
+    let each = documents.into_iter().flatten().take(REPORTS_A_CALL);
+    each.map(|document| format!("{} ({})", text(document, "RuleName"), text(document, "ErrorCode"))).collect()
 }

@@ -356,9 +356,9 @@ impl Rule {
         }
     }
 
-    /// Returns the reason why the rule cannot be used: it is not supported, or not within X-Ray's own
-    /// limits. A rule beyond these limits does not come from X-Ray, and its name must not be written
-    /// into every segment.
+    /// Returns the reason why the rule cannot be used: it is not supported, or not within X-Ray's
+    /// own limits. A rule beyond these limits does not come from X-Ray, and its name must not be
+    /// written into every segment.
     pub(super) fn problem(&self) -> Option<&'static str> {
         let short = |text: &str, most: usize| text.chars().count() <= most;
         let short_patterns = short(&self.service_name, 64)
@@ -456,7 +456,7 @@ where
     T: Deserialize<'de> + FromStr,
 {
     #[derive(Deserialize)]
-    #[serde(untagged)]
+    #[serde(untagged, expecting = "it is not a number")]
     enum NumberOrText<T> {
         Number(T),
         Text(String),

@@ -33,9 +33,9 @@ section! {
         /// Pattern of hosts. A request to a matching host gets the host as its service name, so
         /// sampling rules for service_name do not apply to it.
         host_pattern: Option<String> = optional("*4567-*.gitpod.io*", Plain).from(&["AWS_XRAY_URL"]),
-        /// File with the sampling rules that apply until X-Ray has sent the rules of your account: as
-        /// `aws xray create-sampling-rule` takes them, as `aws xray get-sampling-rules` prints them, or
-        /// the rule file of an X-Ray SDK. A relative path is relative to this file.
+        /// File with the sampling rules that apply until X-Ray has sent the rules of your account:
+        /// as `aws xray create-sampling-rule` takes them, as `aws xray get-sampling-rules` prints
+        /// them, or the rule file of an X-Ray SDK. A relative path is relative to this file.
         sampling_rule: String = text(RULE_FILE, Plain),
         /// Time between two fetches of the sampling rules, in milliseconds.
         rules_interval: u64 = whole(300_000, 100..=86_400_000),

@@ -84,7 +84,7 @@ function listed(names, shown, id) {
   const earlier = (shown.at(-1)?.number ?? 1) - 1;
   if (earlier > 0) {
     parts.list.append(h("li", { class: "empty" },
-      `${earlier} before these are not kept any more: at most 50 of a backend are, and 2 MiB of all.`));
+      `${earlier} before these are not kept any more.`));
   }
   if (shown.length === 0) {
     parts.list.append(h("li", { class: "empty" },

@@ -14,8 +14,8 @@ fn rule(name: &str, priority: u32, more: &str) -> String {
     )
 }
 
-/// Content of the file, the beginning of the reason of a request, and the sentence, in which FILE is
-/// the path of the file. No sentence means that nothing is said.
+/// Content of the file, the beginning of the reason of a request, and the sentence, in which FILE
+/// is the path of the file. No sentence means that nothing is said.
 fn files() -> Vec<(Vec<u8>, &'static str, &'static str)> {
     const READ: &str = "read are the input of `aws xray create-sampling-rule`, the output of `aws xray get-sampling-rules`, a list of \
                         rules, and the rule file of the X-Ray SDKs (version 1 or 2); the built-in rule is used; next: correct \

@@ -74,7 +74,7 @@ fn rows() -> Vec<Row> {
         (
             &[ENDPOINT, ("OTEL_EXPORTER_OTLP_HEADERS", "x-honeycomb-team=<your-key>")],
             Header(TEAM, None),
-            "OTEL_EXPORTER_OTLP_HEADERS: x-honeycomb-team is not sent, because its value has a variable that was not replaced",
+            "OTEL_EXPORTER_OTLP_HEADERS: x-honeycomb-team is not sent, because its value has a placeholder that was not filled in",
         ),
         (&[ENDPOINT, ("OTEL_SERVICE_NAME", "'shop'")], Resource("shop"), name(QUOTES)),
         (&[ENDPOINT, ("OTEL_SERVICE_NAME", "${NAME}")], Resource("backend-flask"), name(PLACEHOLDER)),
