@@ -18,11 +18,13 @@ use std::io::{self, Write};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use anstyle::Style;
 use chrono::Utc;
 use env_logger::Target;
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use self::pipe::Pipe;
+use crate::terminal::{Palette, Terminal};
 use crate::text::time;
 use crate::trace::current;
 
@@ -61,19 +63,22 @@ pub trait LogSink: Send + Sync {
 pub fn init() -> io::Result<()> {
     let pipe = Pipe::start()?;
     let filter = std::env::var("RUST_LOG").ok().filter(|filter| !filter.trim().is_empty());
+    let level_styles = LevelStyles::new(&terminal().palette);
     let stderr = env_logger::Builder::new()
         // tiny_http logs that it can accept no more connections. At shutdown that is intended.
         .filter_module("tiny_http", LevelFilter::Off)
         .parse_filters(filter.as_deref().unwrap_or("info"))
         .target(Target::Pipe(Box::new(pipe.clone())))
-        .format(|out, record| {
+        .format(move |out, record| {
             let level = record.level().as_str();
             let padding = if level.len() < 5 { "  " } else { " " };
-            put(out, &[&time::millis(Utc::now()), " ", level, padding, record.target(), ": "])?;
+            let [begin, end] = level_styles.of(record.level());
+            put(out, &[&time::millis(Utc::now()), " ", begin, level, end, padding, record.target(), ": "])?;
             write!(out, "{}", record.args())?;
             if let Some(current) = current::span() {
                 let (trace_id, span_id) = (current.trace_id.hex(), current.span_id.hex());
-                put(out, &[" trace_id=", trace_id.as_str(), " span_id=", span_id.as_str()])?;
+                let [begin, end] = &level_styles.dim;
+                put(out, &[begin, " trace_id=", trace_id.as_str(), " span_id=", span_id.as_str(), end])?;
             }
             put(out, &["\n"])
         })
@@ -83,6 +88,41 @@ pub fn init() -> io::Result<()> {
     log::set_logger(logger).map_err(io::Error::other)?;
     log::set_max_level(level);
     Ok(())
+}
+
+/// The control sequences before and after the level of a line, as text. They are empty without
+/// colours.
+struct LevelStyles {
+    error: [String; 2],
+    warning: [String; 2],
+    ok: [String; 2],
+    dim: [String; 2],
+}
+
+impl LevelStyles {
+    fn new(palette: &Palette) -> Self {
+        let text = |style: Style| [style.render().to_string(), style.render_reset().to_string()];
+        Self {
+            error: text(palette.error),
+            warning: text(palette.warning),
+            ok: text(palette.ok),
+            dim: text(palette.dim),
+        }
+    }
+
+    fn of(&self, level: Level) -> &[String; 2] {
+        match level {
+            Level::Error => &self.error,
+            Level::Warn => &self.warning,
+            Level::Info => &self.ok,
+            Level::Debug | Level::Trace => &self.dim,
+        }
+    }
+}
+
+/// Returns what standard error can show.
+pub fn terminal() -> Terminal {
+    Terminal::of(&io::stderr())
 }
 
 fn put(out: &mut impl Write, parts: &[&str]) -> io::Result<()> {
