@@ -66,7 +66,8 @@ pub fn set_color_choice(choice: ColorChoice) {
 
 impl ColorChoice {
     /// The names of the choices, as `--color` has them.
-    pub const NAMES: [(&'static str, Self); 3] = [("auto", Self::Auto), ("always", Self::Always), ("never", Self::Never)];
+    pub const NAMES: [(&'static str, Self); 3] =
+        [("auto", Self::Auto), ("always", Self::Always), ("never", Self::Never)];
 
     fn allows(self, is_terminal: bool) -> bool {
         match self {

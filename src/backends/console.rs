@@ -6,8 +6,8 @@
 //! the width, and shows what a reader wants to know at once:
 //!
 //! ```text
-//! ✓ GET /api/activities/home    ███████████  0.21 ms 200
-//!   └ home-activities-mock-data   ▐██▌       0.04 ms       app.now=2023-02-20T00:00:00+00:00 ...
+//! ✓ GET /api/activities/home    ██████████  0.21 ms 200
+//!   └ home-activities-mock-data   ▐█▌       0.04 ms     app.now=2023-02-20T00:00:00+00:00 ...
 //!   trace 5b8efff798038103d269b633813fc60c
 //! ```
 //!

@@ -73,12 +73,13 @@ pub fn init() -> io::Result<()> {
             let level = record.level().as_str();
             let padding = if level.len() < 5 { "  " } else { " " };
             let [begin, end] = level_styles.of(record.level());
-            put(out, &[&time::millis(Utc::now()), " ", begin, level, end, padding, record.target(), ": "])?;
+            let [dim, plain] = &level_styles.dim;
+            let time = time::millis(Utc::now());
+            put(out, &[dim, &time, plain, " ", begin, level, end, padding, record.target(), ": "])?;
             write!(out, "{}", record.args())?;
             if let Some(current) = current::span() {
                 let (trace_id, span_id) = (current.trace_id.hex(), current.span_id.hex());
-                let [begin, end] = &level_styles.dim;
-                put(out, &[begin, " trace_id=", trace_id.as_str(), " span_id=", span_id.as_str(), end])?;
+                put(out, &[dim, " trace_id=", trace_id.as_str(), " span_id=", span_id.as_str(), plain])?;
             }
             put(out, &["\n"])
         })

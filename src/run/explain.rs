@@ -226,7 +226,8 @@ mod tests {
         let text = explain(None, None).unwrap();
         assert_eq!(painted(&text, &Palette::PLAIN), text);
         let coloured = painted(&text, &Palette::COLOURED);
-        let plain = ["\u{1b}[0m", "\u{1b}[1m", "\u{1b}[2m"].iter().fold(coloured.clone(), |text, it| text.replace(it, ""));
+        let plain =
+            ["\u{1b}[0m", "\u{1b}[1m", "\u{1b}[2m"].iter().fold(coloured.clone(), |text, it| text.replace(it, ""));
         assert_eq!(plain, text);
         let dim = |remark: &str| assert!(coloured.contains(&format!("\u{1b}[2m{remark}\u{1b}[0m\n")), "{remark}");
         ATTRIBUTES.iter().for_each(|(_, note)| dim(note));

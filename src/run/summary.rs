@@ -79,7 +79,11 @@ impl<'a> Row<'a> {
             State::Waiting => (warning, Style::new()),
             State::Off => (dim, dim),
         };
-        out.push_str(&format!("  {name}{:<10}{name:#} {style}{:<8}{style:#} {text}{destination}", self.name, state.as_str()));
+        out.push_str(&format!(
+            "  {name}{:<10}{name:#} {style}{:<8}{style:#} {text}{destination}",
+            self.name,
+            state.as_str()
+        ));
         if !reason.is_empty() {
             let widest = if terminal.width.is_some() { widest_destination + 1 } else { DESTINATION_WIDTH };
             if terminal.width.is_some_and(|width| width < DESTINATION_COLUMN + widest + MIN_REASON) {

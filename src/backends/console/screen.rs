@@ -3,9 +3,9 @@
 //! application. An exception has a line of its own. `full` has all attributes, each on a line.
 //!
 //! ```text
-//! ✕ GET /api/fail      ███████████  0.09 ms 500
-//! ✕ └ fail-on-purpose     ▐███▌     0.04 ms error
-//!       panic: this route fails on purpose, at src/http/routes.rs:207
+//! ✕ GET /api/fail     ██████████  0.71 ms 500
+//! ✕ └ fail-on-purpose   █████     0.31 ms error
+//!       panic: this route fails on purpose, at src/http/routes.rs:210:5
 //!   trace 6b079355d955e3d45b942408e9ef53d5
 //! ```
 
@@ -62,18 +62,16 @@ pub(super) fn write(out: &mut Vec<u8>, trace: &FinishedTrace, screen: Screen) {
         row.write(out, &layout, screen);
         let mut lines = Vec::new();
         if screen.is_full {
-            lines.extend(row.span.attributes.iter().map(|it| (screen.palette.dim, attribute("", it))));
+            lines.extend(row.span.attributes.iter().map(|it| (screen.palette.dim, attribute(it))));
             lines.extend(row.span.metadata.iter().map(|it| (screen.palette.dim, metadata(it))));
         }
         for event in &row.span.events {
-            lines.push((screen.palette.error, exception(event)));
-            if screen.is_full {
-                lines.extend(event.attributes.iter().map(|it| (screen.palette.dim, attribute("  ", it))));
-            }
+            lines.push((screen.palette.error, exception(event, screen.is_full)));
         }
         for (style, text) in lines {
             put(out, format_args!("{}", row.before_details));
-            let left = if screen.is_full { usize::MAX } else { screen.width.saturating_sub(columns(&row.before_details)) };
+            let left =
+                if screen.is_full { usize::MAX } else { screen.width.saturating_sub(columns(&row.before_details)) };
             write_cut(out, &[(style, text)], left);
             out.push(b'\n');
         }
@@ -159,10 +157,11 @@ impl<'a> Row<'a> {
             details.push((style, value.to_string()));
         };
         // Without a route, the name of the span does not say what was requested.
+        let requested = || self.attribute("url.full").or_else(|| self.attribute("url.path"));
         if self.attribute("http.route").is_none()
-            && let Some(path) = self.attribute("url.path")
+            && let Some(url) = requested()
         {
-            add(Style::new(), "", &ShownValue(path));
+            add(Style::new(), "", &ShownValue(url));
         }
         if let Status::Error(message) = &self.span.status
             && !message.is_empty()
@@ -185,7 +184,7 @@ impl Layout {
     fn new(rows: &[Row<'_>], width: usize) -> Self {
         let widest = rows.iter().map(|row| columns(&row.before_name) + columns(&row.name)).max().unwrap_or(0);
         let (most, bar) = match width {
-            MIN_WIDTH_WITH_BARS.. => (width * 2 / 5 + 2, width / 7),
+            MIN_WIDTH_WITH_BARS.. => (width * 2 / 5 + 2, width / 8),
             _ => (width.saturating_sub(MARK + 2 + DURATION + 1 + STATUS), 0),
         };
         Self {
@@ -215,22 +214,23 @@ impl Layout {
     }
 }
 
-fn attribute(indent: &str, Attribute { key, value }: &Attribute) -> String {
-    format!("{indent}{key} = {}", ShownValue(value))
+fn attribute(Attribute { key, value }: &Attribute) -> String {
+    format!("{key} = {}", ShownValue(value))
 }
 
 fn metadata(Metadata { namespace, key, value }: &Metadata) -> String {
     format!("{namespace}.{key} = {}", ShownValue(value))
 }
 
-/// The event as one line: `std::io::Error: boom, at src/store.rs:12`.
-fn exception(event: &Event) -> String {
+/// The event as one line: `Error: boom, at src/store.rs:12`, in full with the path of the type.
+fn exception(event: &Event, is_full: bool) -> String {
     let text = |name: &str| {
         let attribute = event.attributes.iter().find(|attribute| attribute.key == name)?;
         if let Value::String(text) = &attribute.value { Some(Escaped(text).to_string()) } else { None }
     };
     let Some(kind) = text("exception.type") else { return Escaped(&event.name).to_string() };
-    let mut line = kind;
+    let short = kind.rsplit("::").next().unwrap_or(&kind);
+    let mut line = if is_full { kind } else { short.to_owned() };
     let _ = write!(line, ": {}", text("exception.message").unwrap_or_default());
     if let Some(place) = text("exception.stacktrace") {
         let _ = write!(line, ", {place}");
