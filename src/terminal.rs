@@ -37,6 +37,21 @@ pub struct Palette {
     pub name: Style,
 }
 
+/// The control sequences before and after a text, for each role. They are rendered once, because the
+/// log and the tree of spans write them for every request. Without colours they are empty.
+pub struct Sequences {
+    /// Of [`Palette::ok`].
+    pub ok: [String; 2],
+    /// Of [`Palette::warning`].
+    pub warning: [String; 2],
+    /// Of [`Palette::error`].
+    pub error: [String; 2],
+    /// Of [`Palette::dim`].
+    pub dim: [String; 2],
+    /// Of [`Palette::name`].
+    pub name: [String; 2],
+}
+
 /// Value of `--color`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum ColorChoice {
@@ -139,6 +154,20 @@ impl Palette {
         dim: Style::new().effects(Effects::DIMMED),
         name: Style::new().effects(Effects::BOLD),
     };
+}
+
+impl Sequences {
+    /// Renders the styles of a palette.
+    pub fn new(palette: &Palette) -> Self {
+        let render = |style: Style| [style.render().to_string(), style.render_reset().to_string()];
+        Self {
+            ok: render(palette.ok),
+            warning: render(palette.warning),
+            error: render(palette.error),
+            dim: render(palette.dim),
+            name: render(palette.name),
+        }
+    }
 }
 
 /// Asks the system for the columns of a terminal.

@@ -34,6 +34,7 @@
 //! leaves the format open.
 
 mod json;
+mod line;
 mod screen;
 mod tree;
 
@@ -46,7 +47,7 @@ use super::{PlanContext, Plugin};
 use crate::delivery::{Encoder, Encoding, Outcome, Payload, Plan, Problem, Transport};
 use crate::settings::BatchLimits;
 use crate::settings::section::{choice, flag, section, whole};
-use crate::terminal::{Palette, Terminal};
+use crate::terminal::{Palette, Sequences, Terminal};
 use crate::text::Message;
 use crate::trace::FinishedTrace;
 use crate::trace::span::Attribute;
@@ -81,7 +82,7 @@ struct Lines {
 /// Encoder of traces for a terminal.
 struct Tree {
     width: Arc<AtomicUsize>,
-    palette: Palette,
+    sequences: Sequences,
     is_full: bool,
 }
 
@@ -107,7 +108,8 @@ fn plan(context: &mut PlanContext<'_>) -> Result<Plan, Message> {
         ("json", _) => Encoding::Traces(Arc::new(JsonLines { resource: shared.resource.clone() })),
         (_, None) => Encoding::Traces(Arc::new(Lines { palette })),
         (format, Some(width)) => {
-            Encoding::Traces(Arc::new(Tree { width: Arc::clone(width), palette, is_full: format == "full" }))
+            let sequences = Sequences::new(&palette);
+            Encoding::Traces(Arc::new(Tree { width: Arc::clone(width), sequences, is_full: format == "full" }))
         }
     };
     let plan = Plan { is_remote: false, ..Plan::new("console", encoding, limits, values) };
@@ -125,9 +127,9 @@ impl Encoder<FinishedTrace> for Lines {
 
 impl Encoder<FinishedTrace> for Tree {
     fn encode(&self, batch: &[Arc<FinishedTrace>], _: i64) -> Vec<Payload> {
-        let &Self { palette, is_full, .. } = self;
-        let screen = Screen { width: self.width.load(Ordering::Relaxed), palette, is_full };
-        vec![payload(batch, |trace, bytes| screen::write(bytes, trace, screen))]
+        let Self { sequences, is_full, .. } = self;
+        let screen = Screen { width: self.width.load(Ordering::Relaxed), sequences, is_full: *is_full };
+        vec![payload(batch, |trace, bytes| screen::write(bytes, trace, &screen))]
     }
 }
 

@@ -18,13 +18,12 @@ use std::io::{self, Write};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use anstyle::Style;
 use chrono::Utc;
 use env_logger::Target;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use self::pipe::Pipe;
-use crate::terminal::{Palette, Terminal};
+use crate::terminal::{Sequences, Terminal};
 use crate::text::time;
 use crate::trace::current;
 
@@ -63,7 +62,7 @@ pub trait LogSink: Send + Sync {
 pub fn init() -> io::Result<()> {
     let pipe = Pipe::start()?;
     let filter = std::env::var("RUST_LOG").ok().filter(|filter| !filter.trim().is_empty());
-    let level_styles = LevelStyles::new(&terminal().palette);
+    let sequences = Sequences::new(&terminal().palette);
     let stderr = env_logger::Builder::new()
         // tiny_http logs that it can accept no more connections. At shutdown that is intended.
         .filter_module("tiny_http", LevelFilter::Off)
@@ -72,8 +71,13 @@ pub fn init() -> io::Result<()> {
         .format(move |out, record| {
             let level = record.level().as_str();
             let padding = if level.len() < 5 { "  " } else { " " };
-            let [begin, end] = level_styles.of(record.level());
-            let [dim, plain] = &level_styles.dim;
+            let [begin, end] = match record.level() {
+                Level::Error => &sequences.error,
+                Level::Warn => &sequences.warning,
+                Level::Info => &sequences.ok,
+                Level::Debug | Level::Trace => &sequences.dim,
+            };
+            let [dim, plain] = &sequences.dim;
             let time = time::millis(Utc::now());
             put(out, &[dim, &time, plain, " ", begin, level, end, padding, record.target(), ": "])?;
             write!(out, "{}", record.args())?;
@@ -89,36 +93,6 @@ pub fn init() -> io::Result<()> {
     log::set_logger(logger).map_err(io::Error::other)?;
     log::set_max_level(level);
     Ok(())
-}
-
-/// The control sequences before and after the level of a line, as text. They are empty without
-/// colours.
-struct LevelStyles {
-    error: [String; 2],
-    warning: [String; 2],
-    ok: [String; 2],
-    dim: [String; 2],
-}
-
-impl LevelStyles {
-    fn new(palette: &Palette) -> Self {
-        let text = |style: Style| [style.render().to_string(), style.render_reset().to_string()];
-        Self {
-            error: text(palette.error),
-            warning: text(palette.warning),
-            ok: text(palette.ok),
-            dim: text(palette.dim),
-        }
-    }
-
-    fn of(&self, level: Level) -> &[String; 2] {
-        match level {
-            Level::Error => &self.error,
-            Level::Warn => &self.warning,
-            Level::Info => &self.ok,
-            Level::Debug | Level::Trace => &self.dim,
-        }
-    }
 }
 
 /// Returns what standard error can show.

@@ -231,7 +231,8 @@ mod tests {
         assert_eq!(plain, text);
         let dim = |remark: &str| assert!(coloured.contains(&format!("\u{1b}[2m{remark}\u{1b}[0m\n")), "{remark}");
         ATTRIBUTES.iter().for_each(|(_, note)| dim(note));
-        dim("// The field X-Ray searches. Keys have no dots, so `_` stands for them.");
+        let notes = text.lines().map(str::trim_start).filter(|line| line.starts_with("// "));
+        assert!(notes.inspect(|note| dim(note)).count() > 20, "{text}");
         assert!(coloured.contains("\n\u{1b}[1m== xray ===="), "{coloured}");
     }
 

@@ -9,21 +9,21 @@
 //!   trace 6b079355d955e3d45b942408e9ef53d5
 //! ```
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use anstyle::Style;
-
-use super::tree::{Escaped, Node, ShownValue, put, walk};
-use crate::terminal::{Palette, columns, fitting};
-use crate::trace::span::{Attribute, Event, Metadata, SpanData, Status};
+use super::line::Line;
+use super::tree::{Escaped, Node, ShownValue, walk};
+use crate::terminal::{Sequences, columns, fitting};
+use crate::text::is_plain;
+use crate::trace::span::{Event, SpanData, Status};
 use crate::trace::{FinishedTrace, Value};
 
 /// Form of the tree.
-#[derive(Clone, Copy)]
-pub(super) struct Screen {
+pub(super) struct Screen<'a> {
     /// Columns of the terminal.
     pub(super) width: usize,
-    pub(super) palette: Palette,
+    pub(super) sequences: &'a Sequences,
     /// True if all attributes are printed.
     pub(super) is_full: bool,
 }
@@ -33,7 +33,10 @@ struct Row<'a> {
     span: &'a SpanData,
     before_name: String,
     before_details: String,
-    name: String,
+    name: Cow<'a, str>,
+    /// Columns of the text in front of the name, and of the name.
+    columns: [usize; 2],
+    code: Option<i64>,
 }
 
 /// Columns of a trace.
@@ -52,157 +55,197 @@ const STATUS: usize = 5;
 const MIN_WIDTH_WITH_BARS: usize = 40;
 /// Levels of the tree that are drawn. Deeper spans have `…` in front.
 const MAX_LEVELS: usize = 8;
+static NO_STYLE: [String; 2] = [String::new(), String::new()];
 
 /// Writes the lines of a trace.
-pub(super) fn write(out: &mut Vec<u8>, trace: &FinishedTrace, screen: Screen) {
+pub(super) fn write(out: &mut Vec<u8>, trace: &FinishedTrace, screen: &Screen<'_>) {
+    let Screen { width, sequences: Sequences { error, dim, .. }, is_full } = screen;
     let mut rows = Vec::with_capacity(trace.spans.len());
     walk(trace, &mut |node| rows.push(Row::new(&trace.spans[node.index], &node)));
-    let layout = Layout::new(&rows, screen.width);
+    let layout = Layout::new(&rows, *width);
+    let mut scratch = String::with_capacity(128);
+    // In full, nothing is cut.
+    let width_below = if *is_full { usize::MAX } else { *width };
     for row in &rows {
-        row.write(out, &layout, screen);
-        let mut lines = Vec::new();
-        if screen.is_full {
-            lines.extend(row.span.attributes.iter().map(|it| (screen.palette.dim, attribute(it))));
-            lines.extend(row.span.metadata.iter().map(|it| (screen.palette.dim, metadata(it))));
+        row.write(out, &layout, screen, &mut scratch);
+        let mut below = |style: &[String; 2], text: &str| {
+            let mut line = Line::new(out, width_below);
+            line.put(&NO_STYLE, &row.before_details);
+            line.put(style, text);
+            line.end();
+        };
+        if *is_full {
+            for attribute in &row.span.attributes {
+                below(dim, &format!("{} = {}", attribute.key, ShownValue(&attribute.value)));
+            }
+            for metadata in &row.span.metadata {
+                let text = format!("{}.{} = {}", metadata.namespace, metadata.key, ShownValue(&metadata.value));
+                below(dim, &text);
+            }
         }
-        for event in &row.span.events {
-            lines.push((screen.palette.error, exception(event, screen.is_full)));
-        }
-        for (style, text) in lines {
-            put(out, format_args!("{}", row.before_details));
-            let left =
-                if screen.is_full { usize::MAX } else { screen.width.saturating_sub(columns(&row.before_details)) };
-            write_cut(out, &[(style, text)], left);
-            out.push(b'\n');
-        }
+        row.span.events.iter().for_each(|event| below(error, &exception(event, *is_full)));
     }
-    let mut id = format!("{:MARK$}trace {}", "", trace.trace_id);
+    scratch.clear();
+    let _ = write!(scratch, "{:MARK$}trace {}", "", trace.trace_id);
     if let Some(parent) = trace.spans.first().and_then(|root| root.parent) {
-        let _ = write!(id, ", called by span {parent}");
+        let _ = write!(scratch, ", called by span {parent}");
     }
-    write_cut(out, &[(screen.palette.dim, id)], screen.width);
-    out.push(b'\n');
+    let mut line = Line::new(out, *width);
+    line.put(dim, &scratch);
+    line.end();
 }
 
 impl<'a> Row<'a> {
     fn new(span: &'a SpanData, node: &Node<'_>) -> Self {
         let skipped = node.path.len().saturating_sub(MAX_LEVELS);
-        let mut before = if skipped > 0 { "… ".to_owned() } else { String::new() };
-        let shown = &node.path[skipped..];
-        let (mut before_name, mut before_details) = (String::new(), String::new());
-        if let [above @ .., has_sibling] = shown {
-            above.iter().for_each(|continues| before.push_str(if *continues { "│ " } else { "  " }));
-            before_name = format!("{before}{}", if *has_sibling { "├ " } else { "└ " });
-            before_details = format!("{before}{}", if *has_sibling { "│ " } else { "  " });
+        let mut before = String::with_capacity(4 * node.path.len());
+        if skipped > 0 {
+            before.push_str("… ");
         }
-        let below = if node.has_children { "│ " } else { "  " };
-        let before_details = format!("{:MARK$}{before_details}{below}", "");
-        Self { span, before_name, before_details, name: Escaped(&span.name).to_string() }
+        let (mut before_name, mut before_details) = (String::new(), "  ".to_owned());
+        if let [above @ .., has_sibling] = &node.path[skipped..] {
+            above.iter().for_each(|continues| before.push_str(if *continues { "│ " } else { "  " }));
+            before_details = format!("  {before}{}", if *has_sibling { "│ " } else { "  " });
+            before_name = before;
+            before_name.push_str(if *has_sibling { "├ " } else { "└ " });
+        }
+        before_details.push_str(if node.has_children { "│ " } else { "  " });
+        let name = match &span.name {
+            name if is_plain(name) => Cow::Borrowed(name.as_ref()),
+            name => Cow::Owned(Escaped(name).to_string()),
+        };
+        let columns = [columns(&before_name), columns(&name)];
+        let code = match attribute(span, "http.response.status_code") {
+            Some(Value::Int(code)) => Some(*code),
+            _ => None,
+        };
+        Self { span, before_name, before_details, name, columns, code }
     }
 
-    fn write(&self, out: &mut Vec<u8>, layout: &Layout, screen: Screen) {
-        let Palette { ok, warning, error, dim, name } = screen.palette;
-        let status = self.status();
-        let (mark, style) = match self.code() {
+    fn write(&self, out: &mut Vec<u8>, layout: &Layout, screen: &Screen<'_>, scratch: &mut String) {
+        let Sequences { ok, warning, error, dim, name } = screen.sequences;
+        let (mark, style) = match self.code {
             _ if self.span.failed() => ("✕ ", error),
             Some(400..) => ("! ", warning),
             Some(_) => ("✓ ", ok),
             None => ("  ", ok),
         };
-        let mark_style = if status.is_empty() { Style::new() } else { style };
-        let mut line = vec![(mark_style, mark.to_owned()), (dim, self.before_name.clone())];
-        let room = layout.name.saturating_sub(columns(&self.before_name));
-        let (mut shown, mut width) = fitting(&self.name, room);
-        let is_cut = shown.len() < self.name.len();
-        if is_cut {
-            (shown, width) = fitting(&self.name, room.saturating_sub(1));
-            width += 1;
+        let mut line = Line::new(out, screen.width);
+        line.put(if self.status_columns() == 0 { &NO_STYLE } else { style }, mark);
+        line.put(dim, &self.before_name);
+
+        let room = layout.name.saturating_sub(self.columns[0]);
+        scratch.clear();
+        if self.columns[1] <= room {
+            line.put(name, &self.name);
+            scratch.extend(std::iter::repeat_n(' ', room - self.columns[1]));
+        } else {
+            let (shown, width) = fitting(&self.name, room.saturating_sub(1));
+            let _ = write!(scratch, "{shown}…");
+            line.put(name, scratch);
+            scratch.clear();
+            scratch.extend(std::iter::repeat_n(' ', room.saturating_sub(width + 1)));
         }
-        let mark = if is_cut { "…" } else { "" };
-        line.push((name, format!("{shown}{mark}")));
-        line.push((style, format!("{:1$} {2}", "", room.saturating_sub(width), layout.bar_of(self.span))));
-        line.push((Style::new(), format!(" {:>DURATION$}", duration(self.span.duration()))));
-        let details = if screen.is_full { Vec::new() } else { self.details(&screen.palette) };
-        match (details.is_empty(), status.is_empty()) {
-            (true, true) => {}
-            (true, false) => line.push((mark_style, format!(" {status}"))),
-            (false, _) => line.push((mark_style, format!(" {status:<0$}", layout.status))),
+
+        scratch.push(' ');
+        line.put(&NO_STYLE, scratch);
+        scratch.clear();
+        layout.draw_bar(self.span, scratch);
+        line.put(style, scratch);
+
+        scratch.clear();
+        write_duration(scratch, self.span.duration());
+        for _ in scratch.len()..DURATION + 1 {
+            line.put(&NO_STYLE, " ");
         }
-        line.extend(details);
-        write_cut(out, &line, screen.width);
-        out.push(b'\n');
+        line.put(&NO_STYLE, scratch);
+
+        scratch.clear();
+        match self.code {
+            Some(code) => drop(write!(scratch, " {code}")),
+            None if self.span.failed() => scratch.push_str(" error"),
+            None => {}
+        }
+        line.put(style, scratch);
+        if !screen.is_full {
+            let missing = layout.status.saturating_sub(self.status_columns());
+            self.write_details(&mut line, missing, screen.sequences, scratch);
+        }
+        line.end();
     }
 
-    fn code(&self) -> Option<i64> {
-        match self.attribute("http.response.status_code") {
-            Some(Value::Int(code)) => Some(*code),
-            _ => None,
+    /// Columns of the status code or of `error`, with the blank before it.
+    fn status_columns(&self) -> usize {
+        match self.code {
+            Some(100..=999) => 4,
+            Some(code) => 1 + code.to_string().len(),
+            None if self.span.failed() => 1 + STATUS,
+            None => 0,
         }
     }
 
-    /// The status code of HTTP, or `error`. Empty for a span that has neither.
-    fn status(&self) -> String {
-        match self.code() {
-            Some(code) => code.to_string(),
-            None if self.span.failed() => "error".to_owned(),
-            None => String::new(),
-        }
-    }
-
-    /// What a reader wants to know at once, besides the status.
-    fn details(&self, palette: &Palette) -> Vec<(Style, String)> {
-        let mut details = Vec::new();
-        let mut add = |style: Style, key: &str, value: &dyn std::fmt::Display| {
-            details.push((palette.dim, format!(" {key}")));
-            details.push((style, value.to_string()));
+    /// Writes what a reader wants to know at once, besides the status, behind so many blanks.
+    fn write_details(&self, line: &mut Line<'_>, mut blanks: usize, sequences: &Sequences, scratch: &mut String) {
+        let mut add = |style: &[String; 2], key: &str, value: &dyn std::fmt::Display| {
+            scratch.clear();
+            scratch.extend(std::iter::repeat_n(' ', 1 + std::mem::take(&mut blanks)));
+            line.put(&NO_STYLE, scratch);
+            line.put(&sequences.dim, key);
+            if !key.is_empty() {
+                line.put(&sequences.dim, "=");
+            }
+            scratch.clear();
+            let _ = write!(scratch, "{value}");
+            line.put(style, scratch);
         };
         // Without a route, the name of the span does not say what was requested.
-        let requested = || self.attribute("url.full").or_else(|| self.attribute("url.path"));
-        if self.attribute("http.route").is_none()
+        let requested = || attribute(self.span, "url.full").or_else(|| attribute(self.span, "url.path"));
+        if self.code.is_some()
+            && attribute(self.span, "http.route").is_none()
             && let Some(url) = requested()
         {
-            add(Style::new(), "", &ShownValue(url));
+            add(&NO_STYLE, "", &ShownValue(url));
         }
         if let Status::Error(message) = &self.span.status
             && !message.is_empty()
             && self.span.events.is_empty()
         {
-            add(palette.error, "error=", &Escaped(message));
+            add(&sequences.error, "error", &Escaped(message));
         }
-        for Attribute { key, value } in self.span.attributes.iter().filter(|it| it.key.starts_with("app.")) {
-            add(Style::new(), &format!("{key}="), &ShownValue(value));
+        for attribute in self.span.attributes.iter().filter(|it| it.key.starts_with("app.")) {
+            add(&NO_STYLE, &attribute.key, &ShownValue(&attribute.value));
         }
-        details
     }
+}
 
-    fn attribute(&self, key: &str) -> Option<&Value> {
-        self.span.attributes.iter().find(|attribute| attribute.key == key).map(|attribute| &attribute.value)
-    }
+fn attribute<'a>(span: &'a SpanData, key: &str) -> Option<&'a Value> {
+    span.attributes.iter().find(|attribute| attribute.key == key).map(|attribute| &attribute.value)
 }
 
 impl Layout {
     fn new(rows: &[Row<'_>], width: usize) -> Self {
-        let widest = rows.iter().map(|row| columns(&row.before_name) + columns(&row.name)).max().unwrap_or(0);
+        let widest = rows.iter().map(|row| row.columns.iter().sum()).max().unwrap_or(0);
         let (most, bar) = match width {
             MIN_WIDTH_WITH_BARS.. => (width * 2 / 5 + 2, width / 8),
             _ => (width.saturating_sub(MARK + 2 + DURATION + 1 + STATUS), 0),
         };
         Self {
             name: widest.min(most),
-            status: rows.iter().map(|row| row.status().len()).max().unwrap_or(0),
             bar,
+            status: rows.iter().map(Row::status_columns).max().unwrap_or(0),
             from: rows.iter().map(|row| row.span.start).min().unwrap_or(0),
             to: rows.iter().map(|row| row.span.end).max().unwrap_or(0),
         }
     }
 
     /// Draws a span as a bar, in steps of half a column. It is never shorter than that.
-    fn bar_of(&self, span: &SpanData) -> String {
+    fn draw_bar(&self, span: &SpanData, out: &mut String) {
         let steps = 2 * self.bar as u64;
-        let total = u128::from(self.to.saturating_sub(self.from).max(1));
-        let step = |nanos: u128| u64::try_from(nanos / total).unwrap_or(steps).min(steps);
-        let from = step(u128::from(span.start - self.from) * u128::from(steps)).min(steps.saturating_sub(1));
-        let to = step(u128::from(span.end - self.from) * u128::from(steps) + total - 1).max(from + 1);
+        let total = self.to.saturating_sub(self.from).max(1);
+        // A trace of more than a year would overflow. Its bars are then at the end.
+        let step = |nanos: u64| nanos.saturating_mul(steps) / total;
+        let from = step(span.start - self.from).min(steps.saturating_sub(1));
+        let to = (span.end - self.from).saturating_mul(steps).div_ceil(total).min(steps).max(from + 1);
         let is_in = |step: u64| (from..to).contains(&step);
         let cell = |column: u64| match (is_in(2 * column), is_in(2 * column + 1)) {
             (true, true) => '█',
@@ -210,16 +253,8 @@ impl Layout {
             (false, true) => '▐',
             (false, false) => ' ',
         };
-        (0..self.bar as u64).map(cell).collect()
+        out.extend((0..self.bar as u64).map(cell));
     }
-}
-
-fn attribute(Attribute { key, value }: &Attribute) -> String {
-    format!("{key} = {}", ShownValue(value))
-}
-
-fn metadata(Metadata { namespace, key, value }: &Metadata) -> String {
-    format!("{namespace}.{key} = {}", ShownValue(value))
 }
 
 /// The event as one line: `Error: boom, at src/store.rs:12`, in full with the path of the type.
@@ -238,30 +273,103 @@ fn exception(event: &Event, is_full: bool) -> String {
     line
 }
 
-/// The duration as the page writes it: `0.21 ms`, `12.3 ms`, `1.25 s`.
-fn duration(nanos: u64) -> String {
-    let millis = nanos as f64 / 1_000_000.0;
-    match nanos {
-        1_000_000_000.. => format!("{:.2} s", millis / 1000.0),
-        100_000_000.. => format!("{millis:.0} ms"),
-        10_000_000.. => format!("{millis:.1} ms"),
-        _ => format!("{millis:.2} ms"),
-    }
+/// Writes the duration as the page does: `0.21 ms`, `12.3 ms`, `1.25 s`.
+fn write_duration(out: &mut String, nanos: u64) {
+    // Rounded to a hundredth of a unit. Whole numbers are written faster than floating-point numbers.
+    let (hundredths, unit) = match nanos {
+        1_000_000_000.. => ((nanos + 5_000_000) / 10_000_000, "s"),
+        _ => ((nanos + 5_000) / 10_000, "ms"),
+    };
+    let (whole, rest) = (hundredths / 100, hundredths % 100);
+    let _ = match (unit, whole) {
+        ("ms", 100..) => write!(out, "{whole} ms"),
+        ("ms", 10..) => write!(out, "{whole}.{} ms", rest / 10),
+        _ => write!(out, "{whole}.{rest:02} {unit}"),
+    };
 }
 
-/// Writes pieces of text in at most `width` columns. If they are longer, the last column is `…`.
-fn write_cut(out: &mut Vec<u8>, pieces: &[(Style, String)], width: usize) {
-    let total: usize = pieces.iter().map(|(_, text)| columns(text)).sum();
-    let mut left = if total > width { width.saturating_sub(1) } else { width };
-    for (style, text) in pieces {
-        let (shown, taken) = fitting(text, left);
-        if !shown.is_empty() {
-            put(out, format_args!("{style}{shown}{style:#}"));
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::terminal::Palette;
+    use crate::trace::id::SpanId;
+    use crate::trace::sample;
+    use crate::trace::span::{Attribute, SpanKind};
+
+    fn printed(trace: &FinishedTrace, width: usize) -> String {
+        let mut out = Vec::new();
+        write(&mut out, trace, &Screen { width, sequences: &Sequences::new(&Palette::PLAIN), is_full: false });
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_bar_has_the_place_and_the_proportion_of_its_span() {
+        // The request takes 4.25 ms, and the span in it begins after 1 ms and takes 2 ms.
+        let expected = "\
+✓ GET /api/activities/home   ███████████████  4.25 ms 200
+✕ └ home-activites-mock-data    ▐███████      2.00 ms error app.now=2023-02-20T00:00:00+00:00 app.result_length=3 app.r…
+      Error: boom
+  trace 5b8efff798038103d269b633813fc60c, called by span 00f067aa0ba902b7
+";
+        assert_eq!(printed(&sample::trace(), 120), expected);
+    }
+
+    #[test]
+    fn lines_connect_each_span_with_its_parent() {
+        let mut trace = sample::request();
+        let child = |id: u64, parent: SpanId| SpanData {
+            parent: Some(parent),
+            kind: SpanKind::Internal,
+            name: format!("span {id}").into(),
+            attributes: Vec::new(),
+            ..SpanData { id: SpanId::from_hex(&format!("{id:016x}")).unwrap(), ..trace.spans[1].clone() }
+        };
+        let [root, home] = [trace.spans[0].id, trace.spans[1].id];
+        let mut below = vec![child(1, home), child(2, home), child(3, root)];
+        trace.spans.append(&mut below);
+        let names: Vec<String> = printed(&trace, 80).lines().map(|line| line.chars().take(20).collect()).collect();
+        let expected = [
+            "✓ GET /api/activitie",
+            "  ├ home-activities-",
+            "  │ ├ span 1        ",
+            "  │ └ span 2        ",
+            "  └ span 3          ",
+            "  trace 63f2db281e87",
+        ];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn durations_have_three_digits_and_a_unit() {
+        for (nanos, expected) in [
+            (0, "0.00 ms"),
+            (214_999, "0.21 ms"),
+            (9_999_999, "10.0 ms"),
+            (12_345_678, "12.3 ms"),
+            (125_600_000, "125 ms"),
+            (1_250_000_000, "1.25 s"),
+            (3_600_000_000_000, "3600.00 s"),
+        ] {
+            let mut text = String::new();
+            write_duration(&mut text, nanos);
+            assert_eq!(text, expected);
         }
-        left -= taken;
-        if shown.len() < text.len() {
-            put(out, format_args!("…"));
-            break;
+    }
+
+    #[test]
+    fn any_width_and_any_depth_can_be_printed() {
+        let mut trace = sample::request();
+        for depth in 0..70_u64 {
+            let parent = Some(trace.spans.last().unwrap().id);
+            let id = SpanId::from_hex(&format!("{:016x}", depth + 1)).unwrap();
+            let name = "🦀 日本語".repeat(depth as usize % 9).into();
+            let attributes = vec![Attribute::new("app.text", "🦀\u{200d}🦀 \u{1b}[2J".repeat(9))];
+            trace.spans.push(SpanData { id, parent, name, attributes, ..trace.spans[1].clone() });
+        }
+        for width in 1..130 {
+            let text = printed(&trace, width);
+            assert!(text.lines().all(|line| columns(line) <= width), "{width}:\n{text}");
+            assert!(!text.contains('\u{1b}'), "{text}");
         }
     }
 }

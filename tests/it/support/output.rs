@@ -73,7 +73,7 @@ impl Output {
     }
 
     /// Waits for the end of the stream. Call it when the program has ended.
-    pub(crate) fn finish(&mut self) -> String {
+    pub(crate) fn finish(&self) -> String {
         let reader = lock(&self.reader).take();
         if let Some(reader) = reader {
             let _ = reader.join();

@@ -163,8 +163,8 @@ impl Setup {
     pub(crate) fn run(self) -> Exit {
         let listens = self.env.iter().any(|(name, _)| name == "CRUDDUR_LISTEN");
         let setup = if listens { self } else { self.env("CRUDDUR_LISTEN", "127.0.0.1:0") };
-        let (mut child, _dir, mut stdout, mut stderr) = setup.spawn();
-        wait_for_end(&mut child, &mut stdout, &mut stderr)
+        let (mut child, _dir, stdout, stderr) = setup.spawn();
+        wait_for_end(&mut child, &stdout, &stderr)
     }
 
     fn spawn(self) -> (Child, TempDir, Output, Output) {
@@ -355,7 +355,7 @@ impl Program {
 
     /// Waits until the program has ended by itself.
     pub(crate) fn wait(mut self) -> Exit {
-        wait_for_end(&mut self.child, &mut self.stdout, &mut self.stderr)
+        wait_for_end(&mut self.child, &self.stdout, &self.stderr)
     }
 
     /// Sends any signal, by its name without `SIG`.
@@ -369,7 +369,7 @@ impl Program {
 
     fn stop_with(mut self, signal: &str) -> Exit {
         self.signal(signal);
-        wait_for_end(&mut self.child, &mut self.stdout, &mut self.stderr)
+        wait_for_end(&mut self.child, &self.stdout, &self.stderr)
     }
 }
 
@@ -423,7 +423,7 @@ fn listening_line(stderr: &str) -> Option<&str> {
     line.split_whitespace().next().map(|addr| addr.trim_end_matches('/'))
 }
 
-fn wait_for_end(child: &mut Child, stdout: &mut Output, stderr: &mut Output) -> Exit {
+fn wait_for_end(child: &mut Child, stdout: &Output, stderr: &Output) -> Exit {
     let since = Instant::now();
     let mut status = None;
     wait_until(PATIENCE, || {
