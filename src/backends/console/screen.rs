@@ -200,8 +200,7 @@ impl<'a> Row<'a> {
         };
         // Without a route, the name of the span does not say what was requested.
         let requested = || attribute(self.span, "url.full").or_else(|| attribute(self.span, "url.path"));
-        if self.code.is_some()
-            && attribute(self.span, "http.route").is_none()
+        if attribute(self.span, "http.route").is_none()
             && let Some(url) = requested()
         {
             add(&NO_STYLE, "", &ShownValue(url));
