@@ -47,7 +47,7 @@ use super::{PlanContext, Plugin};
 use crate::delivery::{Encoder, Encoding, Outcome, Payload, Plan, Problem, Transport};
 use crate::settings::BatchLimits;
 use crate::settings::section::{choice, flag, section, whole};
-use crate::terminal::{Palette, Sequences, Terminal};
+use crate::terminal::{Sequences, Terminal};
 use crate::text::Message;
 use crate::trace::FinishedTrace;
 use crate::trace::span::Attribute;
@@ -76,7 +76,7 @@ section! {
 
 /// Encoder of traces as lines for people, with all attributes on the line of the span.
 struct Lines {
-    palette: Palette,
+    sequences: Sequences,
 }
 
 /// Encoder of traces for a terminal.
@@ -103,12 +103,12 @@ fn plan(context: &mut PlanContext<'_>) -> Result<Plan, Message> {
     shared.add_to(&mut values);
     let limits = BatchLimits::new(&table.schedule_delay, &table.max_queue_size, &table.max_export_batch_size, findings);
     let Terminal { width, palette, .. } = stdout::terminal();
+    let sequences = Sequences::new(&palette);
     let width = width.filter(|_| table.format.value != "json").map(|width| Arc::new(AtomicUsize::new(width)));
     let encoding = match (table.format.value, &width) {
         ("json", _) => Encoding::Traces(Arc::new(JsonLines { resource: shared.resource.clone() })),
-        (_, None) => Encoding::Traces(Arc::new(Lines { palette })),
+        (_, None) => Encoding::Traces(Arc::new(Lines { sequences })),
         (format, Some(width)) => {
-            let sequences = Sequences::new(&palette);
             Encoding::Traces(Arc::new(Tree { width: Arc::clone(width), sequences, is_full: format == "full" }))
         }
     };
@@ -121,7 +121,7 @@ fn plan(context: &mut PlanContext<'_>) -> Result<Plan, Message> {
 
 impl Encoder<FinishedTrace> for Lines {
     fn encode(&self, batch: &[Arc<FinishedTrace>], _: i64) -> Vec<Payload> {
-        vec![payload(batch, |trace, bytes| tree::write(bytes, trace, &self.palette))]
+        vec![payload(batch, |trace, bytes| tree::write(bytes, trace, &self.sequences))]
     }
 }
 
@@ -176,10 +176,13 @@ mod tests {
     use super::*;
     use crate::golden;
     use crate::settings::sample_resource;
+    use crate::terminal::Palette;
     use crate::trace::sample;
     use crate::trace::span::SpanData;
 
-    const PIPED: Lines = Lines { palette: Palette::PLAIN };
+    fn piped() -> Lines {
+        Lines { sequences: Sequences::new(&Palette::PLAIN) }
+    }
 
     fn printed(encoder: &dyn Encoder<FinishedTrace>, trace: FinishedTrace) -> Vec<u8> {
         encoder.encode(&[Arc::new(trace)], 0).remove(0).bytes
@@ -187,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_tree_is_a_line_a_span() {
-        golden::check("console_tree.txt", &printed(&PIPED, sample::trace()));
+        golden::check("console_tree.txt", &printed(&piped(), sample::trace()));
     }
 
     #[test]
@@ -207,7 +210,7 @@ mod tests {
         let mut trace = sample::trace();
         let orphan = SpanData { name: "orphan".into(), parent: trace.spans[0].parent, ..trace.spans[1].clone() };
         trace.spans.push(orphan);
-        let tree = String::from_utf8(printed(&PIPED, trace)).unwrap();
+        let tree = String::from_utf8(printed(&piped(), trace)).unwrap();
         assert_eq!(tree.lines().count(), 3, "{tree}");
         assert_eq!(tree.matches("orphan").count(), 1, "{tree}");
     }
@@ -216,7 +219,7 @@ mod tests {
     fn what_a_client_sent_cannot_move_the_cursor() {
         let mut trace = sample::trace();
         trace.spans[0].name = "GET /\u{1b}[2J".into();
-        let tree = String::from_utf8(printed(&PIPED, trace)).unwrap();
+        let tree = String::from_utf8(printed(&piped(), trace)).unwrap();
         assert!(!tree.contains('\u{1b}') && !tree.contains('\u{1}'), "{tree}");
     }
 }

@@ -101,7 +101,8 @@ pub fn terminal() -> Terminal {
 }
 
 fn put(out: &mut impl Write, parts: &[&str]) -> io::Result<()> {
-    parts.iter().try_for_each(|part| out.write_all(part.as_bytes()))
+    // Without colours, some parts are empty.
+    parts.iter().filter(|part| !part.is_empty()).try_for_each(|part| out.write_all(part.as_bytes()))
 }
 
 /// Starts to send log lines to these sinks too, except lines whose target is in `excluded_targets`.

@@ -3,16 +3,16 @@
 
 use std::io::Write;
 
-use crate::terminal::Palette;
+use crate::terminal::Sequences;
 use crate::trace::id::SpanId;
 use crate::trace::span::{Attribute, Metadata, SpanData, Status};
 use crate::trace::{FinishedTrace, Value};
 
 /// Writes one line per span, with all that is known about it.
-pub(super) fn write(out: &mut Vec<u8>, trace: &FinishedTrace, palette: &Palette) {
+pub(super) fn write(out: &mut Vec<u8>, trace: &FinishedTrace, sequences: &Sequences) {
     walk(trace, &mut |node| {
         let span = &trace.spans[node.index];
-        write_line(out, span, (node.index == 0).then_some(trace), node.path.len(), palette);
+        write_line(out, span, (node.index == 0).then_some(trace), node.path.len(), sequences);
     });
 }
 
@@ -62,12 +62,12 @@ fn write_line(
     span: &SpanData,
     root_of: Option<&FinishedTrace>,
     depth: usize,
-    &Palette { name, error, .. }: &Palette,
+    Sequences { name, error, .. }: &Sequences,
 ) {
     let millis = span.duration() as f64 / 1_000_000.0;
-    let (mark, style) = if span.failed() { ("! ", error) } else { ("", name) };
+    let (mark, [begin, end]) = if span.failed() { ("! ", error) } else { ("", name) };
     let indent = 2 * depth;
-    put(out, format_args!("{:indent$}{style}{mark}{}{style:#}  {millis:.2} ms ", "", Escaped(&span.name)));
+    put(out, format_args!("{:indent$}{begin}{mark}{}{end}  {millis:.2} ms ", "", Escaped(&span.name)));
     if let Some(trace) = root_of {
         put(out, format_args!(" trace={}", trace.trace_id));
     }
@@ -93,7 +93,7 @@ fn write_line(
     out.push(b'\n');
 }
 
-pub(super) fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text).expect("writing to memory cannot fail");
 }
 
