@@ -5,6 +5,17 @@ use std::path::PathBuf;
 
 use lexopt::prelude::{Long, Short, Value};
 
+use crate::terminal::{ColorChoice, Palette};
+
+/// A command line.
+#[derive(Debug, Eq, PartialEq)]
+pub struct Arguments {
+    /// The command with its options.
+    pub command: Command,
+    /// `--color WHEN`
+    pub color: ColorChoice,
+}
+
 /// A command with its options.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Command {
@@ -48,7 +59,7 @@ pub enum Command {
 }
 
 /// Text of `--help`.
-pub const HELP: &str = "\
+const HELP: &str = "\
 The Cruddur backend, traced by hand: OTLP to Honeycomb, segments to X-Ray, log lines to CloudWatch.
 
 Usage: cruddur [serve] [--config FILE] [--listen ADDR] [--notifications-url URL]
@@ -56,6 +67,7 @@ Usage: cruddur [serve] [--config FILE] [--listen ADDR] [--notifications-url URL]
        cruddur init [--config FILE]
        cruddur health [--listen ADDR]
        cruddur explain [TOPIC [SECTION]]
+       All commands accept --color auto|always|never
 
 Commands:
   serve    Run the server (the default)
@@ -72,27 +84,44 @@ Options:
   --notifications-url URL
                    Get notifications from another instance at http://host:port [env: NOTIFICATIONS_URL]
   --json           With check: print the report as JSON
+  --color WHEN     Colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE] [default: auto, on a terminal]
   -h, --help       Print this help
   -V, --version    Print the version
 
 Then open http://127.0.0.1:4567/, or run curl http://127.0.0.1:4567/api/activities/home
 ";
 
+/// Returns the text of `--help`, with headings, commands and options in the style of names.
+pub fn help(palette: &Palette) -> String {
+    let name = palette.name;
+    let line = |line: &str| {
+        let indent = line.len() - line.trim_start().len();
+        let end = match indent {
+            0 if line.starts_with("Usage:") => "Usage:".len(),
+            0 if line.ends_with(':') => line.len(),
+            2 => 2 + line[2..].find("  ").unwrap_or(line.len() - 2),
+            _ => return format!("{line}\n"),
+        };
+        format!("{}{name}{}{name:#}{}\n", &line[..indent], &line[indent..end], &line[end..])
+    };
+    HELP.lines().map(line).collect()
+}
+
 /// Reads the arguments that follow the program's name.
 ///
 /// # Errors
 ///
 /// An argument is invalid. The text names it and refers to `--help`.
-pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments, String> {
     let mut parser = lexopt::Parser::from_args(arguments);
     let (mut command, mut given) = (None::<OsString>, Vec::new());
     let (mut config, mut listen, mut notifications_url) = (None, None, None);
     let (mut topic, mut section) = (None, None);
-    let mut json = false;
+    let (mut json, mut color) = (false, ColorChoice::default());
     while let Some(argument) = parser.next().map_err(with_hint)? {
         match argument {
-            Short('h') | Long("help") => return Ok(Command::Help),
-            Short('V') | Long("version") => return Ok(Command::Version),
+            Short('h') | Long("help") => return Ok(Arguments { command: Command::Help, color }),
+            Short('V') | Long("version") => return Ok(Arguments { command: Command::Version, color }),
             Long("config") => {
                 given.push("--config");
                 config = Some(PathBuf::from(parser.value().map_err(with_hint)?));
@@ -109,6 +138,12 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
                 given.push("--json");
                 json = true;
             }
+            Long("color") => {
+                let value = parser.value().map_err(with_hint)?;
+                let choice = ColorChoice::NAMES.iter().find(|(name, _)| value == *name);
+                let unknown = || with_hint(format!("unknown value {value:?} of --color: use auto, always or never"));
+                color = choice.ok_or_else(unknown)?.1;
+            }
             Value(name) if command.is_none() && COMMANDS.iter().any(|(known, _)| name == *known) => {
                 command = Some(name);
             }
@@ -124,13 +159,14 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
     if let Some(option) = given.iter().find(|option| !options.contains(option)) {
         return Err(with_hint(format!("{option} cannot be used with {command}")));
     }
-    Ok(match *command {
+    let command = match *command {
         "check" => Command::Check { config, json },
         "init" => Command::Init { config },
         "health" => Command::Health { listen },
         "explain" => Command::Explain { topic, section },
         _ => Command::Serve { config, listen, notifications_url },
-    })
+    };
+    Ok(Arguments { command, color })
 }
 
 /// Commands and their options. The first command is the default.
@@ -156,7 +192,25 @@ mod tests {
     use super::*;
 
     fn parsed(arguments: &[&str]) -> Result<Command, String> {
-        parse(arguments.iter().map(OsString::from))
+        parse(arguments.iter().map(OsString::from)).map(|arguments| arguments.command)
+    }
+
+    #[test]
+    fn every_command_accepts_a_choice_of_colours() {
+        for command in ["serve", "check", "init", "health", "explain"] {
+            let arguments = parse([command, "--color", "never"].map(OsString::from)).unwrap();
+            assert_eq!(arguments.color, ColorChoice::Never, "{command}");
+        }
+        assert_eq!(parse(["--color=always", "--help"].map(OsString::from)).unwrap().color, ColorChoice::Always);
+        assert_eq!(parse([]).unwrap().color, ColorChoice::Auto);
+    }
+
+    #[test]
+    fn colours_change_no_letter_of_the_help() {
+        assert_eq!(help(&Palette::PLAIN), HELP);
+        let coloured = help(&Palette::COLOURED);
+        assert!(coloured.contains("\u{1b}[1mOptions:\u{1b}[0m\n"), "{coloured}");
+        assert!(coloured.contains("  \u{1b}[1m--json\u{1b}[0m  "), "{coloured}");
     }
 
     #[test]
@@ -194,6 +248,7 @@ mod tests {
             (&["explain", "--listen", "x"], "--listen"),
             (&["explain", "xray", "http", "honeycomb"], "honeycomb"),
             (&["serve", "--json"], "--json"),
+            (&["check", "--color", "red"], "red"),
         ] {
             let error = parsed(arguments).unwrap_err();
             assert!(error.contains(part) && error.ends_with("see cruddur --help"), "{error}");

@@ -41,6 +41,7 @@ mod plain_json;
 pub mod run;
 pub mod settings;
 mod sync;
+pub mod terminal;
 pub mod text;
 pub mod trace;
 pub mod wire;

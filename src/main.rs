@@ -3,11 +3,17 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use cruddur::cli::{Command, HELP, parse};
-use cruddur::run::{Exit, Format, check, explain, health, init, print, serve};
+use cruddur::cli::{Command, help, parse};
+use cruddur::run::{Exit, Format, check, explain, health, init, painted, print, serve};
+use cruddur::terminal::{Terminal, set_color_choice};
+use cruddur::wire::stdout;
 
 fn main() -> ExitCode {
-    let command = parse(std::env::args_os().skip(1)).map_err(Exit::wrong);
+    let arguments = parse(std::env::args_os().skip(1)).map_err(Exit::wrong);
+    let command = arguments.map(|arguments| {
+        set_color_choice(arguments.color);
+        arguments.command
+    });
     let result = command.and_then(|command| match command {
         Command::Serve { config, listen, notifications_url } => {
             serve(config.as_deref(), listen.as_deref(), notifications_url.as_deref())
@@ -16,15 +22,21 @@ fn main() -> ExitCode {
         Command::Init { config } => init(config),
         Command::Health { listen } => health(listen.as_deref()).and_then(|url| print(&format!("{url} is healthy\n"))),
         Command::Explain { topic, section } => {
-            explain(topic.as_deref(), section.as_deref()).and_then(|text| print(&text))
+            let text = explain(topic.as_deref(), section.as_deref());
+            text.and_then(|text| print(&painted(&text, &stdout::terminal().palette)))
         }
-        Command::Help => print(HELP),
+        Command::Help => print(&help(&stdout::terminal().palette)),
         Command::Version => print(concat!("cruddur ", env!("CARGO_PKG_VERSION"), "\n")),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Exit { message, status }) => {
-            let _ = writeln!(std::io::stderr(), "cruddur: {message}");
+            let mut stderr = std::io::stderr();
+            let terminal = Terminal::of(&stderr);
+            let error = terminal.palette.error;
+            let mut text = format!("{error}cruddur:{error:#} ");
+            terminal.hang(&mut text, "cruddur: ".len(), &message.to_string());
+            let _ = stderr.write_all(text.as_bytes());
             ExitCode::from(status)
         }
     }

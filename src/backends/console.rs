@@ -2,7 +2,17 @@
 //!
 //! In: a batch of finished traces. Out: lines.
 //!
-//! `tree` prints one line per span, with the children below their parent:
+//! `tree` prints one line per span, with the children below their parent. On a terminal the line fits
+//! the width, and shows what a reader wants to know at once:
+//!
+//! ```text
+//! ✓ GET /api/activities/home    ██████████  0.21 ms 200
+//!   └ home-activities-mock-data   ▐█▌       0.04 ms     app.now=2023-02-20T00:00:00+00:00 ...
+//!   trace 5b8efff798038103d269b633813fc60c
+//! ```
+//!
+//! `full` adds the other attributes, each on a line. Elsewhere, in a pipe or a file, both print
+//! everything on the line of the span:
 //!
 //! ```text
 //! GET /api/activities/home  0.21 ms  trace=5b8efff798038103d269b633813fc60c http.request.method=GET ...
@@ -24,15 +34,20 @@
 //! leaves the format open.
 
 mod json;
+mod line;
+mod screen;
 mod tree;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use self::screen::Screen;
 use super::{PlanContext, Plugin};
 use crate::delivery::{Encoder, Encoding, Outcome, Payload, Plan, Problem, Transport};
 use crate::settings::BatchLimits;
 use crate::settings::section::{choice, flag, section, whole};
+use crate::terminal::{Sequences, Terminal};
 use crate::text::Message;
 use crate::trace::FinishedTrace;
 use crate::trace::span::Attribute;
@@ -46,9 +61,9 @@ section! {
     /// Prints the traces on standard output.
     struct Console("console") {
         enabled: bool = flag(true),
-        /// "tree" is for people. "json" is for programs: one object per line, with the fields of
-        /// Python's ConsoleSpanExporter.
-        format: &'static str = choice("tree", &["tree", "json"]),
+        /// "tree" is for people, and "full" adds all attributes. "json" is for programs: one object
+        /// per line, with the fields of Python's ConsoleSpanExporter.
+        format: &'static str = choice("tree", &["tree", "full", "json"]),
         // People do not notice 100 ms, and a busy server writes less often.
         /// Longest time before a trace is printed, in milliseconds.
         schedule_delay: u64 = whole(100, 1..=3_600_000),
@@ -59,35 +74,62 @@ section! {
     }
 }
 
-/// Encoder of traces as lines for people.
-struct Tree;
+/// Encoder of traces as lines for people, with all attributes on the line of the span.
+struct Lines {
+    sequences: Sequences,
+}
+
+/// Encoder of traces for a terminal.
+struct Tree {
+    width: Arc<AtomicUsize>,
+    sequences: Sequences,
+    is_full: bool,
+}
 
 /// Encoder of spans as JSON for programs.
 struct JsonLines {
     resource: Vec<Attribute>,
 }
 
-struct Stdout;
+/// Transport to standard output.
+struct Stdout {
+    /// Columns of the terminal, for the encoder. `None` if the encoder does not need it.
+    width: Option<Arc<AtomicUsize>>,
+}
 
 fn plan(context: &mut PlanContext<'_>) -> Result<Plan, Message> {
     let PlanContext { sources, shared, findings } = context;
     let (table, mut values) = Console::read(sources, findings)?;
     shared.add_to(&mut values);
     let limits = BatchLimits::new(&table.schedule_delay, &table.max_queue_size, &table.max_export_batch_size, findings);
-    let encoding = match table.format.value {
-        "json" => Encoding::Traces(Arc::new(JsonLines { resource: shared.resource.clone() })),
-        _ => Encoding::Traces(Arc::new(Tree)),
+    let Terminal { width, palette, .. } = stdout::terminal();
+    let sequences = Sequences::new(&palette);
+    let width = width.filter(|_| table.format.value != "json").map(|width| Arc::new(AtomicUsize::new(width)));
+    let encoding = match (table.format.value, &width) {
+        ("json", _) => Encoding::Traces(Arc::new(JsonLines { resource: shared.resource.clone() })),
+        (_, None) => Encoding::Traces(Arc::new(Lines { sequences })),
+        (format, Some(width)) => {
+            Encoding::Traces(Arc::new(Tree { width: Arc::clone(width), sequences, is_full: format == "full" }))
+        }
     };
     let plan = Plan { is_remote: false, ..Plan::new("console", encoding, limits, values) };
     let (enabled, format) = (&table.enabled, table.format.value);
     let reason = format!("enabled = {} ({}), format {format}", enabled.value, enabled.origin);
-    let plan = if enabled.value { plan.on(Stdout, reason) } else { Plan { reason, ..plan } };
+    let plan = if enabled.value { plan.on(Stdout { width }, reason) } else { Plan { reason, ..plan } };
     Ok(Plan { destination: "standard output".to_owned(), ..plan })
+}
+
+impl Encoder<FinishedTrace> for Lines {
+    fn encode(&self, batch: &[Arc<FinishedTrace>], _: i64) -> Vec<Payload> {
+        vec![payload(batch, |trace, bytes| tree::write(bytes, trace, &self.sequences))]
+    }
 }
 
 impl Encoder<FinishedTrace> for Tree {
     fn encode(&self, batch: &[Arc<FinishedTrace>], _: i64) -> Vec<Payload> {
-        vec![payload(batch, |trace, bytes| tree::write(bytes, trace))]
+        let Self { sequences, is_full, .. } = self;
+        let screen = Screen { width: self.width.load(Ordering::Relaxed), sequences, is_full: *is_full };
+        vec![payload(batch, |trace, bytes| screen::write(bytes, trace, &screen))]
     }
 }
 
@@ -105,6 +147,13 @@ fn payload(batch: &[Arc<FinishedTrace>], write: impl Fn(&FinishedTrace, &mut Vec
 }
 
 impl Transport for Stdout {
+    fn before_encoding(&self) {
+        // The user may have changed the size of the window.
+        if let Some(width) = &self.width {
+            width.store(stdout::width(), Ordering::Relaxed);
+        }
+    }
+
     fn deliver(&mut self, payload: &Payload, _: Option<Duration>, calls: &mut Vec<RecordedCall>) -> Outcome {
         calls.push(RecordedCall::one_way("standard output".into()));
         match stdout::write(&payload.bytes) {
@@ -127,8 +176,13 @@ mod tests {
     use super::*;
     use crate::golden;
     use crate::settings::sample_resource;
+    use crate::terminal::Palette;
     use crate::trace::sample;
     use crate::trace::span::SpanData;
+
+    fn piped() -> Lines {
+        Lines { sequences: Sequences::new(&Palette::PLAIN) }
+    }
 
     fn printed(encoder: &dyn Encoder<FinishedTrace>, trace: FinishedTrace) -> Vec<u8> {
         encoder.encode(&[Arc::new(trace)], 0).remove(0).bytes
@@ -136,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_tree_is_a_line_a_span() {
-        golden::check("console_tree.txt", &printed(&Tree, sample::trace()));
+        golden::check("console_tree.txt", &printed(&piped(), sample::trace()));
     }
 
     #[test]
@@ -156,7 +210,7 @@ mod tests {
         let mut trace = sample::trace();
         let orphan = SpanData { name: "orphan".into(), parent: trace.spans[0].parent, ..trace.spans[1].clone() };
         trace.spans.push(orphan);
-        let tree = String::from_utf8(printed(&Tree, trace)).unwrap();
+        let tree = String::from_utf8(printed(&piped(), trace)).unwrap();
         assert_eq!(tree.lines().count(), 3, "{tree}");
         assert_eq!(tree.matches("orphan").count(), 1, "{tree}");
     }
@@ -165,7 +219,7 @@ mod tests {
     fn what_a_client_sent_cannot_move_the_cursor() {
         let mut trace = sample::trace();
         trace.spans[0].name = "GET /\u{1b}[2J".into();
-        let tree = String::from_utf8(printed(&Tree, trace)).unwrap();
+        let tree = String::from_utf8(printed(&piped(), trace)).unwrap();
         assert!(!tree.contains('\u{1b}') && !tree.contains('\u{1}'), "{tree}");
     }
 }

@@ -36,6 +36,10 @@ pub trait Transport: Send {
     /// and their responses to `calls`, without secrets.
     fn deliver(&mut self, payload: &Payload, timeout: Option<Duration>, calls: &mut Vec<RecordedCall>) -> Outcome;
 
+    /// Called before a batch is encoded. Encoders do no I/O, so a transport can learn here what its
+    /// encoder must know.
+    fn before_encoding(&self) {}
+
     /// Returns the time limit for all attempts to send one payload. `None` means no limit.
     fn max_elapsed_time(&self) -> Option<Duration>;
 
@@ -74,6 +78,9 @@ pub trait BackgroundTask: Send {
 
     /// Does the work once, for `cruddur check`, and returns the findings.
     fn check(&mut self) -> Vec<Finding>;
+
+    /// Returns the time limit of [`Self::check`].
+    fn check_timeout(&self) -> Duration;
 }
 
 /// Bytes of one request or datagram.

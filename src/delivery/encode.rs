@@ -10,6 +10,7 @@ use super::backend::{Encoder, Payload, Transport};
 
 /// Returns the payloads of a batch as this transport sends them.
 pub fn payloads<T>(encoder: &dyn Encoder<T>, batch: &[Arc<T>], transport: &dyn Transport) -> Vec<Payload> {
+    transport.before_encoding();
     let mut payloads = encoder.encode(batch, transport.clock_offset());
     if transport.compresses() {
         payloads.iter_mut().for_each(|payload| payload.bytes = gzip(&payload.bytes));

@@ -20,10 +20,11 @@ use std::time::Duration;
 
 use chrono::Utc;
 use env_logger::Target;
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use self::pipe::Pipe;
 use crate::settings::Env;
+use crate::terminal::{Sequences, Terminal};
 use crate::text::time;
 use crate::trace::current;
 
@@ -63,19 +64,28 @@ pub fn init() -> io::Result<()> {
     let pipe = Pipe::start()?;
     let env = Env::from_process();
     let filter = env.get("RUST_LOG");
+    let sequences = Sequences::new(&terminal().palette);
     let stderr = env_logger::Builder::new()
         // tiny_http logs that it can accept no more connections. At shutdown that is intended.
         .filter_module("tiny_http", LevelFilter::Off)
         .parse_filters(filter.unwrap_or("info"))
         .target(Target::Pipe(Box::new(pipe.clone())))
-        .format(|out, record| {
+        .format(move |out, record| {
             let level = record.level().as_str();
             let padding = if level.len() < 5 { "  " } else { " " };
-            put(out, &[&time::millis(Utc::now()), " ", level, padding, record.target(), ": "])?;
+            let [begin, end] = match record.level() {
+                Level::Error => &sequences.error,
+                Level::Warn => &sequences.warning,
+                Level::Info => &sequences.ok,
+                Level::Debug | Level::Trace => &sequences.dim,
+            };
+            let [dim, plain] = &sequences.dim;
+            let time = time::millis(Utc::now());
+            put(out, &[dim, &time, plain, " ", begin, level, end, padding, record.target(), ": "])?;
             write!(out, "{}", record.args())?;
             if let Some(current) = current::span() {
                 let (trace_id, span_id) = (current.trace_id.hex(), current.span_id.hex());
-                put(out, &[" trace_id=", trace_id.as_str(), " span_id=", span_id.as_str()])?;
+                put(out, &[dim, " trace_id=", trace_id.as_str(), " span_id=", span_id.as_str(), plain])?;
             }
             put(out, &["\n"])
         })
@@ -87,8 +97,14 @@ pub fn init() -> io::Result<()> {
     Ok(())
 }
 
+/// Returns what standard error can show.
+pub fn terminal() -> Terminal {
+    Terminal::of(&io::stderr())
+}
+
 fn put(out: &mut impl Write, parts: &[&str]) -> io::Result<()> {
-    parts.iter().try_for_each(|part| out.write_all(part.as_bytes()))
+    // Without colours, some parts are empty.
+    parts.iter().filter(|part| !part.is_empty()).try_for_each(|part| out.write_all(part.as_bytes()))
 }
 
 /// Starts to send log lines to these sinks too, except lines whose target is in `excluded_targets`.

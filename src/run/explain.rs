@@ -7,7 +7,8 @@
 use super::Exit;
 use crate::backends::BACKENDS;
 use crate::plain_json::Plain;
-use crate::text::explanation::{Section, two_columns};
+use crate::terminal::Palette;
+use crate::text::explanation::{REMARK_COLUMN, Section, two_columns};
 use crate::trace::context::{Propagator, TraceHeaders, extract, traceparent};
 use crate::trace::sample;
 use crate::trace::span::{SpanData, SpanKind};
@@ -47,6 +48,23 @@ pub fn explain(topic: Option<&str>, section: Option<&str>) -> Result<String, Exi
         text.push_str(&format!("\n== {topic} {}\n\n{}", "=".repeat(90 - topic.len()), all(&sections)));
     }
     Ok(text)
+}
+
+/// Adds the styles of a palette to an explanation: titles as names, notes and remarks dim.
+pub fn painted(text: &str, &Palette { name, dim, .. }: &Palette) -> String {
+    let line = |line: &str| {
+        if line.starts_with("== ") {
+            return format!("{name}{line}{name:#}\n");
+        }
+        let remark = match line.rfind("  ") {
+            _ if line.trim_start().starts_with("// ") => line.len() - line.trim_start().len(),
+            Some(at) if line[..at].chars().count() >= REMARK_COLUMN && !line[at..].trim().is_empty() => at + 2,
+            _ => return format!("{line}\n"),
+        };
+        let (line, remark) = line.split_at(remark);
+        format!("{line}{dim}{remark}{dim:#}\n")
+    };
+    text.lines().map(line).collect()
 }
 
 /// All sections of a topic. A single section needs no title.
@@ -201,6 +219,21 @@ mod tests {
         let spans = sample::request().spans;
         let keys: Vec<_> = spans.iter().flat_map(|span| &span.attributes).map(|it| it.key.as_ref()).collect();
         assert_eq!(keys, ATTRIBUTES.map(|(key, _)| key));
+    }
+
+    #[test]
+    fn colours_change_no_letter_and_reach_every_remark() {
+        let text = explain(None, None).unwrap();
+        assert_eq!(painted(&text, &Palette::PLAIN), text);
+        let coloured = painted(&text, &Palette::COLOURED);
+        let plain =
+            ["\u{1b}[0m", "\u{1b}[1m", "\u{1b}[2m"].iter().fold(coloured.clone(), |text, it| text.replace(it, ""));
+        assert_eq!(plain, text);
+        let dim = |remark: &str| assert!(coloured.contains(&format!("\u{1b}[2m{remark}\u{1b}[0m\n")), "{remark}");
+        ATTRIBUTES.iter().for_each(|(_, note)| dim(note));
+        let notes = text.lines().map(str::trim_start).filter(|line| line.starts_with("// "));
+        assert!(notes.inspect(|note| dim(note)).count() > 20, "{text}");
+        assert!(coloured.contains("\n\u{1b}[1m== xray ===="), "{coloured}");
     }
 
     #[test]

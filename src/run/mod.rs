@@ -15,7 +15,7 @@ use crate::text::Message;
 use crate::wire::stdout;
 
 pub use check::{Format, check};
-pub use explain::explain;
+pub use explain::{explain, painted};
 pub use health::health;
 pub use init::{default_file, init};
 pub use serve::serve;

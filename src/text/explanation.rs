@@ -46,10 +46,10 @@ impl Section {
 pub(crate) fn two_columns<'a>(lines: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     let line = |(line, remark): (&str, &str)| match remark {
         "" => format!("{line}\n"),
-        remark => format!("{line:<COLUMN$}  {remark}\n"),
+        remark => format!("{line:<REMARK_COLUMN$}  {remark}\n"),
     };
     lines.into_iter().map(line).collect()
 }
 
-/// Start of the second column.
-const COLUMN: usize = 66;
+/// Width of the first column.
+pub(crate) const REMARK_COLUMN: usize = 66;

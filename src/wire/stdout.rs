@@ -1,6 +1,8 @@
-//! Standard output, for the console backend.
+//! Standard output, for the console backend and the commands.
 
 use std::io::{self, Write};
+
+use crate::terminal::{Terminal, width_of};
 
 /// Writes all bytes and flushes them.
 ///
@@ -11,4 +13,14 @@ pub fn write(bytes: &[u8]) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(bytes)?;
     stdout.flush()
+}
+
+/// Returns what standard output can show.
+pub fn terminal() -> Terminal {
+    Terminal::of(&io::stdout())
+}
+
+/// Returns the columns of the terminal now.
+pub fn width() -> usize {
+    width_of(&io::stdout())
 }

@@ -328,6 +328,35 @@ test("a trace that waits for its batch is said to wait, and a backend that is on
   }
 });
 
+test("the outcome of a delivery decides the colour and the mark of its badge", async () => {
+  for (const [status, badge, role] of [
+    [200, "✓ delivered: honeycomb-1 (200)", "--good"],
+    [401, "✕ refused: honeycomb-1 (401)", "--bad"],
+  ]) {
+    const otlp = await receivers.otlp(status);
+    try {
+      const toml = `${quiet}[honeycomb]\nenabled = true\nschedule_delay = 50\n`;
+      const env = { OTEL_EXPORTER_OTLP_ENDPOINT: otlp.url, HONEYCOMB_API_KEY: KEY };
+      await withPage({ toml, env }, async (page) => {
+        await press(page, "Home");
+        const shown = page.locator("#waterfall .decisions button", { hasText: badge });
+        await shown.waitFor();
+        const colours = (element, role) => {
+          const probe = element.appendChild(document.createElement("i"));
+          probe.style.color = `var(${role})`;
+          const expected = getComputedStyle(probe).color;
+          probe.remove();
+          return [getComputedStyle(element).color, expected];
+        };
+        const [colour, expected] = await shown.evaluate(colours, role);
+        assert.equal(colour, expected);
+      });
+    } finally {
+      otlp.close();
+    }
+  }
+});
+
 test("what is looked at stays, whatever else comes", async () => {
   const otlp = await receivers.otlp();
   try {

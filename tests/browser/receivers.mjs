@@ -3,9 +3,9 @@
 import { createSocket } from "node:dgram";
 import { createServer } from "node:http";
 
-/** A receiver of OTLP over HTTP. */
-export function otlp() {
-  return listen((_, answer) => answer(200, { partialSuccess: {} }));
+/** A receiver of OTLP over HTTP. Any other status than 200 refuses the traces. */
+export function otlp(status = 200) {
+  return listen((_, answer) => answer(status, { partialSuccess: {} }));
 }
 
 /** CloudWatch Logs. The stream is missing at first, as on a new account. */

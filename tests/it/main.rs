@@ -29,6 +29,7 @@ mod smallest_otlp;
 mod start_and_settings;
 mod static_binary;
 mod support;
+mod terminal;
 mod tour;
 mod trace_context_suite;
 mod xray_delivery;

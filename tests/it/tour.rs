@@ -7,7 +7,7 @@
 //! `cruddur`, with variables in front and options behind, starts a server. `nc -l` is a server too:
 //! it prints what it receives. A server runs until the next one starts on its port, or until the
 //! lesson ends. A block marked `console server` is what it prints meanwhile; `^C` in it ends the
-//! server. These blocks are about port 4567; `console server 4568` is about a second server. Both
+//! server. Its standard output is a terminal without colours. These blocks are about port 4567; `console server 4568` is about a second server. Both
 //! ports stand for free ones.
 
 #![cfg(unix)]
@@ -19,7 +19,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{fs, io};
 
-use crate::support::{Answer, Client, Connections, Program, SOON, Setup, TempDir, XRayDaemon, wait_until};
+use crate::support::{Answer, Client, Connections, Program, SOON, Setup, TempDir, Terminal, XRayDaemon, wait_until};
 
 macro_rules! lessons {
     ($($test:ident: $file:expr),* $(,)?) => {
@@ -53,6 +53,8 @@ const NOT_RUN: [&str; 2] = ["README.md", "glossary.md"];
 const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
 /// Settings that another lesson may have left in the directory.
 const LEFT_BEHIND: &str = "[console]\nenabled = false\n[xray]\nenabled = true\n";
+/// Width of the terminal on which a server prints.
+const COLUMNS: u16 = 100;
 /// Ports of the servers in the lessons. The first is that of a server without `--listen`.
 const PORTS: [&str; 2] = ["4567", "4568"];
 
@@ -315,7 +317,8 @@ impl Lesson {
     fn start(&mut self, step: &Step, place: usize, setup: Setup) {
         // The old server ends first: it has the port.
         self.places[place].server = None;
-        let server = setup.current_dir(&self.dir.path().join("work")).start();
+        let terminal = Terminal::of_width(COLUMNS);
+        let server = setup.current_dir(&self.dir.path().join("work")).stdout_on(&terminal).start();
         self.places[place].server = Some(Server::Cruddur(server));
         self.server_prints(step, place);
     }

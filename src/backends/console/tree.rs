@@ -1,29 +1,51 @@
-//! Format `tree` of the console: a trace is printed as indented lines, one per span.
+//! Formats `tree` and `full` of the console where they do not go to a terminal: a trace is printed as
+//! indented lines, one per span.
 
 use std::io::Write;
 
+use crate::terminal::Sequences;
 use crate::trace::id::SpanId;
 use crate::trace::span::{Attribute, Metadata, SpanData, Status};
 use crate::trace::{FinishedTrace, Value};
 
-/// Writes one line per span. A span whose parent is missing from the trace is written like a root.
-pub(super) fn write(out: &mut Vec<u8>, trace: &FinishedTrace) {
+/// Writes one line per span, with all that is known about it.
+pub(super) fn write(out: &mut Vec<u8>, trace: &FinishedTrace, sequences: &Sequences) {
+    walk(trace, &mut |node| {
+        let span = &trace.spans[node.index];
+        write_line(out, span, (node.index == 0).then_some(trace), node.path.len(), sequences);
+    });
+}
+
+/// A span in its place in the tree.
+pub(super) struct Node<'a> {
+    /// Index of the span in the trace.
+    pub(super) index: usize,
+    /// For each level from the root's children down to the span: true if a sibling follows.
+    pub(super) path: &'a [bool],
+    pub(super) has_children: bool,
+}
+
+/// Visits each span once, in the order of the tree. A span whose parent is missing from the trace is
+/// a root.
+pub(super) fn walk(trace: &FinishedTrace, visit: &mut impl FnMut(Node<'_>)) {
     for (index, span) in trace.spans.iter().enumerate() {
         let parent_is_here = span.parent.is_some_and(|parent| trace.spans.iter().any(|span| span.id == parent));
         if index == 0 || !parent_is_here {
-            write_with_children(out, trace, index, 0);
+            walk_below(trace, index, &mut Vec::new(), visit);
         }
     }
 }
 
-fn write_with_children(out: &mut Vec<u8>, trace: &FinishedTrace, index: usize, depth: usize) {
-    let span = &trace.spans[index];
-    write_line(out, span, (index == 0).then_some(trace), depth);
-    if depth == MAX_DEPTH {
+fn walk_below(trace: &FinishedTrace, index: usize, path: &mut Vec<bool>, visit: &mut impl FnMut(Node<'_>)) {
+    let mut children = children(trace, trace.spans[index].id, index).peekable();
+    visit(Node { index, path, has_children: children.peek().is_some() });
+    if path.len() == MAX_DEPTH {
         return;
     }
-    for child in children(trace, span.id, index) {
-        write_with_children(out, trace, child, depth + 1);
+    while let Some(child) = children.next() {
+        path.push(children.peek().is_some());
+        walk_below(trace, child, path, visit);
+        path.pop();
     }
 }
 
@@ -35,10 +57,17 @@ fn children(trace: &FinishedTrace, parent: SpanId, index: usize) -> impl Iterato
     behind.filter(move |(_, span)| span.parent == Some(parent)).map(|(index, _)| index)
 }
 
-fn write_line(out: &mut Vec<u8>, span: &SpanData, root_of: Option<&FinishedTrace>, depth: usize) {
+fn write_line(
+    out: &mut Vec<u8>,
+    span: &SpanData,
+    root_of: Option<&FinishedTrace>,
+    depth: usize,
+    Sequences { name, error, .. }: &Sequences,
+) {
     let millis = span.duration() as f64 / 1_000_000.0;
-    let mark = if span.failed() { "! " } else { "" };
-    put(out, format_args!("{:indent$}{mark}{}  {millis:.2} ms ", "", Escaped(&span.name), indent = 2 * depth));
+    let (mark, [begin, end]) = if span.failed() { ("! ", error) } else { ("", name) };
+    let indent = 2 * depth;
+    put(out, format_args!("{:indent$}{begin}{mark}{}{end}  {millis:.2} ms ", "", Escaped(&span.name)));
     if let Some(trace) = root_of {
         put(out, format_args!(" trace={}", trace.trace_id));
     }
@@ -70,10 +99,10 @@ fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
 
 /// Text, in quotes and escaped if it contains control characters. Text from a client must not move
 /// the cursor of the terminal.
-struct Escaped<'a>(&'a str);
+pub(super) struct Escaped<'a>(pub(super) &'a str);
 
 /// Value of an attribute, quoted unless it is one plain word.
-struct ShownValue<'a>(&'a Value);
+pub(super) struct ShownValue<'a>(pub(super) &'a Value);
 
 impl std::fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

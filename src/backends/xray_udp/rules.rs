@@ -107,6 +107,10 @@ impl FetchedRule {
 }
 
 impl BackgroundTask for Rules {
+    fn check_timeout(&self) -> Duration {
+        TIMEOUT
+    }
+
     fn check(&mut self) -> Vec<Finding> {
         let finding = |severity, message| Finding { severity, message };
         let fetched = self.fetch_rules();

@@ -153,7 +153,9 @@ function payload(it, { bytes, text, unzipped }, chosen) {
     return [h("pre", { class: "hex" }, hexOf(bytes.subarray(0, MAX_HEX))), more, hash];
   }
   const note = unzipped ? h("p", {}, `unzipped here, ${size(text.length)}; “as hex” shows the sent bytes`) : null;
-  return [note, h("pre", { class: "payload" }, marked(text, chosen.trace)), hash];
+  // Without the colours of a terminal; “as hex” shows them.
+  const plain = text.replace(/\x1b\[[\d;]*m/g, "");
+  return [note, h("pre", { class: "payload" }, marked(plain, chosen.trace)), hash];
 }
 
 /** The text, with marks on the id of the chosen trace and on the header of a datagram. */

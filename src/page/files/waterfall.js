@@ -78,7 +78,11 @@ function decisions(trace, request, backends) {
     const carried = trace.deliveries.filter((delivery) => delivery.id.startsWith(`${name}-`));
     const links = carried.map((it) => {
       const status = it.status ? ` (${it.status})` : "";
-      return button(`${it.end}: ${it.id}${status}`, () => choose.chooseDelivery(it.id));
+      const look = it.end.split(" ")[0];
+      const mark = { delivered: "✓", refused: "✕", dropped: "✕", unconfirmed: "✕", partly: "!" }[look] ?? "…";
+      const link = button(`${mark} ${it.end}: ${it.id}${status}`, () => choose.chooseDelivery(it.id));
+      link.classList.add("state", look);
+      return link;
     });
     let state = null;
     if (!isOn) state = backend.state;

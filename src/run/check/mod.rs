@@ -14,18 +14,18 @@
 //!     error: HTTP 401 Unauthorized from https://api.honeycomb.io/v1/traces (unknown API key); next: check ...
 //! ```
 
+mod checks;
 mod probe;
+mod progress;
 mod report;
 
 use std::path::Path;
-use std::thread;
 
-use self::probe::{Probe, TestItems};
-use self::report::{BackendReport, Report, SettingValue, Verdict};
+use self::checks::Checks;
+use self::report::SettingValue;
 use super::config::{CliArgs, Configuration};
 use super::{Exit, print};
-use crate::delivery::{Encoding, Plan, State};
-use crate::settings::{Env, Severity, Values};
+use crate::settings::{Env, Values};
 use crate::trace::id::IdSource;
 
 /// Sends a trace and a log line to every backend that is on, and prints a report.
@@ -46,17 +46,28 @@ pub fn check(config: Option<&Path>, format: Format) -> Result<(), Exit> {
             return Err(Exit::wrong(error));
         }
     };
-    let report = check_all(configuration);
+    let mut checks = match format {
+        Format::Text => Checks::start_interruptible(configuration),
+        Format::Json => Checks::start(configuration),
+    };
     match format {
-        Format::Text => print(&format!("{report}\n"))?,
+        Format::Text => progress::print(&mut checks)?,
         Format::Json => {
-            let json = serde_json::to_string_pretty(&report);
+            while checks.next(None).is_some() {}
+            let json = serde_json::to_string_pretty(&checks.report());
             let json = json.map_err(|error| Exit::failed(format!("cannot write the report as JSON: {error}")))?;
             print(&format!("{json}\n"))?;
         }
     }
-    if report.ok { Ok(()) } else { Err(Exit::failed("not every backend that is on accepted the test data")) }
+    match checks.report() {
+        report if report.ok => Ok(()),
+        _ if checks.is_interrupted() => Err(Exit { status: INTERRUPTED, ..Exit::failed("interrupted") }),
+        _ => Err(Exit::failed("not every backend that is on accepted the test data")),
+    }
 }
+
+/// Exit status after Ctrl-C, as shells have it.
+const INTERRUPTED: u8 = 130;
 
 /// Format of the report.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -65,58 +76,6 @@ pub enum Format {
     Text,
     /// JSON for programs.
     Json,
-}
-
-/// Checks all backends in parallel. Takes as long as the slowest one, at most about 12 seconds.
-fn check_all(configuration: Configuration) -> Report {
-    let Configuration { settings, plans, findings, values, file, .. } = configuration;
-    let items = TestItems::new(settings.limits, &plans);
-    let backends: Vec<BackendReport> = thread::scope(|scope| {
-        let items = &items;
-        let begin = |plan: Plan| (plan.name, scope.spawn(move || check_backend(plan, items)));
-        let threads: Vec<_> = plans.into_iter().map(begin).collect();
-        let end = |(name, thread): (&'static str, thread::ScopedJoinHandle<'_, BackendReport>)| {
-            thread.join().unwrap_or_else(|_| BackendReport::from_panic(name))
-        };
-        threads.into_iter().map(end).collect()
-    });
-    Report {
-        ok: backends.iter().all(|backend| backend.verdict.is_well()),
-        settings: file.map(|path| path.display().to_string()),
-        service_name: settings.service_name.value,
-        service_name_from: settings.service_name.origin.to_string(),
-        findings,
-        values: listed(&values, ""),
-        backends,
-    }
-}
-
-fn check_backend(plan: Plan, items: &TestItems) -> BackendReport {
-    let Plan { name, encoding, is_remote, state, transport, reason, destination, task, findings, values, .. } = plan;
-    let values = listed(&values, name);
-    let mut report = BackendReport { name, destination, reason, findings, values, ..BackendReport::default() };
-    let mut transport = match transport {
-        None if state == State::Waiting => return BackendReport { verdict: Verdict::Waiting, ..report },
-        None => return report,
-        Some(_) if !is_remote => return BackendReport { verdict: Verdict::Local, ..report },
-        Some(transport) => transport,
-    };
-    let probe = match &encoding {
-        Encoding::Traces(encoder) => Probe::send(&**encoder, &mut *transport, &items.trace),
-        Encoding::Lines(encoder) => Probe::send(&**encoder, &mut *transport, &items.line),
-    };
-    report.verdict = probe.verdict;
-    report.sent = probe.sent.map(|sent| sent.describe(&encoding, items.trace_id()));
-    report.answers = probe.answers;
-    report.findings.extend(probe.findings);
-    if let Some(mut task) = task {
-        report.findings.extend(task.check());
-    }
-    if report.verdict == Verdict::Accepted && report.findings.iter().any(|finding| finding.severity == Severity::Error)
-    {
-        report.verdict = Verdict::Refused;
-    }
-    report
 }
 
 /// Returns the set values of the table `name`, and those of no table. An empty `name` selects all.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::{Level, Record};
 
@@ -82,8 +82,14 @@ impl TestItems {
 }
 
 impl Probe {
-    /// Encodes and sends one item in the same way as the worker of the backend.
-    pub(super) fn send<T>(encoder: &dyn Encoder<T>, transport: &mut dyn Transport, item: &Arc<T>) -> Self {
+    /// Encodes and sends one item in the same way as the worker of the backend. Calls `waits` with the
+    /// time limit before it waits for an answer.
+    pub(super) fn send<T>(
+        encoder: &dyn Encoder<T>,
+        transport: &mut dyn Transport,
+        item: &Arc<T>,
+        waits: &dyn Fn(Duration),
+    ) -> Self {
         let payloads = payloads(encoder, &[Arc::clone(item)], transport);
         let size = Size {
             items: payloads.iter().map(|payload| payload.items).sum(),
@@ -91,16 +97,19 @@ impl Probe {
         };
         let (answers, findings) = (Vec::new(), Vec::new());
         let mut probe = Self { verdict: Verdict::Accepted, sent: Some(size), answers, findings };
-        payloads.iter().for_each(|payload| probe.deliver(transport, payload));
+        payloads.iter().for_each(|payload| probe.deliver(transport, payload, waits));
         probe
     }
 
-    fn deliver(&mut self, transport: &mut dyn Transport, payload: &Payload) {
+    fn deliver(&mut self, transport: &mut dyn Transport, payload: &Payload, waits: &dyn Fn(Duration)) {
         let mut calls = Vec::new();
-        let timeout = Some(transport.max_elapsed_time().map_or(TIMEOUT, |max| max.min(TIMEOUT)));
-        let mut outcome = transport.deliver(payload, timeout, &mut calls);
+        let timeout = transport.max_elapsed_time().map_or(TIMEOUT, |max| max.min(TIMEOUT));
+        waits(timeout);
+        let since = Instant::now();
+        let mut outcome = transport.deliver(payload, Some(timeout), &mut calls);
         if let Outcome::Closed(_) = outcome {
-            outcome = transport.deliver(payload, timeout, &mut calls);
+            let left = timeout.saturating_sub(since.elapsed());
+            outcome = transport.deliver(payload, Some(left), &mut calls);
         }
         if calls.is_empty() {
             self.sent = None;

@@ -1,10 +1,10 @@
 //! Report of a check, as text or JSON.
 
-use std::fmt;
-
 use serde::Serialize;
 
+use crate::run::summary::write_finding;
 use crate::settings::{Finding, Severity};
+use crate::terminal::Terminal;
 use crate::text::Message;
 
 /// Report of a check.
@@ -23,7 +23,7 @@ pub(super) struct Report {
 }
 
 /// Report on one backend.
-#[derive(Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct BackendReport {
     pub(super) name: &'static str,
     pub(super) verdict: Verdict,
@@ -36,7 +36,7 @@ pub(super) struct BackendReport {
 }
 
 /// A setting, for example `[honeycomb] timeout`, `10000`, `default`.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct SettingValue {
     pub(super) key: String,
     pub(super) value: String,
@@ -44,7 +44,7 @@ pub(super) struct SettingValue {
 }
 
 /// Summary of the sent payloads.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct SentItems {
     pub(super) items: usize,
     pub(super) unit: &'static str,
@@ -62,6 +62,8 @@ pub(super) enum Verdict {
     Refused,
     /// The destination was unreachable, or refused for now.
     Failed,
+    /// The check was interrupted before there was an answer.
+    Unknown,
     /// A required setting is missing.
     Waiting,
     /// The backend is off.
@@ -72,16 +74,45 @@ pub(super) enum Verdict {
 }
 
 impl Report {
-    fn conclusion(&self) -> String {
+    /// Text above the backends.
+    pub(super) fn heading(&self, terminal: &Terminal) -> String {
+        let file = self.settings.as_deref().unwrap_or("no file");
+        let mut text = String::new();
+        terminal.hang(
+            &mut text,
+            0,
+            &format!("settings {file}, service {} ({})", self.service_name, self.service_name_from),
+        );
+        self.findings.iter().for_each(|finding| write_finding(&mut text, terminal, INDENT, finding));
+        text
+    }
+
+    /// Text below the backends.
+    pub(super) fn conclusion(&self, terminal: &Terminal) -> String {
         let is_remote = |backend: &&BackendReport| !matches!(backend.verdict, Verdict::Off | Verdict::Local);
         let on = self.backends.iter().filter(is_remote).count();
-        let bad: Vec<_> =
-            self.backends.iter().filter(|backend| !backend.verdict.is_well()).map(|backend| backend.name).collect();
-        match (on, bad.len()) {
-            (0, _) => "Nothing was sent: every backend that sends data to another program is off.".to_owned(),
-            (_, 0) => "Every backend that is on accepted the test data.".to_owned(),
-            _ => format!("Failed: {}. Correct the errors above, then check again.", bad.join(", ")),
-        }
+        let names = |is_listed: &dyn Fn(Verdict) -> bool| {
+            let listed = self.backends.iter().filter(|backend| is_listed(backend.verdict));
+            listed.map(|backend| backend.name).collect::<Vec<_>>().join(", ")
+        };
+        let unknown = names(&|verdict| verdict == Verdict::Unknown);
+        let failed = names(&|verdict| verdict != Verdict::Unknown && !verdict.is_well());
+        let interrupted = format!("Interrupted. Not known: {unknown}.");
+        let (style, text) = match (unknown.is_empty(), failed.is_empty()) {
+            _ if on == 0 => {
+                let text = "Nothing was sent: every backend that sends data to another program is off.";
+                (terminal.palette.warning, text.to_owned())
+            }
+            (true, true) => (terminal.palette.ok, "Every backend that is on accepted the test data.".to_owned()),
+            (true, false) => {
+                (terminal.palette.error, format!("Failed: {failed}. Correct the errors above, then check again."))
+            }
+            (false, true) => (terminal.palette.warning, interrupted),
+            (false, false) => (terminal.palette.error, format!("{interrupted} Failed: {failed}.")),
+        };
+        let mut wrapped = format!("\n{style}");
+        terminal.hang(&mut wrapped, 0, &text);
+        format!("{wrapped}{style:#}")
     }
 }
 
@@ -104,6 +135,7 @@ impl Verdict {
             Self::Accepted => "accepted",
             Self::Refused => "NOT ACCEPTED",
             Self::Failed => "NOT DELIVERED",
+            Self::Unknown => "NOT KNOWN",
             Self::Waiting => "WAITING",
             Self::Off => "off",
             Self::Local => "on",
@@ -111,31 +143,45 @@ impl Verdict {
     }
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let file = self.settings.as_deref().unwrap_or("no file");
-        writeln!(f, "settings {file}, service {} ({})", self.service_name, self.service_name_from)?;
-        self.findings.iter().try_for_each(|finding| writeln!(f, "    {finding}"))?;
-        self.backends.iter().try_for_each(|backend| write!(f, "\n{backend}"))?;
-        write!(f, "\n{}", self.conclusion())
-    }
-}
+/// Columns in front of the lines about a backend.
+const INDENT: usize = 4;
+/// Width of the first words of these lines, with the blank after them.
+const LABEL: usize = 10;
 
-impl fmt::Display for BackendReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, verdict, destination, reason, sent, .. } = self;
-        writeln!(f, "{name:<10} {:<13} {destination}", verdict.as_str())?;
-        writeln!(f, "    {}{reason}", if *verdict == Verdict::Waiting { "error: " } else { "" })?;
+impl BackendReport {
+    /// The report as text: a line about the result, and indented lines.
+    pub(super) fn print(&self, terminal: &Terminal) -> String {
+        let Self { verdict, destination, reason, sent, .. } = self;
+        let name = terminal.palette.name;
+        let style = match verdict {
+            Verdict::Accepted | Verdict::Local => terminal.palette.ok,
+            Verdict::Refused | Verdict::Failed => terminal.palette.error,
+            Verdict::Unknown | Verdict::Waiting => terminal.palette.warning,
+            Verdict::Off => terminal.palette.dim,
+        };
+        let head = format!("{name}{:<10}{name:#} {style}{:<13}{style:#}", self.name, verdict.as_str());
+        let mut text = format!("\n{head} {destination}\n{:INDENT$}", "");
+        if *verdict == Verdict::Waiting {
+            let error = terminal.palette.error;
+            text.push_str(&format!("{error}error:{error:#} "));
+        }
+        terminal.hang(&mut text, INDENT, reason);
+        let dim = terminal.palette.dim;
+        let mut line = |label: &str, content: &str| {
+            text.push_str(&format!("{:INDENT$}{dim}{label:<LABEL$}{dim:#}", ""));
+            terminal.hang(&mut text, INDENT + LABEL, content);
+        };
         let is_tried = !matches!(verdict, Verdict::Off | Verdict::Local);
         for SettingValue { key, value, origin } in
             self.values.iter().filter(|value| is_tried && value.origin != "default")
         {
-            writeln!(f, "    set       {key} = {value} ({origin})")?;
+            line("set", &format!("{key} = {value} ({origin})"));
         }
         if let Some(SentItems { items, unit, bytes, trace_id }) = sent {
-            writeln!(f, "    sent      {items} {unit} in {bytes} bytes, trace {trace_id}")?;
+            line("sent", &format!("{items} {unit} in {bytes} bytes, trace {trace_id}"));
         }
-        self.answers.iter().try_for_each(|answer| writeln!(f, "    answered  {answer}"))?;
-        self.findings.iter().try_for_each(|finding| writeln!(f, "    {finding}"))
+        self.answers.iter().for_each(|answer| line("answered", answer));
+        self.findings.iter().for_each(|finding| write_finding(&mut text, terminal, INDENT, finding));
+        text
     }
 }

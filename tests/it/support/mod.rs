@@ -12,6 +12,7 @@ mod http;
 mod output;
 mod program;
 mod temp_dir;
+mod terminal;
 mod time;
 pub(crate) mod told;
 mod watched;
@@ -28,6 +29,7 @@ pub(crate) use connections::Connections;
 pub(crate) use http::Reply;
 pub(crate) use program::{Exit, Program, Setup, log_lines};
 pub(crate) use temp_dir::TempDir;
+pub(crate) use terminal::{Cell, Look, Screen, Terminal};
 pub(crate) use time::{http_date, unix_seconds};
 pub(crate) use xray_daemon::{RULES_MODIFIED, XRayDaemon};
 

@@ -5,10 +5,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// One output stream of a program, collected by a thread.
+/// One output stream of a program, collected by a thread. Clones share the text.
+#[derive(Clone)]
 pub(crate) struct Output {
     shared: Arc<Shared>,
-    reader: Option<JoinHandle<()>>,
+    reader: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 #[derive(Default)]
@@ -41,12 +42,17 @@ impl Output {
                 }
             }
         });
-        Self { shared, reader: Some(reader) }
+        Self { shared, reader: Arc::new(Mutex::new(Some(reader))) }
     }
 
     /// The output so far.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&lock(&self.shared.seen).bytes).into_owned()
+    }
+
+    /// The bytes so far.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        lock(&self.shared.seen).bytes.clone()
     }
 
     /// Waits until the text satisfies `enough`. Returns false if the time is up or the stream has
@@ -67,8 +73,9 @@ impl Output {
     }
 
     /// Waits for the end of the stream. Call it when the program has ended.
-    pub(crate) fn finish(&mut self) -> String {
-        if let Some(reader) = self.reader.take() {
+    pub(crate) fn finish(&self) -> String {
+        let reader = lock(&self.reader).take();
+        if let Some(reader) = reader {
             let _ = reader.join();
         }
         self.text()

@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::client::{Answer, get};
 use super::output::Output;
 use super::temp_dir::TempDir;
+use super::terminal::Terminal;
 use super::{SOON, wait_until};
 
 /// Maximum time to start or to end.
@@ -42,6 +43,9 @@ pub(crate) struct Setup {
     current_dir: Option<PathBuf>,
     descriptors: Option<u32>,
     socket: Option<OwnedFd>,
+    terminal: Option<Terminal>,
+    /// True if standard error goes to the terminal too.
+    has_stderr_on_terminal: bool,
 }
 
 /// A directory that becomes the root directory of a program.
@@ -90,6 +94,17 @@ impl Setup {
         self
     }
 
+    /// Runs the program with its standard output on a terminal, and standard error elsewhere.
+    pub(crate) fn stdout_on(mut self, terminal: &Terminal) -> Self {
+        self.terminal = Some(terminal.clone());
+        self
+    }
+
+    /// Runs the program with both outputs on a terminal.
+    pub(crate) fn on(self, terminal: &Terminal) -> Self {
+        Self { has_stderr_on_terminal: true, ..self.stdout_on(terminal) }
+    }
+
     /// Lets it open no more descriptors than this.
     pub(crate) fn descriptors(mut self, limit: u32) -> Self {
         self.descriptors = Some(limit);
@@ -127,9 +142,7 @@ impl Setup {
         if !self.env.iter().any(|(name, _)| name == "CRUDDUR_LISTEN") {
             self.args.extend(["--listen".to_owned(), "127.0.0.1:0".to_owned()]);
         }
-        let (mut child, dir) = self.spawn();
-        let stdout = Output::of(child.stdout.take().expect("stdout is piped"));
-        let stderr = Output::of(child.stderr.take().expect("stderr is piped"));
+        let (mut child, dir, stdout, stderr) = self.spawn();
         let listening = stderr.wait_for(PATIENCE, |text| listening_line(text).is_some());
         let text = stderr.text();
         let Some(addr) = listening.then(|| listening_line(&text)).flatten().and_then(|addr| addr.parse().ok()) else {
@@ -140,17 +153,21 @@ impl Setup {
         Program { child, addr, stdout, stderr, dir }
     }
 
+    /// Starts a command that is not the server. It has no address.
+    pub(crate) fn start_command(self) -> Program {
+        let (child, dir, stdout, stderr) = self.spawn();
+        Program { child, addr: SocketAddr::from(([0, 0, 0, 0], 0)), stdout, stderr, dir }
+    }
+
     /// Runs the program, which ends by itself.
     pub(crate) fn run(self) -> Exit {
         let listens = self.env.iter().any(|(name, _)| name == "CRUDDUR_LISTEN");
         let setup = if listens { self } else { self.env("CRUDDUR_LISTEN", "127.0.0.1:0") };
-        let (mut child, _dir) = setup.spawn();
-        let mut stdout = Output::of(child.stdout.take().expect("stdout is piped"));
-        let mut stderr = Output::of(child.stderr.take().expect("stderr is piped"));
-        wait_for_end(&mut child, &mut stdout, &mut stderr)
+        let (mut child, _dir, stdout, stderr) = setup.spawn();
+        wait_for_end(&mut child, &stdout, &stderr)
     }
 
-    fn spawn(self) -> (Child, TempDir) {
+    fn spawn(self) -> (Child, TempDir, Output, Output) {
         let dir = TempDir::new();
         let program = env!("CARGO_BIN_EXE_cruddur");
         let mut command = match &self.root {
@@ -180,7 +197,19 @@ impl Setup {
             command.fd_mappings(vec![mapping]).expect("one mapping collides with no other");
         }
         command.envs(self.env).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        (command.spawn().expect("the program starts"), dir)
+        if let Some(terminal) = &self.terminal {
+            command.stdout(terminal.program_side());
+            if self.has_stderr_on_terminal {
+                command.stderr(terminal.program_side());
+            }
+        }
+        let mut child = command.spawn().expect("the program starts");
+        // The command has descriptors of the terminal, which would stay open.
+        drop(command);
+        let of_terminal = || self.terminal.as_ref().expect("an output is not piped").output();
+        let stdout = child.stdout.take().map_or_else(of_terminal, Output::of);
+        let stderr = child.stderr.take().map_or_else(of_terminal, Output::of);
+        (child, dir, stdout, stderr)
     }
 }
 
@@ -324,6 +353,11 @@ impl Program {
         self.stop_with("INT")
     }
 
+    /// Waits until the program has ended by itself.
+    pub(crate) fn wait(mut self) -> Exit {
+        wait_for_end(&mut self.child, &self.stdout, &self.stderr)
+    }
+
     /// Sends any signal, by its name without `SIG`.
     pub(crate) fn signal(&self, signal: &str) {
         // The shell's built-in `kill`, because not every machine has /bin/kill and `unsafe` is not
@@ -335,7 +369,7 @@ impl Program {
 
     fn stop_with(mut self, signal: &str) -> Exit {
         self.signal(signal);
-        wait_for_end(&mut self.child, &mut self.stdout, &mut self.stderr)
+        wait_for_end(&mut self.child, &self.stdout, &self.stderr)
     }
 }
 
@@ -389,7 +423,7 @@ fn listening_line(stderr: &str) -> Option<&str> {
     line.split_whitespace().next().map(|addr| addr.trim_end_matches('/'))
 }
 
-fn wait_for_end(child: &mut Child, stdout: &mut Output, stderr: &mut Output) -> Exit {
+fn wait_for_end(child: &mut Child, stdout: &Output, stderr: &Output) -> Exit {
     let since = Instant::now();
     let mut status = None;
     wait_until(PATIENCE, || {
