@@ -185,22 +185,22 @@ mod tests {
         let own = ("AWS_ENDPOINT_URL_CLOUDWATCH_LOGS", "http://own:1/");
         let all = ("AWS_ENDPOINT_URL", "http://all:2");
         let path = ("AWS_CONFIG_FILE", file.path());
-        let endpoint = |env: Env| super::endpoint(&env, CLOUDWATCH_LOGS, "us-east-1").unwrap();
+        let found_for = |env: Env| endpoint(&env, CLOUDWATCH_LOGS, "us-east-1").unwrap();
         let found = |url: &str, origin: &str| (Url::parse(url).unwrap(), origin.to_owned());
-        assert_eq!(endpoint(Env::from([own, all, path])), found("http://own:1", "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS"));
-        assert_eq!(endpoint(Env::from([all, path])), found("http://all:2", "AWS_ENDPOINT_URL"));
+        assert_eq!(found_for(Env::from([own, all, path])), found("http://own:1", "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS"));
+        assert_eq!(found_for(Env::from([all, path])), found("http://all:2", "AWS_ENDPOINT_URL"));
         let of_file = format!("profile default in {}", file.path());
-        assert_eq!(endpoint(Env::from([path])), found("http://file:3", &of_file));
+        assert_eq!(found_for(Env::from([path])), found("http://file:3", &of_file));
         let public = found("https://logs.us-east-1.amazonaws.com", "region us-east-1");
-        assert_eq!(endpoint(Env::from([path, ("AWS_PROFILE", "off")])), public);
+        assert_eq!(found_for(Env::from([path, ("AWS_PROFILE", "off")])), public);
         let off = ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true");
-        assert_eq!(endpoint(Env::from([own, all, path, off])), public);
+        assert_eq!(found_for(Env::from([own, all, path, off])), public);
         let of_xray = ("AWS_ENDPOINT_URL_XRAY", "http://xray:4");
-        assert_eq!(endpoint(Env::from([of_xray, all])), found("http://all:2", "AWS_ENDPOINT_URL"));
-        let xray = super::endpoint(&Env::from([of_xray, own, all]), XRAY, "us-east-1").unwrap();
+        assert_eq!(found_for(Env::from([of_xray, all])), found("http://all:2", "AWS_ENDPOINT_URL"));
+        let xray = endpoint(&Env::from([of_xray, own, all]), XRAY, "us-east-1").unwrap();
         assert_eq!(xray, found("http://xray:4", "AWS_ENDPOINT_URL_XRAY"));
         // This name is a common mistake: no SDK reads it.
-        assert_eq!(endpoint(Env::from([("AWS_ENDPOINT_URL_LOGS", "http://x")])), public);
+        assert_eq!(found_for(Env::from([("AWS_ENDPOINT_URL_LOGS", "http://x")])), public);
     }
 
     #[test]
