@@ -23,17 +23,25 @@ use crate::trace::span::{Attribute, SpanData, Status};
 
 /// Encoder of finished traces as requests to the endpoint.
 pub(super) struct XRaySpans {
-    otlp: OtlpJson,
+    pub(super) otlp: OtlpJson,
+    pub(super) limits: Limits,
 }
 
-/// Largest body before compression. AWS writes "5 MB"; this is the smaller meaning.
-pub(super) const MAX_BODY: usize = 5_000_000;
-pub(super) const MAX_SPANS: usize = 10_000;
-/// Largest span. AWS writes "200 KB"; this is the smaller meaning. The resource is counted too,
-/// because X-Ray stores it with each span.
-pub(super) const MAX_SPAN: usize = 200_000;
-/// Time between the starts of two spans that one request cannot have: 24 hours, in nanoseconds.
-pub(super) const MAX_PERIOD: u64 = 24 * 60 * 60 * 1_000_000_000;
+/// Limits of a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Spans of a request.
+    pub(super) spans: usize,
+    /// Bytes of a span. The resource is counted too, because X-Ray stores it with each span.
+    pub(super) span: usize,
+    /// Nanoseconds between the starts of two spans. One request cannot have both.
+    pub(super) period: u64,
+}
+
+/// Limits of AWS. It writes "5 MB" and "200 KB"; these are the smaller meanings.
+const AWS: Limits = Limits { spans: 10_000, span: 200_000, period: 24 * 60 * 60 * 1_000_000_000 };
+/// Largest body before compression.
+const MAX_BODY: usize = 5_000_000;
 /// Bytes of JSON for a byte in memory, at most. A control character becomes `\u0001`.
 const MAX_EXPANSION: usize = 6;
 /// Longest name and status message of a span that is still too large without its attributes.
@@ -51,16 +59,19 @@ impl Encoder<FinishedTrace> for XRaySpans {
     fn encode(&self, batch: &[Arc<FinishedTrace>], clock_offset: i64) -> Vec<Payload> {
         let mut pieces = Vec::with_capacity(batch.len());
         for trace in batch {
-            self.divide(on_clock_of_service(trace, clock_offset), &mut pieces);
+            let (trace, trimmed) = self.trim(on_clock_of_service(trace, clock_offset));
+            self.divide(trace, trimmed, &mut pieces);
         }
         let mut payloads = Vec::new();
         let mut rest = pieces.as_mut_slice();
         while !rest.is_empty() {
-            let (first, others) = rest.split_at_mut(fitting(rest));
+            let (first, others) = rest.split_at_mut(self.fitting(rest));
             let traces: Vec<_> = first.iter().map(|piece| Arc::clone(&piece.trace)).collect();
             // The encoder halves a batch whose body would be too large.
             let mut requests = self.otlp.encode(&traces, 0);
-            requests[0].trimmed = first[0].trimmed.take();
+            if let Some(request) = requests.first_mut() {
+                request.trimmed = first[0].trimmed.take();
+            }
             payloads.append(&mut requests);
             rest = others;
         }
@@ -70,18 +81,17 @@ impl Encoder<FinishedTrace> for XRaySpans {
 
 impl XRaySpans {
     pub(super) fn new(resource: Vec<Attribute>) -> Self {
-        Self { otlp: OtlpJson { resource, max_body: MAX_BODY } }
+        Self { otlp: OtlpJson { resource, max_body: MAX_BODY }, limits: AWS }
     }
 
-    /// Appends the trace, trimmed, and halved until each part fits.
-    fn divide(&self, trace: Arc<FinishedTrace>, pieces: &mut Vec<Piece>) {
-        let (trace, trimmed) = self.trim(trace);
+    /// Appends the trace, halved until each part fits.
+    fn divide(&self, trace: Arc<FinishedTrace>, trimmed: Option<Problem>, pieces: &mut Vec<Piece>) {
         let starts = starts(&trace);
-        let fits = trace.spans.len() <= MAX_SPANS && starts.1 - starts.0 < MAX_PERIOD;
-        if trace.spans.len() > 1 && !(fits && self.is_within(&trace, MAX_BODY)) {
+        let fits = trace.spans.len() <= self.limits.spans && starts.1 - starts.0 < self.limits.period;
+        if trace.spans.len() > 1 && !(fits && self.is_within(&trace, self.otlp.max_body)) {
             let (first, second) = halves(&trace);
-            self.divide(first, pieces);
-            self.divide(second, pieces);
+            self.divide(first, trimmed, pieces);
+            self.divide(second, None, pieces);
             return;
         }
         pieces.push(Piece { trace, starts, trimmed });
@@ -89,14 +99,14 @@ impl XRaySpans {
 
     /// Returns the trace with every span within its limit, and a description of what was dropped.
     fn trim(&self, trace: Arc<FinishedTrace>) -> (Arc<FinishedTrace>, Option<Problem>) {
-        if self.longest(&trace) <= MAX_SPAN {
+        if self.longest(&trace) <= self.limits.span {
             return (trace, None);
         }
-        let mut trimmed = Vec::new();
+        let (most, mut trimmed) = (self.limits.span, Vec::new());
         for (index, span) in trace.spans.iter().enumerate() {
             let mut alone = Arc::new(FinishedTrace { spans: vec![span.clone()], ..without_spans(&trace) });
             let mut is_trimmed = false;
-            while !self.is_within(&alone, MAX_SPAN) && drop_largest(&mut Arc::make_mut(&mut alone).spans[0]) {
+            while !self.is_within(&alone, most) && drop_largest(&mut Arc::make_mut(&mut alone).spans[0]) {
                 is_trimmed = true;
             }
             if is_trimmed {
@@ -105,13 +115,29 @@ impl XRaySpans {
         }
         let Some((_, first)) = trimmed.first() else { return (trace, None) };
         let (count, name) = (trimmed.len(), first_chars(&first.name, 100));
+        let spans = if count == 1 { "span" } else { "spans" };
         let what = format!(
-            "{count} spans of more than {MAX_SPAN} bytes went without their largest attributes and events; the first is {name:?}"
+            "{count} {spans} of more than {most} bytes went without their largest attributes and events; the first is {name:?}"
         );
         let mut spans = trace.spans.clone();
         trimmed.into_iter().for_each(|(index, span)| spans[index] = span);
         let trace = FinishedTrace { spans, ..without_spans(&trace) };
         (Arc::new(trace), Some(Problem::new("trimmed", what)))
+    }
+
+    /// Returns the number of pieces that fit into one request. A trimmed piece has a request of its own,
+    /// so that each is counted.
+    fn fitting(&self, pieces: &[Piece]) -> usize {
+        let (mut spans, mut period) = (0, pieces[0].starts);
+        for (index, piece) in pieces.iter().enumerate() {
+            spans += piece.trace.spans.len();
+            period = (period.0.min(piece.starts.0), period.1.max(piece.starts.1));
+            let is_alone = piece.trimmed.is_some() || pieces[0].trimmed.is_some();
+            if index > 0 && (is_alone || spans > self.limits.spans || period.1 - period.0 >= self.limits.period) {
+                return index;
+            }
+        }
+        pieces.len()
     }
 
     /// Returns true if the body with only this trace has at most `most` bytes. The trace is encoded
@@ -130,21 +156,6 @@ impl XRaySpans {
         let resource = self.otlp.resource.iter().map(|it| size_of::<Attribute>() + it.key.len() + it.value.size());
         (trace.size() + messages.chain(resource).sum::<usize>()) * MAX_EXPANSION
     }
-}
-
-/// Returns the number of pieces that fit into one request. A trimmed piece has a request of its own,
-/// so that each is counted.
-fn fitting(pieces: &[Piece]) -> usize {
-    let (mut spans, mut period) = (0, pieces[0].starts);
-    for (index, piece) in pieces.iter().enumerate() {
-        spans += piece.trace.spans.len();
-        period = (period.0.min(piece.starts.0), period.1.max(piece.starts.1));
-        let is_alone = piece.trimmed.is_some() || pieces[0].trimmed.is_some();
-        if index > 0 && (is_alone || spans > MAX_SPANS || period.1 - period.0 >= MAX_PERIOD) {
-            return index;
-        }
-    }
-    pieces.len()
 }
 
 /// Returns the earliest and the latest start of a trace.

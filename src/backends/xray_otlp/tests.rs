@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 
-use super::limits::{MAX_BODY, MAX_PERIOD, MAX_SPAN, MAX_SPANS, XRaySpans};
+use super::limits::{Limits, XRaySpans};
 use super::*;
 use crate::backends::PlanContext;
 use crate::backends::otlp_http::encode::OtlpJson;
@@ -15,9 +15,12 @@ use crate::trace::{FinishedTrace, sample};
 use crate::wire::http::Reply;
 
 const HOUR: u64 = 3_600_000_000_000;
+const MAX_BODY: usize = 50_000;
+/// Smaller limits than AWS's, so that the tests are fast.
+const LIMITS: Limits = Limits { spans: 100, span: 20_000, period: 24 * HOUR };
 
 fn encoded(batch: &[Arc<FinishedTrace>]) -> Vec<Payload> {
-    XRaySpans::new(sample_resource()).encode(batch, 0)
+    XRaySpans { otlp: OtlpJson { resource: sample_resource(), max_body: MAX_BODY }, limits: LIMITS }.encode(batch, 0)
 }
 
 /// All spans of a payload, in any scope.
@@ -33,11 +36,11 @@ fn assert_within_limits(payloads: &[Payload]) {
     for payload in payloads {
         let spans = spans(payload);
         assert_eq!(spans.len(), payload.items);
-        assert!(payload.bytes.len() <= MAX_BODY && spans.len() <= MAX_SPANS);
-        assert!(spans.iter().all(|span| span.to_string().len() <= MAX_SPAN));
+        assert!(payload.bytes.len() <= MAX_BODY && spans.len() <= LIMITS.spans);
+        assert!(spans.iter().all(|span| span.to_string().len() <= LIMITS.span));
         let start = |span: &Json| span["startTimeUnixNano"].as_str().unwrap().parse::<u64>().unwrap();
         let (first, last) = (spans.iter().map(start).min().unwrap(), spans.iter().map(start).max().unwrap());
-        assert!(last - first < MAX_PERIOD);
+        assert!(last - first < LIMITS.period);
     }
 }
 
@@ -60,17 +63,18 @@ fn large_text(bytes: usize) -> String {
 #[test]
 fn a_batch_within_the_limits_has_the_bytes_of_honeycomb() {
     let batch = vec![Arc::new(sample::trace()); 50];
-    assert_eq!(encoded(&batch), OtlpJson::new(sample_resource()).encode(&batch, 0));
-    assert_eq!(encoded(&batch).len(), 1);
+    let payloads = XRaySpans::new(sample_resource()).encode(&batch, 0);
+    assert_eq!(payloads, OtlpJson::new(sample_resource()).encode(&batch, 0));
+    assert_eq!(payloads.len(), 1);
 }
 
 #[test]
 fn a_batch_above_a_limit_becomes_several_requests_and_no_span_is_lost() {
-    let many = trace(|spans| spans.resize(25_001, spans[1].clone()));
-    let long = trace(|spans| spans[0].attributes.push(Attribute::new("long", "x".repeat(150_000))));
+    let many = trace(|spans| spans.resize(251, spans[1].clone()));
+    let long = trace(|spans| spans[0].attributes.push(Attribute::new("long", "x".repeat(15_000))));
     let mut all = 0;
     for batch in [
-        vec![Arc::new(sample::trace()); 6000],
+        vec![Arc::new(sample::trace()); 60],
         vec![many],
         vec![Arc::clone(&long); 40],
         vec![trace(|spans| {
@@ -87,14 +91,14 @@ fn a_batch_above_a_limit_becomes_several_requests_and_no_span_is_lost() {
         assert!(payloads.iter().all(|payload| payload.trimmed.is_none()));
         all += sent;
     }
-    assert_eq!(all, 12_000 + 25_001 + 80 + 40 + 8 + 2);
+    assert_eq!(all, 120 + 251 + 80 + 40 + 8 + 2);
 }
 
 #[test]
 fn only_the_first_part_of_a_trace_has_the_caller() {
     let mut whole = sample::trace();
     (whole.trace_state, whole.remote_parent) = ("congo=t61".to_owned(), true);
-    whole.spans.resize(MAX_SPANS + 1, whole.spans[1].clone());
+    whole.spans.resize(LIMITS.spans + 1, whole.spans[1].clone());
     let payloads = encoded(&[Arc::new(whole)]);
     let spans: Vec<_> = payloads.iter().flat_map(spans).collect();
     assert_eq!(spans.iter().filter(|span| span["traceState"].is_string()).count(), 1);
@@ -112,20 +116,17 @@ fn a_span_that_is_too_large_loses_its_largest_parts_which_are_counted() {
     };
     let batch = [
         Arc::new(sample::trace()),
-        trace(|spans| spans[1].attributes.extend([attribute("large", 90_000), attribute("small", 1000)])),
-        trace(|spans| spans[0].events = vec![event(90_000), event(400)]),
-        trace(|spans| spans[0].status = Status::Error(large_text(200_000))),
-        trace(|spans| spans[0].name = Cow::Owned(large_text(200_000))),
+        trace(|spans| spans[1].attributes.extend([attribute("large", 9000), attribute("small", 1000)])),
+        trace(|spans| spans[0].events = vec![event(9000), event(400)]),
+        trace(|spans| spans[0].status = Status::Error(large_text(20_000))),
+        trace(|spans| spans[0].name = Cow::Owned(large_text(20_000))),
     ];
     let payloads = encoded(&batch);
     assert_within_limits(&payloads);
     assert_eq!(payloads.iter().map(|payload| payload.items).sum::<usize>(), 10);
     let trimmed: Vec<_> = payloads.iter().filter_map(|payload| payload.trimmed.as_ref()).collect();
     assert_eq!(trimmed.len(), 4);
-    assert!(
-        trimmed[0].message.to_string().starts_with("1 spans of more than 200000 bytes went without "),
-        "{trimmed:?}"
-    );
+    assert!(trimmed[0].message.to_string().starts_with("1 span of more than 20000 bytes went without "), "{trimmed:?}");
     let without_attribute = &spans(&payloads[1])[1];
     assert_eq!(without_attribute["droppedAttributesCount"], 1);
     assert!(without_attribute.to_string().contains("small") && !without_attribute.to_string().contains("large"));

@@ -4,6 +4,7 @@
 //! No code here waits a fixed time. A test waits for a condition, with a timeout. Every process,
 //! thread and directory ends when its owner is dropped.
 
+mod aws;
 mod client;
 mod cloudwatch;
 mod collector;
@@ -21,8 +22,9 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub(crate) use aws::Trick;
 pub(crate) use client::{Answer, Client, get};
-pub(crate) use cloudwatch::{CloudWatch, Event, Trick};
+pub(crate) use cloudwatch::{CloudWatch, Event};
 pub(crate) use collector::{AUTHORITY, Collector, Received, attribute, scope_name};
 pub(crate) use connections::Connections;
 pub(crate) use http::Reply;
