@@ -32,4 +32,5 @@ mod support;
 mod tour;
 mod trace_context_suite;
 mod xray_delivery;
+mod xray_otlp_delivery;
 mod xray_sampling;

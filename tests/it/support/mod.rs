@@ -17,6 +17,7 @@ mod time;
 pub(crate) mod told;
 mod watched;
 mod xray_daemon;
+mod xray_endpoint;
 
 use std::path::PathBuf;
 use std::thread;
@@ -32,6 +33,7 @@ pub(crate) use program::{Exit, Program, Setup, log_lines};
 pub(crate) use temp_dir::TempDir;
 pub(crate) use time::{http_date, unix_seconds};
 pub(crate) use xray_daemon::{RULES_MODIFIED, XRayDaemon};
+pub(crate) use xray_endpoint::XRayEndpoint;
 
 /// Maximum time that a test waits for an event that should happen soon.
 pub(crate) const SOON: Duration = Duration::from_secs(8);
