@@ -41,14 +41,13 @@ pub(super) fn plan(context: &mut PlanContext<'_>) -> Result<Plan, Message> {
     if !table.enabled.value {
         return Ok(plan.off(&table.enabled));
     }
-    if xray_udp::is_on(sources)? {
-        let what =
-            "[xray] and [xray_otlp] are both on: every trace arrives twice if the daemon sends to the same account";
-        findings.warn(Message::new(what).next("switch one of them off"));
-    }
     Ok(match AwsClient::new(NAME, XRAY, PATH, sources, &mut plan.values, findings) {
         Err(missing) => plan.waiting(&missing),
         Ok((client, origin)) => {
+            if xray_udp::is_on(sources)? {
+                let what = "[xray] and [xray_otlp] are both on: every trace arrives twice if the daemon sends to the same account";
+                findings.warn(Message::new(what).next("switch one of them off"));
+            }
             plan.destination = client.url().redacted();
             let (enabled, delay) = (&table.enabled.origin, limits.delay.as_millis());
             let reason = format!("enabled at {enabled}; {origin}; a batch is sent after {delay} ms");
