@@ -30,6 +30,9 @@
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch-OTLPEndpoint.html>.
 
 mod explain;
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/targets/xray_otlp.rs"]
+pub(crate) mod fuzz;
 mod limits;
 mod response;
 mod settings;

@@ -62,7 +62,7 @@ fn large_text(bytes: usize) -> String {
 
 #[test]
 fn a_batch_within_the_limits_has_the_bytes_of_honeycomb() {
-    let batch = vec![Arc::new(sample::trace()); 50];
+    let batch = vec![later(0); 50];
     let payloads = XRaySpans::new(sample_resource()).encode(&batch, 0);
     assert_eq!(payloads, OtlpJson::new(sample_resource()).encode(&batch, 0));
     assert_eq!(payloads.len(), 1);
@@ -74,7 +74,7 @@ fn a_batch_above_a_limit_becomes_several_requests_and_no_span_is_lost() {
     let long = trace(|spans| spans[0].attributes.push(Attribute::new("long", "x".repeat(15_000))));
     let mut all = 0;
     for batch in [
-        vec![Arc::new(sample::trace()); 60],
+        vec![later(0); 60],
         vec![many],
         vec![Arc::clone(&long); 40],
         vec![trace(|spans| {
