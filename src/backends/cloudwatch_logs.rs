@@ -31,7 +31,6 @@
 //! Specification:
 //! <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutLogEvents.html>.
 
-mod clock;
 mod encode;
 mod explain;
 #[cfg(any(test, fuzzing))]
@@ -41,20 +40,17 @@ mod response;
 mod sequence_token;
 mod settings;
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use self::clock::Clock;
 use self::response::{Class, LogsResponse};
 use super::Plugin;
 use crate::delivery::{Outcome, Payload, Problem, Transport};
-use crate::text::{Message, Url, one_line, reason_phrase};
-use crate::wire::aws_credentials::CredentialChain;
-use crate::wire::http::{Call, CallError, HttpClient};
-use crate::wire::recorded::{RecordedCall, Signing};
-use crate::wire::redact::Redactor;
-use crate::wire::sigv4::{Secrets, Signed, Signer, SigningInput, X_AMZ_SECURITY_TOKEN};
+use crate::text::{Message, one_line, reason_phrase};
+use crate::wire::aws_call::{AwsCall, AwsClient, ErrorClass, Failed, Remedies, TIMEOUT};
+use crate::wire::http::CallError;
+use crate::wire::recorded::RecordedCall;
 
 pub(in crate::backends) use settings::log_group_if_on;
 
@@ -68,8 +64,6 @@ pub const PLUGIN: Plugin = Plugin {
 
 const NAME: &str = "cloudwatch";
 const PUT_LOG_EVENTS: &str = "PutLogEvents";
-/// Time limit for a batch, with all calls that it needs. A megabyte takes long on some uplinks.
-const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Client for one log stream.
 struct CloudWatchLogs {
@@ -77,11 +71,7 @@ struct CloudWatchLogs {
     stream: String,
     retention_days: u64,
     gzip: bool,
-    client: HttpClient,
-    url: Url,
-    signer: Signer,
-    credentials: CredentialChain,
-    clock: Clock,
+    client: AwsClient,
     retention: Retention,
     /// Calls of the current delivery.
     calls: Vec<RecordedCall>,
@@ -96,27 +86,11 @@ struct Retention {
     is_reported: bool,
 }
 
-/// Call before it is signed.
-struct Unsigned<'a> {
-    operation: &'a str,
-    host: &'a str,
-    body: &'a [u8],
-    encoding: Option<&'a str>,
-}
-
 /// Response to a call. `clock_moved` is true if its `Date` showed that the call was signed with a
 /// wrong time.
 struct Answered {
     response: LogsResponse,
     clock_moved: bool,
-}
-
-/// Reason why a call got no response.
-enum Failed {
-    /// There are no valid credentials, so no call was made.
-    Credentials(Message),
-    /// The call failed.
-    Call(CallError),
 }
 
 impl Transport for CloudWatchLogs {
@@ -137,54 +111,31 @@ impl Transport for CloudWatchLogs {
     }
 
     fn clock_offset(&self) -> i64 {
-        self.clock.offset()
+        self.client.clock_offset()
     }
 }
 
-impl Unsigned<'_> {
-    /// Signs the call. Returns all its headers, and the steps of the signature.
-    fn sign(&self, signer: &mut Signer, secrets: &Secrets<'_>, now: SystemTime) -> (Vec<(String, String)>, Signed) {
-        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let mut headers = vec![
-            header("content-type", "application/x-amz-json-1.1"),
-            header("x-amz-target", &format!("Logs_20140328.{}", self.operation)),
-        ];
-        if let Some(encoding) = self.encoding {
-            headers.push(header("content-encoding", encoding));
-        }
-        let request = SigningInput {
-            method: "POST",
-            host: self.host,
-            path: "/",
-            normalize_path: true,
-            query: &[],
-            headers: &headers,
-            body: self.body,
-        };
-        let signed = signer.sign(&request, secrets, now);
-        headers.extend(signed.headers());
-        headers.push(header("user-agent", concat!("cruddur/", env!("CARGO_PKG_VERSION"))));
-        (headers, signed)
-    }
+/// Headers of a call, without those of the signature.
+fn headers(operation: &str, encoding: Option<&str>) -> Vec<(String, String)> {
+    let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let mut headers = vec![
+        header("content-type", "application/x-amz-json-1.1"),
+        header("x-amz-target", &format!("Logs_20140328.{operation}")),
+    ];
+    headers.extend(encoding.map(|encoding| header("content-encoding", encoding)));
+    headers
 }
 
 impl CloudWatchLogs {
     fn deliver_until(&mut self, payload: &Payload, deadline: Instant) -> Outcome {
-        // Each remedy is tried once. If it does not help the first time, a second time is useless.
-        let (mut created, mut refreshed, mut clock_set) = (false, false, false);
+        let (mut created, mut remedies) = (false, Remedies::default());
         self.set_retention(deadline);
         let mut encoding = self.gzip.then_some("gzip");
         let mut with_token: Option<Vec<u8>> = None;
         loop {
             let body = with_token.as_deref().unwrap_or(&payload.bytes);
-            let response = match self.call(PUT_LOG_EVENTS, body, encoding, payload.items, deadline) {
-                Ok(Answered { response, clock_moved })
-                    if response.class == Class::Signature && !clock_set && clock_moved =>
-                {
-                    clock_set = true;
-                    continue;
-                }
-                Ok(answered) => answered.response,
+            let (response, clock_moved) = match self.call(PUT_LOG_EVENTS, body, encoding, payload.items, deadline) {
+                Ok(Answered { response, clock_moved }) => (response, clock_moved),
                 Err(failed) => return self.failed(failed),
             };
             match response.class {
@@ -202,10 +153,7 @@ impl CloudWatchLogs {
                     }
                     encoding = None;
                 }
-                Class::Expired | Class::Denied | Class::Signature if !refreshed => {
-                    refreshed = true;
-                    self.credentials.forget();
-                }
+                Class::Common(class) if self.client.can_retry(&mut remedies, class, clock_moved) => {}
                 _ => return self.outcome(&response),
             }
         }
@@ -260,7 +208,7 @@ impl CloudWatchLogs {
         }
     }
 
-    /// Makes one call, signed with the service's time as far as it is known.
+    /// Makes one call, and reads the response.
     fn call(
         &mut self,
         operation: &str,
@@ -269,48 +217,17 @@ impl CloudWatchLogs {
         items: usize,
         deadline: Instant,
     ) -> Result<Answered, Failed> {
-        let now = self.clock.signing_time(SystemTime::now());
-        let credentials = self.credentials.resolve(now).map_err(Failed::Credentials)?;
-        let secrets = Secrets {
-            access_key_id: &credentials.access_key_id,
-            secret_access_key: &credentials.secret_access_key,
-            session_token: credentials.session_token.as_deref(),
-        };
-        let host = self.url.host_header();
-        let unsigned = Unsigned { operation, host: &host, body, encoding };
-        let (headers, signed) = unsigned.sign(&mut self.signer, &secrets, now);
-        let timeout = Some(deadline.saturating_duration_since(Instant::now()));
-        let sent = SystemTime::now();
-        let call = Call { url: &self.url, headers: &headers, body, timeout };
-        let reply = self.client.post(&call);
-        let may_be_shown = |name: &str| name != X_AMZ_SECURITY_TOKEN;
-        let redactor = Redactor::new(&self.url, secrets.session_token).with_secret(secrets.secret_access_key);
-        let recorded = RecordedCall::post(&call, reply.as_ref(), may_be_shown, &redactor);
-        let (canonical_request, string_to_sign) = (signed.canonical_request, signed.string_to_sign);
-        self.calls.push(RecordedCall {
-            body: (operation != PUT_LOG_EVENTS || body.starts_with(b"{\"sequenceToken\"")).then(|| body.to_vec()),
-            signing: Some(Signing { canonical_request, string_to_sign }),
-            ..recorded
-        });
-        let reply = reply.map_err(Failed::Call)?;
-        let mut response = LogsResponse::read(&reply, items);
-        // Some services repeat the refused credentials in their message.
-        response.message = redactor.redact(response.message);
-        let clock_moved = self.clock.learn(reply.date, sent, SystemTime::now());
-        if clock_moved {
-            let what = format!(
-                "clock skew: this machine's clock is {}; calls are signed with the service's time",
-                self.clock.fault()
-            );
-            let message = Message::new(what).next("set the clock if it is wrong");
-            log::warn!(target: NAME, "{message}");
-        }
-        Ok(Answered { response, clock_moved })
+        let is_payload = operation == PUT_LOG_EVENTS && !body.starts_with(b"{\"sequenceToken\"");
+        let call = AwsCall { headers: headers(operation, encoding), body, is_payload, deadline };
+        let answered = self.client.call(call, &mut self.calls)?;
+        let mut response = LogsResponse::read(&answered.reply, items);
+        response.message = answered.redactor.redact(response.message);
+        Ok(Answered { response, clock_moved: answered.clock_moved })
     }
 
     fn outcome(&self, response: &LogsResponse) -> Outcome {
         let LogsResponse { status, code, message, retry_after, .. } = response;
-        let url = &self.url;
+        let url = self.client.url();
         let name = match code.as_str() {
             "" => format!("HTTP {status} {}", reason_phrase(*status)),
             code => format!("{code} (HTTP {status})"),
@@ -332,17 +249,19 @@ impl CloudWatchLogs {
                     Outcome::Partly { rejected, problem: Problem::new("rejected", what.next(next)) }
                 }
             },
-            Class::Throttled => later("nothing to do; the lines are retried more slowly"),
-            Class::Transient => later("nothing to do; the lines are retried"),
+            Class::Common(ErrorClass::Throttled) => later("nothing to do; the lines are retried more slowly"),
+            Class::Common(ErrorClass::Transient) => later("nothing to do; the lines are retried"),
             Class::Missing => {
                 later("allow logs:CreateLogGroup and logs:CreateLogStream, or create the log group and stream")
             }
-            Class::Expired => later("get new credentials; they are read again before each attempt"),
-            Class::Denied => later(
+            Class::Common(ErrorClass::Expired) => later("get new credentials; they are read again before each attempt"),
+            Class::Common(ErrorClass::UnknownKey | ErrorClass::Denied) => later(
                 "allow logs:PutLogEvents, CreateLogStream, CreateLogGroup and PutRetentionPolicy for this key, and check that it \
                  is the intended key",
             ),
-            Class::Signature => later("check AWS_SECRET_ACCESS_KEY, the region and this machine's clock"),
+            Class::Common(ErrorClass::Signature) => {
+                later("check AWS_SECRET_ACCESS_KEY, the region and this machine's clock")
+            }
             Class::SequenceToken => later(
                 "use a newer version of the service at this address; AWS itself stopped asking for sequence tokens in 2023",
             ),
@@ -360,21 +279,12 @@ impl CloudWatchLogs {
     }
 
     fn failed(&self, failed: Failed) -> Outcome {
-        let error = match failed {
-            Failed::Credentials(message) => {
-                return Outcome::Later { after: None, problem: Problem::new("credentials", message) };
-            }
-            Failed::Call(error) => error,
-        };
-        let next = match &error {
-            CallError::ConnectionRefused => "check AWS_ENDPOINT_URL_CLOUDWATCH_LOGS and AWS_ENDPOINT_URL",
-            CallError::UnknownHost => "check AWS_REGION, and DNS",
-            CallError::Timeout(_) => "check that this network allows outgoing HTTPS",
-            CallError::Closed => "nothing to do; the lines are retried",
-            CallError::Tls(_) => "check AWS_CA_BUNDLE, and http/https in the endpoint",
-            CallError::NotHttp(_) | CallError::Other(_) => "check the endpoint",
-        };
-        let problem = Problem::new(error.kind(), Message::new(error.at(&self.url)).next(next));
-        if error == CallError::Closed { Outcome::Closed(problem) } else { Outcome::Later { after: None, problem } }
+        let (kind, message) = self.client.describe(failed, "lines");
+        let problem = Problem::new(kind, message);
+        if kind == CallError::Closed.kind() {
+            Outcome::Closed(problem)
+        } else {
+            Outcome::Later { after: None, problem }
+        }
     }
 }

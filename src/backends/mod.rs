@@ -11,14 +11,16 @@
 pub mod cloudwatch_logs;
 pub mod console;
 pub mod otlp_http;
+pub mod xray_otlp;
 pub mod xray_udp;
 
 use crate::delivery::{Plan, State};
-use crate::settings::{Findings, Section, Settings, Sources};
+use crate::settings::{Finding, Findings, Section, Settings, Sources};
 use crate::text::{Message, explanation};
 
 /// All backends.
-pub const BACKENDS: &[Plugin] = &[console::PLUGIN, otlp_http::PLUGIN, xray_udp::PLUGIN, cloudwatch_logs::PLUGIN];
+pub const BACKENDS: &[Plugin] =
+    &[console::PLUGIN, otlp_http::PLUGIN, xray_udp::PLUGIN, xray_otlp::PLUGIN, cloudwatch_logs::PLUGIN];
 
 /// Line in [`BACKENDS`]: everything that the rest of the program knows about a backend.
 pub struct Plugin {
@@ -48,10 +50,14 @@ pub struct PlanContext<'a> {
 ///
 /// The file has an unknown key, or a value of the wrong type.
 pub fn plans(sources: &Sources, shared: &Settings) -> Result<Vec<Plan>, Message> {
+    // Two backends may find the same fault, for instance in AWS_REGION. It is reported once.
+    let mut reported: Vec<Finding> = Vec::new();
     let plan = |plugin: &Plugin| {
         let mut context = PlanContext { sources, shared, findings: Findings::default() };
         let mut plan = (plugin.plan)(&mut context)?;
         plan.findings = context.findings.into_vec();
+        plan.findings.retain(|finding| !reported.contains(finding));
+        reported.extend_from_slice(&plan.findings);
         if !shared.recording {
             plan.deactivate(State::Off, "OTEL_SDK_DISABLED=true switches all telemetry off");
         }

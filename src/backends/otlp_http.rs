@@ -36,26 +36,23 @@
 //! Specification: <https://opentelemetry.io/docs/specs/otlp/>,
 //! <https://github.com/open-telemetry/opentelemetry-proto/blob/main/opentelemetry/proto/trace/v1/trace.proto>.
 
-mod encode;
+pub(super) mod encode;
 mod explain;
 mod findings;
 #[cfg(any(test, fuzzing))]
 #[path = "../../tests/fuzz/targets/otlp_http.rs"]
 pub(crate) mod fuzz;
-mod response;
+pub(super) mod response;
 mod settings;
 
 use std::time::Duration;
 
-use serde_json::Value as Json;
-
 use self::encode::OtlpJson;
-use self::response::ExportResponse;
+use self::response::Receiver;
 use super::Plugin;
 use crate::delivery::{Outcome, Payload, Problem, Transport};
 use crate::settings::described_secret;
-use crate::text::encoding::without_mark;
-use crate::text::{Message, Url, one_line, reason_phrase, url};
+use crate::text::{Message, Url, reason_phrase, url};
 use crate::wire::http::{Call, CallError, HttpClient, Reply};
 use crate::wire::recorded::RecordedCall;
 use crate::wire::redact::Redactor;
@@ -123,7 +120,8 @@ impl OtlpHttp {
     /// Any other status loses the batch.
     fn answered(&self, reply: &Reply, sent: usize) -> Outcome {
         let status = reply.status;
-        let said = self.server_message(&reply.body);
+        let receiver = Receiver { url: &self.url, redactor: &self.redactor };
+        let said = receiver.said(&reply.body);
         let in_brackets = if said.is_empty() { String::new() } else { format!(" ({said})") };
         let problem = |what: &str, next: String| {
             let reason = reason_phrase(status);
@@ -135,56 +133,19 @@ impl OtlpHttp {
                 ": response too long (more than 4 MiB)",
                 "check that an OTLP receiver listens there".to_owned(),
             )),
-            200..=299 => self.accepted(reply),
+            200..=299 => receiver.accepted(reply),
             429 | 502 | 503 | 504 => {
                 let next = "nothing to do; the batch is retried, and dropped and counted if no attempt succeeds";
                 Outcome::Later { after: reply.retry_after, problem: problem("", next.to_owned()) }
             }
             300..=399 => {
-                let shown = |to| format!(" to {}", self.readable(&url::redacted(to)));
+                let shown = |to| format!(" to {}", receiver.readable(&url::redacted(to)));
                 let to = reply.header("location").map_or_else(String::new, shown);
                 let next = format!("set {} to the final address; redirects are not followed", self.url_origin);
                 Outcome::Refused(problem(&format!(", a redirect{to}"), next))
             }
             status => Outcome::Refused(problem("", self.next_step(status, &said, sent))),
         }
-    }
-
-    fn accepted(&self, reply: &Reply) -> Outcome {
-        let (url, status) = (&self.url, reply.status);
-        let next = "check host, port and path, and whether a proxy answers instead";
-        let unconfirmed =
-            |what: String| Outcome::Unconfirmed(Problem::new("not a receiver", Message::new(what).next(next)));
-        if let Some(error) = &reply.broken {
-            let what =
-                format!("HTTP {status} from {url}, but its body broke off: {error}; rejected spans would be in it");
-            return Outcome::Warned(Problem::new("broken body", what));
-        }
-        let (rejected, message) = match ExportResponse::read(reply) {
-            ExportResponse::Success => return Outcome::Delivered,
-            ExportResponse::Partial(rejected, message) => (rejected, self.readable(&message)),
-            ExportResponse::WebPage => {
-                return unconfirmed(format!("unexpected web page from {url}, which is not a receiver of telemetry"));
-            }
-            ExportResponse::Foreign(why) => {
-                let said = self.server_message(without_mark(&reply.body));
-                let said = if said.is_empty() { said } else { format!(" ({said})") };
-                // A part of it may come from a header of the response.
-                let (why, reason) = (self.readable(&why), reason_phrase(status));
-                return unconfirmed(format!(
-                    "HTTP {status} {reason} from {url}, but not from a receiver of OTLP: {why}{said}"
-                ));
-            }
-        };
-        if rejected == 0 {
-            let what = format!("warning from {url}, which accepted all spans: {message}");
-            return Outcome::Warned(Problem::new("warning", what));
-        }
-        let why = if message.is_empty() { "no reason given" } else { &message };
-        let what = Message::new(format!("partial success: {url} rejected {rejected} spans: {why}"));
-        let next = "correct what the receiver names; the rejected spans are lost and counted as refused";
-        let problem = Problem::new("partial success", what.next(next));
-        Outcome::Partly { rejected: usize::try_from(rejected).unwrap_or(usize::MAX), problem }
     }
 
     fn next_step(&self, status: u16, said: &str, sent: usize) -> String {
@@ -234,22 +195,6 @@ impl OtlpHttp {
             CallError::NotHttp(_) | CallError::Tls(_) => Outcome::Refused(problem),
             _ => Outcome::Later { after: None, problem },
         }
-    }
-
-    /// Returns the server's message: `message`, `detail`, `error` or `title` of a JSON object, or the
-    /// beginning of another text.
-    fn server_message(&self, body: &[u8]) -> String {
-        if let Ok(Json::Object(answer)) = serde_json::from_slice(body) {
-            let text = ["message", "detail", "error", "title"].iter().find_map(|key| answer.get(*key)?.as_str());
-            return self.readable(text.unwrap_or_default());
-        }
-        self.readable(&String::from_utf8_lossy(body))
-    }
-
-    /// Returns the text as one short line with secrets redacted. Some servers repeat the key that
-    /// they refuse.
-    fn readable(&self, text: &str) -> String {
-        one_line(&self.redactor.redact(text.trim().to_owned()))
     }
 
     /// Describes the key: its length, and its last four characters if it is long enough.

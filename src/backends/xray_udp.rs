@@ -62,6 +62,8 @@ use crate::text::Message;
 use crate::wire::recorded::RecordedCall;
 use crate::wire::udp::{DatagramSender, HostPort, SendError, SendOutcome};
 
+pub(in crate::backends) use settings::is_on;
+
 /// `[xray]`.
 pub const PLUGIN: Plugin =
     Plugin { name: NAME, section: &settings::XRay::SECTION, plan: settings::plan, explain: Some(explain::explain) };

@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn a_topic_is_found_by_its_name_and_a_wrong_name_lists_them() {
         let all = explain(None, None).unwrap();
-        for name in ["request", "spans", "honeycomb", "xray", "cloudwatch"] {
+        for name in ["request", "spans", "honeycomb", "xray", "xray_otlp", "cloudwatch"] {
             let one = explain(Some(name), None).unwrap();
             let (_, own) = all.split_once(&format!("== {name} ")).unwrap();
             assert!(own.split_once("\n\n").unwrap().1.starts_with(&one), "{name}");
@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(error.status, 2);
         assert_eq!(
             error.message.to_string(),
-            "unknown topic \"console\"; next: use one of request, spans, honeycomb, xray, cloudwatch"
+            "unknown topic \"console\"; next: use one of request, spans, honeycomb, xray, xray_otlp, cloudwatch"
         );
     }
 

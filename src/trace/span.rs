@@ -321,7 +321,7 @@ impl Value {
     }
 
     /// Size on the heap, in bytes.
-    fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         match self {
             Self::String(text) => text.len(),
             Self::Map(entries) => size_of_all(entries),

@@ -54,7 +54,7 @@ use std::time::{Duration, SystemTime};
 use crate::settings::{Env, is_placeholder_for_secret};
 use crate::text::Message;
 
-pub use endpoint::{logs_endpoint, region};
+pub use endpoint::{CLOUDWATCH_LOGS, Service, XRAY, endpoint, region};
 pub use regions::region_warnings;
 use remote::Remote;
 

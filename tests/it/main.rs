@@ -33,4 +33,5 @@ mod terminal;
 mod tour;
 mod trace_context_suite;
 mod xray_delivery;
+mod xray_otlp_delivery;
 mod xray_sampling;

@@ -43,6 +43,7 @@ lessons! {
     lesson_7_sampling: "7-sampling.md",
     lesson_8_when_it_breaks: "8-when-it-breaks.md",
     lesson_9_two_processes: "9-two-processes.md",
+    lesson_10_the_same_bytes_signed: "10-the-same-bytes-signed.md",
     solutions_of_the_exercises: SOLUTIONS,
 }
 

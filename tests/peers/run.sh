@@ -2,7 +2,7 @@
 # Tests the program against software of other projects. Two independent decoders read the bytes for
 # Honeycomb: strict protobuf JSON from PyPI, and the types of the opentelemetry-proto crate. The
 # bytes for X-Ray and for CloudWatch Logs are put into stand-ins of the services and read back from
-# them.
+# them. AWS's own signer verifies the signed OTLP for X-Ray.
 #
 # Does not build the program: it needs target/release/cruddur or target/debug/cruddur. Everything
 # happens on loopback, except that the first run downloads the decoders into target/peers-venv and
@@ -14,7 +14,7 @@ peers=$PWD/tests/peers
 target=${CARGO_TARGET_DIR:-target}
 venv=$target/peers-venv
 # Exact versions; a change creates a new venv. ministack requires the botocore of this boto3.
-packages=(opentelemetry-proto==1.45.1 'moto[server]==5.2.5' boto3==1.43.106 ministack==1.5.33)
+packages=(opentelemetry-proto==1.45.1 'moto[server]==5.2.5' boto3==1.43.106 ministack==1.5.33 trustme==1.2.1)
 
 fail() {
     echo "peer check: $*" >&2
@@ -123,3 +123,4 @@ done
 
 "$python" "$peers/xray_moto.py" "$cruddur"
 "$python" -B "$peers/cloudwatch_standins.py" "$cruddur"
+"$python" -B "$peers/xray_otlp_botocore.py" "$cruddur"

@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 
 use super::sequence_token;
 use crate::text::encoding::without_mark;
+use crate::wire::aws_call::{AwsError, ErrorClass};
 use crate::wire::http::Reply;
 
 /// Parsed response.
@@ -40,16 +41,8 @@ pub(super) enum Class {
     AlreadyAccepted,
     /// An older service demands the sequence token, which is in the response.
     SequenceToken,
-    /// The service received too many calls. It accepts them later.
-    Throttled,
-    /// The service has a temporary problem.
-    Transient,
-    /// The credentials have expired.
-    Expired,
-    /// The credentials are unknown, or do not have the permission.
-    Denied,
-    /// The signature does not match, or the clock is wrong.
-    Signature,
+    /// An error that all services of AWS share.
+    Common(ErrorClass),
     /// These lines break a rule of the service, and no retry would change that.
     Poison,
     /// The service does not have the operation: the address leads to another service.
@@ -68,23 +61,16 @@ impl LogsResponse {
         let text = String::from_utf8_lossy(body);
         let json: Json = serde_json::from_slice(body).unwrap_or_default();
         let (status, retry_after) = (reply.status, reply.retry_after);
-        let code = reply.header("x-amzn-errortype").or_else(|| json.get("__type").and_then(Json::as_str));
-        // Some stand-ins for the service send an error with the status of a success.
-        if (200..300).contains(&status) && code.is_none() {
+        let AwsError { is_named, code, message } = AwsError::read(reply, &json);
+        if (200..300).contains(&status) && !is_named {
             // The body of a response may be empty. A body that is not JSON comes from a proxy,
             // perhaps from the login page of a network.
             let ours = text.trim().is_empty() || json.as_object().is_some_and(|fields| !is_foreign(fields));
-            let class = if ours { Class::Success } else { Class::Transient };
+            let class = if ours { Class::Success } else { Class::Common(ErrorClass::Transient) };
             let message = if ours { "" } else { "not a response of CloudWatch Logs" }.to_owned();
             let rejected = json.get("rejectedLogEventsInfo").and_then(|info| rejected(info, sent));
             return Self { class, status, code: String::new(), message, retry_after, rejected, sequence_token: None };
         }
-        let code = code.map_or_else(|| xml(&text, "Code"), |code| short_code(code).to_owned());
-        // Only a plain name is kept: the code is logged, and it is a part of the kind of a problem.
-        let is_name = code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        let code = if is_name { code } else { String::new() };
-        let message = ["message", "Message"].iter().find_map(|key| json.get(*key).and_then(Json::as_str));
-        let message = message.map_or_else(|| xml(&text, "Message"), str::to_owned);
         let sequence_token = sequence_token::expected(&json, &message);
         Self { class: classify(status, &code), status, code, message, retry_after, rejected: None, sequence_token }
     }
@@ -105,39 +91,16 @@ fn classify(status: u16, code: &str) -> Class {
         "InvalidSequenceTokenException" => Class::SequenceToken,
         "UnknownOperationException" | "UnknownOperation" | "InvalidAction" | "NotImplemented" => Class::NoOperation,
         "ResourceAlreadyExistsException" | "OperationAbortedException" => Class::Exists,
-        "ExpiredToken" | "ExpiredTokenException" => Class::Expired,
-        "Throttling" | "ThrottlingException" | "ThrottledException" | "TooManyRequestsException" => Class::Throttled,
-        "RequestLimitExceeded" | "RequestThrottled" | "RequestThrottledException" => Class::Throttled,
-        "SlowDown" | "LimitExceededException" => Class::Throttled,
-        _ if status == 429 => Class::Throttled,
-        "ServiceUnavailableException" | "InternalFailure" | "InternalServerError" => Class::Transient,
-        "RequestTimeout" | "RequestTimeoutException" => Class::Transient,
-        "AccessDenied" | "AccessDeniedException" | "InvalidClientTokenId" | "OptInRequired" => Class::Denied,
-        "MissingAuthenticationToken" | "MissingAuthenticationTokenException" => Class::Denied,
-        "UnrecognizedClientException" => Class::Denied,
-        "InvalidSignatureException" | "SignatureDoesNotMatch" | "RequestTimeTooSkewed" => Class::Signature,
-        "AuthFailure" => Class::Signature,
-        "InvalidParameterException" | "InvalidParameterValue" => Class::Poison,
-        "ValidationException" | "SerializationException" => Class::Poison,
-        _ if status == 413 => Class::Poison,
-        _ if status >= 500 || status == 408 => Class::Transient,
-        "" if status < 400 => Class::Transient,
-        "" => Class::Foreign,
-        _ => Class::Unknown,
+        "InvalidParameterException" | "InvalidParameterValue" if status != 429 => Class::Poison,
+        "ValidationException" | "SerializationException" if status != 429 => Class::Poison,
+        _ => match ErrorClass::of_code(code).or_else(|| ErrorClass::of_status(status)) {
+            Some(class) => Class::Common(class),
+            None if status == 413 => Class::Poison,
+            None if code.is_empty() && status < 400 => Class::Common(ErrorClass::Transient),
+            None if code.is_empty() => Class::Foreign,
+            None => Class::Unknown,
+        },
     }
-}
-
-/// Extracts the name from `com.amazonaws.logs#ResourceNotFoundException:http://...`.
-fn short_code(code: &str) -> &str {
-    let code = code.rsplit('#').next().unwrap_or(code);
-    code.split(':').next().unwrap_or(code).trim()
-}
-
-/// Returns the text of an XML element. Some emulators of the service answer in XML.
-fn xml(text: &str, tag: &str) -> String {
-    let begin = format!("<{tag}>");
-    let inside = text.split_once(&begin).and_then(|(_, rest)| rest.split_once("</"));
-    inside.map_or_else(String::new, |(inside, _)| inside.trim().to_owned())
 }
 
 /// Returns the number of rejected events, and the reason. The events are in the order of their
@@ -181,7 +144,7 @@ mod tests {
         }
         let head = "HTTP/1.1 400 Bad Request\r\nx-amzn-errortype: ThrottlingException:\r\n\r\n".to_owned();
         let reply = Reply { status: 400, head, ..Reply::default() };
-        assert_eq!(LogsResponse::read(&reply, 1).class, Class::Throttled);
+        assert_eq!(LogsResponse::read(&reply, 1).class, Class::Common(ErrorClass::Throttled));
     }
 
     #[test]
@@ -194,21 +157,21 @@ mod tests {
     #[test]
     fn every_code_has_its_class() {
         for (status, code, class) in [
-            (400, "ThrottlingException", Class::Throttled),
-            (429, "", Class::Throttled),
-            (400, "ServiceUnavailableException", Class::Transient),
-            (503, "", Class::Transient),
-            (500, "whatever", Class::Transient),
-            (403, "ExpiredTokenException", Class::Expired),
-            (400, "UnrecognizedClientException", Class::Denied),
-            (400, "AccessDeniedException", Class::Denied),
-            (400, "InvalidSignatureException", Class::Signature),
-            (403, "SignatureDoesNotMatch", Class::Signature),
+            (400, "ThrottlingException", Class::Common(ErrorClass::Throttled)),
+            (429, "", Class::Common(ErrorClass::Throttled)),
+            (400, "ServiceUnavailableException", Class::Common(ErrorClass::Transient)),
+            (503, "", Class::Common(ErrorClass::Transient)),
+            (500, "whatever", Class::Common(ErrorClass::Transient)),
+            (403, "ExpiredTokenException", Class::Common(ErrorClass::Expired)),
+            (400, "UnrecognizedClientException", Class::Common(ErrorClass::UnknownKey)),
+            (400, "AccessDeniedException", Class::Common(ErrorClass::Denied)),
+            (400, "InvalidSignatureException", Class::Common(ErrorClass::Signature)),
+            (403, "SignatureDoesNotMatch", Class::Common(ErrorClass::Signature)),
             (400, "InvalidParameterException", Class::Poison),
             (400, "ResourceAlreadyExistsException", Class::Exists),
             (413, "", Class::Poison),
-            (302, "", Class::Transient),
-            (501, "", Class::Transient),
+            (302, "", Class::Common(ErrorClass::Transient)),
+            (501, "", Class::Common(ErrorClass::Transient)),
             (407, "", Class::Foreign),
             (400, "SomethingNewException", Class::Unknown),
             (400, "DataAlreadyAcceptedException", Class::AlreadyAccepted),
@@ -223,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_200_is_a_success_if_it_comes_from_the_service() {
-        assert_eq!(read(200, "<html>please log in</html>").class, Class::Transient);
+        assert_eq!(read(200, "<html>please log in</html>").class, Class::Common(ErrorClass::Transient));
         for body in [
             "",
             "{}",
@@ -236,7 +199,7 @@ mod tests {
             assert_eq!((read(200, body).class, read(200, body).rejected), (Class::Success, None), "{body}");
         }
         for body in ["[]", "OK", r#"{"code":3,"message":"no"}"#, r#"{"message":"Forbidden"}"#, r#"{"error":"x"}"#] {
-            assert_eq!(read(200, body).class, Class::Transient, "{body}");
+            assert_eq!(read(200, body).class, Class::Common(ErrorClass::Transient), "{body}");
         }
         assert_eq!(read(204, "").class, Class::Success);
         let error = read(200, r#"{"__type":"ResourceNotFoundException","message":"no"}"#);

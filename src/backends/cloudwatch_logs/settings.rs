@@ -5,18 +5,16 @@ use std::sync::Arc;
 
 use log::LevelFilter;
 
-use super::clock::Clock;
 use super::encode::{LineFormat, LogEvents};
 use super::{CloudWatchLogs, NAME, Retention};
 use crate::backends::PlanContext;
 use crate::delivery::{Encoding, Plan};
 use crate::settings::section::Shown::Plain;
 use crate::settings::section::{choice, flag, section, text, whole};
-use crate::settings::{BatchLimits, Findings, Origin, Scalar, Sources, Values};
+use crate::settings::{BatchLimits, Findings, Origin, Sources, Values};
 use crate::text::Message;
-use crate::wire::aws_credentials::{CredentialChain, logs_endpoint, region, region_warnings};
-use crate::wire::http::{Certificates, HttpClient};
-use crate::wire::sigv4::Signer;
+use crate::wire::aws_call::AwsClient;
+use crate::wire::aws_credentials::CLOUDWATCH_LOGS;
 
 section! {
     /// Sends log lines to Amazon CloudWatch Logs, each with the trace id of its request. AWS charges
@@ -72,7 +70,7 @@ pub(super) fn plan(context: &mut PlanContext<'_>) -> Result<Plan, Message> {
     Ok(match client(&table, events, sources, &mut plan.values, findings) {
         Err(missing) => plan.waiting(&missing),
         Ok((client, reason)) => {
-            plan.destination = format!("{} group {} stream {}", client.url, client.group, client.stream);
+            plan.destination = format!("{} group {} stream {}", client.client.url(), client.group, client.stream);
             let delay = limits.delay.as_millis();
             plan.on(
                 client,
@@ -110,28 +108,14 @@ fn client(
     values: &mut Values,
     findings: &mut Findings,
 ) -> Result<(CloudWatchLogs, String), Message> {
-    let (region, region_origin) = region(&sources.env)?;
-    let (url, url_origin) = logs_endpoint(&sources.env, &region)?;
-    let certificates = Certificates { authorities: authorities(sources, values)?, ours: None };
-    let client = HttpClient::new(&url, &certificates)
-        .map_err(|error| Message::new(error).next("check the file in AWS_CA_BUNDLE"))?;
-    region_warnings(&sources.env, &region, &region_origin).into_iter().for_each(|warning| findings.warn(warning));
-    // AWS's shared files may change while telemetry.toml stays the same. With these two values in
-    // the plan, such a change restarts the backend.
-    values.add("region", Scalar::Text(region.clone()), &region, Origin::Default);
-    values.add("address", Scalar::Text(url.as_str().to_owned()), url.redacted(), Origin::Default);
-    let reason =
-        format!("enabled at {}; region {region} from {region_origin}; address from {url_origin}", table.enabled.origin);
+    let (client, origin) = AwsClient::new(NAME, CLOUDWATCH_LOGS, "/", sources, values, findings)?;
+    let reason = format!("enabled at {}; {origin}", table.enabled.origin);
     let client = CloudWatchLogs {
         group: events.group,
         stream: events.stream,
         retention_days: table.retention_days.value,
         gzip: table.compression.value == "gzip",
         client,
-        url,
-        signer: Signer::new(&region, "logs"),
-        credentials: CredentialChain::new(&sources.env),
-        clock: Clock::default(),
         retention: Retention::default(),
         calls: Vec::new(),
     };
@@ -155,9 +139,4 @@ fn stream_name(template: &str, service: &str) -> String {
         .replace("{pid}", &std::process::id().to_string())
         .replace([':', '*'], "-");
     name.chars().take(512).collect()
-}
-
-fn authorities(sources: &Sources, values: &mut Values) -> Result<Option<Vec<u8>>, Message> {
-    let Some(path) = sources.env.get("AWS_CA_BUNDLE") else { return Ok(None) };
-    values.read_file(path).map(Some).map_err(|error| Message::new(format!("{error}: {path} (AWS_CA_BUNDLE)")))
 }

@@ -22,11 +22,11 @@ use crate::trace::span::{Attribute, Event, Metadata, Scope, SpanKind, Status};
 use crate::trace::{FinishedTrace, Value};
 
 /// Encoder of finished traces as OTLP JSON.
-pub(super) struct OtlpJson {
+pub(in crate::backends) struct OtlpJson {
     /// Attributes of the resource, which every payload carries.
-    pub(super) resource: Vec<Attribute>,
+    pub(in crate::backends) resource: Vec<Attribute>,
     /// Largest body before compression. Larger batches are divided.
-    pub(super) max_body: usize,
+    pub(in crate::backends) max_body: usize,
 }
 
 /// Body of the POST: an `ExportTraceServiceRequest`.
@@ -192,7 +192,7 @@ fn scopes(batch: &[Arc<FinishedTrace>]) -> Vec<Scope> {
 }
 
 impl OtlpJson {
-    pub(super) fn new(resource: Vec<Attribute>) -> Self {
+    pub(in crate::backends) fn new(resource: Vec<Attribute>) -> Self {
         Self { resource, max_body: MAX_BODY }
     }
 

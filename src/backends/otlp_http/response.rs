@@ -12,8 +12,74 @@
 
 use serde_json::Value as Json;
 
+use crate::delivery::{Outcome, Problem};
 use crate::text::encoding::without_mark;
+use crate::text::{Message, Url, one_line, reason_phrase};
 use crate::wire::http::Reply;
+use crate::wire::redact::Redactor;
+
+/// Receiver of OTLP, for messages about its responses.
+pub(in crate::backends) struct Receiver<'a> {
+    pub(in crate::backends) url: &'a Url,
+    /// Redacts secrets in the responses.
+    pub(in crate::backends) redactor: &'a Redactor,
+}
+
+impl Receiver<'_> {
+    /// Returns the outcome of a response with a status of 2xx.
+    pub(in crate::backends) fn accepted(&self, reply: &Reply) -> Outcome {
+        let (url, status) = (&self.url, reply.status);
+        let next = "check host, port and path, and whether a proxy answers instead";
+        let unconfirmed =
+            |what: String| Outcome::Unconfirmed(Problem::new("not a receiver", Message::new(what).next(next)));
+        if let Some(error) = &reply.broken {
+            let what =
+                format!("HTTP {status} from {url}, but its body broke off: {error}; rejected spans would be in it");
+            return Outcome::Warned(Problem::new("broken body", what));
+        }
+        let (rejected, message) = match ExportResponse::read(reply) {
+            ExportResponse::Success => return Outcome::Delivered,
+            ExportResponse::Partial(rejected, message) => (rejected, self.readable(&message)),
+            ExportResponse::WebPage => {
+                return unconfirmed(format!("unexpected web page from {url}, which is not a receiver of telemetry"));
+            }
+            ExportResponse::Foreign(why) => {
+                let said = self.said(without_mark(&reply.body));
+                let said = if said.is_empty() { said } else { format!(" ({said})") };
+                // A part of it may come from a header of the response.
+                let (why, reason) = (self.readable(&why), reason_phrase(status));
+                return unconfirmed(format!(
+                    "HTTP {status} {reason} from {url}, but not from a receiver of OTLP: {why}{said}"
+                ));
+            }
+        };
+        if rejected == 0 {
+            let what = format!("warning from {url}, which accepted all spans: {message}");
+            return Outcome::Warned(Problem::new("warning", what));
+        }
+        let why = if message.is_empty() { "no reason given" } else { &message };
+        let what = Message::new(format!("partial success: {url} rejected {rejected} spans: {why}"));
+        let next = "correct what the receiver names; the rejected spans are lost and counted as refused";
+        let problem = Problem::new("partial success", what.next(next));
+        Outcome::Partly { rejected: usize::try_from(rejected).unwrap_or(usize::MAX), problem }
+    }
+
+    /// Returns the server's message: `message`, `detail`, `error` or `title` of a JSON object, or the
+    /// beginning of another text.
+    pub(in crate::backends) fn said(&self, body: &[u8]) -> String {
+        if let Ok(Json::Object(answer)) = serde_json::from_slice(body) {
+            let text = ["message", "detail", "error", "title"].iter().find_map(|key| answer.get(*key)?.as_str());
+            return self.readable(text.unwrap_or_default());
+        }
+        self.readable(&String::from_utf8_lossy(body))
+    }
+
+    /// Returns the text as one short line with secrets redacted. Some servers repeat the key that
+    /// they refuse.
+    pub(in crate::backends) fn readable(&self, text: &str) -> String {
+        one_line(&self.redactor.redact(text.trim().to_owned()))
+    }
+}
 
 /// Meaning of a response.
 #[derive(Debug, Eq, PartialEq)]

@@ -1,5 +1,8 @@
 use std::sync::Arc;
 
+use serde_json::Value as Json;
+
+use super::response::ExportResponse;
 use super::*;
 use crate::backends::PlanContext;
 use crate::delivery::{Encoder, Plan, State};

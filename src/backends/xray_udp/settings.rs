@@ -111,6 +111,14 @@ pub(super) fn plan(context: &mut PlanContext<'_>) -> Result<Plan, Message> {
     Ok(plan.on(XRayUdp { sender, daemon: udp, name, daemon_origin, last_items: 0, refused: None, loss: None }, reason))
 }
 
+/// Returns true if the backend is enabled. X-Ray's other backend warns about traces that arrive twice.
+pub(in crate::backends) fn is_on(sources: &Sources) -> Result<bool, Message> {
+    // Findings are dropped here, because the plan of the backend reports the same ones.
+    let findings = &mut Findings::default();
+    let (table, _) = XRay::read(sources, findings)?;
+    Ok(table.enabled.value && !is_switched_off(sources, findings))
+}
+
 /// Returns the input of the sampler: the service names of requests, and the local rules, which
 /// apply until X-Ray has sent its rules.
 fn sampling(

@@ -60,7 +60,7 @@ export function show(trace, chosen, backends) {
   const columns = backendsOf(request.dialects).map((name) => {
     const begin = trace.requests.flatMap(({ dialects }) => dialects[name])[0] ?? "";
     const format = FORMATS.find(({ begins }) => begin.startsWith(begins)) ?? { title: name, note: "", find: whole };
-    return column(format, backends[name].state, format.find(request.dialects[name], span));
+    return column(format, name, backends[name].state, format.find(request.dialects[name], span));
   });
   panel.replaceChildren(
     h("p", { class: "row" }, h("label", { for: "dialect-span" }, "span "), pick,
@@ -68,9 +68,10 @@ export function show(trace, chosen, backends) {
     h("div", { class: "dialects" }, columns));
 }
 
-function column({ title, note }, state, content) {
+/** Two backends may have the same format, so the title has the name of the backend. */
+function column({ title, note }, name, state, content) {
   const unsent = state === "on" ? "" : ` This backend is ${state}: this would be sent.`;
-  return h("section", {}, h("h3", {}, title), h("p", {}, note + unsent),
+  return h("section", {}, h("h3", {}, title === name ? title : `${title}: ${name}`), h("p", {}, note + unsent),
     content.length > 0 ? h("pre", {}, content) : h("p", { class: "empty" }, "Nothing for this span."));
 }
 

@@ -1,8 +1,8 @@
-//! The region, and the address of CloudWatch Logs in it.
+//! The region, and the addresses of CloudWatch Logs and of X-Ray in it.
 //!
 //! ```text
 //! AWS_REGION=eu-central-1          ->  https://logs.eu-central-1.amazonaws.com
-//! AWS_REGION=cn-north-1            ->  https://logs.cn-north-1.amazonaws.com.cn
+//! AWS_REGION=cn-north-1            ->  https://xray.cn-north-1.amazonaws.com.cn
 //! AWS_ENDPOINT_URL=http://moto:5000    a test server in place of all AWS services;
 //!                                      the region is still part of each signature
 //! ```
@@ -17,6 +17,20 @@ use super::files::SharedProfile;
 use crate::settings::Env;
 use crate::text::Message;
 use crate::text::url::{Url, redacted};
+
+/// A service of AWS.
+#[derive(Clone, Copy, Debug)]
+pub struct Service {
+    /// The beginning of its host name, and its name in the scope of a signature.
+    pub name: &'static str,
+    /// The variable that sets its address.
+    pub variable: &'static str,
+}
+
+/// CloudWatch Logs.
+pub const CLOUDWATCH_LOGS: Service = Service { name: "logs", variable: "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS" };
+/// X-Ray.
+pub const XRAY: Service = Service { name: "xray", variable: "AWS_ENDPOINT_URL_XRAY" };
 
 /// The partitions: the prefix of their region names, and the suffix of their host names. The first
 /// prefix that fits is used.
@@ -66,20 +80,19 @@ pub fn region(env: &Env) -> Result<(String, String), Message> {
     Ok((value, origin))
 }
 
-/// Returns the address of CloudWatch Logs without a path, and the place where it was found. The
-/// order is `AWS_ENDPOINT_URL_CLOUDWATCH_LOGS`, then `AWS_ENDPOINT_URL`, then `endpoint_url` of the
-/// profile, then the public address of the region. `AWS_IGNORE_CONFIGURED_ENDPOINT_URLS=true`
-/// selects the public address.
+/// Returns the address of a service without a path, and the place where it was found. The order is
+/// the variable of the service, then `AWS_ENDPOINT_URL`, then `endpoint_url` of the profile, then the
+/// public address of the region. `AWS_IGNORE_CONFIGURED_ENDPOINT_URLS=true` selects the public
+/// address.
 ///
 /// # Errors
 ///
-/// Returns an error if the address is not a URL, or if it has a path. The signature always covers
-/// the path `/`.
-pub fn logs_endpoint(env: &Env, region: &str) -> Result<(Url, String), Message> {
-    let Some((url, origin)) = configured_url(env)? else {
+/// Returns an error if the address is not a URL, or if it has a path. The path is the service's own.
+pub fn endpoint(env: &Env, service: Service, region: &str) -> Result<(Url, String), Message> {
+    let Some((url, origin)) = configured_url(env, service)? else {
         let fits = |(prefix, _): &&(&str, &str)| region.starts_with(prefix);
         let suffix = PARTITIONS.iter().find(fits).map_or("amazonaws.com", |(_, suffix)| suffix);
-        let url = format!("https://logs.{region}.{suffix}");
+        let url = format!("https://{}.{region}.{suffix}", service.name);
         let no_host = || Message::new(format!("invalid host name for the region {region}"));
         return Ok((Url::parse(&url).ok_or_else(no_host)?, format!("region {region}")));
     };
@@ -94,12 +107,12 @@ pub fn logs_endpoint(env: &Env, region: &str) -> Result<(Url, String), Message> 
     }
 }
 
-fn configured_url(env: &Env) -> Result<Option<(String, String)>, Message> {
+fn configured_url(env: &Env, service: Service) -> Result<Option<(String, String)>, Message> {
     let is_true = |value: &str| value.trim().eq_ignore_ascii_case("true");
     if env.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS").is_some_and(is_true) {
         return Ok(None);
     }
-    for name in ["AWS_ENDPOINT_URL_CLOUDWATCH_LOGS", "AWS_ENDPOINT_URL"] {
+    for name in [service.variable, "AWS_ENDPOINT_URL"] {
         if let Some(url) = env.get(name) {
             return Ok(Some((url.to_owned(), name.to_owned())));
         }
@@ -156,8 +169,10 @@ mod tests {
             ("eu-isoe-west-1", "logs.eu-isoe-west-1.cloud.adc-e.uk"),
             ("us-isof-south-1", "logs.us-isof-south-1.csp.hci.ic.gov"),
         ] {
-            let (url, origin) = logs_endpoint(&Env::default(), region).unwrap();
+            let (url, origin) = endpoint(&Env::default(), CLOUDWATCH_LOGS, region).unwrap();
             assert_eq!((url.as_str(), origin), (format!("https://{host}").as_str(), format!("region {region}")));
+            let (url, _) = endpoint(&Env::default(), XRAY, region).unwrap();
+            assert_eq!(url.as_str(), format!("https://{}", host.replace("logs.", "xray.")));
         }
     }
 
@@ -170,24 +185,29 @@ mod tests {
         let own = ("AWS_ENDPOINT_URL_CLOUDWATCH_LOGS", "http://own:1/");
         let all = ("AWS_ENDPOINT_URL", "http://all:2");
         let path = ("AWS_CONFIG_FILE", file.path());
-        let endpoint = |env: Env| logs_endpoint(&env, "us-east-1").unwrap();
+        let found_for = |env: Env| endpoint(&env, CLOUDWATCH_LOGS, "us-east-1").unwrap();
         let found = |url: &str, origin: &str| (Url::parse(url).unwrap(), origin.to_owned());
-        assert_eq!(endpoint(Env::from([own, all, path])), found("http://own:1", "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS"));
-        assert_eq!(endpoint(Env::from([all, path])), found("http://all:2", "AWS_ENDPOINT_URL"));
+        assert_eq!(found_for(Env::from([own, all, path])), found("http://own:1", "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS"));
+        assert_eq!(found_for(Env::from([all, path])), found("http://all:2", "AWS_ENDPOINT_URL"));
         let of_file = format!("profile default in {}", file.path());
-        assert_eq!(endpoint(Env::from([path])), found("http://file:3", &of_file));
+        assert_eq!(found_for(Env::from([path])), found("http://file:3", &of_file));
         let public = found("https://logs.us-east-1.amazonaws.com", "region us-east-1");
-        assert_eq!(endpoint(Env::from([path, ("AWS_PROFILE", "off")])), public);
+        assert_eq!(found_for(Env::from([path, ("AWS_PROFILE", "off")])), public);
         let off = ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true");
-        assert_eq!(endpoint(Env::from([own, all, path, off])), public);
+        assert_eq!(found_for(Env::from([own, all, path, off])), public);
+        let of_xray = ("AWS_ENDPOINT_URL_XRAY", "http://xray:4");
+        assert_eq!(found_for(Env::from([of_xray, all])), found("http://all:2", "AWS_ENDPOINT_URL"));
+        let xray = endpoint(&Env::from([of_xray, own, all]), XRAY, "us-east-1").unwrap();
+        assert_eq!(xray, found("http://xray:4", "AWS_ENDPOINT_URL_XRAY"));
         // This name is a common mistake: no SDK reads it.
-        assert_eq!(endpoint(Env::from([("AWS_ENDPOINT_URL_LOGS", "http://x")])), public);
+        assert_eq!(found_for(Env::from([("AWS_ENDPOINT_URL_LOGS", "http://x")])), public);
     }
 
     #[test]
     fn an_endpoint_that_is_none_is_refused_without_its_password() {
         for url in ["moto:5000", "ftp://x", "http://", "http://me:TOPSECRET@x", "http://x/y", "http://x?TOPSECRET"] {
-            let error = logs_endpoint(&Env::from([("AWS_ENDPOINT_URL", url)]), "us-east-1").unwrap_err().to_string();
+            let env = Env::from([("AWS_ENDPOINT_URL", url)]);
+            let error = endpoint(&env, CLOUDWATCH_LOGS, "us-east-1").unwrap_err().to_string();
             let is_named = error.starts_with("invalid endpoint URL: ") && error.contains(" (AWS_ENDPOINT_URL); next: ");
             assert!(is_named && !error.contains("TOPSECRET"), "{error}");
         }

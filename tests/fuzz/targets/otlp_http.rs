@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use super::{OtlpHttp, redactor};
 use crate::delivery::{Outcome, Problem};
-use crate::fuzz::{assert_one_line, reply};
+use crate::fuzz::{assert_one_line, problem, reply};
 use crate::text::Url;
 use crate::wire::http::HttpClient;
 
@@ -42,14 +42,5 @@ pub(crate) fn answers(input: &[u8]) {
         assert_one_line(kind, 100);
         assert_one_line(&message, 2000);
         assert!(!message.contains(KEY), "{message}");
-    }
-}
-
-fn problem(outcome: &Outcome) -> Option<&Problem> {
-    match outcome {
-        Outcome::Delivered => None,
-        Outcome::Later { problem, .. } | Outcome::Partly { problem, .. } => Some(problem),
-        Outcome::Warned(problem) | Outcome::Refused(problem) => Some(problem),
-        Outcome::Unconfirmed(problem) | Outcome::Closed(problem) => Some(problem),
     }
 }

@@ -202,7 +202,7 @@ const FILES: &[(&str, &str, &str)] = &[
     (
         "[page]\nschedule_delay = 1\n",
         "2:1",
-        "unknown key \"schedule_delay\" in [page]; it belongs under one of [console], [honeycomb], [xray], [cloudwatch]",
+        "unknown key \"schedule_delay\" in [page]; it belongs under one of [console], [honeycomb], [xray], [xray_otlp], [cloudwatch]",
     ),
     ("[honeycomb]\nHCAIK_01SECRET = 1\n", "2:1", "unknown key in [honeycomb]; known are enabled, "),
 ];

@@ -4,46 +4,24 @@
 //!
 //! Dropping it closes every connection and ends every thread.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use chrono::{DateTime, NaiveDateTime};
-use ring::{digest, hmac};
 use serde_json::{Value, json};
 
+use super::aws::{Account, REGION, Refusal, Trick, Tricks, key_id};
 use super::connections::Connections;
 use super::http::{Reply, Request, header, serve};
 use super::time::http_date;
 use super::watched::Watched;
 
 const TARGET: &str = "Logs_20140328.";
-const REGION: &str = "us-east-1";
-const AMZ_DATE: &str = "%Y%m%dT%H%M%SZ";
 const SECOND: u64 = 1000;
 const DAY: u64 = 86_400 * SECOND;
 /// Bytes that one event counts in addition to its message.
 const OVERHEAD: usize = 26;
-
-/// A misbehaviour of the service.
-#[derive(Clone, Debug)]
-pub(crate) enum Trick {
-    /// Responds with an error in the form of the service: status, code, message.
-    Error(u16, &'static str, String),
-    /// Responds with this status and this body to any call.
-    Answer(u16, &'static str),
-    /// Does the work, and responds with 200 and this body.
-    WorkAndAnswer(&'static str),
-    /// Does the work, and closes the connection instead of responding.
-    WorkAndReset,
-    /// Reads the request and sends no response, until [`CloudWatch::hang_up`].
-    Hang,
-    /// Reads the request and closes the connection.
-    Reset,
-    /// Responds with bytes that are not HTTP, and closes the connection.
-    Garbage,
-}
 
 /// A received request.
 #[derive(Clone, Debug)]
@@ -79,37 +57,19 @@ pub(crate) struct CloudWatch {
 
 #[derive(Default)]
 struct State {
-    keys: HashMap<String, Key>,
+    account: Account,
     denied: Vec<&'static str>,
-    /// Seconds by which its clock is ahead of ours.
-    clock: i64,
-    tricks: Vec<(usize, Trick)>,
+    tricks: Tricks,
     groups: BTreeMap<String, Group>,
     calls: Vec<Call>,
     /// Every event that was ever accepted, also those whose stream has been deleted.
     accepted: Vec<Event>,
 }
 
-struct Key {
-    secret: String,
-    token: Option<String>,
-    expired: bool,
-}
-
 #[derive(Default)]
 struct Group {
     retention_days: Option<u64>,
     streams: BTreeSet<String>,
-}
-
-/// The reason why a call was refused: status, code, message.
-struct Refusal(u16, &'static str, String);
-
-impl Trick {
-    /// An error with status 400, as nearly all errors have.
-    pub(crate) fn error(code: &'static str, message: &str) -> Self {
-        Self::Error(400, code, message.to_owned())
-    }
 }
 
 impl Call {
@@ -120,9 +80,7 @@ impl Call {
 
     /// Id of the key that the request was signed with.
     pub(crate) fn key_id(&self) -> &str {
-        let authorization = self.header("authorization").unwrap_or_default();
-        let credential = authorization.split_once("Credential=").map(|(_, rest)| rest);
-        credential.and_then(|rest| rest.split('/').next()).unwrap_or_default()
+        key_id(&self.headers)
     }
 
     /// Number of events in the call.
@@ -170,13 +128,12 @@ impl CloudWatch {
 
     /// Accepts this key from now on. A key with a token is valid only together with the token.
     pub(crate) fn add_key(&self, id: &str, secret: &str, token: Option<&str>) {
-        let key = Key { secret: secret.to_owned(), token: token.map(str::to_owned), expired: false };
-        self.shared.lock().keys.insert(id.to_owned(), key);
+        self.shared.lock().account.add_key(id, secret, token);
     }
 
     /// Treats this key as expired from now on.
     pub(crate) fn expire_key(&self, id: &str) {
-        self.shared.lock().keys.get_mut(id).expect("a key that it knows").expired = true;
+        self.shared.lock().account.expire_key(id);
     }
 
     /// Denies these operations from now on.
@@ -186,17 +143,17 @@ impl CloudWatch {
 
     /// Sets its clock this many seconds ahead of ours from now on.
     pub(crate) fn set_clock(&self, ahead: i64) {
-        self.shared.lock().clock = ahead;
+        self.shared.lock().account.clock = ahead;
     }
 
     /// Plays this trick on the next `times` calls.
     pub(crate) fn play(&self, times: usize, trick: Trick) {
-        self.shared.lock().tricks.push((times, trick));
+        self.shared.lock().tricks.add(times, trick);
     }
 
     /// Plays no more tricks.
     pub(crate) fn behave(&self) {
-        self.shared.lock().tricks.clear();
+        self.shared.lock().tricks = Tricks::default();
     }
 
     /// Closes every connection. Clients that wait for a response notice.
@@ -273,7 +230,7 @@ impl CloudWatch {
 impl State {
     /// Does what a call asks for, or plays a trick, and records the call.
     fn reply_to(&mut self, request: Request) -> Reply {
-        let trick = self.next_trick();
+        let trick = self.tricks.next();
         let work = match &trick {
             None | Some(Trick::WorkAndAnswer(_) | Trick::WorkAndReset) => self.work(&request),
             Some(_) => Ok(json!({})),
@@ -309,25 +266,9 @@ impl State {
         let headers = [
             ("x-amzn-RequestId", "01234567-89ab-cdef-0123-456789abcdef".to_owned()),
             ("Content-Type", "application/x-amz-json-1.1".to_owned()),
-            ("Date", http_date(self.now() / SECOND)),
+            ("Date", http_date(self.account.now() / SECOND)),
         ];
         Reply::Answer(status, headers.map(|(name, value)| (name.to_owned(), value)).to_vec(), body)
-    }
-
-    /// Milliseconds since 1970 by its own clock.
-    fn now(&self) -> u64 {
-        let ours = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_millis() as u64;
-        ours.checked_add_signed(self.clock * SECOND as i64).expect("a clock after 1970")
-    }
-
-    fn next_trick(&mut self) -> Option<Trick> {
-        let (times, trick) = self.tricks.first_mut()?;
-        let trick = trick.clone();
-        *times -= 1;
-        if *times == 0 {
-            self.tricks.remove(0);
-        }
-        Some(trick)
     }
 
     /// The calls so far, for the message of a failed test.
@@ -341,7 +282,7 @@ impl State {
 
     /// Checks the signature, then does the work.
     fn work(&mut self, request: &Request) -> Result<Value, Refusal> {
-        self.authenticate(request)?;
+        self.account.authenticate(request, "logs").map_err(|(code, message)| Refusal(400, code, message))?;
         let unknown = |what: &str| Refusal(400, "UnknownOperationException", what.to_owned());
         if (request.method.as_str(), request.path.as_str()) != ("POST", "/") {
             return Err(unknown("only POST /"));
@@ -394,7 +335,7 @@ impl State {
     }
 
     fn put_events(&mut self, body: &Value) -> Result<Value, Refusal> {
-        let now = self.now();
+        let now = self.account.now();
         let (group_name, stream_name) = (group_name(body)?, stream_name(body)?);
         let group = self.groups.get(group_name).ok_or_else(|| missing("log group"))?;
         let retention = group.retention_days.map_or(u64::MAX, |days| days * DAY);
@@ -436,91 +377,6 @@ impl State {
             answer["rejectedLogEventsInfo"] = rejected;
         }
         Ok(answer)
-    }
-
-    /// Verifies a Signature Version 4: computes it again from the received request and the secret.
-    fn authenticate(&self, request: &Request) -> Result<(), Refusal> {
-        let headers = &request.headers;
-        let missing = |what: &str| Refusal(400, "MissingAuthenticationTokenException", what.to_owned());
-        let authorization = header(headers, "authorization").ok_or_else(|| missing("Missing Authentication Token"))?;
-        let part = |name: &str| {
-            let fields = authorization.strip_prefix("AWS4-HMAC-SHA256 ")?.split(", ");
-            fields.filter_map(|field| field.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
-        };
-        let parts = (part("Credential"), part("SignedHeaders"), part("Signature"));
-        let (Some(credential), Some(signed), Some(signature)) = parts else {
-            return Err(Refusal(400, "IncompleteSignatureException", format!("a part is missing: {authorization}")));
-        };
-        let (id, scope) = credential.split_once('/').unwrap_or((credential, ""));
-        let time = header(headers, "x-amz-date").unwrap_or_default();
-        let date = time.get(..8).unwrap_or_default();
-        if scope != format!("{date}/{REGION}/logs/aws4_request") {
-            return Err(wrong_signature(&format!(
-                "Credential should be scoped to a valid region and service: {scope}"
-            )));
-        }
-        let unknown = "The security token included in the request is invalid.";
-        let key = self.keys.get(id).ok_or_else(|| Refusal(400, "UnrecognizedClientException", unknown.to_owned()))?;
-
-        let names: Vec<_> = signed.split(';').collect();
-        let is_signed = |name: &str| names.contains(&name);
-        let must = headers.iter().map(|(name, _)| name.as_str()).filter(|name| name.starts_with("x-amz-"));
-        if let Some(name) = must.chain(["host", "content-type"]).find(|name| !is_signed(name)) {
-            return Err(wrong_signature(&format!("'{name}' must be a 'SignedHeader' in the AWS Authorization.")));
-        }
-        // Headers that a proxy may change must not be signed.
-        let never = ["connection", "user-agent", "expect", "transfer-encoding", "x-amzn-trace-id"];
-        if !names.is_sorted() || never.iter().any(|name| is_signed(name)) {
-            return Err(wrong_signature(&format!("these headers cannot be signed like this: {signed}")));
-        }
-        let mut canonical = format!("{}\n{}\n\n", request.method, request.path);
-        for name in &names {
-            let values = headers.iter().filter(|(other, _)| other == name);
-            let values = values.map(|(_, value)| value.split_whitespace().collect::<Vec<_>>().join(" "));
-            canonical.push_str(&format!("{name}:{}\n", values.collect::<Vec<_>>().join(",")));
-        }
-        canonical.push_str(&format!("\n{signed}\n{}", sha256(&request.raw_body)));
-        let to_sign = format!("AWS4-HMAC-SHA256\n{time}\n{scope}\n{}", sha256(canonical.as_bytes()));
-        let mut signing_key = format!("AWS4{}", key.secret).into_bytes();
-        for part in scope.split('/') {
-            signing_key = hmac_sha256(&signing_key, part);
-        }
-        if hex(&hmac_sha256(&signing_key, &to_sign)) != signature {
-            return Err(wrong_signature(&format!(
-                "The request signature we calculated does not match the signature you provided. Check your AWS Secret \
-                 Access Key and signing method. Consult the service documentation for details.\n\nThe Canonical String for \
-                 this request should have been\n'{canonical}'"
-            )));
-        }
-        self.check_clock(time)?;
-        if header(headers, "x-amz-security-token") != key.token.as_deref() {
-            return Err(Refusal(400, "UnrecognizedClientException", unknown.to_owned()));
-        }
-        if key.expired {
-            let message = "The security token included in the request is expired";
-            return Err(Refusal(400, "ExpiredTokenException", message.to_owned()));
-        }
-        Ok(())
-    }
-
-    /// A signature is valid for five minutes.
-    fn check_clock(&self, time: &str) -> Result<(), Refusal> {
-        let signed = NaiveDateTime::parse_from_str(time, AMZ_DATE);
-        let signed = signed.map_err(|_| wrong_signature("X-Amz-Date is no date"))?.and_utc().timestamp();
-        let now = (self.now() / SECOND) as i64;
-        let text = |seconds| DateTime::from_timestamp(seconds, 0).map(|time| time.format(AMZ_DATE).to_string());
-        let text = |seconds| text(seconds).expect("a time that can be written");
-        let (now_text, earliest, latest) = (text(now), text(now - 300), text(now + 300));
-        if signed < now - 300 {
-            let message = format!("Signature expired: {time} is now earlier than {earliest} ({now_text} - 5 min.)");
-            return Err(wrong_signature(&message));
-        }
-        if signed > now + 300 {
-            let message =
-                format!("Signature not yet current: {time} is still later than {latest} ({now_text} + 5 min.)");
-            return Err(wrong_signature(&message));
-        }
-        Ok(())
     }
 }
 
@@ -576,20 +432,4 @@ fn missing(what: &str) -> Refusal {
 
 fn exists(what: &str) -> Refusal {
     Refusal(400, "ResourceAlreadyExistsException", format!("The specified {what} already exists"))
-}
-
-fn wrong_signature(message: &str) -> Refusal {
-    Refusal(400, "InvalidSignatureException", message.to_owned())
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    hex(digest::digest(&digest::SHA256, bytes).as_ref())
-}
-
-fn hmac_sha256(key: &[u8], text: &str) -> Vec<u8> {
-    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes()).as_ref().to_vec()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -4,6 +4,7 @@
 //! No code here waits a fixed time. A test waits for a condition, with a timeout. Every process,
 //! thread and directory ends when its owner is dropped.
 
+mod aws;
 mod client;
 mod cloudwatch;
 mod collector;
@@ -17,13 +18,15 @@ mod time;
 pub(crate) mod told;
 mod watched;
 mod xray_daemon;
+mod xray_endpoint;
 
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub(crate) use aws::Trick;
 pub(crate) use client::{Answer, Client, get};
-pub(crate) use cloudwatch::{CloudWatch, Event, Trick};
+pub(crate) use cloudwatch::{CloudWatch, Event};
 pub(crate) use collector::{AUTHORITY, Collector, Received, attribute, scope_name};
 pub(crate) use connections::Connections;
 pub(crate) use http::Reply;
@@ -32,6 +35,7 @@ pub(crate) use temp_dir::TempDir;
 pub(crate) use terminal::{Cell, Look, Screen, Terminal};
 pub(crate) use time::{http_date, unix_seconds};
 pub(crate) use xray_daemon::{RULES_MODIFIED, XRayDaemon};
+pub(crate) use xray_endpoint::XRayEndpoint;
 
 /// Maximum time that a test waits for an event that should happen soon.
 pub(crate) const SOON: Duration = Duration::from_secs(8);

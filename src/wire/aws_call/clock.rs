@@ -25,7 +25,7 @@ impl Clock {
     }
 
     /// Returns the service's time minus our time, in milliseconds. Returns 0 for a small
-    /// difference, which is normal, so that the times of log lines are not shifted back and forth.
+    /// difference, which is normal, so that the times of what is sent are not shifted back and forth.
     pub(super) fn offset(&self) -> i64 {
         if self.ahead.unsigned_abs() > TOLERANCE { self.ahead } else { 0 }
     }
