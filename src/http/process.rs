@@ -64,7 +64,7 @@ const EXHAUSTED_REST: usize = 7;
 const MIN_FREE: usize = 32;
 /// Maximum number of threads. All connections, outboxes and backends together have fewer.
 const MAX_THREADS: u64 = 2048;
-/// Maximum resident memory, in kB. Four full queues have 64 MiB, full outboxes 32, and the stores
+/// Maximum resident memory, in kB. Five full queues have 80 MiB, full outboxes 16, and the stores
 /// of the page 6. In a container it is at most half of the container's memory.
 const MAX_MEMORY: u64 = 128 * 1024;
 /// Minimum time to deliver what is queued before a renewal.

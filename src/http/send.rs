@@ -72,7 +72,7 @@ const MAX_OUTBOXES: usize = 128;
 /// Maximum size of the responses in one outbox. The connection is given up when it is reached.
 const MAX_OUTBOX_BYTES: usize = 4 * 1024 * 1024;
 /// The same for all outboxes together.
-const MAX_OUTBOX_BYTES_OF_ALL: usize = 32 * 1024 * 1024;
+const MAX_OUTBOX_BYTES_OF_ALL: usize = 16 * 1024 * 1024;
 /// Maximum time to write one response.
 const TIMEOUT: Duration = Duration::from_secs(30);
 const RETRY_INTERVAL: Duration = Duration::from_millis(10);

@@ -83,8 +83,7 @@ function listed(names, shown, id) {
   parts.list.replaceChildren(...shown.map((it) => row(it, it.id === id)));
   const earlier = (shown.at(-1)?.number ?? 1) - 1;
   if (earlier > 0) {
-    parts.list.append(h("li", { class: "empty" },
-      `${earlier} before these are not kept any more.`));
+    parts.list.append(h("li", { class: "empty" }, `${earlier} earlier ones are not kept.`));
   }
   if (shown.length === 0) {
     parts.list.append(h("li", { class: "empty" },

@@ -87,7 +87,7 @@ function decisions(trace, request, backends) {
     let state = null;
     if (!isOn) state = backend.state;
     else if (!sampled) state = "not sampled";
-    else if (carried.length === 0) state = waits(backend) ? "waits for its batch" : "not among the last 50 deliveries";
+    else if (carried.length === 0) state = waits(backend) ? "waits for its batch" : "not among the kept deliveries";
     return h("li", { class: isOn && sampled ? "" : "dim" }, h("b", {}, name), " ",
       state ? h("span", { class: "state" }, state) : links, " ", h("small", {}, isOn ? sampling : backend.reason));
   });
