@@ -1,9 +1,17 @@
-//! The command line.
+//! The command line. `table.rs` lists the commands and options.
+
+mod completions;
+mod help;
+mod table;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use lexopt::prelude::{Long, Short, Value};
+
+pub use completions::{Shell, completions};
+pub use help::{help, man_page};
+use table::{COMMANDS, SHELLS};
 
 /// A command with its options.
 #[derive(Debug, Eq, PartialEq)]
@@ -41,42 +49,15 @@ pub enum Command {
         /// Part of the topic, or a field of its JSON.
         section: Option<String>,
     },
+    /// Print the completions for a shell.
+    Completions(Shell),
+    /// Print the manual page.
+    Man,
     /// Print help.
     Help,
     /// Print the version.
     Version,
 }
-
-/// Text of `--help`.
-pub const HELP: &str = "\
-The Cruddur backend, traced by hand: OTLP to Honeycomb, segments to X-Ray, log lines to CloudWatch.
-
-Usage: cruddur [serve] [--config FILE] [--listen ADDR] [--notifications-url URL]
-       cruddur check [--config FILE] [--json]
-       cruddur init [--config FILE]
-       cruddur health [--listen ADDR]
-       cruddur explain [TOPIC [SECTION]]
-
-Commands:
-  serve    Run the server (the default)
-  check    Send a test trace and a test log line to every backend that is on; print the responses and the next steps;
-           exit status 0 if all backends accepted them
-  init     Write telemetry.toml with every setting and a comment on each; never overwrites a file
-  health   Check the health of the server that listens on ADDR; exit status 0 if it is healthy
-  explain  Show a sample request on its way from spans to bytes; TOPIC is request, spans, honeycomb, xray or
-           cloudwatch, and SECTION a part of it or a field of its JSON, as in cruddur explain xray annotations
-
-Options:
-  --config FILE    Settings file [env: CRUDDUR_CONFIG] [default: telemetry.toml, if it exists]
-  --listen ADDR    Address to listen on; port 0 chooses a free port [env: CRUDDUR_LISTEN] [default: 127.0.0.1:4567]
-  --notifications-url URL
-                   Get notifications from another instance at http://host:port [env: NOTIFICATIONS_URL]
-  --json           With check: print the report as JSON
-  -h, --help       Print this help
-  -V, --version    Print the version
-
-Then open http://127.0.0.1:4567/, or run curl http://127.0.0.1:4567/api/activities/home
-";
 
 /// Reads the arguments that follow the program's name.
 ///
@@ -85,9 +66,8 @@ Then open http://127.0.0.1:4567/, or run curl http://127.0.0.1:4567/api/activiti
 /// An argument is invalid. The text names it and refers to `--help`.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
     let mut parser = lexopt::Parser::from_args(arguments);
-    let (mut command, mut given) = (None::<OsString>, Vec::new());
+    let (mut command, mut given, mut arguments) = (None, Vec::new(), Vec::new());
     let (mut config, mut listen, mut notifications_url) = (None, None, None);
-    let (mut topic, mut section) = (None, None);
     let mut json = false;
     while let Some(argument) = parser.next().map_err(with_hint)? {
         match argument {
@@ -109,38 +89,37 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
                 given.push("--json");
                 json = true;
             }
-            Value(name) if command.is_none() && COMMANDS.iter().any(|(known, _)| name == *known) => {
-                command = Some(name);
-            }
-            Value(name) if section.is_none() && command.as_ref().is_some_and(|command| command == "explain") => {
-                let to = if topic.is_none() { &mut topic } else { &mut section };
-                *to = Some(name.to_string_lossy().into_owned());
+            Value(word) if command.is_none() => match COMMANDS.iter().find(|known| word == known.name) {
+                Some(known) => command = Some(known),
+                None => return Err(with_hint(Value(word).unexpected())),
+            },
+            Value(word) if command.is_some_and(|command| arguments.len() < command.arguments.len()) => {
+                arguments.push(word.to_string_lossy().into_owned());
             }
             other => return Err(with_hint(other.unexpected())),
         }
     }
-    let command = command.unwrap_or_else(|| COMMANDS[0].0.into());
-    let (command, options) = COMMANDS.iter().find(|(known, _)| command == *known).unwrap_or(&COMMANDS[0]);
-    if let Some(option) = given.iter().find(|option| !options.contains(option)) {
-        return Err(with_hint(format!("{option} cannot be used with {command}")));
+    let command = command.unwrap_or(&COMMANDS[0]);
+    if let Some(option) = given.iter().find(|option| !command.options.contains(option)) {
+        return Err(with_hint(format!("{option} cannot be used with {}", command.name)));
     }
-    Ok(match *command {
+    let mut arguments = arguments.into_iter();
+    Ok(match command.name {
         "check" => Command::Check { config, json },
         "init" => Command::Init { config },
         "health" => Command::Health { listen },
-        "explain" => Command::Explain { topic, section },
+        "explain" => Command::Explain { topic: arguments.next(), section: arguments.next() },
+        "completions" => Command::Completions(shell(arguments.next())?),
+        "man" => Command::Man,
         _ => Command::Serve { config, listen, notifications_url },
     })
 }
 
-/// Commands and their options. The first command is the default.
-const COMMANDS: [(&str, &[&str]); 5] = [
-    ("serve", &["--config", "--listen", "--notifications-url"]),
-    ("check", &["--config", "--json"]),
-    ("init", &["--config"]),
-    ("health", &["--listen"]),
-    ("explain", &[]),
-];
+fn shell(name: Option<String>) -> Result<Shell, String> {
+    let name = name.unwrap_or_default();
+    let wrong = || with_hint(format!("completions {name:?} is not a shell; next: use one of {}", SHELLS.join(", ")));
+    Shell::named(&name).ok_or_else(wrong)
+}
 
 fn address(option: &str, parser: &mut lexopt::Parser) -> Result<String, String> {
     let value = parser.value().map_err(with_hint)?;
@@ -177,6 +156,8 @@ mod tests {
         assert_eq!(parsed(&["explain", "xray", "http"]).unwrap(), Command::Explain { topic, section });
         let check = Command::Check { config: Some("x.toml".into()), json: true };
         assert_eq!(parsed(&["check", "--json", "--config", "x.toml"]).unwrap(), check);
+        assert_eq!(parsed(&["completions", "zsh"]).unwrap(), Command::Completions(Shell::Zsh));
+        assert_eq!(parsed(&["man"]).unwrap(), Command::Man);
         assert_eq!(parsed(&["init", "--help"]).unwrap(), Command::Help);
         assert_eq!(parsed(&["-V"]).unwrap(), Command::Version);
     }
@@ -194,9 +175,29 @@ mod tests {
             (&["explain", "--listen", "x"], "--listen"),
             (&["explain", "xray", "http", "honeycomb"], "honeycomb"),
             (&["serve", "--json"], "--json"),
+            (&["completions"], "bash, zsh, fish"),
+            (&["completions", "tcsh"], "tcsh"),
+            (&["man", "bash"], "bash"),
         ] {
             let error = parsed(arguments).unwrap_err();
             assert!(error.contains(part) && error.ends_with("see cruddur --help"), "{error}");
         }
+    }
+    #[test]
+    fn every_command_and_option_of_the_table_is_parsed_and_in_the_help() {
+        for command in COMMANDS {
+            let mut line = vec![command.name];
+            line.extend(command.arguments.iter().filter_map(|argument| argument.values.first()));
+            for option in table::OPTIONS.iter().filter(|option| command.options.contains(&option.long)) {
+                line.push(option.long);
+                line.extend((option.value != table::OptionValue::None).then_some("x"));
+            }
+            assert!(parsed(&line).is_ok(), "{line:?}");
+            assert!(help().contains(&format!("\n  {} ", command.name)), "{}", command.name);
+        }
+        for shell in SHELLS {
+            assert!(Shell::named(shell).is_some(), "{shell}");
+        }
+        assert!(help().lines().all(|line| line.len() <= 120), "{}", help());
     }
 }

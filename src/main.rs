@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use cruddur::cli::{Command, HELP, parse};
+use cruddur::cli::{Command, completions, help, man_page, parse};
 use cruddur::run::{Exit, Format, check, explain, health, init, print, serve};
 
 fn main() -> ExitCode {
@@ -18,7 +18,9 @@ fn main() -> ExitCode {
         Command::Explain { topic, section } => {
             explain(topic.as_deref(), section.as_deref()).and_then(|text| print(&text))
         }
-        Command::Help => print(HELP),
+        Command::Completions(shell) => print(&completions(shell)),
+        Command::Man => print(&man_page()),
+        Command::Help => print(&help()),
         Command::Version => print(concat!("cruddur ", env!("CARGO_PKG_VERSION"), "\n")),
     });
     match result {
