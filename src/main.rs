@@ -1,11 +1,20 @@
 //! Entry point: parses the arguments and runs a command of [`cruddur::run`].
 
-use std::io::Write;
-use std::process::ExitCode;
+#[cfg(unix)]
+use std::{io::Write, process::ExitCode};
 
+#[cfg(unix)]
 use cruddur::cli::{Command, completions, help, man_page, parse};
+#[cfg(unix)]
 use cruddur::run::{Exit, Format, check, explain, health, init, print, serve};
 
+#[cfg(not(unix))]
+compile_error!("cruddur needs Linux or macOS; on Windows, build it in WSL or run its container: see docs/install.md");
+
+#[cfg(not(unix))]
+fn main() {}
+
+#[cfg(unix)]
 fn main() -> ExitCode {
     let command = parse(std::env::args_os().skip(1)).map_err(Exit::wrong);
     let result = command.and_then(|command| match command {
