@@ -1,11 +1,19 @@
-//! The command line.
+//! The command line. `table.rs` lists the commands and options.
+
+mod completions;
+mod help;
+mod table;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use lexopt::prelude::{Long, Short, Value};
 
-use crate::terminal::{ColorChoice, Palette};
+pub use completions::{Shell, completions};
+pub use help::{help, man_page};
+use table::{COMMANDS, SHELLS};
+
+use crate::terminal::ColorChoice;
 
 /// A command line.
 #[derive(Debug, Eq, PartialEq)]
@@ -52,59 +60,14 @@ pub enum Command {
         /// Part of the topic, or a field of its JSON.
         section: Option<String>,
     },
+    /// Print the completions for a shell.
+    Completions(Shell),
+    /// Print the manual page.
+    Man,
     /// Print help.
     Help,
     /// Print the version.
     Version,
-}
-
-/// Text of `--help`.
-const HELP: &str = "\
-The Cruddur backend, traced by hand: OTLP to Honeycomb, segments to X-Ray, log lines to CloudWatch.
-
-Usage: cruddur [serve] [--config FILE] [--listen ADDR] [--notifications-url URL]
-       cruddur check [--config FILE] [--json]
-       cruddur init [--config FILE]
-       cruddur health [--listen ADDR]
-       cruddur explain [TOPIC [SECTION]]
-       All commands accept --color auto|always|never
-
-Commands:
-  serve    Run the server (the default)
-  check    Send a test trace and a test log line to every backend that is on; print the responses and the next steps;
-           exit status 0 if all backends accepted them
-  init     Write telemetry.toml with every setting and a comment on each; never overwrites a file
-  health   Check the health of the server that listens on ADDR; exit status 0 if it is healthy
-  explain  Show a sample request on its way from spans to bytes; TOPIC is request, spans, honeycomb, xray or
-           cloudwatch, and SECTION a part of it or a field of its JSON, as in cruddur explain xray annotations
-
-Options:
-  --config FILE    Settings file [env: CRUDDUR_CONFIG] [default: telemetry.toml, if it exists]
-  --listen ADDR    Address to listen on; port 0 chooses a free port [env: CRUDDUR_LISTEN] [default: 127.0.0.1:4567]
-  --notifications-url URL
-                   Get notifications from another instance at http://host:port [env: NOTIFICATIONS_URL]
-  --json           With check: print the report as JSON
-  --color WHEN     Colours: auto, always or never [env: NO_COLOR, CLICOLOR_FORCE] [default: auto, on a terminal]
-  -h, --help       Print this help
-  -V, --version    Print the version
-
-Then open http://127.0.0.1:4567/, or run curl http://127.0.0.1:4567/api/activities/home
-";
-
-/// Returns the text of `--help`, with headings, commands and options in the style of names.
-pub fn help(palette: &Palette) -> String {
-    let name = palette.name;
-    let line = |line: &str| {
-        let indent = line.len() - line.trim_start().len();
-        let end = match indent {
-            0 if line.starts_with("Usage:") => "Usage:".len(),
-            0 if line.ends_with(':') => line.len(),
-            2 => 2 + line[2..].find("  ").unwrap_or(line.len() - 2),
-            _ => return format!("{line}\n"),
-        };
-        format!("{}{name}{}{name:#}{}\n", &line[..indent], &line[indent..end], &line[end..])
-    };
-    HELP.lines().map(line).collect()
 }
 
 /// Reads the arguments that follow the program's name.
@@ -114,9 +77,8 @@ pub fn help(palette: &Palette) -> String {
 /// An argument is invalid. The text names it and refers to `--help`.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments, String> {
     let mut parser = lexopt::Parser::from_args(arguments);
-    let (mut command, mut given) = (None::<OsString>, Vec::new());
+    let (mut command, mut given, mut arguments) = (None, Vec::new(), Vec::new());
     let (mut config, mut listen, mut notifications_url) = (None, None, None);
-    let (mut topic, mut section) = (None, None);
     let (mut json, mut color) = (false, ColorChoice::default());
     while let Some(argument) = parser.next().map_err(with_hint)? {
         match argument {
@@ -144,39 +106,38 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments,
                 let unknown = || with_hint(format!("unknown value {value:?} of --color: use auto, always or never"));
                 color = choice.ok_or_else(unknown)?.1;
             }
-            Value(name) if command.is_none() && COMMANDS.iter().any(|(known, _)| name == *known) => {
-                command = Some(name);
-            }
-            Value(name) if section.is_none() && command.as_ref().is_some_and(|command| command == "explain") => {
-                let to = if topic.is_none() { &mut topic } else { &mut section };
-                *to = Some(name.to_string_lossy().into_owned());
+            Value(word) if command.is_none() => match COMMANDS.iter().find(|known| word == known.name) {
+                Some(known) => command = Some(known),
+                None => return Err(with_hint(Value(word).unexpected())),
+            },
+            Value(word) if command.is_some_and(|command| arguments.len() < command.arguments.len()) => {
+                arguments.push(word.to_string_lossy().into_owned());
             }
             other => return Err(with_hint(other.unexpected())),
         }
     }
-    let command = command.unwrap_or_else(|| COMMANDS[0].0.into());
-    let (command, options) = COMMANDS.iter().find(|(known, _)| command == *known).unwrap_or(&COMMANDS[0]);
-    if let Some(option) = given.iter().find(|option| !options.contains(option)) {
-        return Err(with_hint(format!("{option} cannot be used with {command}")));
+    let command = command.unwrap_or(&COMMANDS[0]);
+    if let Some(option) = given.iter().find(|option| !command.options.contains(option)) {
+        return Err(with_hint(format!("{option} cannot be used with {}", command.name)));
     }
-    let command = match *command {
+    let mut arguments = arguments.into_iter();
+    let command = match command.name {
         "check" => Command::Check { config, json },
         "init" => Command::Init { config },
         "health" => Command::Health { listen },
-        "explain" => Command::Explain { topic, section },
+        "explain" => Command::Explain { topic: arguments.next(), section: arguments.next() },
+        "completions" => Command::Completions(shell(arguments.next())?),
+        "man" => Command::Man,
         _ => Command::Serve { config, listen, notifications_url },
     };
     Ok(Arguments { command, color })
 }
 
-/// Commands and their options. The first command is the default.
-const COMMANDS: [(&str, &[&str]); 5] = [
-    ("serve", &["--config", "--listen", "--notifications-url"]),
-    ("check", &["--config", "--json"]),
-    ("init", &["--config"]),
-    ("health", &["--listen"]),
-    ("explain", &[]),
-];
+fn shell(name: Option<String>) -> Result<Shell, String> {
+    let name = name.unwrap_or_default();
+    let wrong = || with_hint(format!("completions {name:?} is not a shell; next: use one of {}", SHELLS.join(", ")));
+    Shell::named(&name).ok_or_else(wrong)
+}
 
 fn address(option: &str, parser: &mut lexopt::Parser) -> Result<String, String> {
     let value = parser.value().map_err(with_hint)?;
@@ -190,6 +151,7 @@ fn with_hint(problem: impl std::fmt::Display) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::terminal::Palette;
 
     fn parsed(arguments: &[&str]) -> Result<Command, String> {
         parse(arguments.iter().map(OsString::from)).map(|arguments| arguments.command)
@@ -197,7 +159,7 @@ mod tests {
 
     #[test]
     fn every_command_accepts_a_choice_of_colours() {
-        for command in ["serve", "check", "init", "health", "explain"] {
+        for command in ["serve", "check", "init", "health", "explain", "man"] {
             let arguments = parse([command, "--color", "never"].map(OsString::from)).unwrap();
             assert_eq!(arguments.color, ColorChoice::Never, "{command}");
         }
@@ -207,10 +169,10 @@ mod tests {
 
     #[test]
     fn colours_change_no_letter_of_the_help() {
-        assert_eq!(help(&Palette::PLAIN), HELP);
         let coloured = help(&Palette::COLOURED);
         assert!(coloured.contains("\u{1b}[1mOptions:\u{1b}[0m\n"), "{coloured}");
         assert!(coloured.contains("  \u{1b}[1m--json\u{1b}[0m  "), "{coloured}");
+        assert_eq!(coloured.replace("\u{1b}[1m", "").replace("\u{1b}[0m", ""), help(&Palette::PLAIN));
     }
 
     #[test]
@@ -231,6 +193,8 @@ mod tests {
         assert_eq!(parsed(&["explain", "xray", "http"]).unwrap(), Command::Explain { topic, section });
         let check = Command::Check { config: Some("x.toml".into()), json: true };
         assert_eq!(parsed(&["check", "--json", "--config", "x.toml"]).unwrap(), check);
+        assert_eq!(parsed(&["completions", "zsh"]).unwrap(), Command::Completions(Shell::Zsh));
+        assert_eq!(parsed(&["man"]).unwrap(), Command::Man);
         assert_eq!(parsed(&["init", "--help"]).unwrap(), Command::Help);
         assert_eq!(parsed(&["-V"]).unwrap(), Command::Version);
     }
@@ -249,9 +213,31 @@ mod tests {
             (&["explain", "xray", "http", "honeycomb"], "honeycomb"),
             (&["serve", "--json"], "--json"),
             (&["check", "--color", "red"], "red"),
+            (&["completions"], "bash, zsh, fish"),
+            (&["completions", "tcsh"], "tcsh"),
+            (&["man", "bash"], "bash"),
         ] {
             let error = parsed(arguments).unwrap_err();
             assert!(error.contains(part) && error.ends_with("see cruddur --help"), "{error}");
         }
+    }
+
+    #[test]
+    fn every_command_and_option_of_the_table_is_parsed_and_in_the_help() {
+        for command in COMMANDS {
+            let mut line = vec![command.name];
+            line.extend(command.arguments.iter().filter_map(|argument| argument.values.first()));
+            for option in table::OPTIONS.iter().filter(|option| command.options.contains(&option.long)) {
+                line.push(option.long);
+                line.extend((option.value != table::OptionValue::None).then_some("x"));
+            }
+            assert!(parsed(&line).is_ok(), "{line:?}");
+            assert!(help(&Palette::PLAIN).contains(&format!("\n  {} ", command.name)), "{}", command.name);
+        }
+        for shell in SHELLS {
+            assert!(Shell::named(shell).is_some(), "{shell}");
+        }
+        let text = help(&Palette::PLAIN);
+        assert!(text.lines().all(|line| line.len() <= 120), "{text}");
     }
 }

@@ -20,6 +20,10 @@
 //!
 //! This is not a tracing library: for a program of your own, take the `opentelemetry` crates.
 
+// Sockets are passed on, signals are caught, and files are read in the ways of Unix. Elsewhere the
+// library is empty, and main.rs has the only error.
+#![cfg(unix)]
+
 /// The targets in `tests/fuzz` use the name of the crate.
 #[cfg(any(test, fuzzing))]
 extern crate self as cruddur;

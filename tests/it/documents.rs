@@ -135,7 +135,8 @@ fn a_sentence_ends_where_a_reader_would_end_it() {
 
 #[test]
 fn every_link_between_the_documents_leads_somewhere() {
-    let documents = [files_in("docs"), files_in("aws"), vec!["README.md".into(), "ARCHITECTURE.md".into()]].concat();
+    let at_the_top = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"].map(str::to_owned);
+    let documents = [files_in("docs"), files_in("aws"), at_the_top.to_vec()].concat();
     let mut dead = Vec::new();
     for document in documents.iter().filter(|path| path.ends_with(".md")) {
         let folder = Path::new(document).parent().expect("a file in a folder");
@@ -204,10 +205,10 @@ fn anchors(markdown: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// README.md and all Markdown files in docs.
+/// README.md, the documents for contributors, and all Markdown files in docs.
 fn readme_and_docs() -> Vec<String> {
     let docs = files_in("docs").into_iter().filter(|path| path.ends_with(".md"));
-    [vec!["README.md".to_owned()], docs.collect()].concat()
+    [["README.md", "CONTRIBUTING.md", "SECURITY.md"].map(str::to_owned).to_vec(), docs.collect()].concat()
 }
 
 /// The sentences of a Markdown document, without code blocks, tables, comments and the targets of

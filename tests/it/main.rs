@@ -8,6 +8,7 @@
 mod across_services;
 mod check;
 mod cloudwatch_delivery;
+mod command_line;
 mod deployments;
 mod documents;
 mod front_door;
