@@ -47,8 +47,10 @@ const FIRST_REQUEST: Duration = Duration::from_secs(10);
 /// Time for the next request. nginx and the load balancers of AWS keep connections to a server for
 /// 60 s. If the server closes such a connection first, a request may be lost.
 pub(super) const IDLE: Duration = Duration::from_secs(75);
-/// Time for the first request of a connection when the process is about to renew itself.
+/// Time in which the first request of a connection is probably on its way.
 const FRESH: Duration = Duration::from_millis(250);
+/// The same when the process is about to renew itself. Meanwhile new clients wait.
+const FRESH_AT_RENEWAL: Duration = Duration::from_millis(25);
 /// Time for tiny_http to notice that a client has closed its connection.
 const NOTICE: Duration = Duration::from_secs(1);
 /// Number of looks in a row with more unread input than a head, and other than at the look before,
@@ -65,6 +67,8 @@ const MAX_CONNECTIONS: usize = 1024;
 const MIN_CONNECTIONS: usize = 8;
 /// A sixth of the descriptors: each connection needs three, and half of all are for the rest.
 const DESCRIPTORS_PER_CONNECTION: usize = 6;
+/// Time after which a busy connection is waiting for its client.
+const SLOW: Duration = Duration::from_secs(1);
 /// Time between looks while descriptors are scarce, while input is unread or connections are opened,
 /// and otherwise. In the last time an endless head may take some 10 MB.
 const HURRIED_LOOK: Duration = Duration::from_millis(1);
@@ -90,10 +94,17 @@ const REST: u32 = 5;
 /// # Errors
 ///
 /// The system cannot start another thread.
-pub(super) fn start(waker: Waker, peers: Arc<Peers>, process: Arc<Process>, port: u16) -> io::Result<()> {
+pub(super) fn start(
+    waker: Waker,
+    peers: Arc<Peers>,
+    process: Arc<Process>,
+    listening: Socket,
+    port: u16,
+) -> io::Result<()> {
     let Ok(listing) = list_descriptors() else { return Ok(()) };
     let mut keeper = Keeper {
         listing,
+        listening,
         port,
         waker,
         peers,
@@ -113,7 +124,12 @@ pub(super) fn start(waker: Waker, peers: Arc<Peers>, process: Arc<Process>, port
             let began = Instant::now();
             let pause = keeper.look(began);
             let rest = if pause == HURRIED_LOOK { 1 } else { REST };
-            thread::sleep(pause.max(began.elapsed() * rest));
+            let pause = pause.max(began.elapsed() * rest);
+            if pause < QUIET_LOOK {
+                thread::sleep(pause);
+            } else {
+                keeper.wait_for_connection(pause);
+            }
         }
     })?;
     Ok(())
@@ -126,6 +142,7 @@ pub(super) fn is_possible() -> bool {
 
 struct Keeper {
     listing: Dir,
+    listening: Socket,
     port: u16,
     waker: Waker,
     peers: Arc<Peers>,
@@ -155,6 +172,8 @@ struct Connection {
     /// Number of its requests.
     received: u64,
     busy: bool,
+    /// Time since which it has been busy at every look.
+    busy_since: Option<Instant>,
     /// Looks with other unread input since the last request: the last ones in a row, and all.
     in_a_row: u32,
     in_all: u32,
@@ -179,9 +198,11 @@ impl Keeper {
             self.close_all();
         }
         let (has_input, is_stuck) = self.check(now);
+        let closed_before = self.peers.closed(Reason::OverCap);
         let has_new = self.discover(now).unwrap_or(true);
+        let is_crowded = self.peers.closed(Reason::OverCap) > closed_before;
         self.process.connections.store(self.connections.len(), Ordering::Relaxed);
-        let fresh = self.connections.values().filter(|connection| connection.is_fresh(now)).count();
+        let fresh = self.connections.values().filter(|it| it.is_fresh(now, FRESH_AT_RENEWAL)).count();
         self.process.fresh.store(fresh, Ordering::Relaxed);
         self.process.looks.fetch_add(1, Ordering::Release);
         let slow = || (now >= self.next_slow_check).then(|| self.process.slow_renewal_cause()).flatten();
@@ -198,13 +219,21 @@ impl Keeper {
         if is_stuck {
             self.waker.has_unread_input();
         }
-        if self.process.is_tight() {
+        if self.process.is_tight() || is_crowded {
             HURRIED_LOOK
         } else if has_input || has_new || self.waker.is_paused() {
             BUSY_LOOK
         } else {
             QUIET_LOOK
         }
+    }
+
+    /// Waits until a connection arrives, or for this time. The thread that accepts may be faster: then
+    /// the connection is found after this time.
+    fn wait_for_connection(&self, most: Duration) {
+        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(most.subsec_nanos()) };
+        let _ = poll(&mut [PollFd::new(&self.listening, PollFlags::IN)], Some(&timeout));
+        thread::sleep(HURRIED_LOOK);
     }
 
     /// Forgets the connections that have ended, and closes those that must be closed. Returns whether
@@ -345,6 +374,7 @@ impl Keeper {
             since: now,
             received: 0,
             busy: false,
+            busy_since: None,
             in_a_row: 0,
             in_all: 0,
             unread_since: None,
@@ -369,9 +399,19 @@ impl Keeper {
     }
 
     /// Closes the connection that has been idle longest; one that its client has closed before the
-    /// others, and a busy one only if all are. Returns its inode, and the time.
+    /// others. If all are busy or new, it closes the one that has been busy longest. Returns its
+    /// inode, and the time.
     fn close_oldest(&mut self, now: Instant) -> Option<(u64, Instant)> {
-        let age = |connection: &Connection| (connection.busy, connection.closed_by_client.is_none(), connection.since);
+        let age = |connection: &Connection| {
+            let is_slow = connection.busy_since.is_some_and(|since| now - since > SLOW);
+            let is_needed = connection.is_fresh(now, FRESH) || (connection.busy && !is_slow);
+            (
+                is_needed,
+                is_slow,
+                connection.closed_by_client.is_none(),
+                connection.busy_since.unwrap_or(connection.since),
+            )
+        };
         let oldest = self.connections.iter().min_by_key(|(_, connection)| age(connection));
         let inode = oldest.map(|(inode, _)| *inode)?;
         let Connection { address, socket, .. } = self.connections.remove(&inode)?;
@@ -392,13 +432,14 @@ enum Verdict {
 
 impl Connection {
     /// True if it was accepted so recently that its first request may be on its way.
-    fn is_fresh(&self, now: Instant) -> bool {
-        self.received == 0 && self.closed_by_client.is_none() && now - self.since < FRESH
+    fn is_fresh(&self, now: Instant, time: Duration) -> bool {
+        self.received == 0 && self.closed_by_client.is_none() && now - self.since < time
     }
 
     fn verdict(&mut self, peers: &Peers, state: PollFlags, now: Instant) -> Verdict {
         let (received, busy, body) = peers.with(self.address, |peer| (peer.received, peer.busy > 0, peer.body));
         self.busy = busy;
+        self.busy_since = busy.then(|| self.busy_since.unwrap_or(now));
         if busy || received > self.received {
             self.since = now;
         }

@@ -160,7 +160,7 @@ impl Listener {
         })?;
         start_ticker(address, waker.clone(), Arc::clone(&peers), Arc::clone(&process))?;
         #[cfg(target_os = "linux")]
-        keeper::start(waker.clone(), Arc::clone(&peers), Arc::clone(&process), address.port())?;
+        keeper::start(waker.clone(), Arc::clone(&peers), Arc::clone(&process), socket.try_clone()?, address.port())?;
         Ok(Self { waker, peers, process, address, socket, signals: Some(signals), spares, is_shared })
     }
 

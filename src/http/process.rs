@@ -72,7 +72,7 @@ const MIN_DELIVERY: Duration = Duration::from_secs(1);
 /// Minimum time between two renewals.
 const MIN_LIFE: Duration = Duration::from_secs(30);
 /// The same, when descriptors are exhausted or no connection can be accepted.
-const MIN_LIFE_EXHAUSTED: Duration = Duration::from_millis(250);
+const MIN_LIFE_EXHAUSTED: Duration = Duration::from_millis(100);
 
 /// Limits of the number of open descriptors: the one in force, and the one to which a process may
 /// raise it. `None` means that there is no limit.
