@@ -281,7 +281,9 @@ impl Keeper {
             return;
         }
         for connection in self.connections.values() {
-            let is_idle = !connection.busy && now - connection.since > MEMORY_CHECK;
+            // Unread input is a request that waits for a thread, or is noticed as greedy.
+            let is_idle =
+                !connection.busy && connection.unread_since.is_none() && now - connection.since > MEMORY_CHECK;
             if is_idle && (connection.received == 0 || growth > MAX_GROWTH) {
                 self.peers.give_up(connection.address, Reason::Memory);
                 self.peers.close(&connection.socket, Reason::Memory);
