@@ -124,9 +124,9 @@ def completes(shell, folder):
         os.write(terminal, f"{set_up}; cd {home}\n".encode())
         os.write(terminal, b"touch ready\n")
         until((home / "ready").exists, f"{shell} did not start")
-        os.write(terminal, b"cruddur expl\txr\tannotations >explained; touch done\n")
+        os.write(terminal, b"cruddur expl\thon\tattributes >explained; touch done\n")
         until((home / "done").exists, f"{shell} did not run the line")
-        assert "annotations" in result.read_text(), f"{shell}: cruddur expl<Tab>xr<Tab> was not completed"
+        assert "attributes" in result.read_text(), f"{shell}: cruddur expl<Tab>hon<Tab> was not completed"
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
