@@ -14,7 +14,7 @@ export function start({ chooseTab, requests, waterfall }) {
     ["/", "filter", () => byId("filter").focus()],
     ["p", "pause the list, or go on", () => byId("pause").click()],
     ["w", "waterfall; arrow keys walk through it and fold it", () => [chooseTab("waterfall"), waterfall.focus()]],
-    ["d", "three dialects; tab walks through their fields", () => chooseTab("dialects")],
+    ["d", "four dialects; tab walks through their fields", () => chooseTab("dialects")],
     ["b", "deliveries, byte for byte", () => {
       chooseTab("deliveries");
       const panel = byId("deliveries");

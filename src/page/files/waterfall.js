@@ -242,7 +242,7 @@ function details(span, trace) {
     h("h4", {}, "Attributes"), table(Object.entries(data.attributes)),
     Object.keys(data.metadata).length > 0 ? [h("h4", {}, "Metadata"), table(Object.entries(data.metadata))] : null,
     data.events.map(eventOf),
-    h("p", { class: "row" }, button("the same span in three dialects", () => byId("tab-dialects").click(), "d"),
+    h("p", { class: "row" }, button("the same span in four dialects", () => byId("tab-dialects").click(), "d"),
       h("a", { href: `/telemetry/traces/${trace.trace_id}`, target: "_blank" }, "this trace as JSON")));
 }
 
