@@ -30,7 +30,7 @@ fn plain_help() -> String {
         text += if index == 0 { "\nUsage: " } else { "       " };
         text += &format!("{}\n", command.usage());
     }
-    text += "       All commands accept --color auto|always|never\n\nCommands:\n";
+    text += "\nCommands:\n";
     let column = COMMANDS.iter().map(|command| command.name.len()).max().unwrap_or_default() + 4;
     for command in COMMANDS {
         push_entry(&mut text, command.name, command.summary, column);

@@ -33,7 +33,7 @@ pub enum Origin {
     File(String),
 }
 
-/// Environment variables at start-up, without the faults that [`value_faults`] finds. An empty
+/// Environment variables at start-up, without the faults that `value_faults` finds. An empty
 /// variable counts as unset.
 #[derive(Clone, Debug, Default)]
 pub struct Env {
@@ -202,7 +202,7 @@ impl Sources {
         }
     }
 
-    /// Returns a text of the file without the faults that [`value_faults`] finds, and adds a
+    /// Returns a text of the file without the faults that `value_faults` finds, and adds a
     /// finding about them. `None` if it counts as unset. `name` is the full name of the key.
     pub(super) fn check_entry(&self, entry: &Entry, name: &str, text: &str, findings: &mut Findings) -> Option<String> {
         let checked = value_faults::check(text, Meaning::of(name));

@@ -10,11 +10,11 @@ fn bash_completes_commands_options_topics_and_shells() {
     for (line, expected) in [
         ("cruddur he", "health"),
         ("cruddur --config x.toml he", "health"),
-        ("cruddur check --", "--config --json --help --version"),
+        ("cruddur check --", "--config --json --color --help --version"),
         ("cruddur health --l", "--listen"),
-        ("cruddur explain x", "xray"),
+        ("cruddur explain x", "xray xray_otlp"),
         ("cruddur explain xray x", ""),
-        ("cruddur completions ", "bash zsh fish --help --version"),
+        ("cruddur completions ", "bash zsh fish --color --help --version"),
         ("cruddur --listen ", ""),
     ] {
         let test = format!(
