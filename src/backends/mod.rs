@@ -65,3 +65,19 @@ pub fn plans(sources: &Sources, shared: &Settings) -> Result<Vec<Plan>, Message>
     };
     BACKENDS.iter().map(plan).collect()
 }
+
+/// The plan that a backend makes of this telemetry.toml and environment, and its findings as text.
+#[cfg(test)]
+fn planned(
+    plan: fn(&mut PlanContext<'_>) -> Result<Plan, Message>,
+    toml: &str,
+    env: crate::settings::Env,
+) -> Result<(Plan, Vec<String>), Message> {
+    use crate::settings::{Findings, Settings, Sources};
+
+    let sources = Sources::from_text(toml, env)?;
+    let (shared, _) = Settings::read(&sources, None, "an-instance", &mut Findings::default())?;
+    let mut context = PlanContext { sources: &sources, shared: &shared, findings: Findings::default() };
+    let plan = plan(&mut context)?;
+    Ok((plan, context.findings.into_vec().iter().map(|finding| finding.message.to_string()).collect()))
+}

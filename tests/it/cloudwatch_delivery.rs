@@ -10,23 +10,18 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::support::aws::{NEW_KEY_ID, NEW_SECRET, TOKEN, assert_ended_well, assert_no_secret};
 use crate::support::{
-    Answer, Client, CloudWatch, Collector, Event, Exit, Program, Reply, SOON, Setup, TempDir, Trick, XRayDaemon,
-    log_lines, unix_seconds, wait_until,
+    Answer, Client, CloudWatch, Collector, Event, Program, Reply, SOON, Setup, TempDir, Trick, XRayDaemon, log_lines,
+    unix_seconds, wait_until,
 };
 
 const HOME: &str = "/api/activities/home";
 const TOML: &str = "[console]\nenabled = false\n[cloudwatch]\nenabled = true\nschedule_delay = 50\n";
 const GROUP: &str = "cruddur";
-const TOKEN: &str = "IQoJb3JpZ2luX2VjEXAMPLETOKENthatNobodyElseMayEverSee==";
-/// A second key, for tests in which the first one is no longer valid.
-const NEW_KEY_ID: &str = "ASIAIOSFODNN7EXAMPLE2";
-const NEW_SECRET: &str = "anotherSecretThatNobodyMaySee/bPxRfiCYEXAMPLE";
 const ENDPOINT: &str = "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS";
 /// Port 1 needs privileges to listen on, so connections to it are refused.
 const DEAD: &str = "http://127.0.0.1:1";
-/// The maximum time that shutdown may take, flush included.
-const END: Duration = Duration::from_secs(6);
 
 /// A program that has the region and the address, but no credentials.
 fn anonymous(endpoint: &str) -> Setup {
@@ -103,24 +98,6 @@ fn assert_in_order(events: &[Event], answers: &[Answer]) {
     assert_eq!(logged.len(), answered.len());
     let first_wrong = logged.iter().zip(&answered).position(|(logged, answered)| logged != answered);
     assert_eq!(first_wrong, None, "the first line out of order");
-}
-
-/// Checks that apply to every test, whatever failed in it.
-#[track_caller]
-fn assert_ended_well(exit: &Exit) {
-    assert_eq!(exit.status.code(), Some(0), "{}", exit.stderr);
-    assert!(exit.took < END, "it took {:?} to end", exit.took);
-    assert_no_secret("stderr", &exit.stderr);
-    assert_no_secret("stdout", &exit.stdout);
-    assert!(!exit.stderr.contains("panicked"), "{}", exit.stderr);
-}
-
-#[track_caller]
-fn assert_no_secret(place: &str, text: &str) {
-    for (name, secret) in [("secret", CloudWatch::SECRET), ("token", TOKEN), ("other secret", NEW_SECRET)] {
-        let line = text.lines().find(|line| line.contains(secret));
-        assert_eq!(line, None, "the {name} is shown in {place}");
-    }
 }
 
 /// Checks that the exporter logged exactly one line, which contains all of these parts.

@@ -2,22 +2,14 @@
 //! Every span arrives once, whatever the endpoint answers first. No secret is shown anywhere.
 
 use std::fs;
-use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{
-    Client, CloudWatch, Collector, Exit, Program, SOON, Setup, TempDir, Trick, XRayEndpoint, log_lines,
-};
+use crate::support::aws::{NEW_KEY_ID, NEW_SECRET, TOKEN, assert_ended_well, assert_no_secret};
+use crate::support::{Client, CloudWatch, Collector, Program, SOON, Setup, TempDir, Trick, XRayEndpoint, log_lines};
 
 const HOME: &str = "/api/activities/home";
 const TOML: &str = "[console]\nenabled = false\n[xray_otlp]\nenabled = true\nschedule_delay = 50\n";
-const TOKEN: &str = "IQoJb3JpZ2luX2VjEXAMPLETOKENthatNobodyElseMayEverSee==";
-/// A second key, for tests in which the first one is no longer valid.
-const NEW_KEY_ID: &str = "ASIAIOSFODNN7EXAMPLE2";
-const NEW_SECRET: &str = "anotherSecretThatNobodyMaySee/bPxRfiCYEXAMPLE";
-/// The maximum time that shutdown may take, flush included.
-const END: Duration = Duration::from_secs(6);
 
 fn start_endpoint() -> XRayEndpoint {
     XRayEndpoint::start(CloudWatch::KEY_ID, CloudWatch::SECRET)
@@ -47,23 +39,6 @@ fn go_home(program: &Program, times: usize) {
     let mut client = Client::connect(program.addr());
     for _ in 0..times {
         assert_eq!(client.get(HOME).status, 200);
-    }
-}
-
-/// Checks that apply to every test, whatever failed in it.
-#[track_caller]
-fn assert_ended_well(exit: &Exit) {
-    assert_eq!(exit.status.code(), Some(0), "{}", exit.stderr);
-    assert!(exit.took < END, "it took {:?} to end", exit.took);
-    assert_no_secret("stderr", &exit.stderr);
-    assert_no_secret("stdout", &exit.stdout);
-    assert!(!exit.stderr.contains("panicked"), "{}", exit.stderr);
-}
-
-#[track_caller]
-fn assert_no_secret(place: &str, text: &str) {
-    for (name, secret) in [("secret", CloudWatch::SECRET), ("token", TOKEN), ("other secret", NEW_SECRET)] {
-        assert!(!text.contains(secret), "the {name} is shown in {place}");
     }
 }
 

@@ -4,9 +4,9 @@ use serde_json::Value as Json;
 
 use super::response::ExportResponse;
 use super::*;
-use crate::backends::PlanContext;
+use crate::backends::planned;
 use crate::delivery::{Encoder, Plan, State};
-use crate::settings::{Env, Findings, Settings, Sources, sample_resource};
+use crate::settings::{Env, sample_resource};
 use crate::trace::span::{Attribute, Metadata};
 use crate::trace::{FinishedTrace, sample};
 
@@ -21,11 +21,7 @@ fn text(payload: &Payload) -> &str {
 }
 
 fn plan(toml: &str, env: Env) -> (Plan, Vec<String>) {
-    let sources = Sources::from_text(toml, env).unwrap();
-    let (shared, _) = Settings::read(&sources, None, "an-instance", &mut Findings::default()).unwrap();
-    let mut context = PlanContext { sources: &sources, shared: &shared, findings: Findings::default() };
-    let plan = settings::plan(&mut context).unwrap();
-    (plan, context.findings.into_vec().iter().map(|finding| finding.message.to_string()).collect())
+    planned(settings::plan, toml, env).unwrap()
 }
 
 const ON: &str = "[honeycomb]\nenabled = true\n";

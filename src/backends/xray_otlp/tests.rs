@@ -5,10 +5,10 @@ use serde_json::{Value as Json, json};
 
 use super::limits::{Limits, XRaySpans};
 use super::*;
-use crate::backends::PlanContext;
 use crate::backends::otlp_http::encode::OtlpJson;
+use crate::backends::planned;
 use crate::delivery::{Encoder, Plan, State};
-use crate::settings::{Env, Findings, Settings, Sources, sample_resource};
+use crate::settings::{Env, Findings, Sources, sample_resource};
 use crate::text::explanation::Body;
 use crate::trace::span::{Attribute, Event, SpanData, Status};
 use crate::trace::{FinishedTrace, sample};
@@ -145,11 +145,7 @@ fn times_are_those_of_the_service_if_our_clock_is_wrong() {
 }
 
 fn plan(toml: &str, env: Env) -> (Plan, Vec<String>) {
-    let sources = Sources::from_text(toml, env).unwrap();
-    let (shared, _) = Settings::read(&sources, None, "an-instance", &mut Findings::default()).unwrap();
-    let mut context = PlanContext { sources: &sources, shared: &shared, findings: Findings::default() };
-    let plan = settings::plan(&mut context).unwrap();
-    (plan, context.findings.into_vec().iter().map(|finding| finding.message.to_string()).collect())
+    planned(settings::plan, toml, env).unwrap()
 }
 
 const ON: &str = "[xray_otlp]\nenabled = true\n";

@@ -6,10 +6,10 @@ use serde_json::{Value as Json, json};
 
 use super::tree::Documents;
 use super::*;
-use crate::backends::PlanContext;
+use crate::backends::planned;
 use crate::delivery::{Encoder, Plan};
 use crate::golden;
-use crate::settings::{Env, Findings, Settings, Sources};
+use crate::settings::Env;
 use crate::trace::context::TraceFlags;
 use crate::trace::id::{IdSource, SpanId, TraceId};
 use crate::trace::sampler::{BackendDecision, Decision, Reason, RuleDecision, RuleSource};
@@ -419,11 +419,7 @@ fn check_segment(segment: &Json, ids: &mut Vec<String>, indexed: &mut usize) {
 }
 
 fn plan(toml: &str, env: Env) -> Result<(Plan, Vec<String>), Message> {
-    let sources = Sources::from_text(toml, env)?;
-    let (shared, _) = Settings::read(&sources, None, "an-instance", &mut Findings::default())?;
-    let mut context = PlanContext { sources: &sources, shared: &shared, findings: Findings::default() };
-    let plan = settings::plan(&mut context)?;
-    Ok((plan, context.findings.into_vec().iter().map(|finding| finding.message.to_string()).collect()))
+    planned(settings::plan, toml, env)
 }
 
 const ON: &str = "[xray]\nenabled = true\n";

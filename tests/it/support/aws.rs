@@ -2,15 +2,24 @@
 //! own, and misbehaviours.
 
 use std::collections::HashMap;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, NaiveDateTime};
 use ring::{digest, hmac};
 
+use super::cloudwatch::CloudWatch;
 use super::http::{Request, header};
+use super::program::Exit;
 
 /// Region of every service.
 pub(crate) const REGION: &str = "us-east-1";
+/// The token of a temporary key.
+pub(crate) const TOKEN: &str = "IQoJb3JpZ2luX2VjEXAMPLETOKENthatNobodyElseMayEverSee==";
+/// A second key, for tests in which the first one is no longer valid.
+pub(crate) const NEW_KEY_ID: &str = "ASIAIOSFODNN7EXAMPLE2";
+pub(crate) const NEW_SECRET: &str = "anotherSecretThatNobodyMaySee/bPxRfiCYEXAMPLE";
+/// The maximum time that shutdown may take, flush included.
+pub(crate) const END: Duration = Duration::from_secs(6);
 const AMZ_DATE: &str = "%Y%m%dT%H%M%SZ";
 const SECOND: u64 = 1000;
 
@@ -204,4 +213,22 @@ fn hmac_sha256(key: &[u8], text: &str) -> Vec<u8> {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Checks that apply to every test, whatever failed in it.
+#[track_caller]
+pub(crate) fn assert_ended_well(exit: &Exit) {
+    assert_eq!(exit.status.code(), Some(0), "{}", exit.stderr);
+    assert!(exit.took < END, "it took {:?} to end", exit.took);
+    assert_no_secret("stderr", &exit.stderr);
+    assert_no_secret("stdout", &exit.stdout);
+    assert!(!exit.stderr.contains("panicked"), "{}", exit.stderr);
+}
+
+#[track_caller]
+pub(crate) fn assert_no_secret(place: &str, text: &str) {
+    for (name, secret) in [("secret", CloudWatch::SECRET), ("token", TOKEN), ("other secret", NEW_SECRET)] {
+        let line = text.lines().find(|line| line.contains(secret));
+        assert_eq!(line, None, "the {name} is shown in {place}");
+    }
 }

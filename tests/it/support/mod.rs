@@ -4,7 +4,7 @@
 //! No code here waits a fixed time. A test waits for a condition, with a timeout. Every process,
 //! thread and directory ends when its owner is dropped.
 
-mod aws;
+pub(crate) mod aws;
 mod client;
 mod cloudwatch;
 mod collector;
