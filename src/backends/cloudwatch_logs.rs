@@ -113,6 +113,10 @@ impl Transport for CloudWatchLogs {
     fn clock_offset(&self) -> i64 {
         self.client.clock_offset()
     }
+
+    fn readdress(&self, body: Vec<u8>) -> Vec<u8> {
+        encode::readdress(body, &self.group, &self.stream)
+    }
 }
 
 /// Headers of a call, without those of the signature.

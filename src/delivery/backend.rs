@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::worker::Stop;
 use crate::logging::LogLine;
-use crate::settings::{BatchLimits, Finding, Origin, Setting, Values};
+use crate::settings::{BatchLimits, Finding, Origin, Setting, SpoolLimits, Values};
 use crate::text::Message;
 use crate::trace::FinishedTrace;
 use crate::trace::id::TraceId;
@@ -51,6 +51,12 @@ pub trait Transport: Send {
     /// Returns true if payloads are compressed with gzip before they are sent.
     fn compresses(&self) -> bool {
         false
+    }
+
+    /// Returns the uncompressed body of a payload for the destination in force, if it was encoded with
+    /// other settings and names the destination.
+    fn readdress(&self, body: Vec<u8>) -> Vec<u8> {
+        body
     }
 
     /// Returns the server's clock minus our clock, in milliseconds, as far as it is known.
@@ -112,6 +118,9 @@ pub enum Outcome {
     },
     /// The payload was rejected. A retry would not help.
     Refused(Problem),
+    /// The payload was rejected because of a setting, such as the key or the address. A retry would
+    /// help only with another setting. Without a spool it counts as refused.
+    Misconfigured(Problem),
     /// The status says success, but the response does not come from the expected service: a log-in
     /// page, for example. Nothing confirms that the payload was accepted. Never retried.
     Unconfirmed(Problem),
@@ -170,6 +179,8 @@ pub struct Plan {
     pub task: Option<Box<dyn BackgroundTask>>,
     /// Findings about the settings of the backend.
     pub findings: Vec<Finding>,
+    /// Place and limits of payloads that wait on disk, if the backend stores any.
+    pub spool: Option<SpoolLimits>,
     /// Values that the plan was made from. A backend with equal values is not restarted.
     pub values: Values,
 }
@@ -183,6 +194,22 @@ pub enum State {
     Waiting,
     /// Enabled and running.
     On,
+}
+
+impl Outcome {
+    /// Returns the problem, unless everything was accepted without a warning.
+    pub fn problem(&self) -> Option<&Problem> {
+        match self {
+            Self::Delivered => None,
+            Self::Later { problem, .. }
+            | Self::Partly { problem, .. }
+            | Self::Warned(problem)
+            | Self::Refused(problem)
+            | Self::Misconfigured(problem)
+            | Self::Unconfirmed(problem)
+            | Self::Closed(problem) => Some(problem),
+        }
+    }
 }
 
 impl Problem {
@@ -237,6 +264,7 @@ impl Plan {
             sampler: None,
             task: None,
             findings: Vec::new(),
+            spool: None,
             values,
         }
     }

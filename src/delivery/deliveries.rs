@@ -59,6 +59,8 @@ pub enum DeliveryStatus {
     Refused,
     /// Another service than the expected one answered with success.
     Unconfirmed,
+    /// The payload is stored on disk, and will be sent from there.
+    Stored,
     /// The worker gave up.
     Dropped,
 }
@@ -131,20 +133,19 @@ impl Deliveries {
 
     /// Records the result of an attempt.
     pub(super) fn tried(&self, number: u64, exchanges: Vec<RecordedCall>, outcome: &Outcome) {
-        let (status, problem) = match outcome {
-            Outcome::Delivered => (DeliveryStatus::Delivered, None),
-            Outcome::Warned(problem) => (DeliveryStatus::Delivered, Some(problem)),
-            Outcome::Partly { problem, .. } => (DeliveryStatus::Partly, Some(problem)),
-            Outcome::Refused(problem) => (DeliveryStatus::Refused, Some(problem)),
-            Outcome::Unconfirmed(problem) => (DeliveryStatus::Unconfirmed, Some(problem)),
-            Outcome::Closed(problem) | Outcome::Later { problem, .. } => (DeliveryStatus::Waiting, Some(problem)),
+        let status = match outcome {
+            Outcome::Delivered | Outcome::Warned(_) => DeliveryStatus::Delivered,
+            Outcome::Partly { .. } => DeliveryStatus::Partly,
+            Outcome::Refused(_) | Outcome::Misconfigured(_) => DeliveryStatus::Refused,
+            Outcome::Unconfirmed(_) => DeliveryStatus::Unconfirmed,
+            Outcome::Closed(_) | Outcome::Later { .. } => DeliveryStatus::Waiting,
         };
         self.edit(number, |delivery| {
             delivery.took = delivery.first_try.elapsed();
             delivery.tries += 1;
             delivery.exchanges = exchanges;
             delivery.status = status;
-            delivery.message = problem.map(|problem| problem.message.clone());
+            delivery.message = outcome.problem().map(|problem| problem.message.clone());
         });
     }
 
@@ -154,6 +155,11 @@ impl Deliveries {
             delivery.status = DeliveryStatus::Dropped;
             delivery.message = Some(problem.message.clone());
         });
+    }
+
+    /// Marks a delivery as stored on disk.
+    pub(super) fn stored(&self, number: u64) {
+        self.edit(number, |delivery| delivery.status = DeliveryStatus::Stored);
     }
 
     /// Marks a delivery as dropped, unless it already has a final status.
@@ -214,6 +220,7 @@ impl DeliveryStatus {
             Self::Partly => "partly delivered",
             Self::Refused => "refused",
             Self::Unconfirmed => "unconfirmed",
+            Self::Stored => "stored",
             Self::Dropped => "dropped",
         }
     }

@@ -1,21 +1,47 @@
 //! Encoding and compression of a batch.
 
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use flate2::Compression;
+use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 
 use super::backend::{Encoder, Payload, Transport};
 
+/// Largest body of a payload after decompression.
+const MAX_BODY: u64 = 64 * 1024 * 1024;
+
 /// Returns the payloads of a batch as this transport sends them.
 pub fn payloads<T>(encoder: &dyn Encoder<T>, batch: &[Arc<T>], transport: &dyn Transport) -> Vec<Payload> {
     transport.before_encoding();
-    let mut payloads = encoder.encode(batch, transport.clock_offset());
-    if transport.compresses() {
+    encoded(encoder, batch, transport.clock_offset(), transport.compresses())
+}
+
+/// The same, for a transport with this offset of its clock, which compresses payloads or does not.
+pub(super) fn encoded<T>(encoder: &dyn Encoder<T>, batch: &[Arc<T>], clock_offset: i64, is_gzip: bool) -> Vec<Payload> {
+    let mut payloads = encoder.encode(batch, clock_offset);
+    if is_gzip {
         payloads.iter_mut().for_each(|payload| payload.bytes = gzip(&payload.bytes));
     }
     payloads
+}
+
+/// Returns the body of a payload that was encoded earlier as this transport sends it now. `is_gzip`:
+/// `bytes` are compressed.
+///
+/// # Errors
+///
+/// The bytes cannot be decompressed.
+pub(super) fn prepared(bytes: Vec<u8>, is_gzip: bool, transport: &dyn Transport) -> io::Result<Vec<u8>> {
+    let body = transport.readdress(if is_gzip { gunzip(&bytes)? } else { bytes });
+    Ok(if transport.compresses() { gzip(&body) } else { body })
+}
+
+fn gunzip(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    GzDecoder::new(bytes).take(MAX_BODY).read_to_end(&mut body)?;
+    Ok(body)
 }
 
 /// Compresses at level 1: about a tenth of the size, in 1 microsecond per span. Level 6 takes seven
@@ -27,10 +53,6 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
-
-    use flate2::read::GzDecoder;
-
     use super::*;
 
     #[test]

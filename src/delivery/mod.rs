@@ -19,13 +19,15 @@ mod deliveries;
 mod encode;
 mod processor;
 mod queue;
+mod saver;
+mod spool;
 mod stats;
 mod worker;
 
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use self::deliveries::SharedSize;
 use self::processor::{LineSink, QueueHandle, push};
@@ -40,8 +42,12 @@ pub use deliveries::{Deliveries, Delivery, DeliveryStatus};
 pub use encode::payloads;
 pub use processor::BatchProcessor;
 pub use queue::{Item, PushResult, Queue};
+pub use spool::{Spool, SpoolCounts, SpoolView, inspect};
 pub use stats::{DeliveryStats, LastError, Totals};
 pub use worker::Stop;
+
+/// Time that the savers have beyond a deadline, for the last write.
+const STORE_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// All backends, including those that are off.
 pub struct Pipeline {
@@ -143,9 +149,12 @@ impl Pipeline {
         }
         self.done = None;
         // No message is ever sent on this channel. It is disconnected when the last worker ends.
+        let is_stored = self.processors.iter().any(|processor| processor.spool.is_some());
+        let deadline = if is_stored { deadline + STORE_TIMEOUT } else { deadline };
         let _ = self.all_done.recv_timeout(deadline.saturating_duration_since(Instant::now()));
         for processor in &self.processors {
             processor.stats.close(processor.queued());
+            processor.spool.iter().for_each(|spool| spool.close());
         }
     }
 }

@@ -12,12 +12,14 @@ use log::LevelFilter;
 use super::backend::{BackgroundTask, Encoder, Encoding, Plan, State, Transport};
 use super::deliveries::SharedSize;
 use super::queue::{Item, PushResult, Queue};
+use super::spool::Spool;
 use super::stats::DeliveryStats;
-use super::worker::{Stop, StopReason, Worker};
+use super::worker::{Stop, StopReason, Storage, Worker};
 use crate::logging::{self, LogLine, LogSink};
 use crate::settings::Values;
 use crate::text::Message;
 use crate::trace::FinishedTrace;
+use crate::trace::id::IdSource;
 
 /// One backend at run time. It exists even while the backend is off.
 pub struct BatchProcessor {
@@ -25,6 +27,8 @@ pub struct BatchProcessor {
     pub plan: Plan,
     /// Counts and last deliveries.
     pub stats: Arc<DeliveryStats>,
+    /// Stored payloads, if the backend stores any.
+    pub spool: Option<Arc<Spool>>,
     pub(super) queue: QueueHandle,
     /// Stop handles of the current worker and of earlier workers that are still finishing.
     pub(super) stops: Vec<Arc<Stop>>,
@@ -62,6 +66,7 @@ impl BatchProcessor {
         Self {
             plan: Plan::new(plan.name, plan.encoding.clone(), plan.limits, Values::default()),
             stats: Arc::new(DeliveryStats::new(plan.name, plan.encoding.unit(), Arc::clone(kept))),
+            spool: None,
             queue,
             stops: Vec::new(),
         }
@@ -72,7 +77,10 @@ impl BatchProcessor {
         let was_on = self.is_on();
         let before = std::mem::replace(&mut self.plan, plan);
         let (transport, task) = (self.plan.transport.take(), self.plan.task.take());
-        let Plan { name, state, reason, destination, values, .. } = &self.plan;
+        let Plan { name, state, reason, destination, values, spool, .. } = &self.plan;
+        if self.spool.as_ref().map(|spool| &spool.limits) != spool.as_ref() {
+            self.spool = spool.clone().map(|limits| Arc::new(Spool::new(limits, &self.stats, &IdSource::new())));
+        }
         let Some(transport) = transport else {
             let change = (before.state != *state).then(|| format!("{name} {}: {reason}", state.as_str()));
             if was_on {
@@ -139,7 +147,7 @@ impl BatchProcessor {
 
     /// Sends the queued items and accepts no more.
     fn stop(&mut self) {
-        self.retire(StopReason::Off { lost_before: self.stats.lost() });
+        self.retire(StopReason::Off { before: self.stats.totals() });
         self.queue.close();
     }
 
@@ -178,7 +186,16 @@ impl BatchProcessor {
         stop: &Arc<Stop>,
     ) -> Worker<T> {
         let (queue, stats) = (Arc::clone(queue), Arc::clone(&self.stats));
-        Worker { encoder: Arc::clone(encoder), transport, queue, stats, stop: Arc::clone(stop), last_number: 0 }
+        let storage = self.spool.as_ref().map(|spool| Storage::new(spool, &*transport));
+        Worker {
+            encoder: Arc::clone(encoder),
+            transport,
+            queue,
+            stats,
+            stop: Arc::clone(stop),
+            storage,
+            last_number: 0,
+        }
     }
 }
 
@@ -223,6 +240,10 @@ impl Item for FinishedTrace {
     fn size(&self) -> usize {
         Self::size(self)
     }
+
+    fn time(&self) -> u64 {
+        self.spans.first().map_or(0, |span| span.start / 1_000_000)
+    }
 }
 
 impl Item for LogLine {
@@ -232,5 +253,9 @@ impl Item for LogLine {
 
     fn size(&self) -> usize {
         Self::size(self)
+    }
+
+    fn time(&self) -> u64 {
+        self.time
     }
 }

@@ -17,11 +17,15 @@ use crate::sync::lock;
 /// Memory limit of a queue. The limit in items is not enough, because clients decide the size of
 /// the headers that are recorded in spans.
 pub(super) const MAX_QUEUE_BYTES: usize = 16 * 1024 * 1024;
+/// Shortest time for the worker to take a batch that is due, see [`Queue::take_overdue`].
+const MIN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Items that wait for one worker. Limits count spans or lines, see [`Item::count`].
 pub struct Queue<T> {
     state: Mutex<QueueState<T>>,
     wake: Condvar,
+    /// Wakes the thread in [`Queue::take_overdue`].
+    pressure: Condvar,
 }
 
 /// A type of item that can be queued.
@@ -31,6 +35,9 @@ pub trait Item {
 
     /// Returns the approximate size in memory, in bytes.
     fn size(&self) -> usize;
+
+    /// Returns the time of the item, in milliseconds since 1970.
+    fn time(&self) -> u64;
 }
 
 /// Result of a push. An item that is not queued is dropped.
@@ -69,7 +76,7 @@ impl<T> Queue<T> {
     pub fn new(limits: BatchLimits) -> Self {
         let (items, generation) = (VecDeque::new(), Generation(0));
         let state = QueueState { limits, generation, items, count: 0, size: 0, due: None, woken: false, closed: true };
-        Self { state: Mutex::new(state), wake: Condvar::new() }
+        Self { state: Mutex::new(state), wake: Condvar::new(), pressure: Condvar::new() }
     }
 
     /// Opens the queue for a new worker and sets new limits. An earlier worker gets no more
@@ -84,6 +91,7 @@ impl<T> Queue<T> {
             state.due = Some(due.min(Instant::now() + limits.delay));
         }
         self.wake.notify_all();
+        self.pressure.notify_all();
         state.generation
     }
 
@@ -122,7 +130,12 @@ impl<T> Queue<T> {
         } else {
             state.woken |= wake;
         }
+        let nearly_full = state.limits.nearly_full();
+        let crossed = state.count >= nearly_full && state.count - count < nearly_full;
         drop(state);
+        if crossed {
+            self.pressure.notify_one();
+        }
         if wake {
             self.wake.notify_one();
         }
@@ -133,6 +146,11 @@ impl<T> Queue<T> {
     /// only up to the batch limit. Returns `None` if the queue is closed and empty, or if another
     /// worker has been attached.
     pub fn take(&self, generation: Generation) -> Option<Vec<T>> {
+        self.take_until(generation, None)
+    }
+
+    /// The same, but returns an empty batch if no batch is due until this time.
+    pub fn take_until(&self, generation: Generation, until: Option<Instant>) -> Option<Vec<T>> {
         let mut state = lock(&self.state);
         loop {
             if state.generation != generation {
@@ -146,13 +164,37 @@ impl<T> Queue<T> {
             if state.closed {
                 return None;
             }
-            state = match state.due {
+            if until.is_some_and(|until| until <= now) {
+                return Some(Vec::new());
+            }
+            state = match [state.due, until].into_iter().flatten().min() {
                 None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(due) => {
-                    let left = due.saturating_duration_since(now);
+                Some(next) => {
+                    let left = next.saturating_duration_since(now);
                     self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
                 }
             };
+        }
+    }
+
+    /// Waits until there is a batch that the worker should have taken long ago, and returns it: the
+    /// batch is overdue by another delay, or the queue is nearly full. Returns `None` if the queue
+    /// is closed, or if another worker has been attached.
+    pub fn take_overdue(&self, generation: Generation) -> Option<Vec<T>> {
+        let mut state = lock(&self.state);
+        loop {
+            if state.generation != generation || state.closed {
+                return None;
+            }
+            let now = Instant::now();
+            let patience = state.limits.delay.max(MIN_PATIENCE);
+            let overdue = state.due.map(|due| due + patience);
+            if overdue.is_some_and(|overdue| overdue <= now) || state.count >= state.limits.nearly_full() {
+                return Some(Self::take_batch(&mut state));
+            }
+            // An item that is pushed from now on cannot be overdue before.
+            let left = overdue.map_or(state.limits.delay + patience, |overdue| overdue - now);
+            state = self.pressure.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -180,6 +222,7 @@ impl<T> Queue<T> {
     pub fn close(&self) {
         lock(&self.state).closed = true;
         self.wake.notify_all();
+        self.pressure.notify_all();
     }
 
     /// Returns the number of queued spans or lines.

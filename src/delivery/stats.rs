@@ -38,6 +38,8 @@ pub struct Totals {
     pub refused: u64,
     /// Items answered with success, but not by the expected service.
     pub unconfirmed: u64,
+    /// Items stored on disk. What becomes of them is not counted here.
+    pub stored: u64,
     /// Items lost because the queue was full, all retries failed, or the program ended.
     pub dropped: u64,
     /// Items not sampled.
@@ -142,21 +144,20 @@ impl DeliveryStats {
         lock(&self.state).settle(count);
     }
 
-    /// Returns the number of items lost so far: refused, dropped, or accepted by no known service.
-    pub(super) fn lost(&self) -> u64 {
-        let Totals { refused, unconfirmed, dropped, .. } = self.totals();
-        refused + unconfirmed + dropped
-    }
-
-    /// Logs that the last worker of a backend that was switched off has ended. `lost_before` is the
-    /// number of items lost before that.
-    pub(super) fn switched_off(&self, lost_before: u64) {
-        let unit = self.unit;
-        match self.lost().saturating_sub(lost_before) {
-            0 => log::info!(target: self.name, "off; all queued {unit} were sent"),
+    /// Logs that the last worker of a backend that was switched off has ended. `before` has the counts
+    /// before that.
+    pub(super) fn switched_off(&self, before: &Totals) {
+        let (unit, now) = (self.unit, self.totals());
+        let stored = match now.stored - before.stored {
+            0 => String::new(),
+            stored => format!("; {stored} queued {unit} are stored, and will be sent when it is on again"),
+        };
+        match now.lost().saturating_sub(before.lost()) {
+            0 if stored.is_empty() => log::info!(target: self.name, "off; all queued {unit} were sent"),
+            0 => log::info!(target: self.name, "off{stored}"),
             lost => {
                 let why = self.last_error().map_or_else(String::new, |error| format!(": {}", error.message));
-                log::warn!(target: self.name, "off; {lost} queued {unit} could not be sent, and are lost{why}");
+                log::warn!(target: self.name, "off{stored}; {lost} queued {unit} could not be sent, and are lost{why}");
             }
         }
     }
@@ -210,6 +211,15 @@ impl DeliveryStats {
         self.problem(state, count, problem);
     }
 
+    /// Counts items that were stored on disk because of this problem.
+    pub(super) fn stored(&self, count: usize, problem: Option<&Problem>) {
+        let mut state = lock(&self.state);
+        state.totals.stored += state.settle(count);
+        if let Some(problem) = problem {
+            self.problem(state, 0, problem);
+        }
+    }
+
     /// Records a failed attempt that will be retried.
     pub(super) fn will_retry(&self, problem: &Problem) {
         self.problem(lock(&self.state), 0, problem);
@@ -260,6 +270,13 @@ impl DeliveryStats {
         if let Some(problem) = problem {
             log::warn!(target: self.name, "{}", problem.message);
         }
+    }
+}
+
+impl Totals {
+    /// Returns the number of items lost: refused, dropped, or accepted by no known service.
+    fn lost(&self) -> u64 {
+        self.refused + self.unconfirmed + self.dropped
     }
 }
 

@@ -4,14 +4,16 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::backend::{Encoder, Outcome, Payload, Problem, Transport};
 use super::encode::payloads;
 use super::queue::{Generation, Item, Queue};
-use super::stats::DeliveryStats;
+use super::saver::{InMemory, Saver};
+use super::spool::{Spool, Times};
+use super::stats::{DeliveryStats, Totals};
 use crate::logging;
 use crate::settings::BatchLimits;
 use crate::sync::lock;
@@ -26,9 +28,35 @@ pub(super) struct Worker<T> {
     pub(super) queue: Arc<Queue<Arc<T>>>,
     pub(super) stats: Arc<DeliveryStats>,
     pub(super) stop: Arc<Stop>,
+    /// Stored payloads, if the backend stores any.
+    pub(super) storage: Option<Storage>,
     /// Number of the last delivery of this worker. 0 before the first.
     pub(super) last_number: u64,
 }
+
+/// The part of a worker that stores payloads and sends stored ones.
+pub(super) struct Storage {
+    pub(super) spool: Arc<Spool>,
+    pub(super) in_memory: Arc<InMemory>,
+    /// Time of the next attempt to send a stored payload.
+    next: Instant,
+    /// Waits between these attempts while they fail.
+    retry: Retry,
+    /// Time of the last attempt to send a new payload.
+    last_attempt: Option<Instant>,
+}
+
+/// Time limit of one call if there is a spool.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause between two stored payloads: as long as the call before it, within these limits. New batches
+/// are sent first.
+const MIN_PAUSE: Duration = Duration::from_millis(20);
+const MAX_PAUSE: Duration = Duration::from_millis(250);
+/// Pause while nothing is stored. Another process may store something.
+const IDLE_PAUSE: Duration = Duration::from_secs(10);
+/// Time between two attempts to send a new payload while the destination is away. Stored ones are
+/// tried more often, but the destination may have a reason to refuse exactly those.
+const ATTEMPT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Progress with one batch. It is kept outside of the code that may panic.
 #[derive(Default)]
@@ -51,14 +79,20 @@ enum BatchResult {
 /// Stop signal for a worker and its background task.
 #[derive(Default)]
 pub struct Stop {
-    request: Mutex<Option<StopRequest>>,
+    state: Mutex<StopState>,
     wake: Condvar,
 }
 
+#[derive(Default)]
+struct StopState {
+    request: Option<StopRequest>,
+    has_ended: bool,
+}
+
 #[derive(Clone, Copy, Debug)]
-struct StopRequest {
-    deadline: Instant,
-    reason: StopReason,
+pub(super) struct StopRequest {
+    pub(super) deadline: Instant,
+    pub(super) reason: StopReason,
 }
 
 /// Reason for a worker to end.
@@ -68,8 +102,8 @@ pub(super) enum StopReason {
     Program,
     /// The backend was switched off. The worker first sends the queued items.
     Off {
-        /// Number of items lost before that.
-        lost_before: u64,
+        /// Counts before that.
+        before: Totals,
     },
     /// The settings have changed. A batch that the worker cannot send goes to the next worker.
     Replaced,
@@ -80,22 +114,52 @@ impl<T: Item + Send + Sync + 'static> Worker<T> {
     pub(super) fn start(self, limits: BatchLimits, done: Sender<()>) -> io::Result<()> {
         let name = self.stats.name.to_owned();
         let generation = self.queue.attach_worker(limits);
+        if let Some(storage) = &self.storage {
+            let saver = Saver {
+                encoder: Arc::clone(&self.encoder),
+                gzip: self.transport.compresses(),
+                queue: Arc::clone(&self.queue),
+                stats: Arc::clone(&self.stats),
+                stop: Arc::clone(&self.stop),
+                spool: Arc::clone(&storage.spool),
+                in_memory: Arc::clone(&storage.in_memory),
+            };
+            saver.start(generation, done.clone())?;
+        }
         thread::Builder::new().name(name).spawn(move || {
             let _done = done;
             logging::keep_to_stderr();
-            self.run(generation);
+            self.run(generation, limits);
         })?;
         Ok(())
     }
 
-    /// Sends batches until the queue is closed and empty, or another worker is attached.
-    fn run(mut self, generation: Generation) {
+    fn run(mut self, generation: Generation, limits: BatchLimits) {
+        if let Some(storage) = &self.storage {
+            storage.spool.open(limits.delay * 2 + CALL_TIMEOUT);
+        }
+        let stop = Arc::clone(&self.stop);
+        self.send_batches(generation);
+        stop.ended();
+    }
+
+    /// Sends batches until the queue is closed and empty, or another worker is attached. Sends stored
+    /// payloads while there is no batch.
+    fn send_batches(&mut self, generation: Generation) {
         let random = IdSource::new();
-        while let Some(batch) = self.queue.take(generation) {
+        while let Some(batch) = self.queue.take_until(generation, self.storage.as_ref().map(|storage| storage.next)) {
+            if batch.is_empty() {
+                self.replay(&random);
+                continue;
+            }
             let count = batch.iter().map(|item| item.count()).sum();
             self.stats.taken(count);
             let mut progress = Progress::default();
             let worked = catch_unwind(AssertUnwindSafe(|| self.work(&batch, &mut progress, &random)));
+            // After a panic, or for the next worker. The saver must not store it too.
+            if let Some(storage) = &self.storage {
+                storage.in_memory.clear();
+            }
             match worked {
                 Ok(BatchResult::Settled) => {}
                 Ok(BatchResult::PutBack) => {
@@ -111,17 +175,21 @@ impl<T: Item + Send + Sync + 'static> Worker<T> {
                 }
             }
         }
-        if let Some(StopRequest { reason: StopReason::Off { lost_before }, .. }) = self.stop.request() {
-            self.stats.switched_off(lost_before);
+        if let Some(StopRequest { reason: StopReason::Off { before }, .. }) = self.stop.request() {
+            self.stats.switched_off(&before);
         }
     }
 
     fn work(&mut self, batch: &[Arc<T>], progress: &mut Progress, random: &IdSource) -> BatchResult {
-        for payload in payloads(&*self.encoder, batch, &*self.transport) {
+        let payloads = payloads(&*self.encoder, batch, &*self.transport).into_iter().map(Arc::new);
+        let payloads: Vec<Arc<Payload>> = payloads.collect();
+        if let Some(storage) = &self.storage {
+            storage.in_memory.set(&payloads, Times::of(batch), self.transport.clock_offset());
+        }
+        for payload in payloads {
             if let Some(problem) = &payload.trimmed {
                 self.stats.trimmed(problem);
             }
-            let payload = Arc::new(payload);
             progress.number = self.stats.deliveries.begin(&payload);
             if let Some(problem) = self.deliver(&payload, progress.number, random) {
                 self.stats.deliveries.gave_up(progress.number);
@@ -130,7 +198,9 @@ impl<T: Item + Send + Sync + 'static> Worker<T> {
                 if progress.settled == 0 && is_replaced {
                     return BatchResult::PutBack;
                 }
-                self.stats.gave_up(payload.items, &problem);
+                if self.settle() {
+                    self.stats.gave_up(payload.items, &problem);
+                }
             }
             progress.settled += payload.items;
         }
@@ -140,40 +210,43 @@ impl<T: Item + Send + Sync + 'static> Worker<T> {
     /// Sends the payload, retries if necessary, and counts the result. Returns the problem if the
     /// worker gives up.
     fn deliver(&mut self, payload: &Payload, number: u64, random: &IdSource) -> Option<Problem> {
-        let count = payload.items;
+        if self.storage.as_ref().is_some_and(Storage::stores_at_once) && self.store(number, None) {
+            return None;
+        }
         let mut retry = Retry::new(self.transport.max_elapsed_time(), self.transport.max_wait());
         let mut reconnected = false;
         loop {
             let deadline = self.stop.request().map(|request| request.deadline);
-            let (after, problem) = match self.attempt(payload, number, retry.left(), deadline) {
-                Outcome::Delivered => {
-                    self.stats.delivered(count);
-                    return None;
+            let limit = match &mut self.storage {
+                None => retry.left(),
+                Some(storage) => {
+                    storage.last_attempt = Some(Instant::now());
+                    Some(retry.left().unwrap_or(CALL_TIMEOUT).min(CALL_TIMEOUT))
                 }
-                Outcome::Warned(problem) => {
-                    self.stats.delivered(count);
-                    self.stats.warned(&problem);
-                    return None;
-                }
-                Outcome::Partly { rejected, problem } => {
-                    self.stats.partly(count, rejected.min(count), &problem);
-                    return None;
-                }
-                Outcome::Refused(problem) => {
-                    self.stats.refused(count, &problem);
-                    return None;
-                }
-                Outcome::Unconfirmed(problem) => {
-                    self.stats.unconfirmed(count, &problem);
-                    return None;
-                }
+            };
+            let (after, problem) = match self.attempt(payload, number, limit, deadline) {
                 Outcome::Closed(_) if !reconnected => {
                     reconnected = true;
                     continue;
                 }
                 Outcome::Closed(problem) => (None, problem),
                 Outcome::Later { after, problem } => (after, problem),
+                Outcome::Misconfigured(problem) => {
+                    if !self.store_after(number, None, &problem, random) && self.settle() {
+                        self.stats.refused(payload.items, &problem);
+                    }
+                    return None;
+                }
+                outcome => {
+                    if self.settle() {
+                        self.count(payload.items, &outcome);
+                    }
+                    return None;
+                }
             };
+            if self.store_after(number, after, &problem, random) {
+                return None;
+            }
             // Do not wait for another attempt after a stop request.
             if deadline.is_some() {
                 return Some(problem);
@@ -184,6 +257,106 @@ impl<T: Item + Send + Sync + 'static> Worker<T> {
                 return Some(problem);
             }
         }
+    }
+
+    /// Counts the result of a payload that will not be sent again.
+    fn count(&self, items: usize, outcome: &Outcome) {
+        if let Some(storage) = &self.storage {
+            storage.spool.is_back();
+        }
+        match outcome {
+            Outcome::Delivered => self.stats.delivered(items),
+            Outcome::Warned(problem) => {
+                self.stats.delivered(items);
+                self.stats.warned(problem);
+            }
+            Outcome::Partly { rejected, problem } => self.stats.partly(items, (*rejected).min(items), problem),
+            Outcome::Unconfirmed(problem) => self.stats.unconfirmed(items, problem),
+            Outcome::Refused(problem) => self.stats.refused(items, problem),
+            Outcome::Misconfigured(_) | Outcome::Closed(_) | Outcome::Later { .. } => {
+                unreachable!("it will be sent again")
+            }
+        }
+    }
+
+    /// Removes the current payload from those in memory. Returns false if the saver has stored it.
+    fn settle(&self) -> bool {
+        self.storage.as_ref().is_none_or(|storage| storage.in_memory.settle())
+    }
+
+    /// Stores the current payload after an attempt that failed. Returns false if there is no spool, or
+    /// if it cannot be written.
+    fn store_after(&mut self, number: u64, after: Option<Duration>, problem: &Problem, random: &IdSource) -> bool {
+        let Some(storage) = &mut self.storage else { return false };
+        let problem = storage.spool.explain(problem);
+        if !self.store(number, Some(&problem)) {
+            return false;
+        }
+        if let Some(storage) = &mut self.storage {
+            storage.spool.is_away_now();
+            storage.wait(after, random);
+        }
+        true
+    }
+
+    fn store(&self, number: u64, problem: Option<&Problem>) -> bool {
+        let Some(storage) = &self.storage else { return false };
+        let Storage { spool, in_memory, .. } = storage;
+        let is_stored = in_memory.store(spool, &self.stats, self.transport.compresses(), problem);
+        if is_stored {
+            self.stats.deliveries.stored(number);
+        }
+        is_stored
+    }
+
+    /// Sends the next stored payload, if there is one.
+    fn replay(&mut self, random: &IdSource) {
+        let Some(storage) = &mut self.storage else { return };
+        let spool = Arc::clone(&storage.spool);
+        let Some(replay) = spool.next(&*self.transport) else {
+            storage.next = Instant::now() + IDLE_PAUSE;
+            return;
+        };
+        let began = Instant::now();
+        let sent = catch_unwind(AssertUnwindSafe(|| self.send_stored(&replay.payload)));
+        let Some(storage) = &mut self.storage else { return };
+        match sent {
+            Ok(Ok(rejected)) => {
+                spool.settle(replay, rejected);
+                spool.is_back();
+                storage.retry = Storage::retry(&*self.transport);
+                storage.next = Instant::now() + began.elapsed().clamp(MIN_PAUSE, MAX_PAUSE);
+            }
+            Ok(Err(after)) => {
+                spool.failed(&replay);
+                storage.wait(after, random);
+            }
+            Err(_) => spool.panicked(&replay),
+        }
+    }
+
+    /// Sends a stored payload. Returns the number of items that were rejected, or, if it must be sent
+    /// again, the wait that the destination asked for.
+    fn send_stored(&mut self, payload: &Arc<Payload>) -> Result<usize, Option<Duration>> {
+        let number = self.stats.deliveries.begin(payload);
+        let mut outcome = self.attempt(payload, number, Some(CALL_TIMEOUT), None);
+        if let Outcome::Closed(_) = outcome {
+            outcome = self.attempt(payload, number, Some(CALL_TIMEOUT), None);
+        }
+        // The counts of the spool include these items, those of the backend do not.
+        let rejected = match &outcome {
+            Outcome::Delivered | Outcome::Warned(_) => 0,
+            Outcome::Partly { rejected, .. } => *rejected,
+            Outcome::Refused(_) | Outcome::Unconfirmed(_) => payload.items,
+            Outcome::Closed(problem) | Outcome::Misconfigured(problem) | Outcome::Later { problem, .. } => {
+                self.stats.will_retry(problem);
+                self.stats.deliveries.stored(number);
+                let Outcome::Later { after, .. } = outcome else { return Err(None) };
+                return Err(after);
+            }
+        };
+        self.count(0, &outcome);
+        Ok(rejected)
     }
 
     fn attempt(
@@ -208,23 +381,60 @@ impl<T: Item + Send + Sync + 'static> Worker<T> {
     }
 }
 
+impl Storage {
+    pub(super) fn new(spool: &Arc<Spool>, transport: &dyn Transport) -> Self {
+        let (spool, in_memory) = (Arc::clone(spool), Arc::default());
+        Self { spool, in_memory, next: Instant::now(), retry: Self::retry(transport), last_attempt: None }
+    }
+
+    /// Returns true if a new payload is stored without an attempt, because the destination is away.
+    fn stores_at_once(&self) -> bool {
+        self.spool.is_away() && self.last_attempt.is_some_and(|last| last.elapsed() < ATTEMPT_INTERVAL)
+    }
+
+    /// Sets the time of the next attempt to send a stored payload after a failure.
+    fn wait(&mut self, after: Option<Duration>, random: &IdSource) {
+        let wait = self.retry.wait(after, random.fraction()).unwrap_or(ATTEMPT_INTERVAL);
+        self.next = Instant::now() + wait;
+    }
+
+    /// The waits between attempts that fail. There is no limit of time.
+    fn retry(transport: &dyn Transport) -> Retry {
+        Retry::new(None, transport.max_wait())
+    }
+}
+
 impl Stop {
     /// Asks the worker to end by `deadline`. An earlier deadline is kept; the reason is replaced.
     pub(super) fn at(&self, deadline: Instant, reason: StopReason) {
-        let mut request = lock(&self.request);
-        let deadline = request.map_or(deadline, |before| before.deadline.min(deadline));
-        *request = Some(StopRequest { deadline, reason });
+        let mut state = lock(&self.state);
+        let deadline = state.request.map_or(deadline, |before| before.deadline.min(deadline));
+        state.request = Some(StopRequest { deadline, reason });
         self.wake.notify_all();
     }
 
-    fn request(&self) -> Option<StopRequest> {
-        *lock(&self.request)
+    pub(super) fn request(&self) -> Option<StopRequest> {
+        lock(&self.state).request
+    }
+
+    /// Records that the worker has ended.
+    fn ended(&self) {
+        lock(&self.state).has_ended = true;
+        self.wake.notify_all();
+    }
+
+    /// Waits for the end of the worker. Returns false if it has not ended at `until`.
+    pub(super) fn wait_for_end(&self, until: Instant) -> bool {
+        self.wait_while(until.saturating_duration_since(Instant::now()), |state| !state.has_ended).has_ended
     }
 
     /// Sleeps for `wait`. Returns true if a stop was requested before or meanwhile.
     pub fn interrupts(&self, wait: Duration) -> bool {
-        let guard = lock(&self.request);
-        let waited = self.wake.wait_timeout_while(guard, wait, |request| request.is_none());
-        waited.unwrap_or_else(PoisonError::into_inner).0.is_some()
+        self.wait_while(wait, |state| state.request.is_none()).request.is_some()
+    }
+
+    fn wait_while(&self, wait: Duration, goes_on: impl Fn(&StopState) -> bool) -> MutexGuard<'_, StopState> {
+        let waited = self.wake.wait_timeout_while(lock(&self.state), wait, |state| goes_on(state));
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }

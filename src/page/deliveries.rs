@@ -33,7 +33,7 @@ pub(super) struct DeliverySummaryView {
     items: usize,
     tries: u32,
     /// `sending`, `waiting`, `delivered`, `partly delivered`, `refused`, `unconfirmed`,
-    /// `dropped`
+    /// `stored`, `dropped`
     end: &'static str,
     /// HTTP status of the last response.
     status: Option<u16>,

@@ -6,7 +6,7 @@ use chrono::Utc;
 use serde::Serialize;
 
 use super::Page;
-use crate::delivery::{BatchProcessor, Pipeline, Totals};
+use crate::delivery::{BatchProcessor, Pipeline, SpoolView, Totals};
 use crate::settings::Finding;
 use crate::text::time;
 
@@ -19,8 +19,10 @@ use crate::text::time;
 ///  "backends":{"honeycomb":{"state":"on","reason":"...","findings":[],
 ///    "endpoint":"https://api.honeycomb.io/v1/traces","unit":"spans",
 ///    "queued":0,"queue_capacity":2048,"batch":512,"next_flush_ms":null,
-///    "deliveries":2,"in_flight":0,"delivered":6,"refused":0,"unconfirmed":0,"dropped":0,
-///    "sampled_out":0,"not_sent":0,"sampling":"parentbased_always_on","last_error":null}},
+///    "deliveries":2,"in_flight":0,"delivered":6,"refused":0,"unconfirmed":0,"stored":0,
+///    "dropped":0,"sampled_out":0,"not_sent":0,"sampling":"parentbased_always_on","last_error":null,
+///    "spool":{"directory":"spool/honeycomb","batches":0,"items":0,"bytes":0,"max_bytes":67108864,
+///      "oldest":null,"sent_per_second":0.0,"sent":0,"rejected":0,"expired":0,"lost":0}}},
 ///  "process":{"descriptors":{"used":31,"soft":1024,"hard":524288},"threads":14,"memory_kb":5432,
 ///    "connections":2,"connections_closed":{"idle":0,"greedy":0,"pipelining":0,"not_reading":0,
 ///    "over_cap":0,"memory":0},"renewals":0,"last_renewal":null}}
@@ -95,6 +97,8 @@ struct BackendView<'p> {
     totals: Totals,
     /// The sampler or the sampling rules in force.
     sampling: String,
+    /// Payloads on disk; null if the backend stores none.
+    spool: Option<SpoolView>,
     /// Time since which every delivery has failed; null if the last one succeeded.
     failing_since: Option<String>,
     last_error: Option<LastErrorView>,
@@ -144,6 +148,7 @@ impl<'p> BackendView<'p> {
             deliveries_changed: processor.stats.deliveries.changes(),
             totals: processor.stats.totals(),
             sampling: processor.plan.sampler.as_ref().map_or_else(|| sampler.to_owned(), |own| own.describe(now)),
+            spool: processor.spool.as_ref().map(|spool| spool.view()),
             failing_since: processor.stats.failing_since().map(|time| time::millis(time).to_string()),
             last_error: processor
                 .stats

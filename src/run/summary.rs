@@ -6,7 +6,7 @@ use anstyle::Style;
 
 use super::config::Configuration;
 use crate::client::Client;
-use crate::delivery::{BatchProcessor, Pipeline, Plan, State, Totals};
+use crate::delivery::{BatchProcessor, Pipeline, Plan, SpoolCounts, SpoolView, State, Totals};
 use crate::logging::{self, say};
 use crate::settings::{Finding, Severity};
 use crate::terminal::{Palette, Terminal, columns};
@@ -107,19 +107,34 @@ const DESTINATION_WIDTH: usize = 37;
 /// Columns that a reason needs on the line of its destination.
 const MIN_REASON: usize = 40;
 
-/// Prints the final counts, one line for each backend that is on or has handled anything.
+/// Prints the final counts, one line for each backend that is on or has handled anything, and one more
+/// for what it has stored on disk.
 pub(super) fn print_counts(processors: &[BatchProcessor]) {
     for processor in processors {
-        let Totals { delivered, refused, unconfirmed, dropped, sampled_out, not_sent, .. } = processor.stats.totals();
-        let (name, unit, all) =
-            (processor.plan.name, processor.stats.unit, delivered + refused + unconfirmed + dropped + sampled_out);
+        let Totals { delivered, refused, unconfirmed, stored, dropped, sampled_out, not_sent, .. } =
+            processor.stats.totals();
+        let (name, unit) = (processor.plan.name, processor.stats.unit);
+        let all = delivered + refused + unconfirmed + stored + dropped + sampled_out;
         if processor.is_on() || all > 0 {
+            // Rare counts are named only if they are not zero.
+            let rare = |count: u64, what: &str| if count > 0 { format!(", {count} {what}") } else { String::new() };
+            let (elsewhere, on_disk) = (rare(unconfirmed, "unconfirmed"), rare(stored, "stored"));
             let more =
                 if not_sent > 0 { format!("; {not_sent} more while the backend was not on") } else { String::new() };
-            // Rare, so the line names it only if it has happened.
-            let elsewhere = if unconfirmed > 0 { format!(", {unconfirmed} unconfirmed") } else { String::new() };
             say(&format!(
-                "{name}: {delivered} delivered, {refused} refused, {dropped} dropped, {sampled_out} sampled out{elsewhere}, of {all} {unit}{more}"
+                "{name}: {delivered} delivered, {refused} refused, {dropped} dropped, {sampled_out} sampled out{elsewhere}{on_disk}, of {all} {unit}{more}"
+            ));
+        }
+        let Some(SpoolView { directory, items, oldest, counts, .. }) =
+            processor.spool.as_ref().map(|spool| spool.view())
+        else {
+            continue;
+        };
+        if items > 0 || counts != SpoolCounts::default() {
+            let SpoolCounts { sent, rejected, expired, lost } = counts;
+            let since = oldest.map_or_else(String::new, |oldest| format!(", the oldest since {oldest}"));
+            say(&format!(
+                "{name}: {items} {unit} are stored in {directory}{since}; of the stored ones {sent} were sent, {rejected} rejected, {expired} expired, {lost} lost"
             ));
         }
     }

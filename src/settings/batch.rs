@@ -25,6 +25,12 @@ impl BatchLimits {
             batch: batch.value.min(queue.value) as usize,
         }
     }
+
+    /// Returns the number of items from which a queue counts as nearly full. It is more than a full
+    /// batch, which the worker takes at once.
+    pub fn nearly_full(&self) -> usize {
+        (self.queue - self.queue / 4).max(self.batch + 1)
+    }
 }
 
 /// Warns if a value in milliseconds is so small that the user probably meant seconds.

@@ -13,12 +13,16 @@ mod page_hosts;
 mod resource;
 pub mod section;
 mod sources;
+mod spool;
 mod value_faults;
 mod values;
 mod watch;
 
+use std::time::Duration;
+
 use self::section::Shown::Plain;
-use self::section::{flag, names, optional, section, text};
+use self::section::{flag, names, optional, section, text, whole};
+use self::spool::SpoolSettings;
 use crate::text::url::is_loopback;
 use crate::text::{Message, Url};
 use crate::trace::context::Propagator;
@@ -30,6 +34,7 @@ pub use finding::{Finding, Findings, Severity, described_address, described_secr
 pub(crate) use resource::sample_resource;
 pub use section::Section;
 pub use sources::{DEFAULT_FILE, Env, Origin, Setting, Sources, settings_path};
+pub use spool::SpoolLimits;
 pub use value_faults::{Meaning, check as check_value, is_placeholder, is_placeholder_for_secret, is_unexpanded};
 pub use values::{ResolvedValue, Scalar, Values};
 pub use watch::{FileContent, FileEvent, Watch};
@@ -61,6 +66,7 @@ pub struct Settings {
     pub page_for_all: Setting<bool>,
     /// Host names, in lower case, under which other machines may see the page.
     pub page_hosts: Vec<String>,
+    spool: SpoolSettings,
 }
 
 /// Default of [`Settings::listen`].
@@ -95,6 +101,11 @@ section! {
         /// Trace headers that are read from requests and added to outgoing requests. If a request
         /// has several, the first valid one in this order is used.
         propagators: Option<String> = optional("tracecontext,baggage,xray", Plain).from(&["OTEL_PROPAGATORS"]),
+        /// Directory in which honeycomb, xray_otlp and cloudwatch store what they cannot send, until
+        /// it can be sent, also after a restart. Empty: it is retried in memory, then dropped.
+        spool_dir: String = text("", Plain).from(&["CRUDDUR_SPOOL_DIR"]),
+        /// Size of the stored data of each backend, in MiB. The oldest is removed first, and counted.
+        spool_max_mib: u64 = whole(64, 1..=65_536),
     }
 }
 
@@ -148,6 +159,7 @@ impl Settings {
         let (service_name, resource, resource_values) = resource::read(sources, top.service_name, instance, findings)?;
         values.set("service_name", Scalar::Text(service_name.value.clone()), &service_name.value, &service_name.origin);
         values.extend(resource_values);
+        let spool = SpoolSettings::new(top.spool_dir, top.spool_max_mib, sources);
         let propagators = propagators(top.propagators, findings);
         let sampler = sampler(top.traces_sampler, top.traces_sampler_arg, findings);
         let limits = limits(sources, findings);
@@ -169,6 +181,7 @@ impl Settings {
             page: page.enabled,
             page_for_all: page.allow_remote,
             page_hosts,
+            spool,
         };
         settings.warn_of_open_page(findings);
         if settings.service_name.value.starts_with("unknown_service") {
@@ -188,6 +201,12 @@ impl Settings {
         let Setting { value, origin } = &self.service_name;
         values.add("service_name", Scalar::Text(value.clone()), value, origin.clone());
         values.add("[resource]", Scalar::Text(format!("{:?}", self.resource)), "", Origin::Default);
+    }
+
+    /// Returns the place and the limits of the payloads that a backend stores on disk, or `None` if
+    /// it stores none. `max_age` is the limit of its destination. Adds the settings to `values`.
+    pub fn spool(&self, max_age: Duration, values: &mut Values) -> Option<SpoolLimits> {
+        self.spool.limits(max_age, values)
     }
 }
 

@@ -125,7 +125,7 @@ fn a_variable_that_makes_no_sense_is_noticed_and_the_next_source_counts() {
 fn a_special_variable_that_makes_no_sense_does_not_hide_the_general_one() {
     section::section! {
         struct Table("table") {
-            key: u64 = section::whole(1, 0..=9).from(&["SPECIAL", "GENERAL"]),
+            key: u64 = whole(1, 0..=9).from(&["SPECIAL", "GENERAL"]),
         }
     }
     let sources = Sources::from_text("", Env::from([("SPECIAL", "x"), ("GENERAL", "7")])).unwrap();

@@ -11,7 +11,6 @@ pub(crate) mod trace_context;
 
 use std::time::{Duration, SystemTime};
 
-use crate::delivery::{Outcome, Problem};
 use crate::wire::retry::{Retry, parse_retry_after};
 use crate::{backends, http, wire};
 
@@ -52,16 +51,6 @@ pub(crate) fn first_line(input: &[u8]) -> (&[u8], &[u8]) {
     match input.iter().position(|byte| *byte == b'\n') {
         Some(at) => (&input[..at], &input[at + 1..]),
         None => (input, &[]),
-    }
-}
-
-/// Returns the problem of an outcome, if it has one.
-pub(crate) fn problem(outcome: &Outcome) -> Option<&Problem> {
-    match outcome {
-        Outcome::Delivered => None,
-        Outcome::Later { problem, .. } | Outcome::Partly { problem, .. } => Some(problem),
-        Outcome::Warned(problem) | Outcome::Refused(problem) => Some(problem),
-        Outcome::Unconfirmed(problem) | Outcome::Closed(problem) => Some(problem),
     }
 }
 

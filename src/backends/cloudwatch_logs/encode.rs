@@ -59,12 +59,7 @@ struct LogEvent<'a> {
 ///  "logEvents":[{"timestamp":1768480496123,"message":"..."}]}
 /// ```
 fn request(json: &mut Json, group: &str, stream: &str, events: &[LogEvent<'_>]) {
-    // Log group. It is created with the first line, with a retention.
-    json.raw(r#"{"logGroupName":"#).string(group);
-    // Log stream: one for each machine.
-    json.raw(r#","logStreamName":"#).string(stream);
-    // In the order of their times, all within 24 hours, at most 10,000.
-    json.raw(r#","logEvents":["#);
+    begin(json, group, stream);
     json.separated(events, |json, event| {
         // Milliseconds since 1970. Events older than 14 days, or than the retention, are not stored.
         json.raw(r#"{"timestamp":"#).unsigned(event.timestamp);
@@ -72,6 +67,27 @@ fn request(json: &mut Json, group: &str, stream: &str, events: &[LogEvent<'_>]) 
         json.raw(r#","message":"#).string(event.message).raw("}");
     });
     json.raw("]}");
+}
+
+/// Writes everything before the events.
+fn begin(json: &mut Json, group: &str, stream: &str) {
+    // Log group. It is created with the first line, with a retention.
+    json.raw(r#"{"logGroupName":"#).string(group);
+    // Log stream: one for each machine.
+    json.raw(r#","logStreamName":"#).string(stream);
+    // In the order of their times, all within 24 hours, at most 10,000.
+    json.raw(EVENTS);
+}
+
+const EVENTS: &str = r#","logEvents":["#;
+
+/// Returns a request with this log group and stream instead of its own.
+pub(super) fn readdress(request: Vec<u8>, group: &str, stream: &str) -> Vec<u8> {
+    // Quotes in the names before it are escaped, so the first one is the right one.
+    let Some(at) = request.windows(EVENTS.len()).position(|window| window == EVENTS.as_bytes()) else { return request };
+    let mut json = Json::with_capacity(BYTES_BESIDE_MESSAGE);
+    begin(&mut json, group, stream);
+    [json.as_str().as_bytes(), &request[at + EVENTS.len()..]].concat()
 }
 
 /// ```text

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
 use log::LevelFilter;
 
@@ -47,10 +48,15 @@ section! {
 const RETENTION_DAYS: [u64; 22] =
     [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];
 
+/// Age from which the service does not store a line
+/// (<https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutLogEvents.html>).
+const MAX_AGE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+
 pub(super) fn plan(context: &mut PlanContext<'_>) -> Result<Plan, Message> {
     let PlanContext { sources, shared, findings } = context;
     let (table, mut values) = CloudWatch::read(sources, findings)?;
     shared.add_to(&mut values);
+    let spool = shared.spool(MAX_AGE, &mut values);
     let limits = BatchLimits::new(&table.schedule_delay, &table.max_queue_size, &table.max_export_batch_size, findings);
     let template = &table.log_stream.value;
     if template.contains("{pid}") && table.enabled.value {
@@ -60,7 +66,7 @@ pub(super) fn plan(context: &mut PlanContext<'_>) -> Result<Plan, Message> {
     let format = if table.format.value == "json" { LineFormat::Json } else { LineFormat::Text };
     let stream = stream_name(template, &shared.service_name.value);
     let events = LogEvents { group: table.log_group.value.clone(), stream, format };
-    let mut plan = Plan::new(NAME, Encoding::Lines(Arc::new(events.clone())), limits, values);
+    let mut plan = Plan { spool, ..Plan::new(NAME, Encoding::Lines(Arc::new(events.clone())), limits, values) };
     plan.destination = format!("log group {}", events.group);
     plan.level = table.level.value.parse().unwrap_or(LevelFilter::Info);
     if !table.enabled.value {

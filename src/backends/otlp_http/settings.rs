@@ -47,6 +47,9 @@ section! {
     }
 }
 
+/// Age of a span that Honeycomb has no use for: it keeps data for 60 days by default
+/// (<https://docs.honeycomb.io/get-started/basics/observability/concepts/data-retention/>).
+const MAX_AGE: Duration = Duration::from_secs(60 * 24 * 60 * 60);
 /// Header with Honeycomb's API key.
 pub(super) const TEAM: &str = "x-honeycomb-team";
 pub(super) const DATASET: &str = "x-honeycomb-dataset";
@@ -71,13 +74,14 @@ pub(super) fn plan(context: &mut PlanContext<'_>) -> Result<Plan, Message> {
     let PlanContext { sources, shared, findings } = context;
     let (table, mut values) = Honeycomb::read(sources, findings)?;
     shared.add_to(&mut values);
+    let spool = shared.spool(MAX_AGE, &mut values);
     let limits = BatchLimits::new(&table.schedule_delay, &table.max_queue_size, &table.max_export_batch_size, findings);
     findings::of_key_in_file(&table.api_key, sources, findings);
     let encoding = Encoding::Traces(Arc::new(OtlpJson::new(shared.resource.clone())));
     let url = traces_url(&table, findings);
     let destination = url.as_ref().map(|to| to.url.redacted()).unwrap_or_default();
     let client = table.enabled.value.then(|| url.and_then(|to| client(&table, to, limits, context, &mut values)));
-    let plan = Plan { destination, ..Plan::new("honeycomb", encoding, limits, values) };
+    let plan = Plan { destination, spool, ..Plan::new("honeycomb", encoding, limits, values) };
     Ok(match client {
         None => plan.off(&table.enabled),
         Some(Err(missing)) => plan.waiting(&missing),

@@ -114,7 +114,10 @@ fn every_answer_has_its_outcome() {
     for status in [429, 502, 503, 504] {
         assert!(matches!(outcome(status, ""), Outcome::Later { .. }), "{status}");
     }
-    for status in [301, 308, 400, 401, 403, 404, 405, 413, 415, 422, 500, 501] {
+    for status in [301, 308, 401, 403, 404, 405] {
+        assert!(matches!(outcome(status, ""), Outcome::Misconfigured(_)), "{status}");
+    }
+    for status in [400, 413, 415, 422, 500, 501] {
         assert!(matches!(outcome(status, ""), Outcome::Refused(_)), "{status}");
     }
 }
@@ -194,8 +197,8 @@ fn a_refusal_says_what_the_server_said_and_what_to_do() {
         (401, r#"{"message":"bad token sekrettokenvalue"}"#, ["(bad token ***)", "ending in"]),
         (500, "\u{1b}[31mred", ["( [31mred)", "counted as refused"]),
     ] {
-        let Outcome::Refused(problem) = client.answered(&reply(status, body), 100) else { panic!("{status}") };
-        let text = problem.message.to_string();
+        let outcome = client.answered(&reply(status, body), 100);
+        let text = outcome.problem().unwrap().message.to_string();
         for part in parts {
             assert!(text.contains(part), "{part} in {text}");
         }
@@ -224,7 +227,7 @@ fn a_call_that_fails_is_tried_again_unless_nothing_would_change() {
     }
     assert!(matches!(client.unanswered(&CallError::Closed), Outcome::Closed(_)));
     for error in [CallError::Tls("unknown issuer".to_owned()), CallError::NotHttp("garbage".to_owned())] {
-        assert!(matches!(client.unanswered(&error), Outcome::Refused(_)), "{error:?}");
+        assert!(matches!(client.unanswered(&error), Outcome::Misconfigured(_)), "{error:?}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! Settings of the backend: reads `[xray_otlp]` and AWS's variables, and makes a client.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::limits::XRaySpans;
 use super::{NAME, PATH};
@@ -30,13 +31,18 @@ section! {
     }
 }
 
+/// Age from which the endpoint refuses a span
+/// (<https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch-OTLPEndpoint.html>).
+const MAX_AGE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+
 pub(super) fn plan(context: &mut PlanContext<'_>) -> Result<Plan, Message> {
     let PlanContext { sources, shared, findings } = context;
     let (table, mut values) = XRayOtlp::read(sources, findings)?;
     shared.add_to(&mut values);
+    let spool = shared.spool(MAX_AGE, &mut values);
     let limits = BatchLimits::new(&table.schedule_delay, &table.max_queue_size, &table.max_export_batch_size, findings);
     let encoding = Encoding::Traces(Arc::new(XRaySpans::new(shared.resource.clone())));
-    let mut plan = Plan::new(NAME, encoding, limits, values);
+    let mut plan = Plan { spool, ..Plan::new(NAME, encoding, limits, values) };
     plan.destination = "X-Ray's OTLP endpoint".to_owned();
     if !table.enabled.value {
         return Ok(plan.off(&table.enabled));

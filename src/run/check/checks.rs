@@ -11,9 +11,11 @@ use nix::sys::signal::{SigSet, Signal};
 use super::listed;
 use super::probe::{Probe, TestItems};
 use super::report::{BackendReport, Report, Verdict};
-use crate::delivery::{Encoding, Plan, State};
+use crate::delivery::{Encoding, Plan, SpoolView, State, inspect};
 use crate::run::config::Configuration;
-use crate::settings::Severity;
+use crate::settings::{Finding, Severity, SpoolLimits};
+use crate::text::Message;
+use crate::trace::id::IdSource;
 
 /// The checks that run, and the results of those that have ended.
 pub(super) struct Checks {
@@ -180,8 +182,9 @@ fn before_check(plan: &Plan) -> BackendReport {
 }
 
 fn check(plan: Plan, mut report: BackendReport, items: &TestItems, waits: &dyn Fn(Duration)) -> BackendReport {
-    let Plan { encoding, transport, task, .. } = plan;
+    let Plan { name, encoding, transport, task, spool, .. } = plan;
     let Some(mut transport) = transport else { return report };
+    report.findings.extend(spool.and_then(|limits| stored(name, &limits, encoding.unit())));
     let probe = match &encoding {
         Encoding::Traces(encoder) => Probe::send(&**encoder, &mut *transport, &items.trace, waits),
         Encoding::Lines(encoder) => Probe::send(&**encoder, &mut *transport, &items.line, waits),
@@ -199,4 +202,24 @@ fn check(plan: Plan, mut report: BackendReport, items: &TestItems, waits: &dyn F
         report.verdict = Verdict::Refused;
     }
     report
+}
+
+/// Returns a note on what the backend has stored on disk, or a warning if nothing can be stored.
+fn stored(backend: &'static str, limits: &SpoolLimits, unit: &str) -> Option<Finding> {
+    match inspect(limits, backend, &IdSource::new()) {
+        Ok(SpoolView { items: 0, .. }) => None,
+        Ok(SpoolView { directory, batches, items, bytes, oldest, .. }) => {
+            let since = oldest.unwrap_or_default();
+            let what = format!(
+                "{items} {unit} in {batches} batches ({bytes} bytes) wait in {directory}, the oldest since {since}"
+            );
+            let message = Message::new(what).next("start cruddur: it sends them");
+            Some(Finding { severity: Severity::Note, message })
+        }
+        Err(error) => {
+            let what = format!("cannot write to {}: {error}; nothing can be stored", limits.directory.display());
+            let message = Message::new(what).next("check spool_dir, and that this user may write there");
+            Some(Finding { severity: Severity::Warning, message })
+        }
+    }
 }

@@ -126,7 +126,10 @@ impl Probe {
             }
             Outcome::Delivered => {}
             Outcome::Warned(problem) => self.report(Verdict::Accepted, Severity::Warning, problem.message),
-            Outcome::Partly { problem, .. } | Outcome::Refused(problem) | Outcome::Unconfirmed(problem) => {
+            Outcome::Partly { problem, .. }
+            | Outcome::Refused(problem)
+            | Outcome::Misconfigured(problem)
+            | Outcome::Unconfirmed(problem) => {
                 self.report(Verdict::Refused, Severity::Error, problem.message);
             }
             Outcome::Closed(problem) | Outcome::Later { problem, .. } => {

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use super::{OtlpHttp, redactor};
 use crate::delivery::{Outcome, Problem};
-use crate::fuzz::{assert_one_line, problem, reply};
+use crate::fuzz::{assert_one_line, reply};
 use crate::text::Url;
 use crate::wire::http::HttpClient;
 
@@ -37,7 +37,7 @@ pub(crate) fn answers(input: &[u8]) {
         Outcome::Later { after, .. } => assert!(after.is_none() || *after == reply.retry_after),
         _ => {}
     }
-    if let Some(Problem { kind, message }) = problem(&outcome) {
+    if let Some(Problem { kind, message }) = outcome.problem() {
         let message = message.to_string();
         assert_one_line(kind, 100);
         assert_one_line(&message, 2000);

@@ -4,7 +4,7 @@
 use super::response::{Class, TracesResponse};
 use super::{NAME, PATH, XRayOtlp};
 use crate::delivery::{Outcome, Payload};
-use crate::fuzz::{assert_one_line, problem, reply};
+use crate::fuzz::{assert_one_line, reply};
 use crate::settings::{Env, Findings, Sources, Values};
 use crate::wire::aws_call::{Answered, AwsClient};
 use crate::wire::aws_credentials::XRAY;
@@ -35,9 +35,9 @@ pub(crate) fn answers(input: &[u8]) {
         }
         Outcome::Partly { rejected, .. } => assert!(*rejected > 0),
         Outcome::Later { after, .. } => assert_eq!(*after, retry_after),
-        Outcome::Refused(_) | Outcome::Closed(_) => {}
+        Outcome::Refused(_) | Outcome::Misconfigured(_) | Outcome::Closed(_) => {}
     }
-    if let Some(problem) = problem(&outcome) {
+    if let Some(problem) = outcome.problem() {
         let message = problem.message.to_string();
         assert_one_line(&problem.kind, 100);
         assert_one_line(&message, 2000);

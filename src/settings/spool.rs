@@ -1,0 +1,44 @@
+//! Limits of the directory in which payloads wait for a destination that is away.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::values::{Scalar, Values};
+use super::{Setting, Sources};
+
+/// Place and limits of the payloads that one backend stores on disk.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SpoolLimits {
+    /// Directory of all backends. Each has a folder of its own in it.
+    pub directory: PathBuf,
+    /// Size of the stored payloads of one backend. The oldest are removed first.
+    pub max_bytes: u64,
+    /// Age from which the destination accepts no item any more.
+    pub max_age: Duration,
+}
+
+/// Settings of the spool, without the limit of a destination.
+#[derive(Clone, Debug)]
+pub(super) struct SpoolSettings {
+    /// The directory, relative to that of the settings file. Empty: nothing is stored.
+    pub(super) directory: PathBuf,
+    directory_setting: Setting<String>,
+    max_mib: Setting<u64>,
+}
+
+impl SpoolSettings {
+    pub(super) fn new(directory: Setting<String>, max_mib: Setting<u64>, sources: &Sources) -> Self {
+        Self { directory: sources.resolve(&directory.value), directory_setting: directory, max_mib }
+    }
+
+    /// Returns the limits for one backend, and adds the settings to its values. Returns `None` if no
+    /// directory is set.
+    pub(super) fn limits(&self, max_age: Duration, values: &mut Values) -> Option<SpoolLimits> {
+        let (Setting { value, origin }, max_mib) = (&self.directory_setting, &self.max_mib);
+        values.add("spool_dir", Scalar::Text(value.clone()), value, origin.clone());
+        values.add("spool_max_mib", Scalar::Whole(max_mib.value), max_mib.value.to_string(), max_mib.origin.clone());
+        let limits =
+            || SpoolLimits { directory: self.directory.clone(), max_bytes: max_mib.value * 1024 * 1024, max_age };
+        (!value.is_empty()).then(limits)
+    }
+}
