@@ -130,8 +130,8 @@ impl<T> Queue<T> {
         } else {
             state.woken |= wake;
         }
-        let nearly_full = state.limits.nearly_full();
-        let crossed = state.count >= nearly_full && state.count - count < nearly_full;
+        let too_many = state.limits.too_many();
+        let crossed = state.count >= too_many && state.count - count < too_many;
         drop(state);
         if crossed {
             self.pressure.notify_one();
@@ -178,7 +178,7 @@ impl<T> Queue<T> {
     }
 
     /// Waits until there is a batch that the worker should have taken long ago, and returns it: the
-    /// batch is overdue by another delay, or the queue is nearly full. Returns `None` if the queue
+    /// batch is overdue by another delay, or the queue is half full. Returns `None` if the queue
     /// is closed, or if another worker has been attached.
     pub fn take_overdue(&self, generation: Generation) -> Option<Vec<T>> {
         let mut state = lock(&self.state);
@@ -189,7 +189,7 @@ impl<T> Queue<T> {
             let now = Instant::now();
             let patience = state.limits.delay.max(MIN_PATIENCE);
             let overdue = state.due.map(|due| due + patience);
-            if overdue.is_some_and(|overdue| overdue <= now) || state.count >= state.limits.nearly_full() {
+            if overdue.is_some_and(|overdue| overdue <= now) || state.count >= state.limits.too_many() {
                 return Some(Self::take_batch(&mut state));
             }
             // An item that is pushed from now on cannot be overdue before.
@@ -387,5 +387,31 @@ mod tests {
         queue.close();
         assert_eq!(queue.push(2, 1, 0), PushResult::Closed);
         assert_eq!((queue.take(generation), queue.take(generation)), (Some(vec![1]), None));
+    }
+
+    #[test]
+    fn only_what_the_worker_has_left_too_long_is_overdue() {
+        let limits = limits(60_000, 8, 2);
+        let (queue, generation) = opened(limits);
+        let queue = Arc::new(queue);
+        let saver = thread::spawn({
+            let queue = Arc::clone(&queue);
+            move || (queue.take_overdue(generation), queue.take_overdue(generation))
+        });
+        for item in 0..3 {
+            assert_eq!(queue.push(item, 1, 0), PushResult::Queued);
+        }
+        assert_eq!(queue.take_until(generation, Some(Instant::now())), Some(vec![0, 1]), "a full batch is the worker's");
+        assert_eq!(queue.take_until(generation, Some(Instant::now())), Some(vec![]), "nothing is due");
+        for item in 3..6 {
+            assert_eq!(queue.push(item, 1, 0), PushResult::Queued);
+        }
+        // The queue is half full now. The saver takes one batch, and then nothing until the end.
+        while queue.count() == 4 {
+            thread::yield_now();
+        }
+        queue.close();
+        assert_eq!(saver.join().unwrap(), (Some(vec![2, 3]), None));
+        assert_eq!(queue.take(generation), Some(vec![4, 5]));
     }
 }

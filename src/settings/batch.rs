@@ -26,10 +26,10 @@ impl BatchLimits {
         }
     }
 
-    /// Returns the number of items from which a queue counts as nearly full. It is more than a full
-    /// batch, which the worker takes at once.
-    pub fn nearly_full(&self) -> usize {
-        (self.queue - self.queue / 4).max(self.batch + 1)
+    /// Returns the number of items from which the worker is too slow for the queue: half of it, but
+    /// more than a full batch, which the worker takes at once.
+    pub fn too_many(&self) -> usize {
+        (self.queue / 2).max(self.batch + 1)
     }
 }
 

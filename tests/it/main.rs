@@ -27,6 +27,7 @@ mod settings_fuzz;
 mod settings_switch;
 mod settings_traps;
 mod smallest_otlp;
+mod spool;
 mod start_and_settings;
 mod static_binary;
 mod support;

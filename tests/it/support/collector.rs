@@ -127,6 +127,11 @@ impl Collector {
         self.connections.addr().port()
     }
 
+    /// Gives this reply to every request from now on.
+    pub(crate) fn reply_with(&self, reply: Reply) {
+        self.shared.change(|state| state.script = vec![reply]);
+    }
+
     /// The requests so far.
     pub(crate) fn requests(&self) -> Vec<Received> {
         self.shared.lock().received.clone()

@@ -42,6 +42,7 @@ pub(crate) struct Setup {
     root: Option<Root>,
     current_dir: Option<PathBuf>,
     descriptors: Option<u32>,
+    mount: Option<String>,
     socket: Option<OwnedFd>,
     terminal: Option<Terminal>,
     /// True if standard error goes to the terminal too.
@@ -111,6 +112,23 @@ impl Setup {
         self
     }
 
+    /// Mounts a file system of its own, which the program alone sees, at this directory: 64 KiB in
+    /// memory, with these options.
+    ///
+    /// # Errors
+    ///
+    /// The user who runs the tests is not allowed to do that.
+    pub(crate) fn mount(mut self, directory: &Path, options: &str) -> Result<Self, String> {
+        let mount = format!("mount -t tmpfs -o size=64k{options} tmpfs {}", directory.display());
+        let mut probe = Command::new("unshare");
+        probe.args(["--map-root-user", "--mount", "sh", "-c", &mount]).stderr(Stdio::null());
+        if !probe.status().is_ok_and(|status| status.success()) {
+            return Err("neither root nor a user namespace can be had for a mount".to_owned());
+        }
+        self.mount = Some(mount);
+        Ok(self)
+    }
+
     /// Starts it with this socket as descriptor 3, as systemd does.
     #[cfg(target_os = "linux")]
     pub(crate) fn socket(mut self, socket: impl Into<OwnedFd>) -> Self {
@@ -178,6 +196,13 @@ impl Setup {
                 let mut shell = Command::new("/bin/sh");
                 shell.args(["-c", &format!("{limit} {inherited} exec \"$0\" \"$@\""), program]);
                 shell
+            }
+            None if self.mount.is_some() => {
+                let mount = self.mount.as_deref().unwrap_or_default();
+                let mut unshare = Command::new("unshare");
+                let script = format!("{mount} && exec \"$0\" \"$@\"");
+                unshare.args(["--map-root-user", "--mount", "sh", "-c", &script, program]);
+                unshare
             }
             None => Command::new(program),
             Some(root) => root.command(program, &dir),
