@@ -11,11 +11,14 @@ COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
     cargo build --release --locked \
     && cp target/release/cruddur /cruddur \
+    && mkdir /spool \
     && file_kind=$(ldd /cruddur 2>&1 || true) \
     && case "$file_kind" in *"statically linked"* | *"not a dynamic executable"*) ;; *) echo "$file_kind" >&2; exit 1 ;; esac
 
 FROM scratch
 COPY --from=build /cruddur /cruddur
+# A new volume at this path belongs to the user below, as the directory does.
+COPY --from=build --chown=65532:65532 /spool /spool
 # A user without privileges. It is a number because the image has no /etc/passwd with names.
 USER 65532:65532
 # All addresses of the container. `docker run -p` chooses which port of the host leads here.

@@ -401,7 +401,11 @@ mod tests {
         for item in 0..3 {
             assert_eq!(queue.push(item, 1, 0), PushResult::Queued);
         }
-        assert_eq!(queue.take_until(generation, Some(Instant::now())), Some(vec![0, 1]), "a full batch is the worker's");
+        assert_eq!(
+            queue.take_until(generation, Some(Instant::now())),
+            Some(vec![0, 1]),
+            "a full batch is the worker's"
+        );
         assert_eq!(queue.take_until(generation, Some(Instant::now())), Some(vec![]), "nothing is due");
         for item in 3..6 {
             assert_eq!(queue.push(item, 1, 0), PushResult::Queued);

@@ -22,7 +22,8 @@ use crate::text::time;
 ///    "deliveries":2,"in_flight":0,"delivered":6,"refused":0,"unconfirmed":0,"stored":0,
 ///    "dropped":0,"sampled_out":0,"not_sent":0,"sampling":"parentbased_always_on","last_error":null,
 ///    "spool":{"directory":"spool/honeycomb","batches":0,"items":0,"bytes":0,"max_bytes":67108864,
-///      "oldest":null,"sent_per_second":0.0,"sent":0,"rejected":0,"expired":0,"lost":0}}},
+///      "oldest":null,"sent_per_second":0.0,"sent":0,"rejected":0,"expired":0,"lost":0,
+///      "text":""}}},
 ///  "process":{"descriptors":{"used":31,"soft":1024,"hard":524288},"threads":14,"memory_kb":5432,
 ///    "connections":2,"connections_closed":{"idle":0,"greedy":0,"pipelining":0,"not_reading":0,
 ///    "over_cap":0,"memory":0},"renewals":0,"last_renewal":null}}

@@ -6,7 +6,7 @@ use anstyle::Style;
 
 use super::config::Configuration;
 use crate::client::Client;
-use crate::delivery::{BatchProcessor, Pipeline, Plan, SpoolCounts, SpoolView, State, Totals};
+use crate::delivery::{BatchProcessor, Pipeline, Plan, SpoolView, State, Totals};
 use crate::logging::{self, say};
 use crate::settings::{Finding, Severity};
 use crate::terminal::{Palette, Terminal, columns};
@@ -125,17 +125,10 @@ pub(super) fn print_counts(processors: &[BatchProcessor]) {
                 "{name}: {delivered} delivered, {refused} refused, {dropped} dropped, {sampled_out} sampled out{elsewhere}{on_disk}, of {all} {unit}{more}"
             ));
         }
-        let Some(SpoolView { directory, items, oldest, counts, .. }) =
-            processor.spool.as_ref().map(|spool| spool.view())
-        else {
-            continue;
-        };
-        if items > 0 || counts != SpoolCounts::default() {
-            let SpoolCounts { sent, rejected, expired, lost } = counts;
-            let since = oldest.map_or_else(String::new, |oldest| format!(", the oldest since {oldest}"));
-            say(&format!(
-                "{name}: {items} {unit} are stored in {directory}{since}; of the stored ones {sent} were sent, {rejected} rejected, {expired} expired, {lost} lost"
-            ));
+        if let Some(SpoolView { text, .. }) = processor.spool.as_ref().map(|spool| spool.view())
+            && !text.is_empty()
+        {
+            say(&format!("{name}: {text}"));
         }
     }
 }

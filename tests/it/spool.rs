@@ -285,7 +285,9 @@ fn what_waits_is_sent_to_a_corrected_address_with_a_corrected_key() {
 fn lines_that_wait_go_to_the_log_group_in_force() {
     let dir = SpoolDir::new();
     let logs = CloudWatch::start();
-    let toml = |group: &str| dir.toml(&format!("[cloudwatch]\nenabled = true\nschedule_delay = 50\nlog_group = \"{group}\"\n"));
+    let toml = |group: &str| {
+        dir.toml(&format!("[cloudwatch]\nenabled = true\nschedule_delay = 50\nlog_group = \"{group}\"\n"))
+    };
     let start = |endpoint: &str, group: &str| {
         Program::setup()
             .toml(&toml(group))
@@ -463,8 +465,8 @@ fn check_says_what_is_stored_and_whether_more_can_be() {
     go_home(&program, 3);
     let exit = program.terminate();
     assert_ended_well(&exit);
-    let stored = format!("6 spans are stored in {}", dir.path().join("honeycomb").display());
-    assert!(exit.stderr.contains(&stored), "{}", exit.stderr);
+    let stored = format!("wait in {}, the oldest since 20", dir.path().join("honeycomb").display());
+    assert!(exit.stderr.contains("honeycomb: 6 spans in ") && exit.stderr.contains(&stored), "{}", exit.stderr);
 
     let check = |toml: &str| setup(toml, &collector.url()).arg("check").run();
     let checked = check(&dir.toml(HONEYCOMB));

@@ -65,6 +65,8 @@ pub struct SpoolView {
     /// Counts of this process.
     #[serde(flatten)]
     pub counts: SpoolCounts,
+    /// The same as a sentence. Empty if nothing was ever stored.
+    pub text: String,
 }
 
 /// What has become of stored items in this process. They may come from an earlier process, so the
@@ -151,9 +153,10 @@ impl Spool {
             Err(error) => self.report("cannot write to", &error),
         }
         self.list();
-        let SpoolView { items, oldest: Some(oldest), .. } = self.view() else { return };
-        let (unit, path) = (self.stats.unit, self.folder.path().display());
-        log::info!(target: self.stats.name, "{items} {unit} wait in {path}, the oldest since {oldest}");
+        let SpoolView { text, .. } = self.view();
+        if !text.is_empty() {
+            log::info!(target: self.stats.name, "{text}");
+        }
     }
 
     /// Stores a payload. Returns false if that fails; the reason is logged.
@@ -309,8 +312,14 @@ impl Spool {
         let mut state = lock(&self.state);
         state.forget_old_rates();
         let sent: u64 = state.sent.iter().map(|(_, items)| items).sum();
-        let stored = Stored::of(state.waiting.values());
-        stored.view(&self.folder, &self.limits, sent as f64 / RATE_PERIOD.as_secs_f64(), state.counts)
+        let view = SpoolView {
+            max_bytes: self.limits.max_bytes,
+            sent_per_second: sent as f64 / RATE_PERIOD.as_secs_f64(),
+            counts: state.counts,
+            ..SpoolView::new(&self.folder, state.waiting.values())
+        };
+        drop(state);
+        view.with_text(self.stats.unit)
     }
 
     /// Records that the process has sent or stored all that it had in memory.
@@ -454,45 +463,46 @@ impl Spool {
 /// # Errors
 ///
 /// The folder cannot be written to.
-pub fn inspect(limits: &SpoolLimits, backend: &'static str, ids: &IdSource) -> io::Result<SpoolView> {
+pub fn inspect(limits: &SpoolLimits, backend: &'static str, unit: &str, ids: &IdSource) -> io::Result<SpoolView> {
     let folder = Folder::new(&limits.directory, backend, ids.uuid()[..8].to_owned());
     folder.try_write()?;
     let header = |file: &Listed| Some(Waiting::new(file.bytes, &folder.read_header(&file.name).ok()?.ok()?));
     let waiting: Vec<Waiting> = folder.list()?.iter().filter_map(header).collect();
-    Ok(Stored::of(waiting.iter()).view(&folder, limits, 0.0, SpoolCounts::default()))
+    Ok(SpoolView { max_bytes: limits.max_bytes, ..SpoolView::new(&folder, waiting.iter()) }.with_text(unit))
 }
 
-/// Sums over stored payloads.
-#[derive(Default)]
-struct Stored {
-    batches: usize,
-    items: u64,
-    bytes: u64,
-    oldest: Option<u64>,
-}
-
-impl Stored {
-    fn of<'a>(waiting: impl Iterator<Item = &'a Waiting>) -> Self {
-        waiting.fold(Self::default(), |sum, one| Self {
-            batches: sum.batches + 1,
-            items: sum.items + one.items,
-            bytes: sum.bytes + one.bytes,
-            oldest: Some(sum.oldest.map_or(one.oldest, |oldest| oldest.min(one.oldest))),
-        })
+impl SpoolView {
+    fn new<'a>(folder: &Folder, waiting: impl Iterator<Item = &'a Waiting>) -> Self {
+        let mut view = Self { directory: folder.path().display().to_string(), ..Self::default() };
+        let mut oldest = None;
+        for one in waiting {
+            view.batches += 1;
+            view.items += one.items;
+            view.bytes += one.bytes;
+            oldest = Some(oldest.map_or(one.oldest, |oldest: u64| oldest.min(one.oldest)));
+        }
+        let oldest = oldest.and_then(|millis| DateTime::from_timestamp_millis(i64::try_from(millis).ok()?));
+        Self { oldest: oldest.map(|time| time::millis(time).to_string()), ..view }
     }
 
-    fn view(self, folder: &Folder, limits: &SpoolLimits, sent_per_second: f64, counts: SpoolCounts) -> SpoolView {
-        let oldest = self.oldest.and_then(|millis| DateTime::from_timestamp_millis(i64::try_from(millis).ok()?));
-        SpoolView {
-            directory: folder.path().display().to_string(),
-            batches: self.batches,
-            items: self.items,
-            bytes: self.bytes,
-            max_bytes: limits.max_bytes,
-            oldest: oldest.map(|time| time::millis(time).to_string()),
-            sent_per_second,
-            counts,
+    fn with_text(mut self, unit: &str) -> Self {
+        let Self { directory, batches, items, sent_per_second, counts, .. } = &self;
+        let SpoolCounts { sent, rejected, expired, lost } = counts;
+        let mut sentences = Vec::new();
+        if let Some(oldest) = &self.oldest {
+            sentences
+                .push(format!("{items} {unit} in {batches} batches wait in {directory}, the oldest since {oldest}"));
         }
+        if *sent_per_second > 0.0 {
+            sentences.push(format!("{sent_per_second} {unit} per second were sent from there"));
+        }
+        if *counts != SpoolCounts::default() {
+            sentences.push(format!(
+                "of the stored {unit}, {sent} were sent, {rejected} rejected, {expired} expired, {lost} lost"
+            ));
+        }
+        self.text = sentences.join("; ");
+        self
     }
 }
 

@@ -72,7 +72,7 @@ async function read(path, show) {
   if (found) byId("feed").replaceChildren(...show(found));
 }
 
-/** Sends a POST. Returns the body of a successful response, otherwise null. */
+/** Returns the body of a successful response, otherwise null. */
 function write(path, body) {
   return make("POST", path, body);
 }

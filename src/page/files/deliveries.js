@@ -8,7 +8,7 @@ import { ask } from "./server.js";
 
 /** Most bytes that are shown as hex. */
 const MAX_HEX = 16 * 1024;
-/** Every nc reads this much from a pipe at once, and so sends it as one datagram. */
+/** Every nc reads this much from a pipe at once, and sends it as one datagram. */
 const MAX_NC = 8192;
 /** Environment variables that hold the redacted values of these headers. */
 const VARIABLES = { "x-honeycomb-team": "HONEYCOMB_API_KEY", "x-amz-security-token": "AWS_SESSION_TOKEN" };
@@ -157,7 +157,7 @@ function payload(it, { bytes, text, unzipped }, chosen) {
   return [note, h("pre", { class: "payload" }, marked(plain, chosen.trace)), hash];
 }
 
-/** The text, with marks on the id of the chosen trace and on the header of a datagram. */
+/** The text, with marks on the id of the trace and on the header of a datagram. */
 function marked(text, trace) {
   const spellings = trace ? [trace, `1-${trace.slice(0, 8)}-${trace.slice(8)}`] : [];
   const pattern = spellings.map((it) => it.replace(/[^a-f0-9-]/g, "")).join("|");

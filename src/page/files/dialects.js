@@ -68,7 +68,7 @@ export function show(trace, chosen, backends) {
     h("div", { class: "dialects" }, columns));
 }
 
-/** Two backends may have the same format, so the title has the name of the backend. */
+/** Two backends may have the same format, so the title names the backend. */
 function column({ title, note }, name, state, content) {
   const unsent = state === "on" ? "" : ` This backend is ${state}: this would be sent.`;
   return h("section", {}, h("h3", {}, title === name ? title : `${title}: ${name}`), h("p", {}, note + unsent),

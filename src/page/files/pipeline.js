@@ -2,8 +2,8 @@
 
 import { byId, h } from "./elements.js";
 
-const ENDS = [["delivered", ""], ["refused", "bad"], ["unconfirmed", "bad"], ["dropped", "bad"], ["sampled_out", "dim"],
-  ["not_sent", "dim"]];
+const ENDS = Object.entries({ delivered: "", stored: "", refused: "bad", unconfirmed: "bad", dropped: "bad",
+  sampled_out: "dim", not_sent: "dim" });
 
 const cards = new Map();
 /** Names of the backends, in the order of the program. */
@@ -28,7 +28,7 @@ export function update(status) {
   list(byId("findings"), status.findings);
 }
 
-/** The names of the backends that `object` has a key for, in the order of the program. */
+/** The backends that `object` has a key for, in the order of the program. */
 export function backendsOf(object) {
   return order.filter((name) => name in object);
 }
@@ -69,7 +69,8 @@ function card(name) {
       }
       const problem = failing || it.dropped + it.refused + it.unconfirmed > 0 ? it.last_error?.text : null;
       set(why, problem ?? (it.state === "on" ? it.endpoint : it.reason));
-      list(findings, it.findings);
+      const stored = it.spool?.text ? [{ severity: "warning", text: it.spool.text }] : [];
+      list(findings, [...stored, ...it.findings]);
     },
   };
 }
@@ -78,7 +79,7 @@ function set(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Findings about settings: errors and warnings in full, notes under the pointer. */
+/** Errors and warnings in full, notes under the pointer. */
 function list(element, findings) {
   const key = JSON.stringify(findings);
   if (element.dataset.key === key) return;

@@ -6,7 +6,7 @@ export const browserSpans = new Map();
 const MAX_SPANS = 200;
 const TIMEOUT_MS = 10_000;
 
-/** Gets JSON about telemetry. The server does not trace these requests. */
+/** Gets JSON about telemetry, in an untraced request. */
 export async function ask(path) {
   const answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) }).catch(() => {
     throw new Error("no response; is cruddur still running?");
@@ -36,7 +36,7 @@ export async function call(method, path, body) {
   }
 }
 
-/** Four bytes of time and twelve random bytes: an id that W3C and X-Ray both accept. */
+/** Four bytes of time and twelve random bytes: valid for W3C and X-Ray. */
 function newTraceId() {
   return Math.floor(Date.now() / 1000).toString(16).padStart(8, "0") + hex(12);
 }

@@ -66,7 +66,7 @@ function heading(trace) {
     trace.earlier > 0 ? h("p", { class: "dim" }, earlier) : null);
 }
 
-/** For each backend: its deliveries of the trace, or the reason why there are none. */
+/** For each backend: its deliveries of the trace, or why there are none. */
 function decisions(trace, request, backends) {
   const known = backendsOf(backends);
   const off = known.filter((name) => backends[name].state === "off");

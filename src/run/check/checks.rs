@@ -206,14 +206,10 @@ fn check(plan: Plan, mut report: BackendReport, items: &TestItems, waits: &dyn F
 
 /// Returns a note on what the backend has stored on disk, or a warning if nothing can be stored.
 fn stored(backend: &'static str, limits: &SpoolLimits, unit: &str) -> Option<Finding> {
-    match inspect(limits, backend, &IdSource::new()) {
-        Ok(SpoolView { items: 0, .. }) => None,
-        Ok(SpoolView { directory, batches, items, bytes, oldest, .. }) => {
-            let since = oldest.unwrap_or_default();
-            let what = format!(
-                "{items} {unit} in {batches} batches ({bytes} bytes) wait in {directory}, the oldest since {since}"
-            );
-            let message = Message::new(what).next("start cruddur: it sends them");
+    match inspect(limits, backend, unit, &IdSource::new()) {
+        Ok(SpoolView { text, .. }) if text.is_empty() => None,
+        Ok(SpoolView { text, .. }) => {
+            let message = Message::new(text).next("start cruddur: it sends them");
             Some(Finding { severity: Severity::Note, message })
         }
         Err(error) => {
