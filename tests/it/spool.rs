@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::{
-    Client, CloudWatch, Collector, Exit, Program, Reply, SOON, Setup, TempDir, Trick, XRayEndpoint, log_lines,
+    Client, CloudWatch, Collector, Exit, Program, Reply, SOON, Setup, TempDir, Trick, XRayEndpoint, get, log_lines,
     wait_until,
 };
 
@@ -491,5 +491,33 @@ fn a_backend_that_is_switched_off_stores_what_it_cannot_send() {
     let program = setup(&dir.toml(HONEYCOMB), &collector.url()).start();
     wait_for_empty(&program, &dir, "honeycomb");
     assert_ended_well(&program.terminate());
+    assert_each_once(&collector.accepted_spans(), &traces);
+}
+
+#[test]
+fn a_renewal_of_the_process_stores_what_it_cannot_send() {
+    let dir = SpoolDir::new();
+    let collector = Collector::start([unavailable()]);
+    let program = setup(&dir.toml(HONEYCOMB), &collector.url()).descriptors(256).start();
+    let (mut traces, mut blocked) = (Vec::new(), Vec::new());
+    let is_renewed = wait_until(SOON * 2, || {
+        if blocked.len() < 60 {
+            let mut client = Client::connect(program.addr());
+            // tiny_http never frees such a connection.
+            client.send_raw(b"GET / HTTP/2.0\r\n\r\n");
+            blocked.push(client);
+        }
+        let answer = get(program.addr(), HOME);
+        assert_eq!(answer.status, 200);
+        traces.push(answer.trace_id().to_owned());
+        program.stderr().matches("listening on").count() == 2
+    });
+    assert!(is_renewed, "{}", program.stderr());
+    traces.extend(go_home(&program, 5));
+    collector.reply_with(Reply::ok());
+    wait_for_empty(&program, &dir, "honeycomb");
+    let exit = program.terminate();
+    assert_ended_well(&exit);
+    assert!(!exit.stderr.contains("killed"), "{}", exit.stderr);
     assert_each_once(&collector.accepted_spans(), &traces);
 }

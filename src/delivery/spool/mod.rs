@@ -14,6 +14,8 @@
 
 mod file;
 mod folder;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
@@ -361,19 +363,19 @@ impl Spool {
 
     /// Removes the oldest payloads until `bytes` more fit. Returns false if they do not fit.
     fn make_room(&self, bytes: u64) -> bool {
+        let (max_bytes, mib) = (self.limits.max_bytes, self.limits.max_bytes / 1024 / 1024);
         let mut locked = BTreeSet::new();
         loop {
             let name = {
                 let state = lock(&self.state);
                 let stored: u64 = state.waiting.values().map(|waiting| waiting.bytes).sum();
-                if stored + bytes <= self.limits.max_bytes && state.waiting.len() < MAX_FILES {
+                if stored + bytes <= max_bytes && state.waiting.len() < MAX_FILES {
                     return true;
                 }
-                state.waiting.keys().find(|name| !locked.contains(*name)).cloned()
+                state.waiting.keys().find(|name| bytes <= max_bytes && !locked.contains(*name)).cloned()
             };
-            let mib = self.limits.max_bytes / 1024 / 1024;
             let Some(name) = name else {
-                let what = format!("payload of {bytes} bytes does not fit into the spool ({mib} MiB)");
+                let what = format!("a payload of {bytes} bytes does not fit into the spool ({mib} MiB)");
                 self.warn("full", Message::new(what).next("raise spool_max_mib"));
                 return false;
             };
