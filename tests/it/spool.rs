@@ -162,7 +162,7 @@ fn an_outage_with_restarts_in_the_middle_loses_nothing_and_repeats_nothing() {
     traces.sort();
     assert_eq!(lines, traces);
     for backend in ["honeycomb", "xray_otlp", "cloudwatch"] {
-        assert_eq!(dir.files(backend), [PathBuf::new(); 0]);
+        assert!(dir.files(backend).is_empty(), "{backend}");
     }
 }
 
@@ -300,7 +300,7 @@ fn lines_that_wait_go_to_the_log_group_in_force() {
     let program = start(DEAD, "with/a/wrong/name");
     go_home(&program, 2);
     assert_ended_well(&program.terminate());
-    assert_eq!(dir.files("cloudwatch").is_empty(), false);
+    assert!(!dir.files("cloudwatch").is_empty());
     let program = start(&logs.url(), "cruddur");
     wait_for_empty(&program, &dir, "cloudwatch");
     assert_ended_well(&program.terminate());
