@@ -270,12 +270,12 @@ impl CloudWatchLogs {
                 "use a newer version of the service at this address; AWS itself stopped asking for sequence tokens in 2023",
             ),
             Class::NoOperation => {
-                later("check the address; the service there has no such operation, and the lines stay queued")
+                later("check the address; the service there has no such operation, and the lines wait")
             }
             Class::Unknown => later(
-                "look up this error code, which cruddur does not know, in the documentation of the service; the lines stay queued",
+                "look up this error code, which cruddur does not know, in the documentation of the service; the lines wait",
             ),
-            Class::Foreign => later("check proxies between this machine and the service; the lines stay queued"),
+            Class::Foreign => later("check proxies between this machine and the service; the lines wait"),
             Class::Poison => Outcome::Refused(problem(
                 "please report this bug; these lines violate a rule of the service, and are lost",
             )),

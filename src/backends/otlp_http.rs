@@ -117,7 +117,7 @@ fn redactor(url: &Url, headers: &[(String, String)]) -> Redactor {
 impl OtlpHttp {
     /// Returns the outcome of a response. 2xx is delivered, unless the body exceeds 4 MiB, reports
     /// rejected spans, or does not come from a receiver of OTLP. 429, 502, 503 and 504 are retried.
-    /// Redirects, 401, 403, 404 and 405 come from a wrong setting. Any other status loses the batch.
+    /// Redirects, 401, 403, 404, 405 and other 5xx may pass. Any other status loses the batch.
     fn answered(&self, reply: &Reply, sent: usize) -> Outcome {
         let status = reply.status;
         let receiver = Receiver { url: &self.url, redactor: &self.redactor };
@@ -142,9 +142,9 @@ impl OtlpHttp {
                 let shown = |to| format!(" to {}", receiver.readable(&url::redacted(to)));
                 let to = reply.header("location").map_or_else(String::new, shown);
                 let next = format!("set {} to the final address; redirects are not followed", self.url_origin);
-                Outcome::Misconfigured(problem(&format!(", a redirect{to}"), next))
+                Outcome::RefusedForNow(problem(&format!(", a redirect{to}"), next))
             }
-            401 | 403 | 404 | 405 => Outcome::Misconfigured(problem("", self.next_step(status, &said, sent))),
+            401 | 403 | 404 | 405 | 500.. => Outcome::RefusedForNow(problem("", self.next_step(status, &said, sent))),
             status => Outcome::Refused(problem("", self.next_step(status, &said, sent))),
         }
     }
@@ -193,7 +193,7 @@ impl OtlpHttp {
         let problem = Problem::new(error.kind(), Message::new(what).next(next));
         match error {
             CallError::Closed => Outcome::Closed(problem),
-            CallError::NotHttp(_) | CallError::Tls(_) => Outcome::Misconfigured(problem),
+            CallError::NotHttp(_) | CallError::Tls(_) => Outcome::RefusedForNow(problem),
             _ => Outcome::Later { after: None, problem },
         }
     }

@@ -144,12 +144,12 @@ impl XRayOtlp {
             ),
             Class::SearchOff => later(
                 "turn Transaction Search on: aws xray update-trace-segment-destination --destination CloudWatchLogs \
-                 (aws/README.md); the spans stay queued",
+                 (aws/README.md); the spans wait",
             ),
             Class::NoEndpoint => {
-                later("check the address, and that X-Ray has an OTLP endpoint in this region; the spans stay queued")
+                later("check the address, and that X-Ray has an OTLP endpoint in this region; the spans wait")
             }
-            Class::Foreign => later("check proxies between this machine and the endpoint; the spans stay queued"),
+            Class::Foreign => later("check proxies between this machine and the endpoint; the spans wait"),
             Class::TooLarge => Outcome::Refused(problem(&format!(
                 "lower max_export_batch_size in [xray_otlp]; the request had {} bytes",
                 payload.bytes.len()

@@ -118,9 +118,9 @@ pub enum Outcome {
     },
     /// The payload was rejected. A retry would not help.
     Refused(Problem),
-    /// The payload was rejected because of a setting, such as the key or the address. A retry would
-    /// help only with another setting. Without a spool it counts as refused.
-    Misconfigured(Problem),
+    /// The payload was rejected for a reason that may pass: a wrong key or address, or a fault of the
+    /// server. With a spool it is stored; without one it counts as refused, and is not retried.
+    RefusedForNow(Problem),
     /// The status says success, but the response does not come from the expected service: a log-in
     /// page, for example. Nothing confirms that the payload was accepted. Never retried.
     Unconfirmed(Problem),
@@ -205,7 +205,7 @@ impl Outcome {
             | Self::Partly { problem, .. }
             | Self::Warned(problem)
             | Self::Refused(problem)
-            | Self::Misconfigured(problem)
+            | Self::RefusedForNow(problem)
             | Self::Unconfirmed(problem)
             | Self::Closed(problem) => Some(problem),
         }

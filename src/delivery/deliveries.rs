@@ -136,7 +136,7 @@ impl Deliveries {
         let status = match outcome {
             Outcome::Delivered | Outcome::Warned(_) => DeliveryStatus::Delivered,
             Outcome::Partly { .. } => DeliveryStatus::Partly,
-            Outcome::Refused(_) | Outcome::Misconfigured(_) => DeliveryStatus::Refused,
+            Outcome::Refused(_) | Outcome::RefusedForNow(_) => DeliveryStatus::Refused,
             Outcome::Unconfirmed(_) => DeliveryStatus::Unconfirmed,
             Outcome::Closed(_) | Outcome::Later { .. } => DeliveryStatus::Waiting,
         };

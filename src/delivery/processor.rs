@@ -1,6 +1,7 @@
 //! Batch processor (OpenTelemetry's term): queue, counts and worker of one backend.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
@@ -12,11 +13,11 @@ use log::LevelFilter;
 use super::backend::{BackgroundTask, Encoder, Encoding, Plan, State, Transport};
 use super::deliveries::SharedSize;
 use super::queue::{Item, PushResult, Queue};
-use super::spool::Spool;
+use super::spool::{Spool, SpoolView};
 use super::stats::DeliveryStats;
 use super::worker::{Stop, StopReason, Storage, Worker};
 use crate::logging::{self, LogLine, LogSink};
-use crate::settings::Values;
+use crate::settings::{SpoolLimits, Values};
 use crate::text::Message;
 use crate::trace::FinishedTrace;
 use crate::trace::id::IdSource;
@@ -77,10 +78,8 @@ impl BatchProcessor {
         let was_on = self.is_on();
         let before = std::mem::replace(&mut self.plan, plan);
         let (transport, task) = (self.plan.transport.take(), self.plan.task.take());
-        let Plan { name, state, reason, destination, values, spool, .. } = &self.plan;
-        if self.spool.as_ref().map(|spool| &spool.limits) != spool.as_ref() {
-            self.spool = spool.clone().map(|limits| Arc::new(Spool::new(limits, &self.stats, &IdSource::new())));
-        }
+        self.set_spool(self.plan.spool.clone(), transport.is_some());
+        let Plan { name, state, reason, destination, values, .. } = &self.plan;
         let Some(transport) = transport else {
             let change = (before.state != *state).then(|| format!("{name} {}: {reason}", state.as_str()));
             if was_on {
@@ -136,6 +135,30 @@ impl BatchProcessor {
     /// Returns true if the backend is on.
     pub fn is_on(&self) -> bool {
         self.plan.state == State::On
+    }
+
+    /// Replaces the spool if its limits have changed. Without a worker, what is stored is only listed.
+    fn set_spool(&mut self, limits: Option<SpoolLimits>, has_worker: bool) {
+        if self.spool.as_ref().map(|spool| &spool.limits) == limits.as_ref() {
+            return;
+        }
+        let before = self.spool.take().map(|spool| spool.view());
+        if let Some(SpoolView { directory, items: 1.., .. }) = &before
+            && limits.as_ref().is_none_or(|limits| !Path::new(directory).starts_with(&limits.directory))
+        {
+            let unit = self.stats.unit;
+            let what = format!("{unit} that are stored in {directory} stay there, because spool_dir has changed");
+            log::warn!(target: self.plan.name, "{}", Message::new(what).next("set it again to send them"));
+        }
+        let Some(limits) = limits else { return };
+        let counts = before.map(|view| view.counts).unwrap_or_default();
+        let spool = Arc::new(Spool::new(limits, &self.stats, &IdSource::new(), counts));
+        self.spool = Some(Arc::clone(&spool));
+        if !has_worker {
+            // Not on the request thread, because there may be thousands of files.
+            let listing = thread::Builder::new().name(format!("{}-spool", self.plan.name)).spawn(move || spool.list());
+            drop(listing);
+        }
     }
 
     /// Asks the worker, and earlier ones that are still finishing, to end within [`STOP_TIMEOUT`].

@@ -68,6 +68,10 @@ struct QueueState<T> {
     due: Option<Instant>,
     /// True once the worker has been woken for the current batch.
     woken: bool,
+    /// True while the worker waits for a batch.
+    worker_waits: bool,
+    /// True while the saver waits, and has not been woken.
+    saver_waits: bool,
     closed: bool,
 }
 
@@ -75,7 +79,18 @@ impl<T> Queue<T> {
     /// Creates an empty queue, closed until a worker is attached.
     pub fn new(limits: BatchLimits) -> Self {
         let (items, generation) = (VecDeque::new(), Generation(0));
-        let state = QueueState { limits, generation, items, count: 0, size: 0, due: None, woken: false, closed: true };
+        let state = QueueState {
+            limits,
+            generation,
+            items,
+            count: 0,
+            size: 0,
+            due: None,
+            woken: false,
+            worker_waits: false,
+            saver_waits: false,
+            closed: true,
+        };
         Self { state: Mutex::new(state), wake: Condvar::new(), pressure: Condvar::new() }
     }
 
@@ -130,10 +145,10 @@ impl<T> Queue<T> {
         } else {
             state.woken |= wake;
         }
-        let too_many = state.limits.too_many();
-        let crossed = state.count >= too_many && state.count - count < too_many;
+        let is_pressing = state.saver_waits && !state.worker_waits && state.is_half_full();
+        state.saver_waits &= !is_pressing;
         drop(state);
-        if crossed {
+        if is_pressing {
             self.pressure.notify_one();
         }
         if wake {
@@ -153,6 +168,7 @@ impl<T> Queue<T> {
     pub fn take_until(&self, generation: Generation, until: Option<Instant>) -> Option<Vec<T>> {
         let mut state = lock(&self.state);
         loop {
+            state.worker_waits = false;
             if state.generation != generation {
                 return None;
             }
@@ -167,6 +183,7 @@ impl<T> Queue<T> {
             if until.is_some_and(|until| until <= now) {
                 return Some(Vec::new());
             }
+            state.worker_waits = true;
             state = match [state.due, until].into_iter().flatten().min() {
                 None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(next) => {
@@ -177,8 +194,8 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Waits until there is a batch that the worker should have taken long ago, and returns it: the
-    /// batch is overdue by another delay, or the queue is half full. Returns `None` if the queue
+    /// Waits until there is a batch that the worker is too busy for, and returns it: the batch is
+    /// overdue by another delay, or the queue is half full. Returns `None` if the queue
     /// is closed, or if another worker has been attached.
     pub fn take_overdue(&self, generation: Generation) -> Option<Vec<T>> {
         let mut state = lock(&self.state);
@@ -189,12 +206,15 @@ impl<T> Queue<T> {
             let now = Instant::now();
             let patience = state.limits.delay.max(MIN_PATIENCE);
             let overdue = state.due.map(|due| due + patience);
-            if overdue.is_some_and(|overdue| overdue <= now) || state.count >= state.limits.too_many() {
+            let is_left = overdue.is_some_and(|overdue| overdue <= now) || state.is_half_full();
+            if is_left && !state.worker_waits {
                 return Some(Self::take_batch(&mut state));
             }
-            // An item that is pushed from now on cannot be overdue before.
-            let left = overdue.map_or(state.limits.delay + patience, |overdue| overdue - now);
+            // An item that is pushed from now on cannot be overdue before. A full queue wakes the thread.
+            let left = overdue.filter(|overdue| *overdue > now).map_or(patience, |overdue| overdue - now);
+            state.saver_waits = true;
             state = self.pressure.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state.saver_waits = false;
         }
     }
 
@@ -238,6 +258,12 @@ impl<T> Queue<T> {
     /// Returns the current limits.
     pub fn limits(&self) -> BatchLimits {
         lock(&self.state).limits
+    }
+}
+
+impl<T> QueueState<T> {
+    fn is_half_full(&self) -> bool {
+        self.count > self.limits.queue / 2 || self.size > MAX_QUEUE_BYTES / 2
     }
 }
 
@@ -407,11 +433,11 @@ mod tests {
             "a full batch is the worker's"
         );
         assert_eq!(queue.take_until(generation, Some(Instant::now())), Some(vec![]), "nothing is due");
-        for item in 3..6 {
+        for item in 3..7 {
             assert_eq!(queue.push(item, 1, 0), PushResult::Queued);
         }
-        // The queue is half full now. The saver takes one batch, and then nothing until the end.
-        while queue.count() == 4 {
+        // The queue is more than half full now. The saver takes one batch, and nothing else.
+        while queue.count() == 5 {
             thread::yield_now();
         }
         queue.close();

@@ -220,6 +220,17 @@ impl DeliveryStats {
         }
     }
 
+    /// Corrects the counts: items counted as stored are not stored any more, and their result is known.
+    /// Returns false if it is too late for that.
+    pub(super) fn withdrawn(&self, count: usize) -> bool {
+        let mut state = lock(&self.state);
+        if !state.is_closed {
+            state.totals.stored -= count as u64;
+            state.totals.in_flight += count as u64;
+        }
+        !state.is_closed
+    }
+
     /// Records a failed attempt that will be retried.
     pub(super) fn will_retry(&self, problem: &Problem) {
         self.problem(lock(&self.state), 0, problem);

@@ -44,16 +44,26 @@ pub(super) struct Storage {
     retry: Retry,
     /// Time of the last attempt to send a new payload.
     last_attempt: Option<Instant>,
+    /// End of the wait that the destination has asked for.
+    asked_until: Option<Instant>,
 }
 
-/// Time limit of one call if there is a spool.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// A payload that is being sent, with the number of its delivery and its place in the batch.
+#[derive(Clone, Copy)]
+struct Sending<'a> {
+    payload: &'a Payload,
+    number: u64,
+    index: usize,
+}
+
+/// Time limit of one call if the transport has no other.
+const LONGEST_CALL: Duration = Duration::from_secs(60);
 /// Pause between two stored payloads: as long as the call before it, within these limits. New batches
 /// are sent first.
 const MIN_PAUSE: Duration = Duration::from_millis(20);
 const MAX_PAUSE: Duration = Duration::from_millis(250);
-/// Pause while nothing is stored. Another process may store something.
-const IDLE_PAUSE: Duration = Duration::from_secs(10);
+/// Pause while nothing is stored. An earlier worker or another process may store something.
+const IDLE_PAUSE: Duration = Duration::from_secs(2);
 /// Time between two attempts to send a new payload while the destination is away. Stored ones are
 /// tried more often, but the destination may have a reason to refuse exactly those.
 const ATTEMPT_INTERVAL: Duration = Duration::from_secs(30);
@@ -126,6 +136,8 @@ impl<T: Item + Send + Sync + 'static> Worker<T> {
             };
             saver.start(generation, done.clone())?;
         }
+        // With a spool the program need not wait for a call that hangs: the saver holds `done`.
+        let done = self.storage.is_none().then_some(done);
         thread::Builder::new().name(name).spawn(move || {
             let _done = done;
             logging::keep_to_stderr();
@@ -136,7 +148,8 @@ impl<T: Item + Send + Sync + 'static> Worker<T> {
 
     fn run(mut self, generation: Generation, limits: BatchLimits) {
         if let Some(storage) = &self.storage {
-            storage.spool.open(limits.delay * 2 + CALL_TIMEOUT);
+            let longest_call = self.transport.max_elapsed_time().unwrap_or(LONGEST_CALL);
+            storage.spool.open(limits.delay * 2 + longest_call);
         }
         let stop = Arc::clone(&self.stop);
         self.send_batches(generation);
@@ -156,9 +169,9 @@ impl<T: Item + Send + Sync + 'static> Worker<T> {
             self.stats.taken(count);
             let mut progress = Progress::default();
             let worked = catch_unwind(AssertUnwindSafe(|| self.work(&batch, &mut progress, &random)));
-            // After a panic, or for the next worker. The saver must not store it too.
+            // After a panic, or for the next worker, the saver must not store it too.
             if let Some(storage) = &self.storage {
-                storage.in_memory.clear();
+                storage.in_memory.set(&[], Times::default(), self.transport.clock_offset());
             }
             match worked {
                 Ok(BatchResult::Settled) => {}
@@ -186,19 +199,24 @@ impl<T: Item + Send + Sync + 'static> Worker<T> {
         if let Some(storage) = &self.storage {
             storage.in_memory.set(&payloads, Times::of(batch), self.transport.clock_offset());
         }
-        for payload in payloads {
+        for (index, payload) in payloads.iter().enumerate() {
+            if self.storage.as_ref().is_some_and(|storage| storage.in_memory.is_stored(index)) {
+                progress.settled += payload.items;
+                continue;
+            }
             if let Some(problem) = &payload.trimmed {
                 self.stats.trimmed(problem);
             }
-            progress.number = self.stats.deliveries.begin(&payload);
-            if let Some(problem) = self.deliver(&payload, progress.number, random) {
+            progress.number = self.stats.deliveries.begin(payload);
+            let sending = Sending { payload, number: progress.number, index };
+            if let Some(problem) = self.deliver(sending, random) {
                 self.stats.deliveries.gave_up(progress.number);
                 // If nothing of the batch was sent yet, the next worker gets it.
                 let is_replaced = self.stop.request().is_some_and(|request| request.reason == StopReason::Replaced);
                 if progress.settled == 0 && is_replaced {
                     return BatchResult::PutBack;
                 }
-                if self.settle() {
+                if self.settle(index) {
                     self.stats.gave_up(payload.items, &problem);
                 }
             }
@@ -209,42 +227,39 @@ impl<T: Item + Send + Sync + 'static> Worker<T> {
 
     /// Sends the payload, retries if necessary, and counts the result. Returns the problem if the
     /// worker gives up.
-    fn deliver(&mut self, payload: &Payload, number: u64, random: &IdSource) -> Option<Problem> {
-        if self.storage.as_ref().is_some_and(Storage::stores_at_once) && self.store(number, None) {
+    fn deliver(&mut self, sending: Sending<'_>, random: &IdSource) -> Option<Problem> {
+        let Sending { payload, number, index } = sending;
+        if self.storage.as_ref().is_some_and(Storage::stores_at_once) && self.store(sending, None) {
             return None;
         }
         let mut retry = Retry::new(self.transport.max_elapsed_time(), self.transport.max_wait());
         let mut reconnected = false;
         loop {
             let deadline = self.stop.request().map(|request| request.deadline);
-            let limit = match &mut self.storage {
-                None => retry.left(),
-                Some(storage) => {
-                    storage.last_attempt = Some(Instant::now());
-                    Some(retry.left().unwrap_or(CALL_TIMEOUT).min(CALL_TIMEOUT))
-                }
-            };
-            let (after, problem) = match self.attempt(payload, number, limit, deadline) {
+            if let Some(storage) = &mut self.storage {
+                storage.last_attempt = Some(Instant::now());
+            }
+            let (after, problem) = match self.attempt(payload, number, retry.left(), deadline) {
                 Outcome::Closed(_) if !reconnected => {
                     reconnected = true;
                     continue;
                 }
                 Outcome::Closed(problem) => (None, problem),
                 Outcome::Later { after, problem } => (after, problem),
-                Outcome::Misconfigured(problem) => {
-                    if !self.store_after(number, None, &problem, random) && self.settle() {
+                Outcome::RefusedForNow(problem) => {
+                    if !self.store_after(sending, None, &problem, random) && self.settle(index) {
                         self.stats.refused(payload.items, &problem);
                     }
                     return None;
                 }
                 outcome => {
-                    if self.settle() {
+                    if self.settle(index) {
                         self.count(payload.items, &outcome);
                     }
                     return None;
                 }
             };
-            if self.store_after(number, after, &problem, random) {
+            if self.store_after(sending, after, &problem, random) {
                 return None;
             }
             // Do not wait for another attempt after a stop request.
@@ -261,7 +276,9 @@ impl<T: Item + Send + Sync + 'static> Worker<T> {
 
     /// Counts the result of a payload that will not be sent again.
     fn count(&self, items: usize, outcome: &Outcome) {
-        if let Some(storage) = &self.storage {
+        if let (Some(storage), Outcome::Delivered | Outcome::Warned(_) | Outcome::Partly { .. }) =
+            (&self.storage, outcome)
+        {
             storage.spool.is_back();
         }
         match outcome {
@@ -273,36 +290,39 @@ impl<T: Item + Send + Sync + 'static> Worker<T> {
             Outcome::Partly { rejected, problem } => self.stats.partly(items, (*rejected).min(items), problem),
             Outcome::Unconfirmed(problem) => self.stats.unconfirmed(items, problem),
             Outcome::Refused(problem) => self.stats.refused(items, problem),
-            Outcome::Misconfigured(_) | Outcome::Closed(_) | Outcome::Later { .. } => {
+            Outcome::RefusedForNow(_) | Outcome::Closed(_) | Outcome::Later { .. } => {
                 unreachable!("it will be sent again")
             }
         }
     }
 
-    /// Removes the current payload from those in memory. Returns false if the saver has stored it.
-    fn settle(&self) -> bool {
-        self.storage.as_ref().is_none_or(|storage| storage.in_memory.settle())
+    /// Records that the result of a payload is known. Returns false if it counts as stored.
+    fn settle(&self, index: usize) -> bool {
+        self.storage.as_ref().is_none_or(|storage| storage.in_memory.settle(index, &storage.spool, &self.stats))
     }
 
-    /// Stores the current payload after an attempt that failed. Returns false if there is no spool, or
-    /// if it cannot be written.
-    fn store_after(&mut self, number: u64, after: Option<Duration>, problem: &Problem, random: &IdSource) -> bool {
-        let Some(storage) = &mut self.storage else { return false };
-        let problem = storage.spool.explain(problem);
-        if !self.store(number, Some(&problem)) {
-            return false;
-        }
-        if let Some(storage) = &mut self.storage {
-            storage.spool.is_away_now();
-            storage.wait(after, random);
-        }
-        true
-    }
-
-    fn store(&self, number: u64, problem: Option<&Problem>) -> bool {
+    /// Stores a payload after an attempt that failed. Returns false if there is no spool, or if it
+    /// cannot be written.
+    fn store_after(
+        &mut self,
+        sending: Sending<'_>,
+        after: Option<Duration>,
+        problem: &Problem,
+        random: &IdSource,
+    ) -> bool {
         let Some(storage) = &self.storage else { return false };
-        let Storage { spool, in_memory, .. } = storage;
-        let is_stored = in_memory.store(spool, &self.stats, self.transport.compresses(), problem);
+        let problem = storage.spool.explain(problem);
+        let is_stored = self.store(sending, Some(&problem));
+        if let Some(storage) = self.storage.as_mut().filter(|_| is_stored) {
+            storage.spool.is_away_now();
+            storage.wait(after, &*self.transport, random);
+        }
+        is_stored
+    }
+
+    fn store(&self, Sending { number, index, .. }: Sending<'_>, problem: Option<&Problem>) -> bool {
+        let Some(Storage { spool, in_memory, .. }) = &self.storage else { return false };
+        let is_stored = in_memory.store(index, spool, &self.stats, self.transport.compresses(), problem);
         if is_stored {
             self.stats.deliveries.stored(number);
         }
@@ -317,39 +337,43 @@ impl<T: Item + Send + Sync + 'static> Worker<T> {
             storage.next = Instant::now() + IDLE_PAUSE;
             return;
         };
+        storage.in_memory.set_replaying(true);
         let began = Instant::now();
         let sent = catch_unwind(AssertUnwindSafe(|| self.send_stored(&replay.payload)));
         let Some(storage) = &mut self.storage else { return };
         match sent {
             Ok(Ok(rejected)) => {
                 spool.settle(replay, rejected);
-                spool.is_back();
                 storage.retry = Storage::retry(&*self.transport);
                 storage.next = Instant::now() + began.elapsed().clamp(MIN_PAUSE, MAX_PAUSE);
             }
             Ok(Err(after)) => {
                 spool.failed(&replay);
-                storage.wait(after, random);
+                storage.wait(after, &*self.transport, random);
             }
             Err(_) => spool.panicked(&replay),
         }
+        storage.in_memory.set_replaying(false);
     }
 
     /// Sends a stored payload. Returns the number of items that were rejected, or, if it must be sent
     /// again, the wait that the destination asked for.
     fn send_stored(&mut self, payload: &Arc<Payload>) -> Result<usize, Option<Duration>> {
         let number = self.stats.deliveries.begin(payload);
-        let mut outcome = self.attempt(payload, number, Some(CALL_TIMEOUT), None);
-        if let Outcome::Closed(_) = outcome {
-            outcome = self.attempt(payload, number, Some(CALL_TIMEOUT), None);
+        let limit = self.transport.max_elapsed_time();
+        let mut outcome = self.attempt(payload, number, limit, None);
+        if matches!(outcome, Outcome::Closed(_)) && self.stop.request().is_none() {
+            outcome = self.attempt(payload, number, limit, None);
         }
         // The counts of the spool include these items, those of the backend do not.
         let rejected = match &outcome {
             Outcome::Delivered | Outcome::Warned(_) => 0,
             Outcome::Partly { rejected, .. } => *rejected,
             Outcome::Refused(_) | Outcome::Unconfirmed(_) => payload.items,
-            Outcome::Closed(problem) | Outcome::Misconfigured(problem) | Outcome::Later { problem, .. } => {
-                self.stats.will_retry(problem);
+            Outcome::Closed(problem) | Outcome::RefusedForNow(problem) | Outcome::Later { problem, .. } => {
+                if let Some(storage) = &self.storage {
+                    self.stats.will_retry(&storage.spool.explain(problem));
+                }
                 self.stats.deliveries.stored(number);
                 let Outcome::Later { after, .. } = outcome else { return Err(None) };
                 return Err(after);
@@ -384,18 +408,33 @@ impl<T: Item + Send + Sync + 'static> Worker<T> {
 impl Storage {
     pub(super) fn new(spool: &Arc<Spool>, transport: &dyn Transport) -> Self {
         let (spool, in_memory) = (Arc::clone(spool), Arc::default());
-        Self { spool, in_memory, next: Instant::now(), retry: Self::retry(transport), last_attempt: None }
+        Self {
+            spool,
+            in_memory,
+            next: Instant::now(),
+            retry: Self::retry(transport),
+            last_attempt: None,
+            asked_until: None,
+        }
     }
 
-    /// Returns true if a new payload is stored without an attempt, because the destination is away.
+    /// Returns true if a new payload is stored without an attempt, because the destination is away, or
+    /// has asked for a wait.
     fn stores_at_once(&self) -> bool {
-        self.spool.is_away() && self.last_attempt.is_some_and(|last| last.elapsed() < ATTEMPT_INTERVAL)
+        let is_early = self.last_attempt.is_some_and(|last| last.elapsed() < ATTEMPT_INTERVAL);
+        self.spool.is_away() && (is_early || self.asked_until.is_some_and(|until| until > Instant::now()))
     }
 
     /// Sets the time of the next attempt to send a stored payload after a failure.
-    fn wait(&mut self, after: Option<Duration>, random: &IdSource) {
-        let wait = self.retry.wait(after, random.fraction()).unwrap_or(ATTEMPT_INTERVAL);
-        self.next = Instant::now() + wait;
+    fn wait(&mut self, after: Option<Duration>, transport: &dyn Transport, random: &IdSource) {
+        let mut wait = self.retry.wait(after, random.fraction());
+        if wait.is_none() {
+            // So many waits were asked for that a payload in memory would be given up.
+            self.retry = Self::retry(transport);
+            wait = self.retry.wait(after, random.fraction());
+        }
+        self.next = Instant::now() + wait.unwrap_or(ATTEMPT_INTERVAL);
+        self.asked_until = after.map(|_| self.next);
     }
 
     /// The waits between attempts that fail. There is no limit of time.
@@ -423,9 +462,23 @@ impl Stop {
         self.wake.notify_all();
     }
 
-    /// Waits for the end of the worker. Returns false if it has not ended at `until`.
-    pub(super) fn wait_for_end(&self, until: Instant) -> bool {
-        self.wait_while(until.saturating_duration_since(Instant::now()), |state| !state.has_ended).has_ended
+    /// Returns the time until the deadline.
+    pub(super) fn time_left(&self) -> Duration {
+        self.request().map_or(Duration::ZERO, |request| request.deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// Waits for the end of the worker. Returns false if it has not ended at the time that `until`
+    /// makes of the deadline. A later request may move the deadline forward.
+    pub(super) fn wait_for_end(&self, until: impl Fn(Instant) -> Instant) -> bool {
+        let mut state = lock(&self.state);
+        loop {
+            let left = state.request.map(|request| until(request.deadline).saturating_duration_since(Instant::now()));
+            match left {
+                _ if state.has_ended => return true,
+                None | Some(Duration::ZERO) => return false,
+                Some(left) => state = self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+            }
+        }
     }
 
     /// Sleeps for `wait`. Returns true if a stop was requested before or meanwhile.

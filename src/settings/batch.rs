@@ -25,12 +25,6 @@ impl BatchLimits {
             batch: batch.value.min(queue.value) as usize,
         }
     }
-
-    /// Returns the number of items from which the worker is too slow for the queue: half of it, but
-    /// more than a full batch, which the worker takes at once.
-    pub fn too_many(&self) -> usize {
-        (self.queue / 2).max(self.batch + 1)
-    }
 }
 
 /// Warns if a value in milliseconds is so small that the user probably meant seconds.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::values::{Scalar, Values};
-use super::{Setting, Sources};
+use super::{Origin, Setting, Sources};
 
 /// Place and limits of the payloads that one backend stores on disk.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -20,15 +20,20 @@ pub struct SpoolLimits {
 /// Settings of the spool, without the limit of a destination.
 #[derive(Clone, Debug)]
 pub(super) struct SpoolSettings {
-    /// The directory, relative to that of the settings file. Empty: nothing is stored.
-    pub(super) directory: PathBuf,
+    directory: PathBuf,
+    /// Empty: nothing is stored.
     directory_setting: Setting<String>,
     max_mib: Setting<u64>,
 }
 
 impl SpoolSettings {
     pub(super) fn new(directory: Setting<String>, max_mib: Setting<u64>, sources: &Sources) -> Self {
-        Self { directory: sources.resolve(&directory.value), directory_setting: directory, max_mib }
+        // A path in a variable is relative to the current directory.
+        let path = match directory.origin {
+            Origin::File(_) => sources.resolve(&directory.value),
+            _ => PathBuf::from(&directory.value),
+        };
+        Self { directory: path, directory_setting: directory, max_mib }
     }
 
     /// Returns the limits for one backend, and adds the settings to its values. Returns `None` if no

@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use flate2::read::GzDecoder;
 use serde_json::Value;
 
 use crate::support::{
@@ -166,7 +168,7 @@ fn an_outage_with_restarts_in_the_middle_loses_nothing_and_repeats_nothing() {
     }
 }
 
-/// The number of kills; `SPOOL_KILLS` sets another one.
+/// `SPOOL_KILLS` sets the number of kills.
 #[test]
 fn a_process_that_is_killed_at_any_moment_loses_nothing_that_was_stored() {
     let kills = std::env::var("SPOOL_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(6);
@@ -183,22 +185,22 @@ fn a_process_that_is_killed_at_any_moment_loses_nothing_that_was_stored() {
             program.wait_for_stderr("was killed or crashed");
         }
         let load = thread::spawn({
-            let addr = program.addr();
+            let mut client = Client::connect(program.addr());
             move || {
-                let mut client = Client::connect(addr);
                 let request = format!("GET {HOME} HTTP/1.1\r\nHost: localhost\r\n\r\n");
                 while client.try_send_raw(request.as_bytes()).is_ok() && client.try_read_answer().is_ok() {}
             }
         });
-        // Between nothing and some tens of batches.
-        thread::sleep(Duration::from_millis(40 + 37 * (kill % 11)));
+        // A random moment, between nothing and some tens of batches.
+        let nanos = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").subsec_nanos();
+        thread::sleep(Duration::from_millis(u64::from(nanos / 1000 % 400)));
         program.signal("KILL");
         drop(program.wait());
         load.join().expect("the client ends with its connection");
         for path in dir.files("honeycomb") {
             let content = fs::read(&path).expect("a stored payload");
             let body = content.splitn(3, |byte| *byte == b'\n').nth(2).expect("two lines and a body");
-            stored_before.extend(span_ids(&serde_json::from_slice(body).expect("a whole body")));
+            stored_before.extend(span_ids(&serde_json::from_reader(GzDecoder::new(body)).expect("a whole body")));
         }
     }
     collector.reply_with(Reply::ok());
@@ -321,6 +323,13 @@ fn no_secret_is_stored_and_only_the_owner_can_read_what_is() {
         let content = fs::read(entry.path()).expect("a file");
         assert!(!String::from_utf8_lossy(&content).contains(KEY), "{entry:?}");
     }
+    for path in dir.files("honeycomb") {
+        // The body as a shell prints it.
+        let script = format!("tail -n +3 {path:?} | gunzip");
+        let output = Command::new("/bin/sh").args(["-c", &script]).output().expect("a shell");
+        let body = String::from_utf8(output.stdout).expect("text");
+        assert!(body.starts_with("{\"resourceSpans\":") && !body.contains(KEY), "{body}");
+    }
     assert_ended_well(&program.terminate());
 }
 
@@ -350,31 +359,6 @@ fn two_processes_with_one_directory_send_every_payload_once() {
 }
 
 #[test]
-fn the_oldest_payloads_make_room_for_new_ones_and_are_counted() {
-    let dir = SpoolDir::new();
-    let toml = format!("spool_max_mib = 1\n{}", dir.toml(&format!("{HONEYCOMB}max_export_batch_size = 100\n")));
-    let program = setup(&toml, DEAD).start();
-    let first = go_home(&program, 1).remove(0);
-    wait_for_stored(&program, "honeycomb", 2);
-    assert!(stored_text(&dir).contains(&first));
-    go_home(&program, 1200);
-    let view = program.wait_for_backend("honeycomb", |view| view["stored"] == 2402);
-    let spool = &view["spool"];
-    let number = |key: &str| spool[key].as_u64().expect("a number");
-    assert_eq!(number("items") + number("expired"), 2402, "{view:#}");
-    assert!(number("expired") > 0 && number("bytes") <= 1024 * 1024, "{view:#}");
-    assert!(!stored_text(&dir).contains(&first));
-    let exit = program.terminate();
-    assert_ended_well(&exit);
-    let sentences = log_lines(&exit.stderr, "honeycomb").into_iter().filter(|line| line.contains("spool is full"));
-    assert_eq!(sentences.count(), 1, "{}", exit.stderr);
-}
-
-fn stored_text(dir: &SpoolDir) -> String {
-    dir.files("honeycomb").iter().map(|path| fs::read_to_string(path).expect("a payload")).collect()
-}
-
-#[test]
 fn files_that_cannot_be_sent_are_set_aside_and_named_once() {
     let dir = SpoolDir::new();
     let collector = Collector::start([unavailable()]);
@@ -387,10 +371,10 @@ fn files_that_cannot_be_sent_are_set_aside_and_named_once() {
     let good = fs::read(&dir.files("honeycomb")[0]).expect("a payload");
     let mut damaged = good.clone();
     *damaged.last_mut().expect("a byte") = b'!';
-    let newer = String::from_utf8(good).expect("text").replacen("cruddur-spool 1", "cruddur-spool 2", 1);
+    let newer = [b"cruddur-spool 2", &good["cruddur-spool 2".len()..]].concat();
     for (name, content) in [
         ("0000000000001-aaaaaaaa-000001.batch", damaged.as_slice()),
-        ("0000000000002-aaaaaaaa-000002.batch", newer.as_bytes()),
+        ("0000000000002-aaaaaaaa-000002.batch", newer.as_slice()),
         ("0000000000003-aaaaaaaa-000003.batch", b""),
         ("notes.txt", b"hello"),
     ] {
@@ -430,7 +414,7 @@ fn a_directory_that_is_removed_is_created_again_and_the_loss_is_counted() {
     assert_each_once(&collector.accepted_spans(), &traces);
 }
 
-/// A disk that is full, or that nobody may write to: payloads are retried in memory, as without a
+/// A disk that is full, or cannot be written to: payloads are retried in memory, as without a
 /// directory.
 #[test]
 fn a_disk_that_cannot_be_written_to_stops_neither_requests_nor_deliveries() {
@@ -519,5 +503,47 @@ fn a_renewal_of_the_process_stores_what_it_cannot_send() {
     let exit = program.terminate();
     assert_ended_well(&exit);
     assert!(!exit.stderr.contains("killed"), "{}", exit.stderr);
+    assert_each_once(&collector.accepted_spans(), &traces);
+}
+
+#[test]
+fn a_batch_that_hangs_in_a_replaced_worker_is_stored_at_the_end() {
+    let dir = SpoolDir::new();
+    let (hanging, collector) = (Collector::start([Reply::Hang]), Collector::ok());
+    let toml = |endpoint: &str| dir.toml(&format!("{HONEYCOMB}endpoint = \"{endpoint}\"\n"));
+    let program = Program::setup().toml(&toml(&hanging.url())).start();
+    let traces = go_home(&program, 1);
+    hanging.wait_for(|received| !received.is_empty(), SOON);
+    program.switch(&toml(&collector.url()));
+    let exit = program.terminate();
+    assert_ended_well(&exit);
+    assert_eq!(exit.counts("honeycomb"), [0; 5]);
+    let program = Program::setup().toml(&toml(&collector.url())).start();
+    wait_for_empty(&program, &dir, "honeycomb");
+    assert_ended_well(&program.terminate());
+    assert_each_once(&collector.accepted_spans(), &traces);
+}
+
+#[test]
+fn other_limits_take_over_what_is_stored_and_a_backend_that_is_off_shows_it() {
+    let dir = SpoolDir::new();
+    let collector = Collector::ok();
+    let off = HONEYCOMB.replace("[honeycomb]\nenabled = true", "[honeycomb]\nenabled = false");
+    let program = setup(&dir.toml(HONEYCOMB), DEAD).start();
+    let traces = go_home(&program, 1);
+    wait_for_stored(&program, "honeycomb", 2);
+    program.switch(&format!("spool_max_mib = 1\n{}", dir.toml(HONEYCOMB)));
+    program.wait_for_backend("honeycomb", |view| view["spool"]["items"] == 2 && view["spool"]["max_bytes"] == 1 << 20);
+    let exit = program.terminate();
+    assert_ended_well(&exit);
+    assert!(!exit.stderr.contains("killed"), "{}", exit.stderr);
+
+    let program = setup(&dir.toml(&off), &collector.url()).start();
+    program.wait_for_backend("honeycomb", |view| view["spool"]["items"] == 2);
+    let checked = setup(&dir.toml(&off), &collector.url()).arg("check").run();
+    assert!(checked.stdout.contains("2 spans in 1 batch wait"), "{}", checked.stdout);
+    program.switch(&dir.toml(HONEYCOMB));
+    wait_for_empty(&program, &dir, "honeycomb");
+    assert_ended_well(&program.terminate());
     assert_each_once(&collector.accepted_spans(), &traces);
 }

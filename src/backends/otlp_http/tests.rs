@@ -114,10 +114,10 @@ fn every_answer_has_its_outcome() {
     for status in [429, 502, 503, 504] {
         assert!(matches!(outcome(status, ""), Outcome::Later { .. }), "{status}");
     }
-    for status in [301, 308, 401, 403, 404, 405] {
-        assert!(matches!(outcome(status, ""), Outcome::Misconfigured(_)), "{status}");
+    for status in [301, 308, 401, 403, 404, 405, 500, 501, 520] {
+        assert!(matches!(outcome(status, ""), Outcome::RefusedForNow(_)), "{status}");
     }
-    for status in [400, 413, 415, 422, 500, 501] {
+    for status in [400, 413, 415, 422] {
         assert!(matches!(outcome(status, ""), Outcome::Refused(_)), "{status}");
     }
 }
@@ -227,7 +227,7 @@ fn a_call_that_fails_is_tried_again_unless_nothing_would_change() {
     }
     assert!(matches!(client.unanswered(&CallError::Closed), Outcome::Closed(_)));
     for error in [CallError::Tls("unknown issuer".to_owned()), CallError::NotHttp("garbage".to_owned())] {
-        assert!(matches!(client.unanswered(&error), Outcome::Misconfigured(_)), "{error:?}");
+        assert!(matches!(client.unanswered(&error), Outcome::RefusedForNow(_)), "{error:?}");
     }
 }
 

@@ -189,7 +189,7 @@ fn outcome(reply: &Reply) -> (&'static str, String) {
         Outcome::Warned(problem) => ("warned", problem),
         Outcome::Partly { problem, .. } => ("partly", problem),
         Outcome::Refused(problem) => ("refused", problem),
-        Outcome::Misconfigured(problem) => ("misconfigured", problem),
+        Outcome::RefusedForNow(problem) => ("refused for now", problem),
         Outcome::Unconfirmed(problem) => ("unconfirmed", problem),
         Outcome::Closed(problem) => ("closed", problem),
         Outcome::Later { problem, .. } => ("later", problem),

@@ -1,9 +1,10 @@
-//! File of one stored payload: two lines of text, and the bytes exactly as they are sent.
+//! File of one stored payload: two lines of text, and the body in gzip, a tenth of its size. This
+//! prints the body: `tail -n +3 FILE | gunzip`.
 //!
 //! ```text
 //! cruddur-spool 1 f0e4c2f76c58916ec258f246851bea09...     version, SHA-256 of everything below
-//! {"items":2,"oldest":1768480496123,"newest":1768480496123,"gzip":false,"traces":["69e7..."]}
-//! {"resourceSpans":[{"resource":{"attributes":[{"key":"service.name",...
+//! {"items":2,"oldest":1768480496123,"newest":1768480496123,"traces":["69e7..."]}
+//! 1f 8b 08 00 ...      {"resourceSpans":[{"resource":{"attributes":[{"key":"service.name",...
 //! ```
 //!
 //! No setting is in it: address, key and signature are those in force when the payload is sent.
@@ -17,11 +18,10 @@ use crate::delivery::{Item, Payload};
 use crate::trace::id::TraceId;
 use crate::wire::sigv4::sha256;
 
-/// A payload, and what is known about its items.
+/// A payload with its body in gzip, and what is known about its items.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct StoredPayload {
     pub(super) payload: Payload,
-    pub(super) gzip: bool,
     pub(super) times: Times,
 }
 
@@ -57,21 +57,20 @@ pub(super) struct Header {
     pub(super) items: usize,
     pub(super) oldest: u64,
     pub(super) newest: u64,
-    gzip: bool,
     traces: Vec<String>,
 }
 
 const NAME: &str = "cruddur-spool ";
 const VERSION: &str = "1";
 
-/// Returns the content of the file.
-pub(super) fn encode(payload: &Payload, gzip: bool, times: Times) -> Vec<u8> {
+/// Returns the content of the file. `body` is that of the payload, in gzip.
+pub(super) fn encode(payload: &Payload, body: &[u8], times: Times) -> Vec<u8> {
     let Times { oldest, newest } = times;
     let traces = payload.traces.iter().map(ToString::to_string).collect();
-    let header = Header { items: payload.items, oldest, newest, gzip, traces };
+    let header = Header { items: payload.items, oldest, newest, traces };
     let mut rest = serde_json::to_vec(&header).expect("a header has only texts, numbers and flags");
     rest.push(b'\n');
-    rest.extend_from_slice(&payload.bytes);
+    rest.extend_from_slice(body);
     let mut content = format!("{NAME}{VERSION} {}\n", sha256(&rest)).into_bytes();
     content.append(&mut rest);
     content
@@ -92,7 +91,7 @@ pub(super) fn decode(content: &[u8]) -> Result<StoredPayload, Fault> {
     let traces = traces.collect::<Result<_, _>>()?;
     let payload = Payload { bytes: bytes.to_vec(), items: header.items, traces, trimmed: None };
     let times = Times { oldest: header.oldest, newest: header.newest };
-    Ok(StoredPayload { payload, gzip: header.gzip, times })
+    Ok(StoredPayload { payload, times })
 }
 
 /// Reads the header from the beginning of a file, without a check of the bytes below it.
@@ -149,20 +148,20 @@ mod tests {
 
     #[test]
     fn a_payload_is_read_as_it_was_written() {
-        let content = encode(&payload(), true, TIMES);
+        let content = encode(&payload(), &payload().bytes, TIMES);
         let text = String::from_utf8_lossy(&content);
         let second = text.lines().nth(1).unwrap();
         assert_eq!(
             second,
-            r#"{"items":2,"oldest":1768480496123,"newest":1768480499000,"gzip":true,"traces":["5759e988bd862e3fe1be46a994272793"]}"#
+            r#"{"items":2,"oldest":1768480496123,"newest":1768480499000,"traces":["5759e988bd862e3fe1be46a994272793"]}"#
         );
-        assert_eq!(decode(&content), Ok(StoredPayload { payload: payload(), gzip: true, times: TIMES }));
+        assert_eq!(decode(&content), Ok(StoredPayload { payload: payload(), times: TIMES }));
         assert_eq!(decode_header(&content).unwrap().items, 2);
     }
 
     #[test]
     fn a_file_with_any_byte_changed_or_missing_is_never_sent() {
-        let content = encode(&payload(), false, TIMES);
+        let content = encode(&payload(), &payload().bytes, TIMES);
         for length in 0..content.len() {
             assert!(decode(&content[..length]).is_err(), "cut off after {length} bytes");
             let mut changed = content.clone();

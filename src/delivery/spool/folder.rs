@@ -11,11 +11,12 @@
 //! lock (`flock`) of that file. The system releases the locks of a process that was killed.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Access, FlockOperation, access, flock};
+use rustix::io::Errno;
 
 use super::file::{self, Fault, Header};
 
@@ -66,18 +67,9 @@ impl Folder {
         &self.path
     }
 
-    /// Returns true if the folder exists.
-    pub(super) fn exists(&self) -> bool {
-        self.path.is_dir()
-    }
-
-    /// Creates the folder if it does not exist.
-    ///
-    /// # Errors
-    ///
-    /// A directory above it cannot be written to.
-    pub(super) fn create(&self) -> io::Result<()> {
-        create(&self.path)
+    /// Returns true if the folder does not exist, and false if that cannot be said.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self.path.try_exists(), Ok(false))
     }
 
     /// Returns the name of a new payload. Names are in the order of `millis` and `number`.
@@ -91,30 +83,26 @@ impl Folder {
     ///
     /// The directory cannot be written to, or the disk is full.
     pub(super) fn write(&self, name: &str, content: &[u8]) -> io::Result<()> {
-        self.create()?;
-        let temporary = self.path.join(format!("{TEMPORARY}{}-{name}", self.id));
-        let write = || {
-            let mut file = new_file(&temporary)?;
-            file.write_all(content)?;
-            file.sync_all()?;
-            fs::rename(&temporary, self.path.join(name))
-        };
-        write().inspect_err(|_| drop(fs::remove_file(&temporary)))?;
+        let mut file = self.new_file(name)?;
+        file.write_all(content)?;
+        file.publish()?;
         // The payload is stored even if this fails. Only a power failure could still lose its name.
         drop(File::open(&self.path).and_then(|folder| folder.sync_all()));
         Ok(())
     }
 
-    /// Creates the folder, and writes a file as a test.
+    /// Checks that payloads can be stored. Creates nothing, because `cruddur check` may run as another
+    /// user than the program.
     ///
     /// # Errors
     ///
-    /// The directory cannot be written to.
-    pub(super) fn try_write(&self) -> io::Result<()> {
-        self.create()?;
-        let temporary = self.path.join(format!("{TEMPORARY}{}", self.id));
-        new_file(&temporary)?.write_all(b"cruddur check")?;
-        fs::remove_file(temporary)
+    /// The folder, or the directory in which it would be created, cannot be written to.
+    pub(super) fn check(&self) -> io::Result<()> {
+        let existing = self.path.ancestors().find(|path| path.exists()).unwrap_or(&self.path);
+        if !existing.is_dir() {
+            return Err(ErrorKind::NotADirectory.into());
+        }
+        Ok(access(existing, Access::WRITE_OK)?)
     }
 
     /// Lists the files, without those that a process is writing.
@@ -142,8 +130,11 @@ impl Folder {
     ///
     /// The file cannot be read.
     pub(super) fn read_header(&self, name: &str) -> io::Result<Result<Header, Fault>> {
+        let mut lines = BufReader::new(File::open(self.path.join(name))?.take(MAX_HEADER));
         let mut beginning = Vec::new();
-        File::open(self.path.join(name))?.take(MAX_HEADER).read_to_end(&mut beginning)?;
+        for _ in 0..2 {
+            lines.read_until(b'\n', &mut beginning)?;
+        }
         Ok(file::decode_header(&beginning))
     }
 
@@ -157,7 +148,7 @@ impl Folder {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Lock::Gone),
             file => file?,
         };
-        if !try_lock(&file) {
+        if !try_lock(&file)? {
             return Ok(Lock::Theirs);
         }
         // It may have been removed after it was opened.
@@ -182,22 +173,24 @@ impl Folder {
     /// # Errors
     ///
     /// The directory cannot be written to.
-    pub(super) fn set_aside(&self, name: &str, max_bytes: u64) -> io::Result<PathBuf> {
+    pub(super) fn set_aside(&self, name: &str, _: &Locked, max_bytes: u64) -> io::Result<PathBuf> {
         create(&self.bad)?;
-        let to = self.bad.join(format!("{}-{name}", self.backend));
-        fs::rename(self.path.join(name), &to)?;
-        let mut kept = Vec::new();
-        for entry in fs::read_dir(&self.bad)? {
-            let metadata = entry.as_ref().map_or_else(|_| None, |entry| Some((entry.path(), entry.metadata().ok()?)));
-            kept.extend(metadata.map(|(path, metadata)| (metadata.ctime(), metadata.len(), path)));
+        let mut to = self.bad.join(format!("{}-{name}", self.backend));
+        if to.exists() {
+            to = self.bad.join(format!("{}-{}-{name}", self.backend, self.id));
         }
+        fs::rename(self.path.join(name), &to)?;
+        let entries = fs::read_dir(&self.bad)?.filter_map(Result::ok);
+        let sized = entries.filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)));
+        let mut kept: Vec<_> = sized.map(|(path, metadata)| (metadata.ctime(), metadata.len(), path)).collect();
         kept.sort();
         let mut bytes: u64 = kept.iter().map(|(_, bytes, _)| bytes).sum();
         for (_, size, path) in kept.iter().filter(|(.., path)| *path != to) {
             if bytes <= max_bytes {
                 break;
             }
-            fs::remove_file(path)?;
+            // Another process may do the same now.
+            drop(fs::remove_file(path));
             bytes -= size;
         }
         Ok(to)
@@ -209,56 +202,94 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// The directory cannot be written to.
+    /// The directory cannot be written to, or its file system has no locks.
     pub(super) fn mark(&self, text: &str) -> io::Result<(File, Vec<String>)> {
-        self.create()?;
+        create(&self.path)?;
         let killed = self.killed()?;
         // Locked under another name first. Otherwise a process that starts at the same time could
         // find the file without a lock.
-        let temporary = self.path.join(format!("{TEMPORARY}{}-{MARKER}", self.id));
-        let mut marker = new_file(&temporary)?;
+        let mut marker = self.new_file(&self.marker())?;
+        try_lock(&marker.file)?;
         marker.write_all(text.as_bytes())?;
-        if !try_lock(&marker) {
-            return Err(io::Error::other("the file system has no locks (flock)"));
-        }
-        fs::rename(&temporary, self.marker())?;
-        Ok((marker, killed))
+        Ok((marker.publish()?, killed))
     }
 
     /// Records that this process has ended by itself.
     pub(super) fn unmark(&self) {
         // If this fails, the next start reports that this process was killed.
-        drop(fs::remove_file(self.marker()));
+        drop(fs::remove_file(self.path.join(self.marker())));
     }
 
-    fn marker(&self) -> PathBuf {
-        self.path.join(format!("{MARKER}{}", self.id))
+    fn marker(&self) -> String {
+        format!("{MARKER}{}", self.id)
     }
 
-    /// Returns the texts of the markers without a lock, and removes them.
+    /// Returns the texts of the markers without a lock. Removes them, and all files that no running
+    /// process is writing.
     fn killed(&self) -> io::Result<Vec<String>> {
         let names = fs::read_dir(&self.path)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         let names: Vec<String> = names.collect();
-        let (mut killed, mut running) = (Vec::new(), Vec::new());
-        for id in names.iter().filter_map(|name| name.strip_prefix(MARKER)) {
-            let path = self.path.join(format!("{MARKER}{id}"));
+        let (mut killed, mut running) = (Vec::new(), vec![format!("{TEMPORARY}{}-", self.id)]);
+        for name in names.iter().filter(|name| name.contains(MARKER)) {
+            let path = self.path.join(name);
             // Another process may have removed it.
             let Ok(file) = File::open(&path) else { continue };
-            if !try_lock(&file) {
-                running.push(format!("{TEMPORARY}{id}-"));
+            if !try_lock(&file)? {
+                running.extend(name.strip_prefix(MARKER).map(|id| format!("{TEMPORARY}{id}-")));
                 continue;
             }
-            let mut text = String::new();
-            (&file).take(MAX_MARKER).read_to_string(&mut text)?;
-            killed.push(text);
+            if name.starts_with(MARKER) {
+                let mut text = Vec::new();
+                (&file).take(MAX_MARKER).read_to_end(&mut text)?;
+                killed.push(String::from_utf8_lossy(&text).into_owned());
+            }
             fs::remove_file(&path)?;
         }
-        for name in names.iter().filter(|name| name.starts_with(TEMPORARY) && name.ends_with(SUFFIX)) {
+        for name in names.iter().filter(|name| name.starts_with(TEMPORARY) && !name.contains(MARKER)) {
             if !running.iter().any(|prefix| name.starts_with(prefix)) {
                 fs::remove_file(self.path.join(name))?;
             }
         }
         Ok(killed)
+    }
+
+    /// Creates a file that gets this name when it is published.
+    fn new_file(&self, name: &str) -> io::Result<NewFile> {
+        let temporary = self.path.join(format!("{TEMPORARY}{}-{name}", self.id));
+        let mut options = OpenOptions::new();
+        // Telemetry may contain personal data, so other users cannot read it.
+        let file = options.read(true).write(true).create_new(true).mode(0o600).open(&temporary)?;
+        Ok(NewFile { file, temporary, name: self.path.join(name), is_published: false })
+    }
+}
+
+/// A file that is being written. It is removed if it is not published.
+struct NewFile {
+    file: File,
+    temporary: PathBuf,
+    name: PathBuf,
+    is_published: bool,
+}
+
+impl NewFile {
+    fn write_all(&mut self, content: &[u8]) -> io::Result<()> {
+        self.file.write_all(content)
+    }
+
+    /// Writes it to the disk, and gives it its name.
+    fn publish(mut self) -> io::Result<File> {
+        self.file.sync_all()?;
+        fs::rename(&self.temporary, &self.name)?;
+        self.is_published = true;
+        self.file.try_clone()
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.is_published {
+            drop(fs::remove_file(&self.temporary));
+        }
     }
 }
 
@@ -275,15 +306,15 @@ impl Locked {
     }
 }
 
-/// Telemetry may contain personal data, so other users can neither list nor read the files.
 fn create(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-fn new_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
-}
-
-fn try_lock(file: &File) -> bool {
-    flock(file, FlockOperation::NonBlockingLockExclusive).is_ok()
+/// Locks a file until it is closed. Returns false if another process has locked it.
+fn try_lock(file: &File) -> io::Result<bool> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }

@@ -29,7 +29,7 @@ use serde::Serialize;
 use self::file::{Header, StoredPayload};
 use self::folder::{Folder, Listed, Lock, Locked};
 use super::backend::{Payload, Problem, Transport};
-use super::encode::prepared;
+use super::encode::{gzip, prepared};
 use super::stats::DeliveryStats;
 use crate::settings::SpoolLimits;
 use crate::sync::lock;
@@ -81,7 +81,8 @@ pub struct SpoolCounts {
     pub rejected: u64,
     /// Items that were removed, because they were too old or the spool was full.
     pub expired: u64,
-    /// Items, as far as they are known, in files that were moved aside or that have disappeared.
+    /// Items, as far as they are known, in files that were moved aside, and in a directory that was
+    /// removed.
     pub lost: u64,
 }
 
@@ -97,6 +98,8 @@ struct State {
     /// Stored payloads by name, so the oldest is first.
     waiting: BTreeMap<String, Waiting>,
     counts: SpoolCounts,
+    /// Payloads that are settled, but whose files could not be removed. They are not sent again.
+    settled: BTreeSet<String>,
     /// True after a payload was stored because the destination did not accept it, until it accepts one.
     is_away: bool,
     number: u32,
@@ -113,77 +116,96 @@ struct Waiting {
     oldest: u64,
     /// Attempts in a row that failed.
     failures: u32,
-    /// True if the destination accepted another payload while it did not accept this one. It is sent
-    /// after all others.
-    is_last: bool,
+    /// Set if the destination accepted another payload while it did not accept this one: the time of
+    /// its next attempt. It is sent after all others, ever more seldom.
+    last_at: Option<Instant>,
 }
 
 /// Time between two looks for payloads of other processes.
 const LIST_INTERVAL: Duration = Duration::from_secs(10);
 /// Number of files in a folder. It bounds the memory of the list; `max_bytes` bounds the disk.
 const MAX_FILES: usize = 20_000;
-/// Failures of one payload after which another payload may be sent first.
+/// Failures of one payload after which it waits for the others, if the destination accepts others.
 const MAX_FAILURES: u32 = 3;
+/// Longest wait between two attempts to send such a payload.
+const MAX_WAIT: Duration = Duration::from_secs(600);
 const RATE_PERIOD: Duration = Duration::from_secs(10);
 
 impl Spool {
-    pub(super) fn new(limits: SpoolLimits, stats: &Arc<DeliveryStats>, ids: &IdSource) -> Self {
+    /// `counts` are those of the spool that this one replaces.
+    pub(super) fn new(limits: SpoolLimits, stats: &Arc<DeliveryStats>, ids: &IdSource, counts: SpoolCounts) -> Self {
         let id = ids.uuid()[..8].to_owned();
         let folder = Folder::new(&limits.directory, stats.name, id);
-        Self { limits, folder, stats: Arc::clone(stats), state: Mutex::default() }
+        Self { limits, folder, stats: Arc::clone(stats), state: Mutex::new(State { counts, ..State::default() }) }
     }
 
     /// Looks for payloads of earlier processes, and reports those processes that were killed.
     /// `memory` is the time that an item spends in memory at most.
     pub(super) fn open(&self, memory: Duration) {
-        if lock(&self.state).marker.is_some() {
-            return;
-        }
-        let text =
-            format!("process {}, started {}", std::process::id(), now().to_rfc3339_opts(SecondsFormat::Secs, true));
-        match self.folder.mark(&text) {
-            Ok((marker, killed)) => {
-                lock(&self.state).marker = Some(marker);
-                for process in killed {
-                    let what = format!(
-                        "the {process}, was killed or crashed: {} in its memory are lost, at most those of its last {memory:.0?}",
-                        self.stats.unit
-                    );
-                    log::warn!(target: self.stats.name, "{}", Message::new(what).next("end it with SIGTERM, and give it 6 seconds"));
-                }
-            }
-            Err(error) => self.report("cannot write to", &error),
+        if let Err(error) = self.mark(memory) {
+            self.report("cannot write to", &error, IN_MEMORY);
         }
         self.list();
-        let SpoolView { text, .. } = self.view();
+        let text = self.view().text;
         if !text.is_empty() {
             log::info!(target: self.stats.name, "{text}");
         }
     }
 
-    /// Stores a payload. Returns false if that fails; the reason is logged.
-    pub(super) fn store(&self, payload: &Payload, gzip: bool, times: Times) -> bool {
-        let content = file::encode(payload, gzip, times);
+    /// Marks this process as running, unless it is marked already. Only then it may write, because the
+    /// files of a process without a mark are removed by others.
+    fn mark(&self, memory: Duration) -> io::Result<()> {
+        if lock(&self.state).marker.is_some() {
+            return Ok(());
+        }
+        let started = now().to_rfc3339_opts(SecondsFormat::Secs, true);
+        let (marker, killed) = self.folder.mark(&format!("process {}, started {started}", std::process::id()))?;
+        lock(&self.state).marker = Some(marker);
+        for process in killed.iter().map(|text| if text.is_empty() { "another process" } else { text }) {
+            let unit = self.stats.unit;
+            let what = format!(
+                "{process}, was killed or crashed: {unit} in its memory may be lost, at most those of its last {memory:.0?}"
+            );
+            let message = Message::new(what).next("end it with SIGTERM, and give it 6 seconds");
+            log::warn!(target: self.stats.name, "{message}");
+        }
+        Ok(())
+    }
+
+    /// Stores a payload, whose body is in gzip if `is_gzip`. Returns the name of the file, or `None` if
+    /// that fails; the reason is logged.
+    pub(super) fn store(&self, payload: &Payload, is_gzip: bool, times: Times) -> Option<String> {
+        let content = match is_gzip {
+            true => file::encode(payload, &payload.bytes, times),
+            false => file::encode(payload, &gzip(&payload.bytes), times),
+        };
         let bytes = content.len() as u64;
+        if self.folder.is_gone() {
+            self.forget_all();
+        }
         if !self.make_room(bytes) {
-            return false;
+            return None;
         }
         let name = {
             let mut state = lock(&self.state);
             state.number += 1;
             self.folder.name(now().timestamp_millis().unsigned_abs(), state.number)
         };
-        if !self.folder.exists() {
-            self.forget_all();
-        }
-        if let Err(error) = self.folder.write(&name, &content) {
-            self.report("cannot write to", &error);
-            return false;
+        if let Err(error) = self.mark(Duration::ZERO).and_then(|()| self.folder.write(&name, &content)) {
+            self.report("cannot write to", &error, IN_MEMORY);
+            return None;
         }
         let items = payload.items as u64;
-        let waiting = Waiting { bytes, items, oldest: times.oldest, failures: 0, is_last: false };
-        lock(&self.state).waiting.insert(name, waiting);
-        true
+        let waiting = Waiting { bytes, items, oldest: times.oldest, failures: 0, last_at: None };
+        lock(&self.state).waiting.insert(name.clone(), waiting);
+        Some(name)
+    }
+
+    /// Removes a payload that this process has stored and was sent all the same. Returns false if it
+    /// cannot be removed, or if another process sends it now.
+    pub(super) fn withdraw(&self, name: &str) -> bool {
+        let Ok(Lock::Ours(file)) = self.folder.lock(name) else { return false };
+        self.folder.remove(name, &file).is_ok() && lock(&self.state).waiting.remove(name).is_some()
     }
 
     /// Returns the next payload, locked, as `transport` sends it now. Files that cannot be sent are
@@ -192,25 +214,19 @@ impl Spool {
         if lock(&self.state).listed.is_none_or(|listed| listed.elapsed() >= LIST_INTERVAL) {
             self.list();
         }
-        let mut locked_by_others = BTreeSet::new();
+        let mut skipped = BTreeSet::new();
         loop {
-            let name = {
-                let state = lock(&self.state);
-                let mut names = state.waiting.iter().filter(|(name, _)| !locked_by_others.contains(*name));
-                let first = names.next()?;
-                let next =
-                    if first.1.is_last { names.find(|(_, waiting)| !waiting.is_last).unwrap_or(first) } else { first };
-                next.0.clone()
-            };
+            let name = lock(&self.state).next(&skipped)?;
             match self.folder.lock(&name) {
                 Ok(Lock::Ours(file)) => match self.read(&name, &file, transport) {
                     Some(payload) => return Some(Replay { payload: Arc::new(payload), name, file }),
                     None => continue,
                 },
                 Ok(Lock::Gone) => self.forget(&name),
-                Ok(Lock::Theirs) => drop(locked_by_others.insert(name)),
+                // Another process sends it now.
+                Ok(Lock::Theirs) => drop(skipped.insert(name)),
                 Err(error) => {
-                    self.report("cannot read", &error);
+                    self.report("cannot read", &error, ON_DISK);
                     return None;
                 }
             }
@@ -222,32 +238,32 @@ impl Spool {
         let content = match file.read() {
             Ok(content) => content,
             Err(error) => {
-                self.report("cannot read", &error);
-                self.forget(name);
+                self.report("cannot read", &error, ON_DISK);
+                lock(&self.state).waiting.remove(name);
                 return None;
             }
         };
-        let StoredPayload { mut payload, gzip, times } = match file::decode(&content) {
+        let StoredPayload { payload, times } = match file::decode(&content) {
             Ok(stored) => stored,
             Err(fault) => {
-                self.set_aside(name, &fault.to_string());
+                self.set_aside(name, file, &fault.to_string());
                 return None;
             }
         };
         let age = now().timestamp_millis().unsigned_abs().saturating_sub(times.newest);
         if u128::from(age) > self.limits.max_age.as_millis() {
             let days = self.limits.max_age.as_secs() / (24 * 60 * 60);
-            self.expire(name, file, &format!("older than {days} days, which the destination does not accept"), "");
+            let why = format!("older than {days} days, which the destination does not accept");
+            self.expire(name, file, &why, "nothing to do");
             return None;
         }
-        match prepared(payload.bytes, gzip, transport) {
-            Ok(bytes) => payload.bytes = bytes,
+        match prepared(&payload.bytes, transport) {
+            Ok(bytes) => Some(Payload { bytes, ..payload }),
             Err(error) => {
-                self.set_aside(name, &format!("cannot be decompressed ({error})"));
-                return None;
+                self.set_aside(name, file, &format!("cannot be decompressed ({error})"));
+                None
             }
         }
-        Some(payload)
     }
 
     /// Removes a payload of which the destination has rejected `rejected` items and accepted the rest.
@@ -267,15 +283,18 @@ impl Spool {
     /// Records that the destination still does not accept a payload.
     pub(super) fn failed(&self, replay: &Replay) {
         let mut state = lock(&self.state);
-        state.is_away = true;
-        if let Some(waiting) = state.waiting.get_mut(&replay.name) {
-            waiting.failures += 1;
+        let Some(waiting) = state.waiting.get_mut(&replay.name) else { return };
+        waiting.failures += 1;
+        let wait = Duration::from_secs(1 << waiting.failures.min(10)).min(MAX_WAIT);
+        match &mut waiting.last_at {
+            Some(at) => *at = Instant::now() + wait,
+            None => state.is_away = true,
         }
     }
 
     /// Moves a payload aside that made the program panic.
     pub(super) fn panicked(&self, replay: &Replay) {
-        self.set_aside(&replay.name, "made the program panic");
+        self.set_aside(&replay.name, &replay.file, "made the program panic");
     }
 
     /// Records that the destination does not accept payloads now.
@@ -283,14 +302,17 @@ impl Spool {
         lock(&self.state).is_away = true;
     }
 
-    /// Records that the destination has accepted a payload. If it has accepted none of a stored one's
-    /// last attempts, that one is sent after all others.
+    /// Records that the destination has accepted a payload. If it did not accept a stored one several
+    /// times before, that one is sent after all others.
     pub(super) fn is_back(&self) {
         let mut state = lock(&self.state);
         if std::mem::take(&mut state.is_away) {
-            for waiting in state.waiting.values_mut().filter(|waiting| waiting.failures > 0) {
-                waiting.is_last |= waiting.failures >= MAX_FAILURES;
-                waiting.failures = 0;
+            for waiting in state.waiting.values_mut().filter(|waiting| waiting.last_at.is_none()) {
+                if waiting.failures >= MAX_FAILURES {
+                    waiting.last_at = Some(Instant::now());
+                } else {
+                    waiting.failures = 0;
+                }
             }
         }
     }
@@ -298,7 +320,7 @@ impl Spool {
     /// Returns true if the destination is away and stored payloads will show when it is back.
     pub(super) fn is_away(&self) -> bool {
         let state = lock(&self.state);
-        state.is_away && !state.waiting.is_empty()
+        state.is_away && state.waiting.values().any(|waiting| waiting.last_at.is_none())
     }
 
     /// Returns the problem of a payload that is stored because of it.
@@ -332,32 +354,52 @@ impl Spool {
     }
 
     /// Compares the list in memory with the folder, which other processes may share.
-    fn list(&self) {
-        let known: Vec<String> = {
+    pub(super) fn list(&self) {
+        let (known, settled) = {
             let mut state = lock(&self.state);
             state.listed = Some(Instant::now());
-            state.waiting.keys().cloned().collect()
+            (state.waiting.keys().cloned().collect::<BTreeSet<_>>(), state.settled.clone())
         };
         let files = match self.folder.list() {
             Ok(files) => files,
             Err(error) if error.kind() == ErrorKind::NotFound => return self.forget_all(),
-            Err(error) => return self.report("cannot read", &error),
+            Err(error) => return self.report("cannot read", &error, ON_DISK),
         };
-        let is_known = |name: &String| known.binary_search(name).is_ok();
-        for Listed { name, bytes, .. } in files.iter().filter(|file| !is_known(&file.name)) {
+        let present: BTreeSet<&String> = files.iter().map(|file| &file.name).collect();
+        {
+            let mut state = lock(&self.state);
+            state.waiting.retain(|name, _| !known.contains(name) || present.contains(name));
+            state.settled.retain(|name| present.contains(name));
+        }
+        for Listed { name, bytes } in files.iter().filter(|file| !known.contains(&file.name)) {
+            if settled.contains(name) {
+                self.remove_again(name);
+                continue;
+            }
             match self.folder.read_header(name) {
                 Ok(Ok(header)) => {
-                    lock(&self.state).waiting.insert(name.clone(), Waiting::new(*bytes, &header));
+                    let mut state = lock(&self.state);
+                    if state.waiting.len() < MAX_FILES {
+                        state.waiting.insert(name.clone(), Waiting::new(*bytes, &header));
+                    }
                 }
-                Ok(Err(fault)) => self.set_aside(name, &fault.to_string()),
+                Ok(Err(fault)) => match self.folder.lock(name) {
+                    Ok(Lock::Ours(file)) => self.set_aside(name, &file, &fault.to_string()),
+                    Ok(Lock::Theirs | Lock::Gone) => {}
+                    Err(error) => self.report("cannot read", &error, ON_DISK),
+                },
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => self.report("cannot read", &error),
+                Err(error) => self.report("cannot read", &error, ON_DISK),
             }
         }
-        let present: BTreeSet<&String> = files.iter().map(|file| &file.name).collect();
-        let mut state = lock(&self.state);
-        for name in known.iter().filter(|name| !present.contains(name)) {
-            state.waiting.remove(name);
+    }
+
+    /// Removes the file of a payload that is settled. If that failed before, it may work now.
+    fn remove_again(&self, name: &str) {
+        if let Ok(Lock::Ours(file)) = self.folder.lock(name)
+            && self.folder.remove(name, &file).is_ok()
+        {
+            lock(&self.state).settled.remove(name);
         }
     }
 
@@ -387,7 +429,7 @@ impl Spool {
                 Ok(Lock::Gone) => self.forget(&name),
                 Ok(Lock::Theirs) => drop(locked.insert(name)),
                 Err(error) => {
-                    self.report("cannot read", &error);
+                    self.report("cannot read", &error, IN_MEMORY);
                     return false;
                 }
             }
@@ -398,44 +440,59 @@ impl Spool {
     fn expire(&self, name: &str, file: &Locked, why: &str, next: &str) {
         let items = lock(&self.state).waiting.get(name).map_or(0, |waiting| waiting.items);
         lock(&self.state).counts.expired += items;
-        let unit = self.stats.unit;
-        self.warn(why, Message::new(format!("stored {unit} are {why}; they are counted as expired")).next(next));
+        let (unit, path) = (self.stats.unit, self.folder.path().display());
+        let what = format!("stored {unit} are {why}; they are removed from {path} and counted as expired");
+        self.warn(why, Message::new(what).next(next));
         self.remove(name, file);
     }
 
-    /// Removes the file of a payload. If that fails, the payload is not sent again by this process.
+    /// Removes the file of a payload that is settled.
     fn remove(&self, name: &str, file: &Locked) {
-        if let Err(error) = self.folder.remove(name, file) {
-            self.report("cannot remove a file in", &error);
+        let removed = self.folder.remove(name, file);
+        let mut state = lock(&self.state);
+        state.waiting.remove(name);
+        if let Err(error) = removed {
+            state.settled.insert(name.to_owned());
+            drop(state);
+            self.report("cannot remove a file in", &error, NOT_AGAIN);
         }
-        lock(&self.state).waiting.remove(name);
     }
 
     /// Moves a file aside that cannot be sent.
-    fn set_aside(&self, name: &str, why: &str) {
-        let items = lock(&self.state).waiting.remove(name).map_or(0, |waiting| waiting.items);
-        lock(&self.state).counts.lost += items;
-        match self.folder.set_aside(name, self.limits.max_bytes) {
+    fn set_aside(&self, name: &str, file: &Locked, why: &str) {
+        let moved = self.folder.set_aside(name, file, self.limits.max_bytes);
+        let mut state = lock(&self.state);
+        state.counts.lost += state.waiting.remove(name).map_or(0, |waiting| waiting.items);
+        match moved {
             Ok(to) => {
+                drop(state);
                 let what = format!("{name} {why}, and is now {}", to.display());
                 self.warn(why, Message::new(what).next("keep it if a newer cruddur wrote it; otherwise delete it"));
             }
-            Err(error) => self.report("cannot move a file out of", &error),
+            Err(error) => {
+                state.settled.insert(name.to_owned());
+                drop(state);
+                self.report("cannot move a file out of", &error, NOT_AGAIN);
+            }
         }
     }
 
     /// Forgets a payload that another process has sent or removed. If the whole folder has
     /// disappeared, all payloads are lost.
     fn forget(&self, name: &str) {
-        if self.folder.exists() {
-            lock(&self.state).waiting.remove(name);
-        } else {
+        if self.folder.is_gone() {
             self.forget_all();
+        } else {
+            lock(&self.state).waiting.remove(name);
         }
     }
 
     fn forget_all(&self) {
-        let waiting = std::mem::take(&mut lock(&self.state).waiting);
+        let waiting = {
+            let mut state = lock(&self.state);
+            state.marker = None;
+            std::mem::take(&mut state.waiting)
+        };
         let items = waiting.values().map(|waiting| waiting.items).sum::<u64>();
         if items > 0 {
             lock(&self.state).counts.lost += items;
@@ -445,11 +502,12 @@ impl Spool {
         }
     }
 
-    fn report(&self, what: &str, error: &io::Error) {
+    fn report(&self, what: &str, error: &io::Error, consequence: &str) {
         let (unit, path) = (self.stats.unit, self.folder.path().display());
-        let what = format!("{what} {path}: {error}; {unit} wait in memory instead");
+        let what = format!("{what} {path}: {error}; {unit} {consequence}");
         let next = match error.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room on the disk, or lower spool_max_mib",
+            ErrorKind::Unsupported => "choose a directory on a local disk, whose file system has locks (flock)",
             _ => "check spool_dir, and that this user may write there",
         };
         self.warn(&error.kind().to_string(), Message::new(what).next(next));
@@ -460,6 +518,16 @@ impl Spool {
     }
 }
 
+const IN_MEMORY: &str = "wait in memory instead";
+const ON_DISK: &str = "there wait until it works";
+const NOT_AGAIN: &str = "in it are not sent again by this process";
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 /// Returns what is stored for a backend, for `cruddur check`, and whether more can be stored.
 ///
 /// # Errors
@@ -467,9 +535,13 @@ impl Spool {
 /// The folder cannot be written to.
 pub fn inspect(limits: &SpoolLimits, backend: &'static str, unit: &str, ids: &IdSource) -> io::Result<SpoolView> {
     let folder = Folder::new(&limits.directory, backend, ids.uuid()[..8].to_owned());
-    folder.try_write()?;
+    folder.check()?;
     let header = |file: &Listed| Some(Waiting::new(file.bytes, &folder.read_header(&file.name).ok()?.ok()?));
-    let waiting: Vec<Waiting> = folder.list()?.iter().filter_map(header).collect();
+    let files = match folder.list() {
+        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+        files => files?,
+    };
+    let waiting: Vec<Waiting> = files.iter().filter_map(header).collect();
     Ok(SpoolView { max_bytes: limits.max_bytes, ..SpoolView::new(&folder, waiting.iter()) }.with_text(unit))
 }
 
@@ -492,8 +564,8 @@ impl SpoolView {
         let SpoolCounts { sent, rejected, expired, lost } = counts;
         let mut sentences = Vec::new();
         if let Some(oldest) = &self.oldest {
-            sentences
-                .push(format!("{items} {unit} in {batches} batches wait in {directory}, the oldest since {oldest}"));
+            let batches = if *batches == 1 { "1 batch".to_owned() } else { format!("{batches} batches") };
+            sentences.push(format!("{items} {unit} in {batches} wait in {directory}, the oldest since {oldest}"));
         }
         if *sent_per_second > 0.0 {
             sentences.push(format!("{sent_per_second} {unit} per second were sent from there"));
@@ -510,11 +582,19 @@ impl SpoolView {
 
 impl Waiting {
     fn new(bytes: u64, header: &Header) -> Self {
-        Self { bytes, items: header.items as u64, oldest: header.oldest, failures: 0, is_last: false }
+        Self { bytes, items: header.items as u64, oldest: header.oldest, failures: 0, last_at: None }
     }
 }
 
 impl State {
+    /// Returns the oldest payload that is due, but not one of `skipped`.
+    fn next(&self, skipped: &BTreeSet<String>) -> Option<String> {
+        let due = || self.waiting.iter().filter(|(name, _)| !skipped.contains(*name));
+        let first = due().find(|(_, waiting)| waiting.last_at.is_none());
+        let next = first.or_else(|| due().find(|(_, waiting)| waiting.last_at.is_some_and(|at| at <= Instant::now())));
+        next.map(|(name, _)| name.clone())
+    }
+
     fn forget_old_rates(&mut self) {
         while self.sent.front().is_some_and(|(at, _)| at.elapsed() > RATE_PERIOD) {
             self.sent.pop_front();

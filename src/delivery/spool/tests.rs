@@ -18,7 +18,7 @@ impl Directory {
     fn spool(&self, max_bytes: u64, max_age: Duration) -> Spool {
         let stats = Arc::new(DeliveryStats::new("test", "spans", SharedSize::default()));
         let limits = SpoolLimits { directory: self.0.clone(), max_bytes, max_age };
-        let spool = Spool::new(limits, &stats, &IdSource::new());
+        let spool = Spool::new(limits, &stats, &IdSource::new(), SpoolCounts::default());
         spool.open(Duration::from_secs(1));
         spool
     }
@@ -63,7 +63,7 @@ fn times() -> Times {
 }
 
 fn store(spool: &Spool, body: &str) {
-    assert!(spool.store(&payload(body), false, times()), "{body}");
+    assert!(spool.store(&payload(body), false, times()).is_some(), "{body}");
 }
 
 fn body(replay: &Replay) -> &str {
@@ -133,8 +133,8 @@ fn what_is_too_old_for_the_destination_is_removed_and_counted() {
     let directory = Directory::new();
     let spool = directory.spool(MIB, DAY);
     let yesterday = now().timestamp_millis().unsigned_abs() - 25 * 60 * 60 * 1000;
-    assert!(spool.store(&payload("old"), false, Times { oldest: yesterday, newest: yesterday }));
-    assert!(spool.store(&payload("partly old"), false, Times { oldest: yesterday, ..times() }));
+    assert!(spool.store(&payload("old"), false, Times { oldest: yesterday, newest: yesterday }).is_some());
+    assert!(spool.store(&payload("partly old"), false, Times { oldest: yesterday, ..times() }).is_some());
     assert_eq!(send_all(&spool), ["partly old"]);
     assert_eq!(spool.view().counts, SpoolCounts { sent: 2, expired: 2, ..SpoolCounts::default() });
 }
@@ -161,8 +161,21 @@ fn a_payload_is_sent_with_the_compression_in_force() {
     let spool = directory.spool(MIB, DAY);
     store(&spool, "plain");
     let compressed = spool.next(&Fake { gzip: true }).unwrap().payload;
-    assert!(spool.store(&compressed, true, times()));
+    assert!(spool.store(&compressed, true, times()).is_some());
     assert_eq!(send_all(&spool), ["plain", "plain"]);
+}
+
+#[test]
+fn the_oldest_payloads_make_room_for_new_ones_and_are_counted() {
+    let directory = Directory::new();
+    let spool = directory.spool(1500, DAY);
+    let bodies: Vec<String> = (0..6).map(|_| (0..10).map(|_| IdSource::new().uuid()).collect()).collect();
+    bodies.iter().for_each(|body| store(&spool, body));
+    let SpoolView { items, bytes, counts, .. } = spool.view();
+    assert!(counts.expired > 0 && items + counts.expired == 12 && bytes <= 1500, "{items} items, {counts:?}");
+    assert_eq!(send_all(&spool), bodies[bodies.len() - items as usize / 2..]);
+    let mentions = spool.stats.last_error().unwrap().message.to_string();
+    assert!(mentions.contains("the spool is full") && mentions.contains("raise spool_max_mib"), "{mentions}");
 }
 
 #[test]
@@ -170,7 +183,8 @@ fn a_payload_larger_than_the_spool_is_not_stored_and_removes_no_other() {
     let directory = Directory::new();
     let spool = directory.spool(1000, DAY);
     store(&spool, "small");
-    assert!(!spool.store(&payload(&"x".repeat(2000)), false, times()));
+    let random: String = (0..200).map(|_| IdSource::new().uuid()).collect();
+    assert!(spool.store(&payload(&random), false, times()).is_none());
     assert_eq!(send_all(&spool), ["small"]);
 }
 
@@ -192,4 +206,30 @@ fn what_was_set_aside_is_bounded_and_what_a_killed_process_was_writing_is_remove
     spool.close();
     second.close();
     assert_eq!(names(&folder), [""; 0]);
+}
+
+#[test]
+fn a_payload_that_was_sent_but_cannot_be_removed_is_not_sent_again() {
+    let directory = Directory::new();
+    let spool = directory.spool(MIB, DAY);
+    store(&spool, "a");
+    let replay = spool.next(PLAIN).unwrap();
+    // A directory in place of the file cannot be removed, whoever the user is.
+    let path = directory.0.join("test").join(&replay.name);
+    fs::rename(&path, path.with_extension("moved")).unwrap();
+    fs::create_dir(&path).unwrap();
+    spool.settle(replay, 0);
+    fs::remove_dir(&path).unwrap();
+    fs::rename(path.with_extension("moved"), &path).unwrap();
+    spool.list();
+    assert!(spool.next(PLAIN).is_none());
+    assert_eq!(spool.view().counts, SpoolCounts { sent: 2, ..SpoolCounts::default() });
+    assert!(!path.exists(), "it is removed as soon as that works");
+}
+
+#[test]
+fn a_spool_that_is_replaced_says_nothing_of_a_kill() {
+    let directory = Directory::new();
+    drop(directory.spool(MIB, DAY));
+    assert_eq!(names(&directory.0.join("test")), [""; 0]);
 }

@@ -170,21 +170,21 @@ fn before_check(plan: &Plan) -> BackendReport {
         Some(_) if !plan.is_remote => Verdict::Local,
         Some(_) => Verdict::Unknown,
     };
+    let stored = plan.spool.as_ref().and_then(|limits| stored(plan, limits));
     BackendReport {
         name: plan.name,
         verdict,
         destination: plan.destination.clone(),
         reason: plan.reason.clone(),
-        findings: plan.findings.clone(),
+        findings: plan.findings.iter().cloned().chain(stored).collect(),
         values: listed(&plan.values, plan.name),
         ..BackendReport::default()
     }
 }
 
 fn check(plan: Plan, mut report: BackendReport, items: &TestItems, waits: &dyn Fn(Duration)) -> BackendReport {
-    let Plan { name, encoding, transport, task, spool, .. } = plan;
+    let Plan { encoding, transport, task, .. } = plan;
     let Some(mut transport) = transport else { return report };
-    report.findings.extend(spool.and_then(|limits| stored(name, &limits, encoding.unit())));
     let probe = match &encoding {
         Encoding::Traces(encoder) => Probe::send(&**encoder, &mut *transport, &items.trace, waits),
         Encoding::Lines(encoder) => Probe::send(&**encoder, &mut *transport, &items.line, waits),
@@ -205,11 +205,15 @@ fn check(plan: Plan, mut report: BackendReport, items: &TestItems, waits: &dyn F
 }
 
 /// Returns a note on what the backend has stored on disk, or a warning if nothing can be stored.
-fn stored(backend: &'static str, limits: &SpoolLimits, unit: &str) -> Option<Finding> {
-    match inspect(limits, backend, unit, &IdSource::new()) {
+fn stored(plan: &Plan, limits: &SpoolLimits) -> Option<Finding> {
+    match inspect(limits, plan.name, plan.encoding.unit(), &IdSource::new()) {
         Ok(SpoolView { text, .. }) if text.is_empty() => None,
         Ok(SpoolView { text, .. }) => {
-            let message = Message::new(text).next("start cruddur: it sends them");
+            let next = match plan.state {
+                State::On => "nothing to do; a running cruddur sends them",
+                State::Off | State::Waiting => "switch the backend on; a running cruddur sends them then",
+            };
+            let message = Message::new(text).next(next);
             Some(Finding { severity: Severity::Note, message })
         }
         Err(error) => {

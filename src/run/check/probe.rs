@@ -128,7 +128,7 @@ impl Probe {
             Outcome::Warned(problem) => self.report(Verdict::Accepted, Severity::Warning, problem.message),
             Outcome::Partly { problem, .. }
             | Outcome::Refused(problem)
-            | Outcome::Misconfigured(problem)
+            | Outcome::RefusedForNow(problem)
             | Outcome::Unconfirmed(problem) => {
                 self.report(Verdict::Refused, Severity::Error, problem.message);
             }

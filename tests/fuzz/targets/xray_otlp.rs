@@ -35,7 +35,7 @@ pub(crate) fn answers(input: &[u8]) {
         }
         Outcome::Partly { rejected, .. } => assert!(*rejected > 0),
         Outcome::Later { after, .. } => assert_eq!(*after, retry_after),
-        Outcome::Refused(_) | Outcome::Misconfigured(_) | Outcome::Closed(_) => {}
+        Outcome::Refused(_) | Outcome::RefusedForNow(_) | Outcome::Closed(_) => {}
     }
     if let Some(problem) = outcome.problem() {
         let message = problem.message.to_string();

@@ -44,13 +44,13 @@ const ERRORS: &[(&str, bool, &str)] = &[
         r#"{"__type":"UnknownOperationException"}"#,
         true,
         "UnknownOperationException (HTTP 400) from URL; next: check the address; the service there has no such operation, and \
-         the lines stay queued",
+         the lines wait",
     ),
     (
         r#"{"__type":"SomethingNewException","message":"new"}"#,
         true,
         "SomethingNewException (HTTP 400) from URL: new; next: look up this error code, which cruddur does not know, in the \
-         documentation of the service; the lines stay queued",
+         documentation of the service; the lines wait",
     ),
     (
         "<html>Proxy</html>",

@@ -112,14 +112,14 @@ impl Setup {
         self
     }
 
-    /// Mounts a file system of its own, which the program alone sees, at this directory: 64 KiB in
+    /// Mounts a file system of its own, which the program alone sees, at this directory: 16 KiB in
     /// memory, with these options.
     ///
     /// # Errors
     ///
     /// The user who runs the tests is not allowed to do that.
     pub(crate) fn mount(mut self, directory: &Path, options: &str) -> Result<Self, String> {
-        let mount = format!("mount -t tmpfs -o size=64k{options} tmpfs {}", directory.display());
+        let mount = format!("mount -t tmpfs -o size=16k{options} tmpfs {}", directory.display());
         let mut probe = Command::new("unshare");
         probe.args(["--map-root-user", "--mount", "sh", "-c", &mount]).stderr(Stdio::null());
         if !probe.status().is_ok_and(|status| status.success()) {
