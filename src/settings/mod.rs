@@ -102,8 +102,8 @@ section! {
         /// has several, the first valid one in this order is used.
         propagators: Option<String> = optional("tracecontext,baggage,xray", Plain).from(&["OTEL_PROPAGATORS"]),
         /// Directory in which honeycomb, xray_otlp and cloudwatch store what they cannot send, until
-        /// it can be sent, also after a restart. Empty: it is retried in memory, then dropped.
-        spool_dir: String = text("", Plain).from(&["CRUDDUR_SPOOL_DIR"]),
+        /// it can be sent, also after a restart. Unset: it is retried in memory, then dropped.
+        spool_dir: Option<String> = optional("spool", Plain).from(&["CRUDDUR_SPOOL_DIR"]),
         /// Size of the stored data of each backend, in MiB. The oldest is removed first, and counted.
         spool_max_mib: u64 = whole(64, 1..=65_536),
     }

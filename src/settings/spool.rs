@@ -20,30 +20,28 @@ pub struct SpoolLimits {
 /// Settings of the spool, without the limit of a destination.
 #[derive(Clone, Debug)]
 pub(super) struct SpoolSettings {
-    directory: PathBuf,
-    /// Empty: nothing is stored.
-    directory_setting: Setting<String>,
+    /// `None`: nothing is stored.
+    directory: Setting<Option<String>>,
+    /// The directory of the settings file, if the path is relative to it.
+    base: PathBuf,
     max_mib: Setting<u64>,
 }
 
 impl SpoolSettings {
-    pub(super) fn new(directory: Setting<String>, max_mib: Setting<u64>, sources: &Sources) -> Self {
+    pub(super) fn new(directory: Setting<Option<String>>, max_mib: Setting<u64>, sources: &Sources) -> Self {
         // A path in a variable is relative to the current directory.
-        let path = match directory.origin {
-            Origin::File(_) => sources.resolve(&directory.value),
-            _ => PathBuf::from(&directory.value),
-        };
-        Self { directory: path, directory_setting: directory, max_mib }
+        let is_in_file = matches!(directory.origin, Origin::File(_));
+        let base = if is_in_file { sources.resolve("") } else { PathBuf::new() };
+        Self { directory, base, max_mib }
     }
 
     /// Returns the limits for one backend, and adds the settings to its values. Returns `None` if no
     /// directory is set.
     pub(super) fn limits(&self, max_age: Duration, values: &mut Values) -> Option<SpoolLimits> {
-        let (Setting { value, origin }, max_mib) = (&self.directory_setting, &self.max_mib);
+        let (Setting { value, origin }, max_mib) = (&self.directory, &self.max_mib);
+        let value = value.as_ref()?;
         values.add("spool_dir", Scalar::Text(value.clone()), value, origin.clone());
         values.add("spool_max_mib", Scalar::Whole(max_mib.value), max_mib.value.to_string(), max_mib.origin.clone());
-        let limits =
-            || SpoolLimits { directory: self.directory.clone(), max_bytes: max_mib.value * 1024 * 1024, max_age };
-        (!value.is_empty()).then(limits)
+        Some(SpoolLimits { directory: self.base.join(value), max_bytes: max_mib.value * 1024 * 1024, max_age })
     }
 }

@@ -76,15 +76,14 @@ fn begin(json: &mut Json, group: &str, stream: &str) {
     // Log stream: one for each machine.
     json.raw(r#","logStreamName":"#).string(stream);
     // In the order of their times, all within 24 hours, at most 10,000.
-    json.raw(EVENTS);
+    json.raw(r#","logEvents":["#);
 }
-
-const EVENTS: &str = r#","logEvents":["#;
 
 /// Returns a request with this log group and stream instead of its own.
 pub(super) fn readdress(request: Vec<u8>, group: &str, stream: &str) -> Vec<u8> {
+    const EVENTS: &[u8] = br#","logEvents":["#;
     // Quotes in the names before it are escaped, so the first one is the right one.
-    let Some(at) = request.windows(EVENTS.len()).position(|window| window == EVENTS.as_bytes()) else { return request };
+    let Some(at) = request.windows(EVENTS.len()).position(|window| window == EVENTS) else { return request };
     let mut json = Json::with_capacity(BYTES_BESIDE_MESSAGE);
     begin(&mut json, group, stream);
     [json.as_str().as_bytes(), &request[at + EVENTS.len()..]].concat()

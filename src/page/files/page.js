@@ -52,14 +52,14 @@ function chooseDelivery(id) {
   show();
 }
 
-/** Polls faster after a call from this page: its trace comes at any moment. */
+/** Polls faster after a call from this page. */
 function called(traceId) {
   chooseTrace(traceId);
   eager = 25;
   poll();
 }
 
-/** Asks for news. Only one poll runs at a time: two would add the same requests twice. */
+/** Asks for news. One poll at a time: two would add the same requests twice. */
 async function poll() {
   if (isPolling) return;
   isPolling = true;

@@ -28,7 +28,7 @@ export function update(status) {
   list(byId("findings"), status.findings);
 }
 
-/** The backends that `object` has a key for, in the order of the program. */
+/** The backends that `object` has a key for, in order. */
 export function backendsOf(object) {
   return order.filter((name) => name in object);
 }
@@ -69,7 +69,8 @@ function card(name) {
       }
       const problem = failing || it.dropped + it.refused + it.unconfirmed > 0 ? it.last_error?.text : null;
       set(why, problem ?? (it.state === "on" ? it.endpoint : it.reason));
-      const stored = it.spool?.text ? [{ severity: "warning", text: it.spool.text }] : [];
+      const disk = it.spool;
+      const stored = disk?.items + disk?.expired + disk?.lost > 0 ? [{ severity: "warning", text: disk.text }] : [];
       list(findings, [...stored, ...it.findings]);
     },
   };

@@ -54,7 +54,7 @@ export function mark(traceId) {
   for (const { request, element } of rows) element.setAttribute("aria-current", request.trace_id === traceId);
 }
 
-/** Chooses the next request (1) or the previous one (-1). `onlyErrors` skips successes. */
+/** Chooses the next request (1) or the previous (-1). `onlyErrors` skips successes. */
 export function step(by, onlyErrors = false) {
   const shown = [...byId("request-list").children].map((element) => rows.find((row) => row.element === element));
   const now = shown.findIndex(({ request }) => request.trace_id === marked);
