@@ -38,8 +38,9 @@ use rustix::io::ioctl_fionread;
 use socket2::Socket;
 
 use super::body::{BodyKind, TIMEOUT as BODY_TIMEOUT};
+use super::closing::Reason;
 use super::listener::Waker;
-use super::peers::{Peers, Reason};
+use super::peers::Peers;
 use super::process::{Process, descriptor_limit, threads_and_memory};
 
 /// Time for the first request of a connection. A browser that connects in advance connects again.
@@ -198,9 +199,9 @@ impl Keeper {
             self.close_all();
         }
         let (has_input, is_stuck) = self.check(now);
-        let closed_before = self.peers.closed(Reason::OverCap);
+        let closed_before = self.peers.closed().count(Reason::OverCap);
         let has_new = self.discover(now).unwrap_or(true);
-        let is_crowded = self.peers.closed(Reason::OverCap) > closed_before;
+        let is_crowded = self.peers.closed().count(Reason::OverCap) > closed_before;
         self.process.connections.store(self.connections.len(), Ordering::Relaxed);
         let fresh = self.connections.values().filter(|it| it.is_fresh(now, FRESH_AT_RENEWAL)).count();
         self.process.fresh.store(fresh, Ordering::Relaxed);
@@ -258,7 +259,7 @@ impl Keeper {
                 Verdict::StopReading => drop(connection.socket.shutdown(Shutdown::Read)),
                 Verdict::Close(Some(reason)) => {
                     self.peers.give_up(connection.address, reason);
-                    self.peers.close(&connection.socket, reason);
+                    self.peers.closed().close(&connection.socket, reason);
                 }
                 Verdict::Close(None) => drop(connection.socket.shutdown(Shutdown::Both)),
             }
@@ -286,7 +287,7 @@ impl Keeper {
                 !connection.busy && connection.unread_since.is_none() && now - connection.since > MEMORY_CHECK;
             if is_idle && (connection.received == 0 || growth > MAX_GROWTH) {
                 self.peers.give_up(connection.address, Reason::Memory);
-                self.peers.close(&connection.socket, Reason::Memory);
+                self.peers.closed().close(&connection.socket, Reason::Memory);
             }
         }
     }
@@ -417,7 +418,7 @@ impl Keeper {
         let oldest = self.connections.iter().min_by_key(|(_, connection)| age(connection));
         let inode = oldest.map(|(inode, _)| *inode)?;
         let Connection { address, socket, .. } = self.connections.remove(&inode)?;
-        self.peers.close(&socket, Reason::OverCap);
+        self.peers.closed().close(&socket, Reason::OverCap);
         self.peers.disconnected(address, &socket);
         Some((inode, now))
     }

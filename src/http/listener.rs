@@ -32,9 +32,10 @@ use tiny_http::Server;
 #[cfg(target_os = "linux")]
 use super::keeper;
 use super::panics::{accept_panicked, connection_panics};
-use super::peers::{Peers, QueuedRequest};
+use super::peers::Peers;
 use super::process::{Cause, Process, Renewals};
 use super::signals::{CaughtSignals, SignalThread};
+use super::ticket::QueuedRequest;
 use crate::page::ProcessView;
 use crate::sync::lock;
 

@@ -8,6 +8,7 @@
 //! no longer than a timeout.
 
 pub mod body;
+mod closing;
 pub mod cors;
 #[cfg(any(test, fuzzing))]
 #[path = "../../tests/fuzz/targets/http.rs"]
@@ -29,3 +30,4 @@ pub mod server;
 pub mod signals;
 mod spawn;
 mod telemetry;
+pub mod ticket;

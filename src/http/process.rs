@@ -9,7 +9,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::peers::{Peers, Reason};
+use super::closing::Reason;
+use super::peers::Peers;
 use crate::page::{DescriptorsView, ProcessView};
 
 /// What the keeper saw at its last look, and the renewals so far.
@@ -237,7 +238,7 @@ impl Process {
             threads: usage.map(|(threads, _)| threads),
             memory_kb: usage.map(|(_, memory)| memory),
             connections: known(&self.descriptors).map(|_| self.connections.load(Ordering::Relaxed)),
-            connections_closed: Reason::ALL.map(|reason| (reason.as_str(), peers.closed(reason))).into(),
+            connections_closed: Reason::ALL.map(|reason| (reason.as_str(), peers.closed().count(reason))).into(),
             renewals: self.renewals.count,
             last_renewal: self.renewals.last.clone(),
         }

@@ -20,8 +20,9 @@ use std::time::{Duration, Instant};
 use tiny_http::{Request, Response};
 
 use super::body::{BodyKind, READ_AHEAD};
-use super::peers::{Reason, Stream, Ticket};
+use super::closing::Reason;
 use super::spawn::spawn_with;
+use super::ticket::{Stream, Ticket};
 use crate::sync::lock;
 
 /// Sends responses.
