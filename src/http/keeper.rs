@@ -40,6 +40,7 @@ use socket2::Socket;
 use super::body::{BodyKind, TIMEOUT as BODY_TIMEOUT};
 use super::closing::Reason;
 use super::listener::Waker;
+use super::panics::accept_panicked;
 use super::peers::Peers;
 use super::process::{Process, descriptor_limit, threads_and_memory};
 
@@ -113,7 +114,10 @@ pub(super) fn start(
         connections: HashMap::new(),
         owners: HashMap::new(),
         ended: HashMap::new(),
+        generations: [0; 2],
         foreign: HashSet::new(),
+        next_thread: Instant::now(),
+        exhausted_since: None,
         next_slow_check: Instant::now() + SLOW_CHECK,
         next_memory_check: Instant::now(),
         least_memory: [u64::MAX; 2],
@@ -124,6 +128,7 @@ pub(super) fn start(
         loop {
             let began = Instant::now();
             let pause = keeper.look(began);
+            if keeper.connections.len() > 5 { let d = began.elapsed(); log::debug!(target: "keeper", "look {d:?} used {} conns {} ended {} down {}", keeper.process.descriptors.load(Ordering::Relaxed), keeper.connections.len(), keeper.ended.len(), keeper.waker.servers().is_down()); }
             let rest = if pause == HURRIED_LOOK { 1 } else { REST };
             let pause = pause.max(began.elapsed() * rest);
             if pause < QUIET_LOOK {
@@ -153,9 +158,16 @@ struct Keeper {
     /// Descriptors whose inode is known.
     owners: HashMap<RawFd, u64>,
     /// Connections that have ended, by inode, while tiny_http still holds them.
-    ended: HashMap<u64, Instant>,
+    ended: HashMap<u64, Ended>,
+    /// Numbers of retired servers at the beginnings of the last look and of this one. A connection
+    /// that is found now was accepted after the first.
+    generations: [usize; 2],
     /// Sockets that are no connections of clients.
     foreign: HashSet<u64>,
+    /// Time until which no other connection is closed to free a thread of a retired server.
+    next_thread: Instant,
+    /// Time since which descriptors have been exhausted.
+    exhausted_since: Option<Instant>,
     /// Time of the next check of threads and memory.
     next_slow_check: Instant,
     /// Time of the next check of memory alone.
@@ -165,7 +177,15 @@ struct Keeper {
     growth_ends: Instant,
 }
 
+#[derive(Clone, Copy)]
+struct Ended {
+    at: Instant,
+    generation: usize,
+}
+
 struct Connection {
+    /// Number of retired servers when it was accepted, or less.
+    generation: usize,
     address: SocketAddr,
     socket: Arc<Socket>,
     /// Time at which it was accepted, or last busy.
@@ -191,13 +211,14 @@ impl Keeper {
     /// Looks at all connections once. Returns the time until the next look.
     fn look(&mut self, now: Instant) -> Duration {
         // While the loop is busy, requests must not pile up in tiny_http's queue.
-        if self.peers.collect_for_loop(self.waker.server()) {
+        if self.peers.collect_for_loop(self.waker.servers()) {
             self.waker.wake();
         }
         self.peers.drop_streams();
         if self.waker.is_closing() {
             self.close_all();
         }
+        self.generations[1] = self.waker.servers().generation();
         let (has_input, is_stuck) = self.check(now);
         let closed_before = self.peers.closed().count(Reason::OverCap);
         let has_new = self.discover(now).unwrap_or(true);
@@ -206,8 +227,15 @@ impl Keeper {
         let fresh = self.connections.values().filter(|it| it.is_fresh(now, FRESH_AT_RENEWAL)).count();
         self.process.fresh.store(fresh, Ordering::Relaxed);
         self.process.looks.fetch_add(1, Ordering::Release);
+        if accept_panicked() {
+            self.waker.wake();
+        }
+        // Where another server could take over, descriptors had become free.
+        let since = self.exhausted_since.filter(|_| self.generations[0] == self.generations[1]);
+        self.exhausted_since = self.process.is_exhausted().then(|| since.unwrap_or(now));
+        let exhausted = self.exhausted_since.map_or(Duration::ZERO, |since| now - since);
         let slow = || (now >= self.next_slow_check).then(|| self.process.slow_renewal_cause()).flatten();
-        if let Some(cause) = self.process.renewal_cause().or_else(slow) {
+        if let Some(cause) = self.process.renewal_cause(exhausted).or_else(slow) {
             self.waker.renew(cause);
         }
         if now >= self.next_slow_check {
@@ -220,7 +248,7 @@ impl Keeper {
         if is_stuck {
             self.waker.has_unread_input();
         }
-        if self.process.is_tight() || is_crowded {
+        if self.process.is_tight() || is_crowded || self.waker.servers().is_down() {
             HURRIED_LOOK
         } else if has_input || has_new || self.waker.is_paused() {
             BUSY_LOOK
@@ -242,18 +270,25 @@ impl Keeper {
     fn check(&mut self, now: Instant) -> (bool, bool) {
         let inodes: Vec<u64> = self.connections.keys().copied().collect();
         let states = self.poll(&inodes);
-        let (mut has_input, mut is_stuck) = (false, false);
+        let (mut has_input, mut is_stuck, mut stuck_on_retired) = (false, false, None);
         for (inode, state) in inodes.into_iter().zip(states) {
             let Some(connection) = self.connections.get_mut(&inode) else { continue };
             if state.intersects(PollFlags::HUP | PollFlags::ERR) {
                 self.peers.disconnected(connection.address, &connection.socket);
+                let generation = connection.generation;
                 self.connections.remove(&inode);
-                self.ended.insert(inode, now);
+                self.ended.insert(inode, Ended { at: now, generation });
                 continue;
             }
             let verdict = connection.verdict(&self.peers, state, now);
             has_input |= connection.unread_since.is_some();
-            is_stuck |= connection.unread_since.is_some_and(|since| now - since > STUCK);
+            if connection.unread_since.is_some_and(|since| now - since > STUCK) {
+                is_stuck = true;
+                // No tick reaches the threads of a retired server.
+                if connection.generation < self.generations[1] {
+                    stuck_on_retired = Some(connection.generation);
+                }
+            }
             match verdict {
                 Verdict::Keep => {}
                 Verdict::StopReading => drop(connection.socket.shutdown(Shutdown::Read)),
@@ -263,6 +298,16 @@ impl Keeper {
                 }
                 Verdict::Close(None) => drop(connection.socket.shutdown(Shutdown::Both)),
             }
+        }
+        if let Some(generation) = stuck_on_retired
+            && now >= self.next_thread
+        {
+            self.next_thread = now + STUCK;
+            // It frees a thread of that server, or of the next: the number may be too small by one.
+            let ended = self.close_oldest(now, |it| {
+                (generation..=generation + 1).contains(&it.generation) && !it.busy && it.unread_since.is_none()
+            });
+            self.ended.extend(ended);
         }
         (has_input, is_stuck)
     }
@@ -303,7 +348,7 @@ impl Keeper {
     /// Finds new connections, and counts descriptors. Returns true if there are new ones that are
     /// open.
     fn discover(&mut self, now: Instant) -> io::Result<bool> {
-        let (mut used, mut leaked, mut has_new) = (0, 0, false);
+        let (mut used, mut leaked, mut has_new, mut has_all) = (0, 0, false, true);
         let (mut ended, mut foreign) = (HashMap::new(), HashSet::new());
         self.listing.rewind();
         while let Some(entry) = self.listing.read() {
@@ -315,9 +360,9 @@ impl Keeper {
                 continue;
             }
             let Some(inode) = socket_inode(&self.listing, name) else { continue };
-            if let Some(since) = self.ended.get(&inode) {
-                leaked += usize::from(now - *since > NOTICE);
-                ended.insert(inode, *since);
+            if let Some(known) = self.ended.get(&inode) {
+                leaked += usize::from(now - known.at > NOTICE);
+                ended.insert(inode, *known);
                 continue;
             }
             if self.foreign.contains(&inode) {
@@ -329,19 +374,22 @@ impl Keeper {
                 continue;
             }
             // If there is no descriptor for a duplicate now, there may be one at the next look.
-            let Some(socket) = self.duplicate(fd, now) else { continue };
+            let Some(socket) = self.duplicate(fd, now) else {
+                has_all = false;
+                continue;
+            };
             if let Some(connection) = self.accepted(&socket, now) {
                 // The ticker's connections are closed at once, and need no room.
                 let needs_room = connection.closed_by_client.is_none() || self.process.is_tight();
                 if needs_room && self.connections.len() >= max_connections() {
-                    ended.extend(self.close_oldest(now));
+                    ended.extend(self.close_oldest(now, |_| true));
                 }
                 has_new |= connection.closed_by_client.is_none();
                 self.peers.connected(connection.address, &connection.socket);
                 self.connections.insert(inode, connection);
                 self.owners.insert(fd, inode);
             } else if self.has_ended(&socket) {
-                ended.insert(inode, now);
+                ended.insert(inode, Ended { at: now, generation: self.generations[0] });
             } else {
                 foreign.insert(inode);
             }
@@ -350,6 +398,13 @@ impl Keeper {
         self.owners.retain(|_, inode| self.connections.contains_key(inode));
         self.process.descriptors.store(used, Ordering::Relaxed);
         self.process.leaked.store(leaked, Ordering::Relaxed);
+        if has_all {
+            let ended = self.ended.values().map(|ended| ended.generation);
+            let connections = self.connections.values().map(|connection| connection.generation);
+            self.generations[0] = self.generations[1];
+            let oldest = ended.chain(connections).min().unwrap_or(usize::MAX).min(self.generations[0]);
+            self.waker.servers().end_before(oldest);
+        }
         self.peers.forget_old();
         Ok(has_new)
     }
@@ -358,8 +413,8 @@ impl Keeper {
     /// longest gives up one now and two soon.
     fn duplicate(&mut self, fd: RawFd, now: Instant) -> Option<Arc<Socket>> {
         let socket = duplicate(fd).or_else(|| {
-            let (inode, now) = if self.process.is_tight() { self.close_oldest(now)? } else { return None };
-            self.ended.insert(inode, now);
+            let (inode, ended) = if self.process.is_tight() { self.close_oldest(now, |_| true)? } else { return None };
+            self.ended.insert(inode, ended);
             duplicate(fd)
         });
         socket.map(Arc::new)
@@ -369,9 +424,12 @@ impl Keeper {
     fn accepted(&self, socket: &Arc<Socket>, now: Instant) -> Option<Connection> {
         let port = socket.local_addr().ok()?.as_socket()?.port();
         let address = socket.peer_addr().ok()?.as_socket()?;
-        let mut state = [PollFd::new(&**socket, PollFlags::RDHUP)];
-        let is_closed = poll(&mut state, Some(&Timespec::default())).is_ok_and(|count| count > 0);
+        let mut state = [PollFd::new(&**socket, PollFlags::IN | PollFlags::RDHUP)];
+        let _ = poll(&mut state, Some(&Timespec::default()));
+        let state = state[0].revents();
+        let is_closed = state.intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR);
         (port == self.port).then(|| Connection {
+            generation: self.generations[0],
             address,
             socket: Arc::clone(socket),
             since: now,
@@ -380,7 +438,7 @@ impl Keeper {
             busy_since: None,
             in_a_row: 0,
             in_all: 0,
-            unread_since: None,
+            unread_since: (state.contains(PollFlags::IN) && !is_closed).then_some(now),
             unread: 0,
             counted_at: now,
             closed_by_client: is_closed.then_some(now),
@@ -401,26 +459,30 @@ impl Keeper {
         }
     }
 
-    /// Closes the connection that has been idle longest; one that its client has closed before the
+    /// Of the candidates, closes the connection that has been idle longest; one that its client has closed before the
     /// others. If all are busy or new, it closes the one that has been busy longest. Returns its
-    /// inode, and the time.
-    fn close_oldest(&mut self, now: Instant) -> Option<(u64, Instant)> {
+    /// inode.
+    fn close_oldest(&mut self, now: Instant, is_candidate: impl Fn(&Connection) -> bool) -> Option<(u64, Ended)> {
         let age = |connection: &Connection| {
             let is_slow = connection.busy_since.is_some_and(|since| now - since > SLOW);
             let is_needed = connection.is_fresh(now, FRESH) || (connection.busy && !is_slow);
+            // A request may be waiting for a thread.
+            let has_input = connection.unread_since.is_some() && connection.received == 0;
             (
                 is_needed,
                 is_slow,
+                is_needed && has_input,
                 connection.closed_by_client.is_none(),
                 connection.busy_since.unwrap_or(connection.since),
             )
         };
-        let oldest = self.connections.iter().min_by_key(|(_, connection)| age(connection));
+        let candidates = self.connections.iter().filter(|(_, connection)| is_candidate(connection));
+        let oldest = candidates.min_by_key(|(_, connection)| age(connection));
         let inode = oldest.map(|(inode, _)| *inode)?;
-        let Connection { address, socket, .. } = self.connections.remove(&inode)?;
+        let Connection { address, socket, generation, .. } = self.connections.remove(&inode)?;
         self.peers.closed().close(&socket, Reason::OverCap);
         self.peers.disconnected(address, &socket);
-        Some((inode, now))
+        Some((inode, Ended { at: now, generation }))
     }
 }
 

@@ -27,6 +27,7 @@ pub mod routes;
 pub mod semantics;
 pub mod send;
 pub mod server;
+mod servers;
 pub mod signals;
 mod spawn;
 mod telemetry;

@@ -20,6 +20,7 @@ use tiny_http::{Request, Server};
 use super::body::BodyKind;
 use super::closing::{ClosedConnections, Reason};
 use super::send::{discard, leak};
+use super::servers::Servers;
 use super::ticket::{QueuedRequest, Stream, Ticket};
 use crate::sync::lock;
 
@@ -106,28 +107,44 @@ impl Peers {
 
     /// The same, in place of a loop that is still answering a request. Returns true if the loop
     /// must be woken afterwards.
-    pub(super) fn collect_for_loop(&self, server: &Server) -> bool {
+    pub(super) fn collect_for_loop(&self, servers: &Servers) -> bool {
         let mut state = lock(&self.state);
         if state.loop_waits {
             return false;
         }
-        self.collect_into(&mut state, server);
+        self.collect_into(&mut state, &servers.current());
         // Even without a request: a message that was to wake the loop may have been taken.
         true
     }
 
-    /// Waits for a request, or until another thread wakes the loop.
-    pub(super) fn wait(&self, server: &Server) {
+    /// Waits for a request, or until another thread wakes the loop, at most so
+    /// long.
+    pub(super) fn wait(&self, server: &Server, most: Option<Duration>) {
         lock(&self.state).loop_waits = true;
-        let result = server.recv();
+        let result = match most {
+            Some(most) => server.recv_timeout(most).transpose(),
+            None => Some(server.recv()),
+        };
         let mut state = lock(&self.state);
         state.loop_waits = false;
+        let Some(result) = result else { return };
         match result {
             Ok(request) => self.push(&mut state, request),
             // The error that `unblock` causes; errors of `accept` are of another kind.
             Err(error) if error.kind() == io::ErrorKind::Other && error.raw_os_error().is_none() => {}
             Err(error) => state.failure = Some(error),
         }
+    }
+
+    /// Queues a request of a retired server.
+    pub(super) fn forward(&self, request: Request) {
+        self.push(&mut lock(&self.state), request);
+    }
+
+    /// Calls `change` while no request is being collected.
+    pub(super) fn without_collecting<T>(&self, change: impl FnOnce() -> T) -> T {
+        let _state = lock(&self.state);
+        change()
     }
 
     /// The error that ended the thread which accepts connections.

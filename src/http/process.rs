@@ -61,6 +61,8 @@ const MAX_LEAKED: usize = 1024;
 const LEAKED_PART: usize = 4;
 /// Part of the descriptors that must be free; otherwise they count as exhausted.
 const EXHAUSTED_REST: usize = 7;
+/// Time for the keeper to free descriptors by closing connections, before the process renews itself.
+pub(super) const TIME_TO_FREE: Duration = Duration::from_millis(250);
 /// Number of descriptors that a fresh process needs to serve.
 const MIN_FREE: usize = 32;
 /// Maximum number of threads. All connections, outboxes and backends together have fewer.
@@ -172,20 +174,29 @@ impl Process {
         MIN_LIFE_EXHAUSTED.saturating_sub(self.started.elapsed())
     }
 
+    /// True if less than three quarters of the descriptors are in use now.
+    pub(super) fn has_room(&self) -> bool {
+        open_descriptors() <= descriptor_limit() / 4 * 3
+    }
+
     /// True while three quarters of the descriptors are in use.
     pub(super) fn is_tight(&self) -> bool {
         self.descriptors.load(Ordering::Relaxed) > descriptor_limit() / 4 * 3
     }
 
-    /// The cause for a renewal, if there is one now.
-    pub(super) fn renewal_cause(&self) -> Option<Cause> {
-        let life = self.started.elapsed();
+    /// True while so few descriptors are free that they count as exhausted. Where the limit is so low
+    /// that a fresh process comes near it, they do not: a renewal would not help.
+    pub(super) fn is_exhausted(&self) -> bool {
         let limit = descriptor_limit();
         let used = self.descriptors.load(Ordering::Relaxed);
-        // Where the limit is so low that a fresh process comes near it, a renewal would not help.
-        let is_exhausted =
-            used > limit - limit / EXHAUSTED_REST && used.saturating_sub(self.at_start) > limit / LEAKED_PART;
-        if life >= MIN_LIFE_EXHAUSTED && is_exhausted {
+        used > limit - limit / EXHAUSTED_REST && used.saturating_sub(self.at_start) > limit / LEAKED_PART
+    }
+
+    /// The cause for a renewal, if there is one now. Descriptors have been exhausted for so long.
+    pub(super) fn renewal_cause(&self, exhausted: Duration) -> Option<Cause> {
+        let life = self.started.elapsed();
+        let limit = descriptor_limit();
+        if life >= MIN_LIFE_EXHAUSTED && exhausted > TIME_TO_FREE {
             return Some(Cause::Descriptors);
         }
         if life < MIN_LIFE && self.renewals.count > 0 {

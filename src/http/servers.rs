@@ -1,0 +1,183 @@
+//! tiny_http's servers: the one that accepts connections, and those that no longer do.
+//!
+//! The thread in which tiny_http accepts connections ends when there is no descriptor left for the
+//! next one. The connections that it has accepted live on. The keeper closes those that are too
+//! many. Then another server takes over the listening socket, in the same process; new clients wait
+//! in the backlog meanwhile, for some milliseconds.
+//!
+//! A retired server still receives the requests of its connections. A thread passes them on until
+//! the last of these connections has ended.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Instant;
+
+use socket2::Socket;
+use tiny_http::Server;
+
+use super::peers::Peers;
+use super::process::TIME_TO_FREE;
+use crate::sync::lock;
+
+/// The servers.
+pub(super) struct Servers {
+    current: Mutex<Arc<Server>>,
+    /// Number of servers that have been retired so far.
+    generation: AtomicUsize,
+    retired: Mutex<Vec<Retired>>,
+    /// Time since which no connection is accepted, and the reason.
+    failed: Mutex<Option<(Instant, io::Error)>>,
+    is_down: AtomicBool,
+    socket: Socket,
+}
+
+struct Retired {
+    generation: usize,
+    server: Arc<Server>,
+    /// Contains the server once all of its connections have ended. The thread drops it, because
+    /// tiny_http connects to its own address then, and may wait.
+    to_drop: Arc<Mutex<Option<Arc<Server>>>>,
+}
+
+/// Maximum number of retired servers whose connections have not all ended.
+const MAX_RETIRED: usize = 16;
+/// More threads than this do not wake the loop at the same moment.
+const MAX_WAKERS: usize = 256;
+
+impl Servers {
+    /// The first server of a listening socket.
+    ///
+    /// # Errors
+    ///
+    /// There is no descriptor for it.
+    pub(super) fn new(socket: Socket) -> io::Result<Self> {
+        let current = Mutex::new(Arc::new(start(&socket)?));
+        let (generation, retired, failed, is_down) = Default::default();
+        Ok(Self { current, generation, retired, failed, is_down, socket })
+    }
+
+    /// The server that accepts connections, or was the last that did.
+    pub(super) fn current(&self) -> Arc<Server> {
+        Arc::clone(&lock(&self.current))
+    }
+
+    /// Number of servers that have been retired so far.
+    pub(super) fn generation(&self) -> usize {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// True while no connection is accepted.
+    pub(super) fn is_down(&self) -> bool {
+        self.is_down.load(Ordering::Acquire)
+    }
+
+    /// The current server accepts no more connections, for this reason.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error if another server would not help.
+    pub(super) fn fail(&self, error: io::Error) -> io::Result<()> {
+        if !is_out_of_descriptors(&error) {
+            return Err(error);
+        }
+        *lock(&self.failed) = Some((Instant::now(), error));
+        self.is_down.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// If no connection is accepted, starts another server as soon as there are enough
+    /// descriptors. `wake` wakes the loop, which calls this: the loop must not wait
+    /// for a retired server.
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason for which the last server failed, if there are too few descriptors for too
+    /// long.
+    pub(super) fn recover(
+        self: &Arc<Self>,
+        peers: &Arc<Peers>,
+        has_room: bool,
+        wake: impl Fn() + Send + 'static,
+    ) -> io::Result<()> {
+        let mut failed = lock(&self.failed);
+        let Some((since, error)) = &mut *failed else { return Ok(()) };
+        let is_ready = has_room && lock(&self.retired).len() < MAX_RETIRED;
+        if is_ready && self.replace(peers, wake).is_ok() {
+            log::debug!(target: "accept", "{}; connections waited for {:?}", error, since.elapsed());
+            *failed = None;
+            self.is_down.store(false, Ordering::Release);
+        } else if since.elapsed() > TIME_TO_FREE {
+            return Err(std::mem::replace(error, io::ErrorKind::Other.into()));
+        }
+        Ok(())
+    }
+
+    /// Ends the retired servers that are older than this one. All of their connections have ended.
+    pub(super) fn end_before(&self, generation: usize) {
+        for Retired { server, to_drop, .. } in
+            lock(&self.retired).extract_if(.., |retired| retired.generation < generation)
+        {
+            let mut to_drop = lock(&to_drop);
+            // Behind the requests that it has received.
+            server.unblock();
+            *to_drop = Some(server);
+        }
+    }
+
+    fn replace(&self, peers: &Arc<Peers>, wake: impl Fn() + Send + 'static) -> io::Result<()> {
+        let next = Arc::new(start(&self.socket)?);
+        let (server, to_drop) = (self.current(), Arc::default());
+        let retired = Retired { generation: self.generation(), server, to_drop };
+        // The thread begins after the replacement. Until then others take requests from this server.
+        let guard = lock(&retired.to_drop);
+        let (server, to_drop, to_push) = (Arc::clone(&retired.server), Arc::clone(&retired.to_drop), Arc::clone(peers));
+        thread::Builder::new().name("retired".to_owned()).spawn(move || {
+            while lock(&to_drop).is_none() {
+                if let Ok(request) = server.recv() {
+                    to_push.forward(request);
+                    wake();
+                }
+            }
+            // Messages that were to wake the loop may be among the last requests.
+            let mut attempts = 0;
+            while attempts < MAX_WAKERS {
+                match server.try_recv() {
+                    Ok(Some(request)) => to_push.forward(request),
+                    Ok(None) | Err(_) => attempts += 1,
+                }
+            }
+            wake();
+        })?;
+        peers.without_collecting(|| *lock(&self.current) = next);
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        drop(guard);
+        lock(&self.retired).push(retired);
+        Ok(())
+    }
+}
+
+/// Starts a server. tiny_http panics if there is no thread for it.
+fn start(socket: &Socket) -> io::Result<Server> {
+    let listener = std::net::TcpListener::from(socket.try_clone()?);
+    match catch_unwind(AssertUnwindSafe(|| Server::from_listener(listener, None))) {
+        Ok(result) => result.map_err(io::Error::other),
+        Err(_) => Err(io::Error::other("no thread is left")),
+    }
+}
+
+/// True for errors of `accept` after which the next call may succeed, once descriptors are free.
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::io::Errno;
+        [Errno::MFILE, Errno::CONNABORTED].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = error;
+        false
+    }
+}
