@@ -209,6 +209,9 @@ impl Peers {
     pub(super) fn connected(&self, address: SocketAddr, socket: &Arc<Socket>) {
         let mut state = lock(&self.state);
         let peer = state.peers.entry(address).or_default();
+        if peer.has_ended || peer.socket.is_some() {
+            peer.begin_connection();
+        }
         (peer.socket, peer.has_ended, peer.is_closed) = (Some(Arc::clone(socket)), false, false);
         if peer.given_up.is_some() && (peer.busy == 0 || peer.discarded >= MAX_DISCARDED_REQUESTS) {
             self.close_given_up(peer);
@@ -280,6 +283,9 @@ impl Peers {
             state.forget_old();
         }
         let peer = state.peers.entry(address).or_default();
+        if peer.has_ended {
+            peer.begin_connection();
+        }
         let limit = if state.waiting < CROWD { MAX_REQUESTS } else { MAX_REQUESTS_CROWDED };
         if peer.waiting.len() >= limit && peer.given_up.is_none() {
             peer.given_up = Some((Reason::Pipelining, Instant::now()));
@@ -374,6 +380,14 @@ impl State {
 }
 
 impl Peer {
+    /// A connection has ended, and another one has the same address: systems use a port again. It is
+    /// not given up, because it may be another client. (A late request of the first connection does
+    /// this too. It is answered, and the response goes nowhere.)
+    fn begin_connection(&mut self) {
+        (self.given_up, self.discarded, self.is_closed, self.gets_no_response) = (None, 0, false, false);
+        self.has_ended = false;
+    }
+
     /// The body that is to be read next: by a thread, or when the loop comes to its request.
     pub(super) fn next_body(&self) -> Option<BodyKind> {
         let waiting = || self.waiting.back().and_then(BodyKind::of);
@@ -417,6 +431,26 @@ mod tests {
         }
         push(&peers, 1, "/late");
         assert_eq!(pop(&peers), None);
+    }
+
+    #[test]
+    fn a_client_on_the_port_of_one_that_was_given_up_is_served() {
+        let peers = Arc::<Peers>::default();
+        let address = ([127, 0, 0, 1], 1).into();
+        let socket = || Arc::new(Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket"));
+        let first = socket();
+        peers.connected(address, &first);
+        peers.give_up(address, Reason::NotReading);
+        push(&peers, 1, "/discarded");
+        assert_eq!(pop(&peers), None);
+        peers.disconnected(address, &first);
+        // The loop may be faster than the keeper, or slower.
+        push(&peers, 1, "/before");
+        assert_eq!(pop(&peers), Some("1/before".to_owned()));
+        peers.connected(address, &socket());
+        push(&peers, 1, "/after");
+        assert_eq!(pop(&peers), Some("1/after".to_owned()));
+        assert!(peers.may_be_answered(address) && peers.closed().count(Reason::NotReading) == 0);
     }
 
     #[test]
