@@ -78,6 +78,8 @@ const BUSY_LOOK: Duration = Duration::from_millis(5);
 const QUIET_LOOK: Duration = Duration::from_millis(25);
 /// Time after which a connection with unread input may be waiting for a thread.
 const STUCK: Duration = Duration::from_millis(8);
+/// Time for a thread to end its connection and to take the next one.
+const THREAD_TIME: Duration = Duration::from_millis(2);
 /// Time between checks of memory, while there are connections.
 const MEMORY_CHECK: Duration = Duration::from_millis(100);
 /// Growth of the resident memory, in kB, within one or two of these times, at which connections
@@ -128,8 +130,7 @@ pub(super) fn start(
         loop {
             let began = Instant::now();
             let pause = keeper.look(began);
-            if keeper.connections.len() > 5 { let d = began.elapsed(); log::debug!(target: "keeper", "look {d:?} used {} conns {} ended {} down {}", keeper.process.descriptors.load(Ordering::Relaxed), keeper.connections.len(), keeper.ended.len(), keeper.waker.servers().is_down()); }
-            let rest = if pause == HURRIED_LOOK { 1 } else { REST };
+            let rest = if pause == HURRIED_LOOK { 0 } else { REST };
             let pause = pause.max(began.elapsed() * rest);
             if pause < QUIET_LOOK {
                 thread::sleep(pause);
@@ -270,7 +271,11 @@ impl Keeper {
     fn check(&mut self, now: Instant) -> (bool, bool) {
         let inodes: Vec<u64> = self.connections.keys().copied().collect();
         let states = self.poll(&inodes);
-        let (mut has_input, mut is_stuck, mut stuck_on_retired) = (false, false, None);
+        let (mut has_input, mut is_stuck, mut stuck_without_ticks) = (false, false, None);
+        // No tick reaches the threads of a server that accepts no more, and there are none while
+        // descriptors are scarce.
+        let has_ticks = !self.waker.servers().is_down() && !self.process.is_tight();
+        let first_with_ticks = self.generations[1] + usize::from(!has_ticks);
         for (inode, state) in inodes.into_iter().zip(states) {
             let Some(connection) = self.connections.get_mut(&inode) else { continue };
             if state.intersects(PollFlags::HUP | PollFlags::ERR) {
@@ -284,9 +289,8 @@ impl Keeper {
             has_input |= connection.unread_since.is_some();
             if connection.unread_since.is_some_and(|since| now - since > STUCK) {
                 is_stuck = true;
-                // No tick reaches the threads of a retired server.
-                if connection.generation < self.generations[1] {
-                    stuck_on_retired = Some(connection.generation);
+                if connection.generation < first_with_ticks {
+                    stuck_without_ticks = Some(connection.generation);
                 }
             }
             match verdict {
@@ -299,10 +303,13 @@ impl Keeper {
                 Verdict::Close(None) => drop(connection.socket.shutdown(Shutdown::Both)),
             }
         }
-        if let Some(generation) = stuck_on_retired
+        // Some were closed while they waited for a thread.
+        let waits = |it: &Ended| it.generation < first_with_ticks && (STUCK..NOTICE).contains(&(now - it.at));
+        let ended = || self.ended.values().filter(|it| waits(it)).map(|it| it.generation).min();
+        if let Some(generation) = stuck_without_ticks.or_else(ended)
             && now >= self.next_thread
         {
-            self.next_thread = now + STUCK;
+            self.next_thread = now + THREAD_TIME;
             // It frees a thread of that server, or of the next: the number may be too small by one.
             let ended = self.close_oldest(now, |it| {
                 (generation..=generation + 1).contains(&it.generation) && !it.busy && it.unread_since.is_none()
@@ -374,14 +381,14 @@ impl Keeper {
                 continue;
             }
             // If there is no descriptor for a duplicate now, there may be one at the next look.
-            let Some(socket) = self.duplicate(fd, now) else {
+            let Some(socket) = self.duplicate(fd, now, &mut ended) else {
                 has_all = false;
                 continue;
             };
             if let Some(connection) = self.accepted(&socket, now) {
                 // The ticker's connections are closed at once, and need no room.
                 let needs_room = connection.closed_by_client.is_none() || self.process.is_tight();
-                if needs_room && self.connections.len() >= max_connections() {
+                while needs_room && self.connections.len() >= max_connections() {
                     ended.extend(self.close_oldest(now, |_| true));
                 }
                 has_new |= connection.closed_by_client.is_none();
@@ -411,10 +418,13 @@ impl Keeper {
 
     /// A duplicate of a descriptor. If none is left for it, the connection that has been idle
     /// longest gives up one now and two soon.
-    fn duplicate(&mut self, fd: RawFd, now: Instant) -> Option<Arc<Socket>> {
+    fn duplicate(&mut self, fd: RawFd, now: Instant, ended: &mut HashMap<u64, Ended>) -> Option<Arc<Socket>> {
         let socket = duplicate(fd).or_else(|| {
-            let (inode, ended) = if self.process.is_tight() { self.close_oldest(now, |_| true)? } else { return None };
-            self.ended.insert(inode, ended);
+            if !self.process.is_tight() {
+                return None;
+            }
+            let (inode, closed) = self.close_oldest(now, |_| true)?;
+            ended.insert(inode, closed);
             duplicate(fd)
         });
         socket.map(Arc::new)

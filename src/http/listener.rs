@@ -109,13 +109,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 const RECEIVE_BUFFER: usize = 64 * 1024;
 const USER_TIMEOUT: Duration = Duration::from_secs(6);
 const SEND_BUFFER: usize = 256 * 1024;
-const BACKLOG: i32 = 1024;
+/// Where it is full, clients send again after a second. The system may allow less.
+const BACKLOG: i32 = 2048;
 /// A renewal needs descriptors: to listen no more, and to send what is queued.
 const SPARES: usize = 8;
 const FIRST_TICKS: u32 = 128;
 const FIRST_TICK: Duration = Duration::from_millis(1);
 /// Time between looks for free descriptors while no connection can be accepted.
-const DOWN_TICK: Duration = Duration::from_millis(1);
+const DOWN_TICK: Duration = Duration::from_millis(2);
 const BUSY_TICK: Duration = Duration::from_millis(10);
 const IDLE_TICK: Duration = Duration::from_millis(100);
 /// The same where the keeper sees connections that wait for a thread.

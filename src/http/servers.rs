@@ -11,7 +11,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Instant;
 
@@ -39,11 +39,13 @@ struct Retired {
     server: Arc<Server>,
     /// Contains the server once all of its connections have ended. The thread drops it, because
     /// tiny_http connects to its own address then, and may wait.
-    to_drop: Arc<Mutex<Option<Arc<Server>>>>,
+    to_drop: ToDrop,
 }
 
+type ToDrop = Arc<Mutex<Option<Arc<Server>>>>;
+
 /// Maximum number of retired servers whose connections have not all ended.
-const MAX_RETIRED: usize = 16;
+const MAX_RETIRED: usize = 64;
 /// More threads than this do not wake the loop at the same moment.
 const MAX_WAKERS: usize = 256;
 
@@ -128,35 +130,49 @@ impl Servers {
     }
 
     fn replace(&self, peers: &Arc<Peers>, wake: impl Fn() + Send + 'static) -> io::Result<()> {
+        let to_drop = Arc::default();
+        // Before the new server: one without this thread would accept connections for nothing.
+        let begin = pass_requests_on(Arc::clone(peers), Arc::clone(&to_drop), wake)?;
         let next = Arc::new(start(&self.socket)?);
-        let (server, to_drop) = (self.current(), Arc::default());
-        let retired = Retired { generation: self.generation(), server, to_drop };
-        // The thread begins after the replacement. Until then others take requests from this server.
-        let guard = lock(&retired.to_drop);
-        let (server, to_drop, to_push) = (Arc::clone(&retired.server), Arc::clone(&retired.to_drop), Arc::clone(peers));
-        thread::Builder::new().name("retired".to_owned()).spawn(move || {
-            while lock(&to_drop).is_none() {
-                if let Ok(request) = server.recv() {
-                    to_push.forward(request);
-                    wake();
-                }
-            }
-            // Messages that were to wake the loop may be among the last requests.
-            let mut attempts = 0;
-            while attempts < MAX_WAKERS {
-                match server.try_recv() {
-                    Ok(Some(request)) => to_push.forward(request),
-                    Ok(None) | Err(_) => attempts += 1,
-                }
-            }
-            wake();
-        })?;
-        peers.without_collecting(|| *lock(&self.current) = next);
-        self.generation.fetch_add(1, Ordering::AcqRel);
-        drop(guard);
-        lock(&self.retired).push(retired);
-        Ok(())
+        let server = peers.without_collecting(|| std::mem::replace(&mut *lock(&self.current), next));
+        let generation = self.generation.fetch_add(1, Ordering::AcqRel);
+        lock(&self.retired).push(Retired { generation, server: Arc::clone(&server), to_drop });
+        // Until now others took requests from this server. Without a receiver there is no thread.
+        begin.send(server).map_err(io::Error::other)
     }
+}
+
+/// Starts the thread that passes on the requests of a retired server. It begins when it is given the
+/// server.
+fn pass_requests_on(
+    peers: Arc<Peers>,
+    to_drop: ToDrop,
+    wake: impl Fn() + Send + 'static,
+) -> io::Result<mpsc::Sender<Arc<Server>>> {
+    let (begin, beginning) = mpsc::channel::<Arc<Server>>();
+    thread::Builder::new().name("retired".to_owned()).spawn(move || {
+        let Ok(server) = beginning.recv() else { return };
+        let last = loop {
+            if let Ok(request) = server.recv() {
+                peers.forward(request);
+                wake();
+            }
+            if let Some(last) = lock(&to_drop).take() {
+                break last;
+            }
+        };
+        // Messages that were to wake the loop may be among the last requests.
+        let mut attempts = 0;
+        while attempts < MAX_WAKERS {
+            match server.try_recv() {
+                Ok(Some(request)) => peers.forward(request),
+                Ok(None) | Err(_) => attempts += 1,
+            }
+        }
+        wake();
+        drop((server, last));
+    })?;
+    Ok(begin)
 }
 
 /// Starts a server. tiny_http panics if there is no thread for it.
@@ -179,5 +195,74 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
     {
         let _ = error;
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
+
+    use super::*;
+
+    const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+    fn no_descriptor() -> io::Error {
+        io::Error::from_raw_os_error(24)
+    }
+
+    /// Sends a request, and returns its client's port once it is queued.
+    fn request(stream: &mut TcpStream, servers: &Servers, peers: &Arc<Peers>) -> u16 {
+        stream.write_all(GET).expect("it is read");
+        loop {
+            peers.wait(&servers.current(), Some(Duration::from_millis(1)));
+            if let Some(queued) = peers.pop() {
+                let port = queued.ticket.address().port();
+                queued.request.respond(tiny_http::Response::empty(204)).expect("the client reads");
+                stream.read_exact(&mut [0; 12]).expect("a response");
+                return port;
+            }
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn connections_of_a_retired_server_are_served_beside_those_of_the_next_until_they_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let connect = || TcpStream::connect(address).expect("it listens");
+        let servers = Arc::new(Servers::new(Socket::from(listener)).expect("a server"));
+        let peers = Arc::<Peers>::default();
+        let mut old = connect();
+        let port = |stream: &TcpStream| stream.local_addr().expect("an address").port();
+        assert_eq!(request(&mut old, &servers, &peers), port(&old));
+
+        servers.fail(no_descriptor()).expect("another server helps");
+        servers.recover(&peers, false, || ()).expect("there is time");
+        assert!(servers.is_down() && servers.generation() == 0);
+        servers.recover(&peers, true, || ()).expect("there is room");
+        assert!(!servers.is_down() && servers.generation() == 1);
+        // The first server still accepts here, and takes one of the next two connections.
+        for stream in [&mut connect(), &mut connect(), &mut old] {
+            assert_eq!(request(stream, &servers, &peers), port(stream));
+        }
+
+        servers.end_before(0);
+        assert_eq!(lock(&servers.retired).len(), 1);
+        let server = Arc::downgrade(&lock(&servers.retired)[0].server);
+        servers.end_before(1);
+        assert!(lock(&servers.retired).is_empty());
+        while server.strong_count() > 0 {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn another_server_is_not_tried_where_it_would_not_help() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let servers = Arc::new(Servers::new(Socket::from(listener)).expect("a server"));
+        assert!(servers.fail(io::Error::other("too many threads")).is_err() && !servers.is_down());
+        assert!(servers.recover(&Arc::default(), true, || ()).is_ok() && servers.generation() == 0);
     }
 }
