@@ -149,7 +149,7 @@ impl Listener {
         let address = socket.local_addr()?.as_socket().ok_or(ErrorKind::AddrNotAvailable)?;
         let spares = (0..SPARES).map(|_| socket.try_clone()).collect::<io::Result<_>>()?;
         let (peers, process) = (Arc::<Peers>::default(), Arc::new(Process::new(renewals)));
-        let waker = Waker { servers: Arc::new(Servers::new(socket.try_clone()?)?), shared: Arc::default() };
+        let waker = Waker { servers: Arc::new(Servers::new(socket.try_clone()?)), shared: Arc::default() };
         let (for_stop, to_wake) = (socket.try_clone()?, waker.clone());
         let signals = signals.watch(hangups, move || {
             to_wake.shared.stopping.store(true, Ordering::Release);
@@ -181,12 +181,21 @@ impl Listener {
         self.process.view(&self.peers)
     }
 
+    /// Begins to accept connections. Until then they wait in the backlog.
+    ///
+    /// # Errors
+    ///
+    /// There is no thread for that.
+    pub fn accept(&self) -> io::Result<()> {
+        self.waker.servers.start()
+    }
+
     /// Waits for the next event.
     pub fn next(&self) -> Next {
         let Waker { servers, shared } = &self.waker;
         loop {
             // Before the rest: a message that was to wake the loop may be taken with the requests.
-            self.peers.collect(&servers.current());
+            self.peers.collect(servers);
             if shared.stopping.load(Ordering::Acquire) {
                 return Next::Stop;
             }
@@ -203,7 +212,7 @@ impl Listener {
                 self.waker.wake_ticker();
                 return Next::Request(queued);
             }
-            self.peers.wait(&servers.current(), servers.is_down().then_some(DOWN_TICK));
+            self.peers.wait(servers, servers.is_down().then_some(DOWN_TICK));
         }
     }
 
@@ -228,7 +237,7 @@ impl Listener {
     /// It looks for one behind requests that are discarded, but not after `deadline`.
     pub fn next_waiting(&self, deadline: Instant) -> Option<QueuedRequest> {
         loop {
-            let may_be_more = self.peers.collect(&self.waker.servers.current());
+            let may_be_more = self.peers.collect(&self.waker.servers);
             let queued = self.peers.pop();
             if queued.is_some() || !may_be_more || Instant::now() > deadline {
                 return queued;
@@ -295,7 +304,9 @@ impl Waker {
     /// Wakes the loop.
     pub fn wake(&self) {
         self.shared.woken.store(true, Ordering::Release);
-        self.servers.current().unblock();
+        if let Some(server) = self.servers.current() {
+            server.unblock();
+        }
     }
 
     pub(super) fn servers(&self) -> &Servers {

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use socket2::Socket;
-use tiny_http::{Request, Server};
+use tiny_http::Request;
 
 use super::body::BodyKind;
 use super::closing::{ClosedConnections, Reason};
@@ -101,8 +101,8 @@ impl Peers {
     /// Takes the requests that tiny_http has received, at most `MAX_COLLECTED`. Returns true if
     /// there may be more. The lock is held meanwhile: requests of one connection must be queued in
     /// the order in which they came.
-    pub(super) fn collect(&self, server: &Server) -> bool {
-        self.collect_into(&mut lock(&self.state), server)
+    pub(super) fn collect(&self, servers: &Servers) -> bool {
+        self.collect_into(&mut lock(&self.state), servers)
     }
 
     /// The same, in place of a loop that is still answering a request. Returns true if the loop
@@ -112,14 +112,15 @@ impl Peers {
         if state.loop_waits {
             return false;
         }
-        self.collect_into(&mut state, &servers.current());
+        self.collect_into(&mut state, servers);
         // Even without a request: a message that was to wake the loop may have been taken.
         true
     }
 
     /// Waits for a request, or until another thread wakes the loop, at most so
     /// long.
-    pub(super) fn wait(&self, server: &Server, most: Option<Duration>) {
+    pub(super) fn wait(&self, servers: &Servers, most: Option<Duration>) {
+        let Some(server) = servers.current() else { return };
         lock(&self.state).loop_waits = true;
         let result = match most {
             Some(most) => server.recv_timeout(most).transpose(),
@@ -265,7 +266,8 @@ impl Peers {
         &self.closed
     }
 
-    fn collect_into(&self, state: &mut State, server: &Server) -> bool {
+    fn collect_into(&self, state: &mut State, servers: &Servers) -> bool {
+        let Some(server) = servers.current() else { return false };
         for _ in 0..MAX_COLLECTED {
             match server.try_recv() {
                 Ok(Some(request)) => self.push(state, request),

@@ -62,7 +62,7 @@ const LEAKED_PART: usize = 4;
 /// Part of the descriptors that must be free; otherwise they count as exhausted.
 const EXHAUSTED_REST: usize = 7;
 /// Time for the keeper to free descriptors by closing connections, before the process renews itself.
-pub(super) const TIME_TO_FREE: Duration = Duration::from_millis(250);
+pub(super) const TIME_TO_FREE: Duration = Duration::from_millis(500);
 /// Number of descriptors that a fresh process needs to serve.
 const MIN_FREE: usize = 32;
 /// Maximum number of threads. All connections, outboxes and backends together have fewer.

@@ -24,7 +24,9 @@ use crate::sync::lock;
 
 /// The servers.
 pub(super) struct Servers {
-    current: Mutex<Arc<Server>>,
+    /// `None` until the program is ready. A server accepts connections as soon as it exists, and
+    /// could leave no descriptor for what the program opens at start-up.
+    current: Mutex<Option<Arc<Server>>>,
     /// Number of servers that have been retired so far.
     generation: AtomicUsize,
     retired: Mutex<Vec<Retired>>,
@@ -50,20 +52,25 @@ const MAX_RETIRED: usize = 64;
 const MAX_WAKERS: usize = 256;
 
 impl Servers {
-    /// The first server of a listening socket.
+    /// Servers of a listening socket. Connections wait in its backlog until [`Self::start`].
+    pub(super) fn new(socket: Socket) -> Self {
+        let (current, generation, retired, failed, is_down) = Default::default();
+        Self { current, generation, retired, failed, is_down, socket }
+    }
+
+    /// Starts the first server.
     ///
     /// # Errors
     ///
-    /// There is no descriptor for it.
-    pub(super) fn new(socket: Socket) -> io::Result<Self> {
-        let current = Mutex::new(Arc::new(start(&socket)?));
-        let (generation, retired, failed, is_down) = Default::default();
-        Ok(Self { current, generation, retired, failed, is_down, socket })
+    /// There is no descriptor or no thread for it.
+    pub(super) fn start(&self) -> io::Result<()> {
+        *lock(&self.current) = Some(Arc::new(start(&self.socket)?));
+        Ok(())
     }
 
     /// The server that accepts connections, or was the last that did.
-    pub(super) fn current(&self) -> Arc<Server> {
-        Arc::clone(&lock(&self.current))
+    pub(super) fn current(&self) -> Option<Arc<Server>> {
+        lock(&self.current).clone()
     }
 
     /// Number of servers that have been retired so far.
@@ -134,7 +141,7 @@ impl Servers {
         // Before the new server: one without this thread would accept connections for nothing.
         let begin = pass_requests_on(Arc::clone(peers), Arc::clone(&to_drop), wake)?;
         let next = Arc::new(start(&self.socket)?);
-        let server = peers.without_collecting(|| std::mem::replace(&mut *lock(&self.current), next));
+        let Some(server) = peers.without_collecting(|| lock(&self.current).replace(next)) else { return Ok(()) };
         let generation = self.generation.fetch_add(1, Ordering::AcqRel);
         lock(&self.retired).push(Retired { generation, server: Arc::clone(&server), to_drop });
         // Until now others took requests from this server. Without a receiver there is no thread.
@@ -216,7 +223,7 @@ mod tests {
     fn request(stream: &mut TcpStream, servers: &Servers, peers: &Arc<Peers>) -> u16 {
         stream.write_all(GET).expect("it is read");
         loop {
-            peers.wait(&servers.current(), Some(Duration::from_millis(1)));
+            peers.wait(servers, Some(Duration::from_millis(1)));
             if let Some(queued) = peers.pop() {
                 let port = queued.ticket.address().port();
                 queued.request.respond(tiny_http::Response::empty(204)).expect("the client reads");
@@ -232,7 +239,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
         let connect = || TcpStream::connect(address).expect("it listens");
-        let servers = Arc::new(Servers::new(Socket::from(listener)).expect("a server"));
+        let servers = Arc::new(Servers::new(Socket::from(listener)));
+        servers.start().expect("a server");
         let peers = Arc::<Peers>::default();
         let mut old = connect();
         let port = |stream: &TcpStream| stream.local_addr().expect("an address").port();
@@ -261,7 +269,7 @@ mod tests {
     #[test]
     fn another_server_is_not_tried_where_it_would_not_help() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let servers = Arc::new(Servers::new(Socket::from(listener)).expect("a server"));
+        let servers = Arc::new(Servers::new(Socket::from(listener)));
         assert!(servers.fail(io::Error::other("too many threads")).is_err() && !servers.is_down());
         assert!(servers.recover(&Arc::default(), true, || ()).is_ok() && servers.generation() == 0);
     }
