@@ -12,7 +12,7 @@
 //! | that sends, but no request comes of it | after 4 looks in a row with more unread input than a head, or 32 looks with any |
 //! | of too many | the one that has been idle longest, busy ones last |
 //! | with too many waiting requests | after the responses to those that wait (`peers.rs`) |
-//! | without a request under way | while memory grows fast |
+//! | without a request under way | while memory grows fast, or if its thread is needed for another one |
 //! | that does not read its responses | when an outbox gives it up (`send.rs`) |
 //!
 //! A body has its own time limit (`body.rs`), after which the keeper ends the reading. A connection
@@ -165,7 +165,7 @@ struct Keeper {
     generations: [usize; 2],
     /// Sockets that are no connections of clients.
     foreign: HashSet<u64>,
-    /// Time until which no other connection is closed to free a thread of a retired server.
+    /// Time until which no other connection is closed to free a thread.
     next_thread: Instant,
     /// Time since which descriptors have been exhausted.
     exhausted_since: Option<Instant>,
@@ -289,7 +289,8 @@ impl Keeper {
             has_input |= connection.unread_since.is_some();
             if connection.unread_since.is_some_and(|since| now - since > STUCK) {
                 is_stuck = true;
-                if connection.generation < first_with_ticks {
+                // The body of a request that is under way waits for the loop or a reader.
+                if connection.generation < first_with_ticks && !connection.busy {
                     stuck_without_ticks = Some(connection.generation);
                 }
             }
@@ -310,7 +311,7 @@ impl Keeper {
             && now >= self.next_thread
         {
             self.next_thread = now + THREAD_TIME;
-            // It frees a thread of that server, or of the next: the number may be too small by one.
+            // Its thread takes the next one of that server. The number may be too small by one.
             let ended = self.close_oldest(now, |it| {
                 (generation..=generation + 1).contains(&it.generation) && !it.busy && it.unread_since.is_none()
             });
@@ -469,9 +470,9 @@ impl Keeper {
         }
     }
 
-    /// Of the candidates, closes the connection that has been idle longest; one that its client has closed before the
-    /// others. If all are busy or new, it closes the one that has been busy longest. Returns its
-    /// inode.
+    /// Closes the connection that has been idle longest, of the candidates; one that its client has
+    /// closed before the others. If all are busy or new, it closes the one that has been busy longest.
+    /// Returns its inode.
     fn close_oldest(&mut self, now: Instant, is_candidate: impl Fn(&Connection) -> bool) -> Option<(u64, Ended)> {
         let age = |connection: &Connection| {
             let is_slow = connection.busy_since.is_some_and(|since| now - since > SLOW);

@@ -117,8 +117,7 @@ impl Peers {
         true
     }
 
-    /// Waits for a request, or until another thread wakes the loop, at most so
-    /// long.
+    /// Waits for a request, or until another thread wakes the loop, at most so long.
     pub(super) fn wait(&self, servers: &Servers, most: Option<Duration>) {
         let Some(server) = servers.current() else { return };
         lock(&self.state).loop_waits = true;

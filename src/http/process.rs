@@ -3,7 +3,7 @@
 //! tiny_http never frees some connections: a request line with `HTTP/2.0` blocks its thread for
 //! ever, and a body that is announced as too large to be allocated can only be kept. Each costs a
 //! thread and two descriptors. Before they run out, the process renews itself: see
-//! `run/renew.rs`.
+//! `run/renew.rs`. A crowd of other connections needs no renewal: see `servers.rs`.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -97,9 +97,9 @@ impl Servers {
         Ok(())
     }
 
-    /// If no connection is accepted, starts another server as soon as there are enough
-    /// descriptors. `wake` wakes the loop, which calls this: the loop must not wait
-    /// for a retired server.
+    /// If no connection is accepted, starts another server as soon as there are enough descriptors.
+    /// Only the loop calls this, so it never waits for a retired server. `wake` wakes it when a
+    /// retired server has received a request.
     ///
     /// # Errors
     ///
