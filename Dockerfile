@@ -23,6 +23,8 @@ COPY --from=build --chown=65532:65532 /spool /spool
 USER 65532:65532
 # All addresses of the container. `docker run -p` chooses which port of the host leads here.
 ENV CRUDDUR_LISTEN=0.0.0.0:4567
+# The C library keeps less freed memory: see "Memory" in docs/reliability.md.
+ENV MALLOC_ARENA_MAX=2 MALLOC_MMAP_THRESHOLD_=131072 MALLOC_TRIM_THRESHOLD_=131072
 EXPOSE 4567
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 CMD ["/cruddur", "health"]
 ENTRYPOINT ["/cruddur"]

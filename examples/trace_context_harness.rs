@@ -24,9 +24,10 @@ use std::time::Duration;
 
 use cruddur::http::head::Head;
 use cruddur::http::listener::{Listener, Next};
-use cruddur::http::peers::QueuedRequest;
+
 use cruddur::http::process::Renewals;
 use cruddur::http::signals::CaughtSignals;
+use cruddur::http::ticket::QueuedRequest;
 use cruddur::text::Url;
 use cruddur::trace::context::Propagator;
 use cruddur::trace::id::IdSource;
@@ -68,6 +69,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         backend_samplers: Vec::new(),
         limits: Limits::default(),
     };
+    listener.accept()?;
     eprintln!("listening on http://{}", listener.address());
     loop {
         match listener.next() {

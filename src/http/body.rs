@@ -11,10 +11,10 @@ use tiny_http::Request;
 
 use super::head::Head;
 use super::listener::Waker;
-use super::peers::{QueuedRequest, Ticket};
 use super::response::Failure;
 use super::send::leak;
 use super::spawn::spawn_with;
+use super::ticket::{QueuedRequest, Ticket};
 use crate::sync::lock;
 use crate::trace::span::Timestamp;
 

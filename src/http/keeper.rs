@@ -12,7 +12,7 @@
 //! | that sends, but no request comes of it | after 4 looks in a row with more unread input than a head, or 32 looks with any |
 //! | of too many | the one that has been idle longest, busy ones last |
 //! | with too many waiting requests | after the responses to those that wait (`peers.rs`) |
-//! | without a request under way | while memory grows fast |
+//! | without a request under way | while memory grows fast, or if its thread is needed for another one |
 //! | that does not read its responses | when an outbox gives it up (`send.rs`) |
 //!
 //! A body has its own time limit (`body.rs`), after which the keeper ends the reading. A connection
@@ -38,8 +38,10 @@ use rustix::io::ioctl_fionread;
 use socket2::Socket;
 
 use super::body::{BodyKind, TIMEOUT as BODY_TIMEOUT};
+use super::closing::Reason;
 use super::listener::Waker;
-use super::peers::{Peers, Reason};
+use super::panics::accept_panicked;
+use super::peers::Peers;
 use super::process::{Process, descriptor_limit, threads_and_memory};
 
 /// Time for the first request of a connection. A browser that connects in advance connects again.
@@ -76,6 +78,8 @@ const BUSY_LOOK: Duration = Duration::from_millis(5);
 const QUIET_LOOK: Duration = Duration::from_millis(25);
 /// Time after which a connection with unread input may be waiting for a thread.
 const STUCK: Duration = Duration::from_millis(8);
+/// Time for a thread to end its connection and to take the next one.
+const THREAD_TIME: Duration = Duration::from_millis(2);
 /// Time between checks of memory, while there are connections.
 const MEMORY_CHECK: Duration = Duration::from_millis(100);
 /// Growth of the resident memory, in kB, within one or two of these times, at which connections
@@ -112,7 +116,10 @@ pub(super) fn start(
         connections: HashMap::new(),
         owners: HashMap::new(),
         ended: HashMap::new(),
+        generations: [0; 2],
         foreign: HashSet::new(),
+        next_thread: Instant::now(),
+        exhausted_since: None,
         next_slow_check: Instant::now() + SLOW_CHECK,
         next_memory_check: Instant::now(),
         least_memory: [u64::MAX; 2],
@@ -123,7 +130,7 @@ pub(super) fn start(
         loop {
             let began = Instant::now();
             let pause = keeper.look(began);
-            let rest = if pause == HURRIED_LOOK { 1 } else { REST };
+            let rest = if pause == HURRIED_LOOK { 0 } else { REST };
             let pause = pause.max(began.elapsed() * rest);
             if pause < QUIET_LOOK {
                 thread::sleep(pause);
@@ -152,9 +159,16 @@ struct Keeper {
     /// Descriptors whose inode is known.
     owners: HashMap<RawFd, u64>,
     /// Connections that have ended, by inode, while tiny_http still holds them.
-    ended: HashMap<u64, Instant>,
+    ended: HashMap<u64, Ended>,
+    /// Numbers of retired servers at the beginnings of the last look and of this one. A connection
+    /// that is found now was accepted after the first.
+    generations: [usize; 2],
     /// Sockets that are no connections of clients.
     foreign: HashSet<u64>,
+    /// Time until which no other connection is closed to free a thread.
+    next_thread: Instant,
+    /// Time since which descriptors have been exhausted.
+    exhausted_since: Option<Instant>,
     /// Time of the next check of threads and memory.
     next_slow_check: Instant,
     /// Time of the next check of memory alone.
@@ -164,7 +178,15 @@ struct Keeper {
     growth_ends: Instant,
 }
 
+#[derive(Clone, Copy)]
+struct Ended {
+    at: Instant,
+    generation: usize,
+}
+
 struct Connection {
+    /// Number of retired servers when it was accepted, or less.
+    generation: usize,
     address: SocketAddr,
     socket: Arc<Socket>,
     /// Time at which it was accepted, or last busy.
@@ -190,23 +212,31 @@ impl Keeper {
     /// Looks at all connections once. Returns the time until the next look.
     fn look(&mut self, now: Instant) -> Duration {
         // While the loop is busy, requests must not pile up in tiny_http's queue.
-        if self.peers.collect_for_loop(self.waker.server()) {
+        if self.peers.collect_for_loop(self.waker.servers()) {
             self.waker.wake();
         }
         self.peers.drop_streams();
         if self.waker.is_closing() {
             self.close_all();
         }
+        self.generations[1] = self.waker.servers().generation();
         let (has_input, is_stuck) = self.check(now);
-        let closed_before = self.peers.closed(Reason::OverCap);
+        let closed_before = self.peers.closed().count(Reason::OverCap);
         let has_new = self.discover(now).unwrap_or(true);
-        let is_crowded = self.peers.closed(Reason::OverCap) > closed_before;
+        let is_crowded = self.peers.closed().count(Reason::OverCap) > closed_before;
         self.process.connections.store(self.connections.len(), Ordering::Relaxed);
         let fresh = self.connections.values().filter(|it| it.is_fresh(now, FRESH_AT_RENEWAL)).count();
         self.process.fresh.store(fresh, Ordering::Relaxed);
         self.process.looks.fetch_add(1, Ordering::Release);
+        if accept_panicked() {
+            self.waker.wake();
+        }
+        // Where another server could take over, descriptors had become free.
+        let since = self.exhausted_since.filter(|_| self.generations[0] == self.generations[1]);
+        self.exhausted_since = self.process.is_exhausted().then(|| since.unwrap_or(now));
+        let exhausted = self.exhausted_since.map_or(Duration::ZERO, |since| now - since);
         let slow = || (now >= self.next_slow_check).then(|| self.process.slow_renewal_cause()).flatten();
-        if let Some(cause) = self.process.renewal_cause().or_else(slow) {
+        if let Some(cause) = self.process.renewal_cause(exhausted).or_else(slow) {
             self.waker.renew(cause);
         }
         if now >= self.next_slow_check {
@@ -219,7 +249,7 @@ impl Keeper {
         if is_stuck {
             self.waker.has_unread_input();
         }
-        if self.process.is_tight() || is_crowded {
+        if self.process.is_tight() || is_crowded || self.waker.servers().is_down() {
             HURRIED_LOOK
         } else if has_input || has_new || self.waker.is_paused() {
             BUSY_LOOK
@@ -241,27 +271,51 @@ impl Keeper {
     fn check(&mut self, now: Instant) -> (bool, bool) {
         let inodes: Vec<u64> = self.connections.keys().copied().collect();
         let states = self.poll(&inodes);
-        let (mut has_input, mut is_stuck) = (false, false);
+        let (mut has_input, mut is_stuck, mut stuck_without_ticks) = (false, false, None);
+        // No tick reaches the threads of a server that accepts no more, and there are none while
+        // descriptors are scarce.
+        let has_ticks = !self.waker.servers().is_down() && !self.process.is_tight();
+        let first_with_ticks = self.generations[1] + usize::from(!has_ticks);
         for (inode, state) in inodes.into_iter().zip(states) {
             let Some(connection) = self.connections.get_mut(&inode) else { continue };
             if state.intersects(PollFlags::HUP | PollFlags::ERR) {
                 self.peers.disconnected(connection.address, &connection.socket);
+                let generation = connection.generation;
                 self.connections.remove(&inode);
-                self.ended.insert(inode, now);
+                self.ended.insert(inode, Ended { at: now, generation });
                 continue;
             }
             let verdict = connection.verdict(&self.peers, state, now);
             has_input |= connection.unread_since.is_some();
-            is_stuck |= connection.unread_since.is_some_and(|since| now - since > STUCK);
+            if connection.unread_since.is_some_and(|since| now - since > STUCK) {
+                is_stuck = true;
+                // The body of a request that is under way waits for the loop or a reader.
+                if connection.generation < first_with_ticks && !connection.busy {
+                    stuck_without_ticks = Some(connection.generation);
+                }
+            }
             match verdict {
                 Verdict::Keep => {}
                 Verdict::StopReading => drop(connection.socket.shutdown(Shutdown::Read)),
                 Verdict::Close(Some(reason)) => {
                     self.peers.give_up(connection.address, reason);
-                    self.peers.close(&connection.socket, reason);
+                    self.peers.closed().close(&connection.socket, reason);
                 }
                 Verdict::Close(None) => drop(connection.socket.shutdown(Shutdown::Both)),
             }
+        }
+        // Some were closed while they waited for a thread.
+        let waits = |it: &Ended| it.generation < first_with_ticks && (STUCK..NOTICE).contains(&(now - it.at));
+        let ended = || self.ended.values().filter(|it| waits(it)).map(|it| it.generation).min();
+        if let Some(generation) = stuck_without_ticks.or_else(ended)
+            && now >= self.next_thread
+        {
+            self.next_thread = now + THREAD_TIME;
+            // Its thread takes the next one of that server. The number may be too small by one.
+            let ended = self.close_oldest(now, |it| {
+                (generation..=generation + 1).contains(&it.generation) && !it.busy && it.unread_since.is_none()
+            });
+            self.ended.extend(ended);
         }
         (has_input, is_stuck)
     }
@@ -286,7 +340,7 @@ impl Keeper {
                 !connection.busy && connection.unread_since.is_none() && now - connection.since > MEMORY_CHECK;
             if is_idle && (connection.received == 0 || growth > MAX_GROWTH) {
                 self.peers.give_up(connection.address, Reason::Memory);
-                self.peers.close(&connection.socket, Reason::Memory);
+                self.peers.closed().close(&connection.socket, Reason::Memory);
             }
         }
     }
@@ -302,7 +356,7 @@ impl Keeper {
     /// Finds new connections, and counts descriptors. Returns true if there are new ones that are
     /// open.
     fn discover(&mut self, now: Instant) -> io::Result<bool> {
-        let (mut used, mut leaked, mut has_new) = (0, 0, false);
+        let (mut used, mut leaked, mut has_new, mut has_all) = (0, 0, false, true);
         let (mut ended, mut foreign) = (HashMap::new(), HashSet::new());
         self.listing.rewind();
         while let Some(entry) = self.listing.read() {
@@ -314,9 +368,9 @@ impl Keeper {
                 continue;
             }
             let Some(inode) = socket_inode(&self.listing, name) else { continue };
-            if let Some(since) = self.ended.get(&inode) {
-                leaked += usize::from(now - *since > NOTICE);
-                ended.insert(inode, *since);
+            if let Some(known) = self.ended.get(&inode) {
+                leaked += usize::from(now - known.at > NOTICE);
+                ended.insert(inode, *known);
                 continue;
             }
             if self.foreign.contains(&inode) {
@@ -328,19 +382,22 @@ impl Keeper {
                 continue;
             }
             // If there is no descriptor for a duplicate now, there may be one at the next look.
-            let Some(socket) = self.duplicate(fd, now) else { continue };
+            let Some(socket) = self.duplicate(fd, now, &mut ended) else {
+                has_all = false;
+                continue;
+            };
             if let Some(connection) = self.accepted(&socket, now) {
                 // The ticker's connections are closed at once, and need no room.
                 let needs_room = connection.closed_by_client.is_none() || self.process.is_tight();
-                if needs_room && self.connections.len() >= max_connections() {
-                    ended.extend(self.close_oldest(now));
+                while needs_room && self.connections.len() >= max_connections() {
+                    ended.extend(self.close_oldest(now, |_| true));
                 }
                 has_new |= connection.closed_by_client.is_none();
                 self.peers.connected(connection.address, &connection.socket);
                 self.connections.insert(inode, connection);
                 self.owners.insert(fd, inode);
             } else if self.has_ended(&socket) {
-                ended.insert(inode, now);
+                ended.insert(inode, Ended { at: now, generation: self.generations[0] });
             } else {
                 foreign.insert(inode);
             }
@@ -349,16 +406,26 @@ impl Keeper {
         self.owners.retain(|_, inode| self.connections.contains_key(inode));
         self.process.descriptors.store(used, Ordering::Relaxed);
         self.process.leaked.store(leaked, Ordering::Relaxed);
+        if has_all {
+            let ended = self.ended.values().map(|ended| ended.generation);
+            let connections = self.connections.values().map(|connection| connection.generation);
+            self.generations[0] = self.generations[1];
+            let oldest = ended.chain(connections).min().unwrap_or(usize::MAX).min(self.generations[0]);
+            self.waker.servers().end_before(oldest);
+        }
         self.peers.forget_old();
         Ok(has_new)
     }
 
     /// A duplicate of a descriptor. If none is left for it, the connection that has been idle
     /// longest gives up one now and two soon.
-    fn duplicate(&mut self, fd: RawFd, now: Instant) -> Option<Arc<Socket>> {
+    fn duplicate(&mut self, fd: RawFd, now: Instant, ended: &mut HashMap<u64, Ended>) -> Option<Arc<Socket>> {
         let socket = duplicate(fd).or_else(|| {
-            let (inode, now) = if self.process.is_tight() { self.close_oldest(now)? } else { return None };
-            self.ended.insert(inode, now);
+            if !self.process.is_tight() {
+                return None;
+            }
+            let (inode, closed) = self.close_oldest(now, |_| true)?;
+            ended.insert(inode, closed);
             duplicate(fd)
         });
         socket.map(Arc::new)
@@ -368,9 +435,12 @@ impl Keeper {
     fn accepted(&self, socket: &Arc<Socket>, now: Instant) -> Option<Connection> {
         let port = socket.local_addr().ok()?.as_socket()?.port();
         let address = socket.peer_addr().ok()?.as_socket()?;
-        let mut state = [PollFd::new(&**socket, PollFlags::RDHUP)];
-        let is_closed = poll(&mut state, Some(&Timespec::default())).is_ok_and(|count| count > 0);
+        let mut state = [PollFd::new(&**socket, PollFlags::IN | PollFlags::RDHUP)];
+        let _ = poll(&mut state, Some(&Timespec::default()));
+        let state = state[0].revents();
+        let is_closed = state.intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR);
         (port == self.port).then(|| Connection {
+            generation: self.generations[0],
             address,
             socket: Arc::clone(socket),
             since: now,
@@ -379,7 +449,7 @@ impl Keeper {
             busy_since: None,
             in_a_row: 0,
             in_all: 0,
-            unread_since: None,
+            unread_since: (state.contains(PollFlags::IN) && !is_closed).then_some(now),
             unread: 0,
             counted_at: now,
             closed_by_client: is_closed.then_some(now),
@@ -400,26 +470,30 @@ impl Keeper {
         }
     }
 
-    /// Closes the connection that has been idle longest; one that its client has closed before the
-    /// others. If all are busy or new, it closes the one that has been busy longest. Returns its
-    /// inode, and the time.
-    fn close_oldest(&mut self, now: Instant) -> Option<(u64, Instant)> {
+    /// Closes the connection that has been idle longest, of the candidates; one that its client has
+    /// closed before the others. If all are busy or new, it closes the one that has been busy longest.
+    /// Returns its inode.
+    fn close_oldest(&mut self, now: Instant, is_candidate: impl Fn(&Connection) -> bool) -> Option<(u64, Ended)> {
         let age = |connection: &Connection| {
             let is_slow = connection.busy_since.is_some_and(|since| now - since > SLOW);
             let is_needed = connection.is_fresh(now, FRESH) || (connection.busy && !is_slow);
+            // A request may be waiting for a thread.
+            let has_input = connection.unread_since.is_some() && connection.received == 0;
             (
                 is_needed,
                 is_slow,
+                is_needed && has_input,
                 connection.closed_by_client.is_none(),
                 connection.busy_since.unwrap_or(connection.since),
             )
         };
-        let oldest = self.connections.iter().min_by_key(|(_, connection)| age(connection));
+        let candidates = self.connections.iter().filter(|(_, connection)| is_candidate(connection));
+        let oldest = candidates.min_by_key(|(_, connection)| age(connection));
         let inode = oldest.map(|(inode, _)| *inode)?;
-        let Connection { address, socket, .. } = self.connections.remove(&inode)?;
-        self.peers.close(&socket, Reason::OverCap);
+        let Connection { address, socket, generation, .. } = self.connections.remove(&inode)?;
+        self.peers.closed().close(&socket, Reason::OverCap);
         self.peers.disconnected(address, &socket);
-        Some((inode, now))
+        Some((inode, Ended { at: now, generation }))
     }
 }
 

@@ -27,14 +27,15 @@ use std::time::{Duration, Instant};
 
 use listenfd::ListenFd;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-use tiny_http::Server;
 
 #[cfg(target_os = "linux")]
 use super::keeper;
-use super::panics::{accept_panicked, connection_panics};
-use super::peers::{Peers, QueuedRequest};
+use super::panics::{accept_panicked, connection_panics, take_accept_panic};
+use super::peers::Peers;
 use super::process::{Cause, Process, Renewals};
+use super::servers::Servers;
 use super::signals::{CaughtSignals, SignalThread};
+use super::ticket::QueuedRequest;
 use crate::page::ProcessView;
 use crate::sync::lock;
 
@@ -55,7 +56,7 @@ pub struct Listener {
 /// Wakes the loop, which then returns [`Next::Wake`].
 #[derive(Clone)]
 pub struct Waker {
-    server: Arc<Server>,
+    servers: Arc<Servers>,
     shared: Arc<LoopState>,
 }
 
@@ -108,11 +109,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 const RECEIVE_BUFFER: usize = 64 * 1024;
 const USER_TIMEOUT: Duration = Duration::from_secs(6);
 const SEND_BUFFER: usize = 256 * 1024;
-const BACKLOG: i32 = 1024;
+/// Where it is full, clients send again after a second. The system may allow less.
+const BACKLOG: i32 = 2048;
 /// A renewal needs descriptors: to listen no more, and to send what is queued.
 const SPARES: usize = 8;
 const FIRST_TICKS: u32 = 128;
 const FIRST_TICK: Duration = Duration::from_millis(1);
+/// Time between looks for free descriptors while no connection can be accepted.
+const DOWN_TICK: Duration = Duration::from_millis(2);
 const BUSY_TICK: Duration = Duration::from_millis(10);
 const IDLE_TICK: Duration = Duration::from_millis(100);
 /// The same where the keeper sees connections that wait for a thread.
@@ -145,9 +149,7 @@ impl Listener {
         let address = socket.local_addr()?.as_socket().ok_or(ErrorKind::AddrNotAvailable)?;
         let spares = (0..SPARES).map(|_| socket.try_clone()).collect::<io::Result<_>>()?;
         let (peers, process) = (Arc::<Peers>::default(), Arc::new(Process::new(renewals)));
-        let for_server = std::net::TcpListener::from(socket.try_clone()?);
-        let server = Server::from_listener(for_server, None).map_err(io::Error::other)?;
-        let waker = Waker { server: Arc::new(server), shared: Arc::default() };
+        let waker = Waker { servers: Arc::new(Servers::new(socket.try_clone()?)), shared: Arc::default() };
         let (for_stop, to_wake) = (socket.try_clone()?, waker.clone());
         let signals = signals.watch(hangups, move || {
             to_wake.shared.stopping.store(true, Ordering::Release);
@@ -179,20 +181,26 @@ impl Listener {
         self.process.view(&self.peers)
     }
 
+    /// Begins to accept connections. Until then they wait in the backlog.
+    ///
+    /// # Errors
+    ///
+    /// There is no thread for that.
+    pub fn accept(&self) -> io::Result<()> {
+        self.waker.servers.start()
+    }
+
     /// Waits for the next event.
     pub fn next(&self) -> Next {
-        let Waker { server, shared } = &self.waker;
+        let Waker { servers, shared } = &self.waker;
         loop {
             // Before the rest: a message that was to wake the loop may be taken with the requests.
-            self.peers.collect(server);
+            self.peers.collect(servers);
             if shared.stopping.load(Ordering::Acquire) {
                 return Next::Stop;
             }
-            if let Some(error) = self.peers.take_failure() {
+            if let Err(error) = self.keep_accepting() {
                 return Next::Failed(error);
-            }
-            if accept_panicked() {
-                return Next::Failed(io::Error::other("too many open files or threads"));
             }
             if shared.woken.swap(false, Ordering::AcqRel) {
                 return match lock(&shared.renewal).take() {
@@ -204,15 +212,32 @@ impl Listener {
                 self.waker.wake_ticker();
                 return Next::Request(queued);
             }
-            self.peers.wait(server);
+            self.peers.wait(servers, servers.is_down().then_some(DOWN_TICK));
         }
+    }
+
+    /// Starts another server if tiny_http's thread has ended because descriptors ran out.
+    fn keep_accepting(&self) -> io::Result<()> {
+        let servers = &self.waker.servers;
+        if let Some(error) = self.peers.take_failure().or_else(take_accept_panic) {
+            // Without a keeper, no descriptor would become free.
+            if !self.peers.has_keeper() {
+                return Err(error);
+            }
+            servers.fail(error)?;
+        }
+        if !servers.is_down() {
+            return Ok(());
+        }
+        let waker = self.waker();
+        servers.recover(&self.peers, self.process.has_room(), move || waker.wake())
     }
 
     /// The next request that has been received already, if there is one.
     /// It looks for one behind requests that are discarded, but not after `deadline`.
     pub fn next_waiting(&self, deadline: Instant) -> Option<QueuedRequest> {
         loop {
-            let may_be_more = self.peers.collect(&self.waker.server);
+            let may_be_more = self.peers.collect(&self.waker.servers);
             let queued = self.peers.pop();
             if queued.is_some() || !may_be_more || Instant::now() > deadline {
                 return queued;
@@ -279,11 +304,13 @@ impl Waker {
     /// Wakes the loop.
     pub fn wake(&self) {
         self.shared.woken.store(true, Ordering::Release);
-        self.server.unblock();
+        if let Some(server) = self.servers.current() {
+            server.unblock();
+        }
     }
 
-    pub(super) fn server(&self) -> &Server {
-        &self.server
+    pub(super) fn servers(&self) -> &Servers {
+        &self.servers
     }
 
     /// Asks the loop to end, so that the process renews itself.
@@ -382,7 +409,7 @@ fn start_ticker(address: SocketAddr, waker: Waker, peers: Arc<Peers>, process: A
         while !waker.is_stopping() && !waker.shared.paused.load(Ordering::Acquire) {
             if accept_panicked() {
                 // No other thread would wake the loop.
-                return waker.wake();
+                waker.wake();
             }
             // A client that hangs up at once sends no request, but the panic of its thread leaves
             // other connections waiting as well.
@@ -401,7 +428,7 @@ fn start_ticker(address: SocketAddr, waker: Waker, peers: Arc<Peers>, process: A
                 first = first.saturating_sub(1);
             }
             // While threads are slow to start, ticks would pile up.
-            if !process.is_tight() {
+            if !process.is_tight() && !waker.servers.is_down() {
                 drop(TcpStream::connect_timeout(&own_address, CONNECT_TIMEOUT));
             }
         }

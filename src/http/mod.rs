@@ -8,6 +8,7 @@
 //! no longer than a timeout.
 
 pub mod body;
+mod closing;
 pub mod cors;
 #[cfg(any(test, fuzzing))]
 #[path = "../../tests/fuzz/targets/http.rs"]
@@ -26,6 +27,8 @@ pub mod routes;
 pub mod semantics;
 pub mod send;
 pub mod server;
+mod servers;
 pub mod signals;
 mod spawn;
 mod telemetry;
+pub mod ticket;

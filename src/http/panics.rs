@@ -1,6 +1,7 @@
 //! The panic hook. It keeps every panic for its trace and logs it as one line. Panics inside
 //! tiny_http are counted instead; they are recognised by the file that they come from.
 
+use std::io;
 use std::panic;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -16,8 +17,10 @@ pub fn install_panic_hook() {
         let is_spawn = exception.place.contains(SPAWN) && exception.message.contains("failed to spawn thread");
         if exception.place.contains("/tiny_http-") || is_spawn {
             // These belong to the thread that accepts: no descriptor or no thread was left.
-            if ["refined_tcp_stream", "task_pool", SPAWN].iter().any(|file| exception.place.contains(file)) {
-                ACCEPT_PANICKED.store(true, Ordering::Release);
+            if exception.place.contains("refined_tcp_stream") {
+                NO_DESCRIPTOR.store(true, Ordering::Release);
+            } else if ["task_pool", SPAWN].iter().any(|file| exception.place.contains(file)) {
+                NO_THREAD.store(true, Ordering::Release);
             }
             CONNECTION_PANICS.fetch_add(1, Ordering::Relaxed);
             return log::debug!(target: "panic", "in a thread of tiny_http: {}", exception.message);
@@ -33,13 +36,26 @@ pub(super) fn connection_panics() -> u64 {
     CONNECTION_PANICS.load(Ordering::Relaxed)
 }
 
-/// True if the thread that accepts connections has panicked: no more connections will be accepted.
+/// True if the thread that accepts connections has panicked, and the loop has not noticed yet.
 pub(super) fn accept_panicked() -> bool {
-    ACCEPT_PANICKED.load(Ordering::Acquire)
+    NO_DESCRIPTOR.load(Ordering::Acquire) || NO_THREAD.load(Ordering::Acquire)
+}
+
+/// The reason why the thread that accepts connections has panicked, once for each time.
+pub(super) fn take_accept_panic() -> Option<io::Error> {
+    if NO_THREAD.swap(false, Ordering::AcqRel) {
+        return Some(io::Error::other("too many threads"));
+    }
+    #[cfg(target_os = "linux")]
+    let error = io::Error::from(rustix::io::Errno::MFILE);
+    #[cfg(not(target_os = "linux"))]
+    let error = io::Error::other("too many open files");
+    NO_DESCRIPTOR.swap(false, Ordering::AcqRel).then_some(error)
 }
 
 /// Folder of `std::thread::spawn`.
 const SPAWN: &str = "/std/src/thread/";
 
-static ACCEPT_PANICKED: AtomicBool = AtomicBool::new(false);
+static NO_DESCRIPTOR: AtomicBool = AtomicBool::new(false);
+static NO_THREAD: AtomicBool = AtomicBool::new(false);
 static CONNECTION_PANICS: AtomicU64 = AtomicU64::new(0);

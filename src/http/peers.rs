@@ -9,16 +9,19 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use socket2::Socket;
-use tiny_http::{ReadWrite, Request, Server};
+use tiny_http::Request;
 
 use super::body::BodyKind;
+use super::closing::{ClosedConnections, Reason};
 use super::send::{discard, leak};
+use super::servers::Servers;
+use super::ticket::{QueuedRequest, Stream, Ticket};
 use crate::sync::lock;
 
 /// Queues of requests, one for each client.
@@ -31,7 +34,7 @@ pub struct Peers {
     requests: AtomicU64,
     /// Streams that the keeper is to drop once their connections are closed.
     to_drop: Mutex<Vec<(Ticket, Stream, Instant)>>,
-    closed: [AtomicU64; Reason::ALL.len()],
+    closed: ClosedConnections,
     /// True once a client gets no more responses.
     has_unanswered: AtomicBool,
 }
@@ -75,40 +78,6 @@ pub(super) struct Peer {
     has_ended: bool,
 }
 
-/// Stream of a request whose body has not been read.
-pub(super) type Stream = Box<dyn ReadWrite + Send>;
-
-/// A request, and the ticket that counts it as being answered.
-pub struct QueuedRequest {
-    /// Request.
-    pub request: Request,
-    /// Kept until the request is answered.
-    pub ticket: Ticket,
-}
-
-/// Counts a request as being answered until it is dropped. Until then its connection is not idle.
-pub struct Ticket {
-    peers: Arc<Peers>,
-    address: SocketAddr,
-}
-
-/// Reason why a connection was closed before its client closed it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Reason {
-    /// No request came for too long.
-    Idle,
-    /// Much input came, and no request of it.
-    Greedy,
-    /// Too many requests waited.
-    Pipelining,
-    /// The client did not read its responses.
-    NotReading,
-    /// There were more connections than the program can hold.
-    OverCap,
-    /// No request was under way while memory grew fast.
-    Memory,
-}
-
 /// Maximum number of waiting requests of one client.
 const MAX_REQUESTS: usize = 64;
 /// The same, while very many requests wait.
@@ -123,11 +92,8 @@ const MAX_COLLECTED: usize = 256;
 const CROWD: usize = 2048;
 /// Number of clients that are remembered when there is no keeper.
 const MAX_PEERS: usize = 4096;
-/// Maximum time of one wait for input; the socket may be closed by another thread meanwhile.
-#[cfg(target_os = "linux")]
-const POLL: Duration = Duration::from_millis(100);
 /// Time within which the keeper finds a new connection.
-const FIND_WITHIN: Duration = Duration::from_millis(200);
+pub(super) const FIND_WITHIN: Duration = Duration::from_millis(200);
 /// Time after which the receive timeout has closed a connection without requests.
 const FORGET_AFTER: Duration = Duration::from_secs(6);
 
@@ -135,34 +101,50 @@ impl Peers {
     /// Takes the requests that tiny_http has received, at most `MAX_COLLECTED`. Returns true if
     /// there may be more. The lock is held meanwhile: requests of one connection must be queued in
     /// the order in which they came.
-    pub(super) fn collect(&self, server: &Server) -> bool {
-        self.collect_into(&mut lock(&self.state), server)
+    pub(super) fn collect(&self, servers: &Servers) -> bool {
+        self.collect_into(&mut lock(&self.state), servers)
     }
 
     /// The same, in place of a loop that is still answering a request. Returns true if the loop
     /// must be woken afterwards.
-    pub(super) fn collect_for_loop(&self, server: &Server) -> bool {
+    pub(super) fn collect_for_loop(&self, servers: &Servers) -> bool {
         let mut state = lock(&self.state);
         if state.loop_waits {
             return false;
         }
-        self.collect_into(&mut state, server);
+        self.collect_into(&mut state, servers);
         // Even without a request: a message that was to wake the loop may have been taken.
         true
     }
 
-    /// Waits for a request, or until another thread wakes the loop.
-    pub(super) fn wait(&self, server: &Server) {
+    /// Waits for a request, or until another thread wakes the loop, at most so long.
+    pub(super) fn wait(&self, servers: &Servers, most: Option<Duration>) {
+        let Some(server) = servers.current() else { return };
         lock(&self.state).loop_waits = true;
-        let result = server.recv();
+        let result = match most {
+            Some(most) => server.recv_timeout(most).transpose(),
+            None => Some(server.recv()),
+        };
         let mut state = lock(&self.state);
         state.loop_waits = false;
+        let Some(result) = result else { return };
         match result {
             Ok(request) => self.push(&mut state, request),
             // The error that `unblock` causes; errors of `accept` are of another kind.
             Err(error) if error.kind() == io::ErrorKind::Other && error.raw_os_error().is_none() => {}
             Err(error) => state.failure = Some(error),
         }
+    }
+
+    /// Queues a request of a retired server.
+    pub(super) fn forward(&self, request: Request) {
+        self.push(&mut lock(&self.state), request);
+    }
+
+    /// Calls `change` while no request is being collected.
+    pub(super) fn without_collecting<T>(&self, change: impl FnOnce() -> T) -> T {
+        let _state = lock(&self.state);
+        change()
     }
 
     /// The error that ended the thread which accepts connections.
@@ -181,7 +163,7 @@ impl Peers {
         if has_more {
             state.turns.push_back(address);
         }
-        Some(QueuedRequest { request, ticket: Ticket { peers: Arc::clone(self), address } })
+        Some(QueuedRequest { request, ticket: Ticket::new(Arc::clone(self), address) })
     }
 
     /// Number of requests so far.
@@ -192,11 +174,6 @@ impl Peers {
     /// True if a request waits or is being answered.
     pub(super) fn is_busy(&self) -> bool {
         lock(&self.state).peers.values().any(|peer| peer.busy > 0)
-    }
-
-    /// Number of connections that were closed for this reason.
-    pub fn closed(&self, reason: Reason) -> u64 {
-        self.closed[reason as usize].load(Ordering::Relaxed)
     }
 
     /// A keeper introduces connections from now on.
@@ -216,7 +193,7 @@ impl Peers {
     pub(super) fn drop_streams(&self) {
         let streams = std::mem::take(&mut *lock(&self.to_drop));
         for (ticket, stream, since) in streams {
-            match ticket.socket() {
+            match self.socket(ticket.address()) {
                 (Some(_), _) => self.close_now(ticket.address()),
                 (None, true) => {}
                 (None, false) if since.elapsed() < FIND_WITHIN * 5 => {
@@ -232,6 +209,9 @@ impl Peers {
     pub(super) fn connected(&self, address: SocketAddr, socket: &Arc<Socket>) {
         let mut state = lock(&self.state);
         let peer = state.peers.entry(address).or_default();
+        if peer.has_ended || peer.socket.is_some() {
+            peer.begin_connection();
+        }
         (peer.socket, peer.has_ended, peer.is_closed) = (Some(Arc::clone(socket)), false, false);
         if peer.given_up.is_some() && (peer.busy == 0 || peer.discarded >= MAX_DISCARDED_REQUESTS) {
             self.close_given_up(peer);
@@ -264,19 +244,29 @@ impl Peers {
         }
     }
 
-    /// Closes a connection and counts it.
-    pub(super) fn close(&self, socket: &Socket, reason: Reason) {
-        if reason == Reason::Greedy {
-            // A reset, as soon as tiny_http lets go of it. Otherwise a client that only writes would
-            // learn nothing.
-            let _ = socket.set_linger(Some(Duration::ZERO));
-        }
-        if socket.shutdown(Shutdown::Both).is_ok() {
-            self.closed[reason as usize].fetch_add(1, Ordering::Relaxed);
-        }
+    /// False if no response can follow on the connection of a client.
+    pub(super) fn may_be_answered(&self, address: SocketAddr) -> bool {
+        // Nearly always no client is looked up.
+        !self.has_unanswered.load(Ordering::Acquire) || self.with(address, |peer| !peer.gets_no_response)
     }
 
-    fn collect_into(&self, state: &mut State, server: &Server) -> bool {
+    /// The connection of a client, if the keeper has found it; and true if it has ended since.
+    pub(super) fn socket(&self, address: SocketAddr) -> (Option<Arc<Socket>>, bool) {
+        self.with(address, |peer| (peer.socket.clone(), peer.has_ended))
+    }
+
+    /// Keeps the stream of a request until [`Self::drop_streams`] drops it.
+    pub(super) fn drop_soon(&self, ticket: Ticket, stream: Stream) {
+        lock(&self.to_drop).push((ticket, stream, Instant::now()));
+    }
+
+    /// Connections that were closed.
+    pub(super) fn closed(&self) -> &ClosedConnections {
+        &self.closed
+    }
+
+    fn collect_into(&self, state: &mut State, servers: &Servers) -> bool {
+        let Some(server) = servers.current() else { return false };
         for _ in 0..MAX_COLLECTED {
             match server.try_recv() {
                 Ok(Some(request)) => self.push(state, request),
@@ -294,6 +284,9 @@ impl Peers {
             state.forget_old();
         }
         let peer = state.peers.entry(address).or_default();
+        if peer.has_ended {
+            peer.begin_connection();
+        }
         let limit = if state.waiting < CROWD { MAX_REQUESTS } else { MAX_REQUESTS_CROWDED };
         if peer.waiting.len() >= limit && peer.given_up.is_none() {
             peer.given_up = Some((Reason::Pipelining, Instant::now()));
@@ -337,12 +330,13 @@ impl Peers {
     /// Closes the connection of a client that was given up, if the keeper has found it.
     fn close_given_up(&self, peer: &mut Peer) {
         if let (Some(socket), Some((reason, _)), false) = (&peer.socket, peer.given_up, peer.is_closed) {
-            self.close(socket, reason);
+            self.closed.close(socket, reason);
             peer.is_closed = true;
         }
     }
 
-    fn answered(&self, address: SocketAddr) {
+    /// A request of a client has been answered.
+    pub(super) fn answered(&self, address: SocketAddr) {
         let mut state = lock(&self.state);
         let Some(peer) = state.peers.get_mut(&address) else { return };
         peer.busy = peer.busy.saturating_sub(1);
@@ -362,7 +356,8 @@ impl Peers {
         }
     }
 
-    fn body_begins(&self, address: SocketAddr, kind: BodyKind) {
+    /// A thread begins to read a body of a client.
+    pub(super) fn body_begins(&self, address: SocketAddr, kind: BodyKind) {
         if let Some(peer) = lock(&self.state).peers.get_mut(&address) {
             peer.body = Some((kind, Instant::now()));
         }
@@ -386,119 +381,18 @@ impl State {
 }
 
 impl Peer {
+    /// A connection has ended, and another one has the same address: systems use a port again. It is
+    /// not given up, because it may be another client. (A late request of the first connection does
+    /// this too. It is answered, and the response goes nowhere.)
+    fn begin_connection(&mut self) {
+        (self.given_up, self.discarded, self.is_closed, self.gets_no_response) = (None, 0, false, false);
+        self.has_ended = false;
+    }
+
     /// The body that is to be read next: by a thread, or when the loop comes to its request.
     pub(super) fn next_body(&self) -> Option<BodyKind> {
         let waiting = || self.waiting.back().and_then(BodyKind::of);
         self.body.map(|(kind, _)| kind).or_else(waiting)
-    }
-}
-
-impl Ticket {
-    /// Address of the client.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// A thread begins to read the body of this request.
-    pub(super) fn body_begins(&self, kind: BodyKind) {
-        self.peers.body_begins(self.address, kind);
-    }
-
-    /// False if no response can follow on the connection.
-    pub(super) fn may_be_answered(&self) -> bool {
-        // Nearly always no client is looked up.
-        !self.peers.has_unanswered.load(Ordering::Acquire)
-            || self.peers.with(self.address, |peer| !peer.gets_no_response)
-    }
-
-    /// Discards all further requests of the client, and closes its connection.
-    pub(super) fn give_up(&self, reason: Reason) {
-        self.peers.give_up(self.address, reason);
-    }
-
-    /// Leaves it to the keeper to close the connection, and to drop the stream of a request whose
-    /// body has not been read. Where there is no keeper, the stream is kept for ever.
-    pub(super) fn drop_unread(self, stream: Stream) {
-        self.give_up(Reason::NotReading);
-        if self.peers.has_keeper() {
-            let peers = Arc::clone(&self.peers);
-            lock(&peers.to_drop).push((self, stream, Instant::now()));
-        } else {
-            leak(stream);
-        }
-    }
-
-    /// Waits until the client has sent more. Returns false if it has closed its side, if the keeper
-    /// does not find the connection, or at the deadline.
-    #[cfg(target_os = "linux")]
-    pub(super) fn wait_for_input(&self, deadline: Instant) -> bool {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let find_until = Instant::now() + FIND_WITHIN * 5;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            let (socket, has_ended) = self.socket();
-            if has_ended {
-                return false;
-            }
-            let Some(socket) = socket else {
-                if !self.peers.has_keeper.load(Ordering::Relaxed) {
-                    return true;
-                }
-                if Instant::now() > find_until {
-                    return false;
-                }
-                std::thread::sleep(Duration::from_millis(5).min(left));
-                continue;
-            };
-            if rustix::io::ioctl_fionread(&*socket).is_ok_and(|unread| unread > 0) {
-                return true;
-            }
-            let mut state = [PollFd::new(&*socket, PollFlags::IN | PollFlags::RDHUP)];
-            let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(left.min(POLL).subsec_nanos()) };
-            if poll(&mut state, Some(&timeout)).is_err()
-                || state[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
-            {
-                return false;
-            }
-        }
-    }
-
-    /// There is no keeper here. The receive timeout ends a read.
-    #[cfg(not(target_os = "linux"))]
-    pub(super) fn wait_for_input(&self, _: Instant) -> bool {
-        true
-    }
-
-    /// The connection, if the keeper has found it; and true if it has ended since.
-    fn socket(&self) -> (Option<Arc<Socket>>, bool) {
-        self.peers.with(self.address, |peer| (peer.socket.clone(), peer.has_ended))
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.peers.answered(self.address);
-    }
-}
-
-impl Reason {
-    /// All reasons.
-    pub const ALL: [Self; 6] =
-        [Self::Idle, Self::Greedy, Self::Pipelining, Self::NotReading, Self::OverCap, Self::Memory];
-
-    /// Its name in the status.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Greedy => "greedy",
-            Self::Pipelining => "pipelining",
-            Self::NotReading => "not_reading",
-            Self::OverCap => "over_cap",
-            Self::Memory => "memory",
-        }
     }
 }
 
@@ -538,6 +432,26 @@ mod tests {
         }
         push(&peers, 1, "/late");
         assert_eq!(pop(&peers), None);
+    }
+
+    #[test]
+    fn a_client_on_the_port_of_one_that_was_given_up_is_served() {
+        let peers = Arc::<Peers>::default();
+        let address = ([127, 0, 0, 1], 1).into();
+        let socket = || Arc::new(Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket"));
+        let first = socket();
+        peers.connected(address, &first);
+        peers.give_up(address, Reason::NotReading);
+        push(&peers, 1, "/discarded");
+        assert_eq!(pop(&peers), None);
+        peers.disconnected(address, &first);
+        // The loop may be faster than the keeper, or slower.
+        push(&peers, 1, "/before");
+        assert_eq!(pop(&peers), Some("1/before".to_owned()));
+        peers.connected(address, &socket());
+        push(&peers, 1, "/after");
+        assert_eq!(pop(&peers), Some("1/after".to_owned()));
+        assert!(peers.may_be_answered(address) && peers.closed().count(Reason::NotReading) == 0);
     }
 
     #[test]

@@ -3,13 +3,14 @@
 //! tiny_http never frees some connections: a request line with `HTTP/2.0` blocks its thread for
 //! ever, and a body that is announced as too large to be allocated can only be kept. Each costs a
 //! thread and two descriptors. Before they run out, the process renews itself: see
-//! `run/renew.rs`.
+//! `run/renew.rs`. A crowd of other connections needs no renewal: see `servers.rs`.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::peers::{Peers, Reason};
+use super::closing::Reason;
+use super::peers::Peers;
 use crate::page::{DescriptorsView, ProcessView};
 
 /// What the keeper saw at its last look, and the renewals so far.
@@ -60,6 +61,8 @@ const MAX_LEAKED: usize = 1024;
 const LEAKED_PART: usize = 4;
 /// Part of the descriptors that must be free; otherwise they count as exhausted.
 const EXHAUSTED_REST: usize = 7;
+/// Time for the keeper to free descriptors by closing connections, before the process renews itself.
+pub(super) const TIME_TO_FREE: Duration = Duration::from_millis(500);
 /// Number of descriptors that a fresh process needs to serve.
 const MIN_FREE: usize = 32;
 /// Maximum number of threads. All connections, outboxes and backends together have fewer.
@@ -171,20 +174,29 @@ impl Process {
         MIN_LIFE_EXHAUSTED.saturating_sub(self.started.elapsed())
     }
 
+    /// True if less than three quarters of the descriptors are in use now.
+    pub(super) fn has_room(&self) -> bool {
+        open_descriptors() <= descriptor_limit() / 4 * 3
+    }
+
     /// True while three quarters of the descriptors are in use.
     pub(super) fn is_tight(&self) -> bool {
         self.descriptors.load(Ordering::Relaxed) > descriptor_limit() / 4 * 3
     }
 
-    /// The cause for a renewal, if there is one now.
-    pub(super) fn renewal_cause(&self) -> Option<Cause> {
-        let life = self.started.elapsed();
+    /// True while so few descriptors are free that they count as exhausted. Where the limit is so low
+    /// that a fresh process comes near it, they do not: a renewal would not help.
+    pub(super) fn is_exhausted(&self) -> bool {
         let limit = descriptor_limit();
         let used = self.descriptors.load(Ordering::Relaxed);
-        // Where the limit is so low that a fresh process comes near it, a renewal would not help.
-        let is_exhausted =
-            used > limit - limit / EXHAUSTED_REST && used.saturating_sub(self.at_start) > limit / LEAKED_PART;
-        if life >= MIN_LIFE_EXHAUSTED && is_exhausted {
+        used > limit - limit / EXHAUSTED_REST && used.saturating_sub(self.at_start) > limit / LEAKED_PART
+    }
+
+    /// The cause for a renewal, if there is one now. Descriptors have been exhausted for so long.
+    pub(super) fn renewal_cause(&self, exhausted: Duration) -> Option<Cause> {
+        let life = self.started.elapsed();
+        let limit = descriptor_limit();
+        if life >= MIN_LIFE_EXHAUSTED && exhausted > TIME_TO_FREE {
             return Some(Cause::Descriptors);
         }
         if life < MIN_LIFE && self.renewals.count > 0 {
@@ -237,7 +249,7 @@ impl Process {
             threads: usage.map(|(threads, _)| threads),
             memory_kb: usage.map(|(_, memory)| memory),
             connections: known(&self.descriptors).map(|_| self.connections.load(Ordering::Relaxed)),
-            connections_closed: Reason::ALL.map(|reason| (reason.as_str(), peers.closed(reason))).into(),
+            connections_closed: Reason::ALL.map(|reason| (reason.as_str(), peers.closed().count(reason))).into(),
             renewals: self.renewals.count,
             last_renewal: self.renewals.last.clone(),
         }

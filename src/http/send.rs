@@ -20,8 +20,9 @@ use std::time::{Duration, Instant};
 use tiny_http::{Request, Response};
 
 use super::body::{BodyKind, READ_AHEAD};
-use super::peers::{Reason, Stream, Ticket};
+use super::closing::Reason;
 use super::spawn::spawn_with;
+use super::ticket::{Stream, Ticket};
 use crate::sync::lock;
 
 /// Sends responses.
@@ -356,4 +357,53 @@ fn refuse(request: Request, bytes: &[u8], ticket: Ticket) -> Connection {
 /// If that cannot be allocated, the process aborts.
 pub(super) fn leak<T>(value: T) {
     std::mem::forget(value);
+}
+
+#[cfg(test)]
+mod tests {
+    use tiny_http::TestRequest;
+
+    use super::*;
+    use crate::http::peers::Peers;
+
+    fn job(peers: &Arc<Peers>, port: u16, bytes: usize) -> Job {
+        let address = ([127, 0, 0, 1], port).into();
+        let ticket = Ticket::new(Arc::clone(peers), address);
+        let request: Request = TestRequest::new().with_remote_addr(address).into();
+        Job::Response(request.into_writer(), vec![b'x'; bytes], ticket)
+    }
+
+    fn outboxes(sizes: &[usize]) -> HashMap<SocketAddr, Outbox> {
+        let outbox = |bytes| Outbox { jobs: VecDeque::new(), bytes };
+        (1..).zip(sizes).map(|(port, size)| (([127, 0, 0, 1], port).into(), outbox(*size))).collect()
+    }
+
+    fn is_given_up(peers: &Arc<Peers>, port: u16) -> bool {
+        !peers.may_be_answered(([127, 0, 0, 1], port).into())
+    }
+
+    #[test]
+    fn a_client_that_would_fill_its_outbox_or_all_outboxes_is_given_up_alone() {
+        let peers = Arc::<Peers>::default();
+        let mib = 1024 * 1024;
+        // 15 MiB in five outboxes: there is room for one MiB more, in those with less than 4.
+        let mut all = outboxes(&[3 * mib; 5]);
+        let mut put_one = |port, bytes| put(&mut all, ([127, 0, 0, 1], port).into(), job(&peers, port, bytes));
+        assert_eq!(put_one(1, mib / 2), Ok(()));
+        assert_eq!(put_one(2, mib / 2), Ok(()));
+        assert_eq!(put_one(3, 1), Err(ClientGone));
+        assert!(is_given_up(&peers, 3) && [1, 2, 4, 5].iter().all(|port| !is_given_up(&peers, *port)));
+        let mut one = outboxes(&[MAX_OUTBOX_BYTES]);
+        assert_eq!(put(&mut one, ([127, 0, 0, 1], 1).into(), job(&peers, 1, 1)), Err(ClientGone));
+        assert!(is_given_up(&peers, 1));
+    }
+
+    #[test]
+    fn no_outbox_is_opened_while_all_together_are_full() {
+        let (peers, sender) = (Arc::<Peers>::default(), Sender::default());
+        *lock(&sender.shared.by_client) = outboxes(&[MAX_OUTBOX_BYTES; MAX_OUTBOX_BYTES_OF_ALL / MAX_OUTBOX_BYTES]);
+        let client = ([127, 0, 0, 1], 9).into();
+        assert_eq!(sender.open_outbox(client, job(&peers, 9, 1)), Err(ClientGone));
+        assert!(is_given_up(&peers, 9) && !lock(&sender.shared.by_client).contains_key(&client));
+    }
 }

@@ -12,13 +12,13 @@ use super::body::{BodyReader, BodyState, ReceivedRequest};
 use super::cors::Cors;
 use super::head::Head;
 use super::listener::{Listener, Next};
-use super::peers::QueuedRequest;
 use super::process::Cause;
 use super::render::{AccessLog, ResponseRenderer};
 use super::response::{Failure, Response};
 use super::routes::{RequestContext, RouteMatch, find};
 use super::semantics::{describe_request, describe_response, span_name};
 use super::send::Sender;
+use super::ticket::QueuedRequest;
 use crate::activities::App;
 use crate::client::HTTP_SCOPE;
 use crate::delivery::Pipeline;
@@ -91,17 +91,9 @@ impl Server {
     /// Serves requests until a stop signal arrives or the process must renew itself, then answers
     /// those already received. Returns the time and the cause of the end.
     pub fn run(&mut self) -> (Instant, End) {
-        let end = loop {
-            match self.listener.next() {
-                Next::Request(queued) => self.receive(queued),
-                Next::Wake => (self.on_wake)(&mut self.telemetry),
-                Next::Stop => break End::Stopped,
-                Next::Renew(cause) => break End::Renew(cause),
-                Next::Failed(error) => break End::Failed(error),
-            }
-            while let Some(received) = self.bodies.next_ready() {
-                self.answer(received);
-            }
+        let end = match self.listener.accept() {
+            Ok(()) => self.serve(),
+            Err(error) => End::Failed(error),
         };
         let ended = Instant::now();
         self.renderer.close_connections();
@@ -124,6 +116,21 @@ impl Server {
     pub fn into_parts(self) -> (Pipeline, Listener) {
         self.bodies.abandon();
         (self.telemetry.pipeline, self.listener)
+    }
+
+    fn serve(&mut self) -> End {
+        loop {
+            match self.listener.next() {
+                Next::Request(queued) => self.receive(queued),
+                Next::Wake => (self.on_wake)(&mut self.telemetry),
+                Next::Stop => return End::Stopped,
+                Next::Renew(cause) => return End::Renew(cause),
+                Next::Failed(error) => return End::Failed(error),
+            }
+            while let Some(received) = self.bodies.next_ready() {
+                self.answer(received);
+            }
+        }
     }
 
     /// Answers requests of the connections that are open, for a moment and as long as one is being

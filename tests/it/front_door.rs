@@ -15,17 +15,17 @@ use serde_json::Value;
 use crate::support::{Client, Collector, Program, Reply, SOON, Setup, get, wait_until};
 
 const HOME: &str = "/api/activities/home";
-const GET_HOME: &[u8] = b"GET /api/activities/home HTTP/1.1\r\nHost: localhost\r\n\r\n";
+pub(crate) const GET_HOME: &[u8] = b"GET /api/activities/home HTTP/1.1\r\nHost: localhost\r\n\r\n";
 /// A request line that blocks a thread of tiny_http for ever.
-const HTTP_2: &[u8] = b"GET / HTTP/2.0\r\nHost: localhost\r\n\r\n";
+pub(crate) const HTTP_2: &[u8] = b"GET / HTTP/2.0\r\nHost: localhost\r\n\r\n";
 /// Time for one request while others misbehave, on a slow machine.
 const PROMPT: Duration = Duration::from_secs(1);
 
-fn quiet() -> Setup {
+pub(crate) fn quiet() -> Setup {
     Setup::default().env("RUST_LOG", "warn").toml("[console]\nenabled = false\n")
 }
 
-fn with_honeycomb(collector: &Collector) -> Setup {
+pub(crate) fn with_honeycomb(collector: &Collector) -> Setup {
     Setup::default()
         .toml("[console]\nenabled = false\n[honeycomb]\nenabled = true\n")
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url())
@@ -33,11 +33,11 @@ fn with_honeycomb(collector: &Collector) -> Setup {
         .env("OTEL_BSP_SCHEDULE_DELAY", 20)
 }
 
-fn process(program: &Program) -> Value {
+pub(crate) fn process(program: &Program) -> Value {
     program.get("/telemetry/status").json()["process"].take()
 }
 
-fn raw(addr: SocketAddr) -> TcpStream {
+pub(crate) fn raw(addr: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(addr).expect("a connection");
     stream.set_read_timeout(Some(SOON)).expect("a time limit");
     stream.set_write_timeout(Some(SOON)).expect("a time limit");
@@ -45,13 +45,13 @@ fn raw(addr: SocketAddr) -> TcpStream {
 }
 
 /// True once the server has closed the connection.
-fn is_closed(stream: &mut TcpStream) -> bool {
+pub(crate) fn is_closed(stream: &mut TcpStream) -> bool {
     stream.set_nonblocking(true).expect("a socket option");
     !matches!(stream.read(&mut [0; 512]), Err(error) if error.kind() == ErrorKind::WouldBlock)
 }
 
 #[track_caller]
-fn is_prompt(program: &Program) {
+pub(crate) fn is_prompt(program: &Program) {
     let began = Instant::now();
     assert_eq!(get(program.addr(), "/health").status, 200);
     assert!(began.elapsed() < PROMPT, "a request took {:?}", began.elapsed());

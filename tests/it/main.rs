@@ -12,6 +12,7 @@ mod command_line;
 mod deployments;
 mod documents;
 mod front_door;
+mod front_door_limits;
 mod health;
 mod honeycomb_delivery;
 mod http_cors;

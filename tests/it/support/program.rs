@@ -44,6 +44,8 @@ pub(crate) struct Setup {
     descriptors: Option<u32>,
     mount: Option<String>,
     socket: Option<OwnedFd>,
+    /// True if descriptor 3 is open already, so that the program's own socket gets another number.
+    is_descriptor_3_taken: bool,
     terminal: Option<Terminal>,
     /// True if standard error goes to the terminal too.
     has_stderr_on_terminal: bool,
@@ -129,6 +131,12 @@ impl Setup {
         Ok(self)
     }
 
+    /// Starts it with another file as descriptor 3. Only together with `descriptors`.
+    pub(crate) fn descriptor_3_taken(mut self) -> Self {
+        self.is_descriptor_3_taken = true;
+        self
+    }
+
     /// Starts it with this socket as descriptor 3, as systemd does.
     #[cfg(target_os = "linux")]
     pub(crate) fn socket(mut self, socket: impl Into<OwnedFd>) -> Self {
@@ -193,8 +201,9 @@ impl Setup {
             None if self.descriptors.is_some() || self.socket.is_some() => {
                 let limit = self.descriptors.map(|limit| format!("ulimit -n {limit};")).unwrap_or_default();
                 let inherited = if self.socket.is_some() { "export LISTEN_FDS=1 LISTEN_PID=$$;" } else { "" };
+                let taken = if self.is_descriptor_3_taken { "exec 3</dev/null;" } else { "" };
                 let mut shell = Command::new("/bin/sh");
-                shell.args(["-c", &format!("{limit} {inherited} exec \"$0\" \"$@\""), program]);
+                shell.args(["-c", &format!("{limit} {inherited} {taken} exec \"$0\" \"$@\""), program]);
                 shell
             }
             None if self.mount.is_some() => {
