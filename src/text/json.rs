@@ -11,25 +11,26 @@
 
 use super::cut_bytes;
 
-/// JSON text that grows at its end.
+/// JSON text that grows at its end. Its bytes are not checked again to be UTF-8.
 #[derive(Default)]
-pub struct Json(String);
+pub struct Json(Vec<u8>);
 
 impl Json {
     /// Makes an empty text with room for this many bytes.
     pub fn with_capacity(bytes: usize) -> Self {
-        Self(String::with_capacity(bytes))
+        Self(Vec::with_capacity(bytes))
     }
 
     /// Returns the text so far.
-    pub fn as_str(&self) -> &str {
+    pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
     /// Cuts the text after the first `start` bytes to at most `most` bytes, including a mark.
     pub fn cut(&mut self, start: usize, most: usize) {
         if self.0.len() - start > most {
-            let end = self.0.split_off(start);
+            let end = String::from_utf8_lossy(&self.0[start..]).into_owned();
+            self.0.truncate(start);
             self.raw(&cut_bytes(end, most));
         }
     }
@@ -40,7 +41,7 @@ impl Json {
     }
 
     /// Returns the text.
-    pub fn into_string(self) -> String {
+    pub fn into_bytes(self) -> Vec<u8> {
         self.0
     }
 
@@ -48,13 +49,13 @@ impl Json {
     // A constant part then needs no call of `memcpy`.
     #[inline(always)]
     pub fn raw(&mut self, part: &str) -> &mut Self {
-        self.0.push_str(part);
+        self.0.extend_from_slice(part.as_bytes());
         self
     }
 
     /// Appends text in quotes that needs no escaping: hex digits, a number, a constant.
-    pub fn quoted(&mut self, text: &str) -> &mut Self {
-        self.raw("\"").any(text).raw("\"")
+    pub fn quoted(&mut self, text: impl AsRef<[u8]>) -> &mut Self {
+        self.raw("\"").raw_bytes(text.as_ref()).raw("\"")
     }
 
     /// Appends any text in quotes, escaped.
@@ -62,51 +63,80 @@ impl Json {
         self.raw("\"").escaped(text).raw("\"")
     }
 
-    fn any(&mut self, text: &str) -> &mut Self {
-        self.0.push_str(text);
+    /// Appends other JSON as text in quotes, escaped.
+    pub fn json_as_text(&mut self, json: &[u8]) -> &mut Self {
+        self.raw("\"").escaped_bytes(json).raw("\"")
+    }
+
+    /// Appends ASCII text with other characters in place of some: `replace` returns them.
+    pub fn replaced(&mut self, text: &[u8], replace: impl Fn(u8) -> u8) -> &mut Self {
+        self.0.extend(text.iter().map(|byte| replace(*byte)));
+        self
+    }
+
+    /// Appends UTF-8 as it stands.
+    pub fn raw_bytes(&mut self, text: &[u8]) -> &mut Self {
+        self.0.extend_from_slice(text);
         self
     }
 
     /// Appends text without quotes. Quotation marks, backslashes and control characters are
     /// escaped; JSON allows every other character as it is.
     pub fn escaped(&mut self, text: &str) -> &mut Self {
-        if is_clean(text.as_bytes()) {
-            return self.any(text);
-        }
+        self.escaped_bytes(text.as_bytes())
+    }
+
+    fn escaped_bytes(&mut self, text: &[u8]) -> &mut Self {
+        if is_clean(text) { self.raw_bytes(text) } else { self.escape(text) }
+    }
+
+    // Most texts need no escaping.
+    #[inline(never)]
+    fn escape(&mut self, text: &[u8]) -> &mut Self {
         self.0.reserve(text.len() + text.len() / 4);
-        let mut rest = text;
-        while let Some(at) = first_to_escape(rest.as_bytes()) {
-            // The byte is ASCII, so both cuts are between characters.
-            let byte = rest.as_bytes()[at];
-            self.any(&rest[..at]);
-            rest = &rest[at + 1..];
-            match byte {
-                b'"' => self.raw(r#"\""#),
-                b'\\' => self.raw(r"\\"),
-                b'\n' => self.raw(r"\n"),
-                b'\r' => self.raw(r"\r"),
-                b'\t' => self.raw(r"\t"),
-                0x08 => self.raw(r"\b"),
-                0x0c => self.raw(r"\f"),
-                _ => self.raw(&format!("\\u{byte:04x}")),
-            };
+        let (groups, rest) = text.as_chunks::<8>();
+        let mut last_group = [b' '; 8];
+        last_group[..rest.len()].copy_from_slice(rest);
+        // Start of the text that is not yet appended.
+        let mut start = 0;
+        for (index, group) in groups.iter().chain([&last_group]).enumerate() {
+            let mut found = to_escape(group);
+            while found != 0 {
+                let at = index * 8 + found.trailing_zeros() as usize / 8;
+                self.raw_bytes(&text[start..at]).escape_byte(text[at]);
+                start = at + 1;
+                found &= found - 1;
+            }
         }
-        self.any(rest)
+        self.raw_bytes(&text[start..])
+    }
+
+    fn escape_byte(&mut self, byte: u8) {
+        match byte {
+            b'"' => self.raw(r#"\""#),
+            b'\\' => self.raw(r"\\"),
+            b'\n' => self.raw(r"\n"),
+            b'\r' => self.raw(r"\r"),
+            b'\t' => self.raw(r"\t"),
+            0x08 => self.raw(r"\b"),
+            0x0c => self.raw(r"\f"),
+            _ => self.raw(&format!("\\u{byte:04x}")),
+        };
     }
 
     /// Appends a whole number.
     pub fn integer(&mut self, number: i64) -> &mut Self {
-        self.any(itoa::Buffer::new().format(number))
+        self.raw_bytes(itoa::Buffer::new().format(number).as_bytes())
     }
 
     /// Appends a whole number that is not negative.
     pub fn unsigned(&mut self, number: u64) -> &mut Self {
-        self.any(itoa::Buffer::new().format(number))
+        self.raw_bytes(itoa::Buffer::new().format(number).as_bytes())
     }
 
     /// Appends a finite number in its shortest form. JSON has no NaN and no infinity.
     pub fn float(&mut self, number: f64) -> &mut Self {
-        self.any(&serde_json::to_string(&number).unwrap_or_default())
+        self.raw(&serde_json::to_string(&number).unwrap_or_default())
     }
 
     /// Appends `true` or `false`.
@@ -132,41 +162,34 @@ impl Json {
     }
 }
 
-fn must_be_escaped(byte: u8) -> bool {
-    byte < b' ' || byte == b'"' || byte == b'\\'
-}
-
-/// Returns true if no byte must be escaped. It looks at 16 or 8 bytes at once, for which the compiler
-/// uses vector instructions. The last group may overlap the one before it.
+/// Returns true if no byte must be escaped. It looks at 16 or 8 bytes at once. The last group may
+/// overlap the one before it.
 fn is_clean(bytes: &[u8]) -> bool {
-    fn has_none<const N: usize>(group: &[u8; N]) -> bool {
-        !group.iter().fold(false, |found, byte| found | must_be_escaped(*byte))
-    }
     match (bytes.last_chunk::<16>(), bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
         (Some(last), ..) => bytes.as_chunks::<16>().0.iter().all(has_none) && has_none(last),
         (None, Some(first), Some(last)) => has_none(first) && has_none(last),
-        _ => !bytes.iter().any(|byte| must_be_escaped(*byte)),
+        _ => bytes.iter().all(|byte| has_none(&[*byte])),
     }
 }
 
-/// Position of the first byte that must be escaped. It looks at eight bytes at once, as one number:
-/// a byte of it borrows from its highest bit if it is less than what is subtracted.
-fn first_to_escape(bytes: &[u8]) -> Option<usize> {
+/// Returns true if no byte of the group must be escaped. Each of the three questions becomes one vector
+/// instruction, or two.
+fn has_none<const N: usize>(group: &[u8; N]) -> bool {
+    let any = |is: fn(u8) -> bool| group.iter().fold(false, |found, byte| found | is(*byte));
+    !(any(|byte| byte < b' ') | any(|byte| byte == b'"') | any(|byte| byte == b'\\'))
+}
+
+/// Returns the highest bit of each byte that must be escaped. It looks at eight bytes at once, as one
+/// number. No sum carries into the next byte.
+fn to_escape(group: &[u8; 8]) -> u64 {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const HIGHEST_BITS: u64 = ONES << 7;
-    let (groups, rest) = bytes.as_chunks::<8>();
-    for (index, group) in groups.iter().enumerate() {
-        let group = u64::from_le_bytes(*group);
-        let less_than = |number: u64, limit: u8| number.wrapping_sub(ONES * u64::from(limit)) & !number;
-        let is = |byte: u8| less_than(group ^ (ONES * u64::from(byte)), 1);
-        let found = (less_than(group, b' ') | is(b'"') | is(b'\\')) & HIGHEST_BITS;
-        if found != 0 {
-            // Only the lowest found bit is certain: a borrow may reach the bytes above it.
-            return Some(index * 8 + found.trailing_zeros() as usize / 8);
-        }
-    }
-    let at = rest.iter().position(|byte| must_be_escaped(*byte))?;
-    Some(groups.len() * 8 + at)
+    const LOW_BITS: u64 = ONES * 0x7f;
+    let group = u64::from_le_bytes(*group);
+    // The highest bit of each byte that is not 0.
+    let not_zero = |bytes: u64| ((bytes & LOW_BITS) + LOW_BITS) | bytes;
+    let is_not = |byte: u8| not_zero(group ^ (ONES * u64::from(byte)));
+    let is_no_control = not_zero(group & (ONES * 0xe0));
+    !(is_no_control & is_not(b'"') & is_not(b'\\')) & !LOW_BITS
 }
 
 /// Data that writes itself as JSON.
@@ -201,7 +224,7 @@ mod tests {
     fn written(write: impl FnOnce(&mut Json)) -> String {
         let mut json = Json::default();
         write(&mut json);
-        json.into_string()
+        String::from_utf8(json.into_bytes()).unwrap()
     }
 
     #[test]

@@ -50,7 +50,8 @@ const MAX_MESSAGE: usize = 256 * 1024 - BYTES_AN_EVENT;
 /// Log line that became an event, within the limit of a message.
 struct LogEvent<'a> {
     timestamp: u64,
-    message: &'a str,
+    /// UTF-8.
+    message: &'a [u8],
     trace: Option<TraceId>,
 }
 
@@ -69,7 +70,7 @@ fn request(json: &mut Json, group: &str, stream: &str, events: &[LogEvent<'_>]) 
         // Milliseconds since 1970. Events older than 14 days, or than the retention, are not stored.
         json.raw(r#"{"timestamp":"#).unsigned(event.timestamp);
         // The line. AWS charges for its bytes and 26 more.
-        json.raw(r#","message":"#).string(event.message).raw("}");
+        json.raw(r#","message":"#).json_as_text(event.message).raw("}");
     });
     json.raw("]}");
 }
@@ -81,7 +82,7 @@ fn request(json: &mut Json, group: &str, stream: &str, events: &[LogEvent<'_>]) 
 /// ```
 fn line(json: &mut Json, line: &LogLine) {
     // Time of the line. Logs Insights finds this field and the others by itself.
-    json.raw(r#"{"time":"#).quoted(&time(line.time));
+    json.raw(r#"{"time":"#).quoted(time(line.time));
     // ERROR, WARN, INFO or DEBUG. The access line of a 5xx is an ERROR.
     json.raw(r#","level":"#).quoted(line.level.as_str());
     // Part of the program that wrote the line.
@@ -90,11 +91,11 @@ fn line(json: &mut Json, line: &LogLine) {
     json.raw(r#","message":"#).string(&line.message);
     if let Some(span) = &line.span {
         // The trace id as Honeycomb has it.
-        json.raw(r#","trace_id":"#).quoted(span.trace_id.hex().as_str());
+        json.raw(r#","trace_id":"#).quoted(span.trace_id.hex());
         // The trace id as X-Ray has it, for the search of its console.
-        json.raw(r#","xray_trace_id":"#).quoted(span.trace_id.xray().as_str());
+        json.raw(r#","xray_trace_id":"#).quoted(span.trace_id.xray());
         // The span in which the line was written.
-        json.raw(r#","span_id":"#).quoted(span.span_id.hex().as_str());
+        json.raw(r#","span_id":"#).quoted(span.span_id.hex());
     }
     for (key, value) in line.key_values.iter().filter(|(key, _)| !OUR_KEYS.contains(&key.as_str())) {
         json.raw(",").string(key).raw(":").string(value);
@@ -111,16 +112,16 @@ impl Encoder<LogLine> for LogEvents {
         let lengths = batch.iter().map(|line| line.message.len());
         let mut messages = Json::with_capacity(lengths.sum::<usize>() + batch.len() * BYTES_BESIDE_MESSAGE);
         let mut write = |line: &Arc<LogLine>| {
-            let start = messages.as_str().len();
+            let start = messages.as_bytes().len();
             self.message(&mut messages, line);
             messages.cut(start, MAX_MESSAGE);
-            messages.as_str().len()
+            messages.as_bytes().len()
         };
         let ends: Vec<usize> = batch.iter().map(&mut write).collect();
         let mut start = 0;
         let event = |(line, end): (&Arc<LogLine>, usize)| LogEvent {
             timestamp: line.time.saturating_add_signed(clock_offset),
-            message: not_empty(&messages.as_str()[std::mem::replace(&mut start, end)..end]),
+            message: not_empty(&messages.as_bytes()[std::mem::replace(&mut start, end)..end]),
             trace: line.span.map(|span| span.trace_id),
         };
         let mut log_events: Vec<LogEvent<'_>> = batch.iter().zip(ends).map(event).collect();
@@ -145,7 +146,7 @@ impl LogEvents {
         // The lines of one request mostly follow each other.
         let mut traces: Vec<TraceId> = log_events.iter().filter_map(|event| event.trace).collect();
         traces.dedup();
-        Payload { bytes: json.into_string().into_bytes(), items: log_events.len(), traces, trimmed: None }
+        Payload { bytes: json.into_bytes(), items: log_events.len(), traces, trimmed: None }
     }
 
     /// Appends the message of a line.
@@ -180,8 +181,8 @@ fn time(millis: u64) -> TimeText {
 }
 
 /// Replaces an empty message by a blank: the service requires one byte.
-fn not_empty(text: &str) -> &str {
-    if text.is_empty() { " " } else { text }
+fn not_empty(text: &[u8]) -> &[u8] {
+    if text.is_empty() { b" " } else { text }
 }
 
 #[cfg(test)]
@@ -286,6 +287,6 @@ mod tests {
         let message = request["logEvents"][0]["message"].as_str().unwrap();
         assert!(message.len() <= MAX_MESSAGE && message.len() > MAX_MESSAGE - 4, "{}", message.len());
         assert!(message.ends_with("🦀 [cut]"));
-        assert_eq!(not_empty(""), " ");
+        assert_eq!(not_empty(b""), b" ");
     }
 }

@@ -72,16 +72,16 @@ fn scope(json: &mut Json, scope: Scope) {
 fn span(json: &mut Json, trace: &FinishedTrace, index: usize) {
     let (is_first, span) = (index == 0, &trace.spans[index]);
     // 128 bits as hex. Protobuf's own JSON mapping would write base64.
-    json.raw(r#"{"traceId":"#).quoted(trace.trace_id.hex().as_str());
+    json.raw(r#"{"traceId":"#).quoted(trace.trace_id.hex());
     // 64 bits as hex.
-    json.raw(r#","spanId":"#).quoted(span.id.hex().as_str());
+    json.raw(r#","spanId":"#).quoted(span.id.hex());
     if is_first && !trace.trace_state.is_empty() {
         // The caller's `tracestate`, on the first span only.
         json.raw(r#","traceState":"#).string(&trace.trace_state);
     }
     if let Some(parent) = span.parent {
         // The span around this one, or the caller's span in another process. A new trace has none.
-        json.raw(r#","parentSpanId":"#).quoted(parent.hex().as_str());
+        json.raw(r#","parentSpanId":"#).quoted(parent.hex());
     }
     let parent_is_remote = if is_first && trace.remote_parent { 512 } else { 0 };
     // 1: sampled. 2: the trace id is random. 256: bit 512 is valid. 512: the parent is in another
@@ -200,7 +200,7 @@ impl OtlpJson {
     fn append(&self, batch: &[Arc<FinishedTrace>], payloads: &mut Vec<Payload>) {
         let mut json = Json::with_capacity(batch.len() * EXPECTED_BYTES_PER_TRACE);
         request(&mut json, &self.resource, batch);
-        let bytes = json.into_string().into_bytes();
+        let bytes = json.into_bytes();
         if bytes.len() > self.max_body && batch.len() > 1 {
             let (first, second) = batch.split_at(batch.len() / 2);
             self.append(first, payloads);

@@ -65,19 +65,26 @@ fn can_be_annotation(value: &Value) -> bool {
 
 /// Writes the key of an annotation: `"app_result_length"` for `app.result_length`.
 pub(super) fn write_key(json: &mut Json, key: &str) {
-    json.raw("\"");
-    let mut rest = key;
     if key.len() > MAX_KEY || key.is_empty() || !key.is_ascii() {
         let replaced: String = allowed_characters(key).collect();
-        json.raw(&replaced).raw("\"");
+        json.quoted(replaced);
         return;
     }
-    while let Some(at) = rest.bytes().position(|byte| !byte.is_ascii_alphanumeric()) {
-        json.raw(&rest[..at]).raw("_");
-        rest = &rest[at + 1..];
-    }
-    json.raw(rest).raw("\"");
+    json.raw("\"").replaced(key.as_bytes(), |byte| ALLOWED_CHARACTERS[usize::from(byte)]).raw("\"");
 }
+
+/// At the place of each ASCII character: itself, or `_` if X-Ray forbids it.
+const ALLOWED_CHARACTERS: [u8; 256] = {
+    let mut table = [b'_'; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        if (byte as u8).is_ascii_alphanumeric() {
+            table[byte] = byte as u8;
+        }
+        byte += 1;
+    }
+    table
+};
 
 /// Characters of a key, with `_` for each one that X-Ray forbids. An empty key is `_`, too.
 fn allowed_characters(key: &str) -> impl Iterator<Item = char> {
