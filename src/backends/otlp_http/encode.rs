@@ -144,7 +144,7 @@ fn event(json: &mut Json, event: &Event) {
 
 /// `{"key":"app.result_length","value":{"intValue":"3"}}`
 fn attribute(json: &mut Json, attribute: &Attribute) {
-    json.raw(r#"{"key":"#).string(&attribute.key).raw(r#","value":"#);
+    json.raw(r#"{"key":""#).escaped(&attribute.key).raw(r#"","value":"#);
     value(json, &attribute.value);
     json.raw("}");
 }
@@ -159,7 +159,7 @@ fn metadata(json: &mut Json, metadata: &Metadata) {
 /// Object with one field, whose name is the type of the value.
 fn value(json: &mut Json, value: &Value) {
     match value {
-        Value::String(text) => json.raw(r#"{"stringValue":"#).string(text).raw("}"),
+        Value::String(text) => json.raw(r#"{"stringValue":""#).escaped(text).raw("\"}"),
         Value::Bool(value) => json.raw(r#"{"boolValue":"#).bool(*value).raw("}"),
         // A 64-bit number is text, because JSON readers keep 53 bits of a number.
         Value::Int(number) => json.raw(r#"{"intValue":""#).integer(*number).raw("\"}"),
