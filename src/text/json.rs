@@ -9,8 +9,6 @@
 //!
 //! Specification: <https://www.rfc-editor.org/rfc/rfc8259>.
 
-use super::cut_bytes;
-
 /// JSON text that grows at its end. Its bytes are not checked again to be UTF-8.
 #[derive(Default)]
 pub struct Json(Vec<u8>);
@@ -26,13 +24,9 @@ impl Json {
         &self.0
     }
 
-    /// Cuts the text after the first `start` bytes to at most `most` bytes, including a mark.
-    pub fn cut(&mut self, start: usize, most: usize) {
-        if self.0.len() - start > most {
-            let end = String::from_utf8_lossy(&self.0[start..]).into_owned();
-            self.0.truncate(start);
-            self.raw(&cut_bytes(end, most));
-        }
+    /// Removes all but the first `bytes` bytes.
+    pub fn truncate(&mut self, bytes: usize) {
+        self.0.truncate(bytes);
     }
 
     /// Removes the text, and keeps the memory for the next one.
@@ -55,17 +49,12 @@ impl Json {
 
     /// Appends text in quotes that needs no escaping: hex digits, a number, a constant.
     pub fn quoted(&mut self, text: impl AsRef<[u8]>) -> &mut Self {
-        self.raw("\"").raw_bytes(text.as_ref()).raw("\"")
+        self.raw("\"").raw_bytes(text).raw("\"")
     }
 
     /// Appends any text in quotes, escaped.
     pub fn string(&mut self, text: &str) -> &mut Self {
         self.raw("\"").escaped(text).raw("\"")
-    }
-
-    /// Appends other JSON as text in quotes, escaped.
-    pub fn json_as_text(&mut self, json: &[u8]) -> &mut Self {
-        self.raw("\"").escaped_bytes(json).raw("\"")
     }
 
     /// Appends ASCII text with other characters in place of some: `replace` returns them.
@@ -75,40 +64,27 @@ impl Json {
     }
 
     /// Appends UTF-8 as it stands.
-    pub fn raw_bytes(&mut self, text: &[u8]) -> &mut Self {
-        self.0.extend_from_slice(text);
+    pub fn raw_bytes(&mut self, text: impl AsRef<[u8]>) -> &mut Self {
+        self.0.extend_from_slice(text.as_ref());
         self
     }
 
     /// Appends text without quotes. Quotation marks, backslashes and control characters are
     /// escaped; JSON allows every other character as it is.
     pub fn escaped(&mut self, text: &str) -> &mut Self {
-        self.escaped_bytes(text.as_bytes())
+        if is_clean(text.as_bytes()) { self.raw(text) } else { self.escape(text.as_bytes()) }
     }
 
-    fn escaped_bytes(&mut self, text: &[u8]) -> &mut Self {
-        if is_clean(text) { self.raw_bytes(text) } else { self.escape(text) }
+    /// Appends text for a string of a document that is itself a string of another one.
+    pub fn escaped_twice(&mut self, text: &str) -> &mut Self {
+        if is_clean(text.as_bytes()) { self.raw(text) } else { self.escape(&Self::default().escape(text.as_bytes()).0) }
     }
 
     // Most texts need no escaping.
-    #[inline(never)]
+    #[cold]
     fn escape(&mut self, text: &[u8]) -> &mut Self {
-        self.0.reserve(text.len() + text.len() / 4);
-        let (groups, rest) = text.as_chunks::<8>();
-        let mut last_group = [b' '; 8];
-        last_group[..rest.len()].copy_from_slice(rest);
-        // Start of the text that is not yet appended.
-        let mut start = 0;
-        for (index, group) in groups.iter().chain([&last_group]).enumerate() {
-            let mut found = to_escape(group);
-            while found != 0 {
-                let at = index * 8 + found.trailing_zeros() as usize / 8;
-                self.raw_bytes(&text[start..at]).escape_byte(text[at]);
-                start = at + 1;
-                found &= found - 1;
-            }
-        }
-        self.raw_bytes(&text[start..])
+        text.iter().for_each(|byte| self.escape_byte(*byte));
+        self
     }
 
     fn escape_byte(&mut self, byte: u8) {
@@ -120,18 +96,19 @@ impl Json {
             b'\t' => self.raw(r"\t"),
             0x08 => self.raw(r"\b"),
             0x0c => self.raw(r"\f"),
-            _ => self.raw(&format!("\\u{byte:04x}")),
+            0..b' ' => self.raw(&format!("\\u{byte:04x}")),
+            _ => self.raw_bytes([byte]),
         };
     }
 
     /// Appends a whole number.
     pub fn integer(&mut self, number: i64) -> &mut Self {
-        self.raw_bytes(itoa::Buffer::new().format(number).as_bytes())
+        self.raw_bytes(itoa::Buffer::new().format(number))
     }
 
     /// Appends a whole number that is not negative.
     pub fn unsigned(&mut self, number: u64) -> &mut Self {
-        self.raw_bytes(itoa::Buffer::new().format(number).as_bytes())
+        self.raw_bytes(itoa::Buffer::new().format(number))
     }
 
     /// Appends a finite number in its shortest form. JSON has no NaN and no infinity.
@@ -178,19 +155,6 @@ fn is_clean(bytes: &[u8]) -> bool {
 fn has_none<const N: usize>(group: &[u8; N]) -> bool {
     let any = |is: fn(u8) -> bool| group.iter().fold(false, |found, byte| found | is(*byte));
     !(any(|byte| byte < b' ') | any(|byte| byte == b'"') | any(|byte| byte == b'\\'))
-}
-
-/// Returns the highest bit of each byte that must be escaped. It looks at eight bytes at once, as one
-/// number. No sum carries into the next byte.
-fn to_escape(group: &[u8; 8]) -> u64 {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const LOW_BITS: u64 = ONES * 0x7f;
-    let group = u64::from_le_bytes(*group);
-    // The highest bit of each byte that is not 0.
-    let not_zero = |bytes: u64| ((bytes & LOW_BITS) + LOW_BITS) | bytes;
-    let is_not = |byte: u8| not_zero(group ^ (ONES * u64::from(byte)));
-    let is_no_control = not_zero(group & (ONES * 0xe0));
-    !(is_no_control & is_not(b'"') & is_not(b'\\')) & !LOW_BITS
 }
 
 /// Data that writes itself as JSON.

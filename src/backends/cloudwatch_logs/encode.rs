@@ -14,6 +14,7 @@ use chrono::DateTime;
 
 use crate::delivery::{Encoder, Payload};
 use crate::logging::LogLine;
+use crate::text::cut_bytes;
 use crate::text::json::Json;
 use crate::text::time::{self, TimeText};
 use crate::trace::id::TraceId;
@@ -50,7 +51,7 @@ const MAX_MESSAGE: usize = 256 * 1024 - BYTES_AN_EVENT;
 /// Log line that became an event, within the limit of a message.
 struct LogEvent<'a> {
     timestamp: u64,
-    /// UTF-8.
+    /// Escaped, so at least as long as the text that the service counts.
     message: &'a [u8],
     trace: Option<TraceId>,
 }
@@ -70,7 +71,7 @@ fn request(json: &mut Json, group: &str, stream: &str, events: &[LogEvent<'_>]) 
         // Milliseconds since 1970. Events older than 14 days, or than the retention, are not stored.
         json.raw(r#"{"timestamp":"#).unsigned(event.timestamp);
         // The line. AWS charges for its bytes and 26 more.
-        json.raw(r#","message":"#).json_as_text(event.message).raw("}");
+        json.raw(r#","message":""#).raw_bytes(event.message).raw("\"}");
     });
     json.raw("]}");
 }
@@ -80,27 +81,29 @@ fn request(json: &mut Json, group: &str, stream: &str, events: &[LogEvent<'_>]) 
 ///  "message":"[2026-Nov-22 23:57] 127.0.0.1 ...","trace_id":"4efa...",
 ///  "xray_trace_id":"1-4efaaf4d-1e87...","span_id":"5399...","status":"200"}
 /// ```
+///
+/// It is a string in the request, so each of its quotation marks is written with a backslash.
 fn line(json: &mut Json, line: &LogLine) {
     // Time of the line. Logs Insights finds this field and the others by itself.
-    json.raw(r#"{"time":"#).quoted(time(line.time));
+    json.raw(r#"{\"time\":\""#).raw_bytes(time(line.time));
     // ERROR, WARN, INFO or DEBUG. The access line of a 5xx is an ERROR.
-    json.raw(r#","level":"#).quoted(line.level.as_str());
+    json.raw(r#"\",\"level\":\""#).raw(line.level.as_str());
     // Part of the program that wrote the line.
-    json.raw(r#","target":"#).string(&line.target);
+    json.raw(r#"\",\"target\":\""#).escaped_twice(&line.target);
     // Text of the line. For a request it is the access line that Flask wrote in the course.
-    json.raw(r#","message":"#).string(&line.message);
+    json.raw(r#"\",\"message\":\""#).escaped_twice(&line.message);
     if let Some(span) = &line.span {
         // The trace id as Honeycomb has it.
-        json.raw(r#","trace_id":"#).quoted(span.trace_id.hex());
+        json.raw(r#"\",\"trace_id\":\""#).raw_bytes(span.trace_id.hex());
         // The trace id as X-Ray has it, for the search of its console.
-        json.raw(r#","xray_trace_id":"#).quoted(span.trace_id.xray());
+        json.raw(r#"\",\"xray_trace_id\":\""#).raw_bytes(span.trace_id.xray());
         // The span in which the line was written.
-        json.raw(r#","span_id":"#).quoted(span.span_id.hex());
+        json.raw(r#"\",\"span_id\":\""#).raw_bytes(span.span_id.hex());
     }
     for (key, value) in line.key_values.iter().filter(|(key, _)| !OUR_KEYS.contains(&key.as_str())) {
-        json.raw(",").string(key).raw(":").string(value);
+        json.raw(r#"\",\""#).escaped_twice(key).raw(r#"\":\""#).escaped_twice(value);
     }
-    json.raw("}");
+    json.raw(r#"\"}"#);
 }
 
 const OUR_KEYS: [&str; 7] = ["time", "level", "target", "message", "trace_id", "xray_trace_id", "span_id"];
@@ -114,7 +117,9 @@ impl Encoder<LogLine> for LogEvents {
         let mut write = |line: &Arc<LogLine>| {
             let start = messages.as_bytes().len();
             self.message(&mut messages, line);
-            messages.cut(start, MAX_MESSAGE);
+            if messages.as_bytes().len() - start > MAX_MESSAGE {
+                cut(&mut messages, start);
+            }
             messages.as_bytes().len()
         };
         let ends: Vec<usize> = batch.iter().map(&mut write).collect();
@@ -149,20 +154,29 @@ impl LogEvents {
         Payload { bytes: json.into_bytes(), items: log_events.len(), traces, trimmed: None }
     }
 
-    /// Appends the message of a line.
+    /// Appends the message of a line, escaped.
     fn message(&self, to: &mut Json, line: &LogLine) {
         if self.format == LineFormat::Json {
             return self::line(to, line);
         }
-        to.raw(&format!("{} {:<5} {}: {}", time(line.time), line.level, line.target, line.message));
+        let mut text = format!("{} {:<5} {}: {}", time(line.time), line.level, line.target, line.message);
         for (key, value) in &line.key_values {
-            to.raw(" ").raw(key).raw("=").raw(value);
+            text.extend([" ", key, "=", value]);
         }
         if let Some(span) = &line.span {
             let xray = span.trace_id.xray();
-            to.raw(&format!(" trace_id={} xray_trace_id={xray} span_id={}", span.trace_id, span.span_id));
+            text.push_str(&format!(" trace_id={} xray_trace_id={xray} span_id={}", span.trace_id, span.span_id));
         }
+        to.escaped(&text);
     }
+}
+
+/// Cuts the message that begins at `start` to its limit, which counts the text before it is escaped.
+fn cut(messages: &mut Json, start: usize) {
+    let string = [b"\"", &messages.as_bytes()[start..], b"\""].concat();
+    let text: String = serde_json::from_slice(&string).unwrap_or_default();
+    messages.truncate(start);
+    messages.escaped(&cut_bytes(text, MAX_MESSAGE));
 }
 
 /// Returns the number of events that fit into one request, at least one.

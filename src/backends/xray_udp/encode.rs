@@ -298,19 +298,21 @@ fn value(json: &mut Json, it: &Value) {
 /// Writes nanoseconds since 1970 as seconds with at most six decimals: `1478293361.271`.
 fn seconds(json: &mut Json, nanos: u64) {
     let micros = nanos.saturating_add(500) / 1000;
-    // X-Ray parses a double. Until the year 2106 each microsecond has its own double, and the
-    // digits below are the shortest that parse to it. A time outside this range comes from a wrong
-    // clock.
-    if !(1_000_000..1_000_000 << 32).contains(&micros) {
-        json.float(micros as f64 / 1_000_000.0);
-        return;
-    }
     let mut digits = itoa::Buffer::new();
-    let digits = digits.format(micros);
-    let (seconds, decimals) = digits.split_at(digits.len() - 6);
-    // The last zeros are left out, but one decimal stays: `1478293361.0`.
-    let length = decimals.bytes().rposition(|digit| digit != b'0').map_or(1, |last| last + 1);
-    json.raw(seconds).raw(".").raw(&decimals[..length]);
+    // X-Ray parses a double. Until the year 2106 each microsecond has its own double, and the
+    // digits below are the shortest that parse to it. From September 2001 on there are 16 of them. A
+    // time outside this range comes from a wrong clock.
+    match digits.format(micros).as_bytes().as_chunks::<16>() {
+        ([digits], []) if micros < 1_000_000 << 32 => {
+            let mut text = *b"##########.######";
+            text[..10].copy_from_slice(&digits[..10]);
+            text[11..].copy_from_slice(&digits[10..]);
+            // The last zeros are left out, but one decimal stays: `1478293361.0`.
+            let last = text.iter().rposition(|digit| *digit != b'0').unwrap_or(0);
+            json.raw_bytes(&text[..=last.max(11)]);
+        }
+        _ => _ = json.float(micros as f64 / 1_000_000.0),
+    }
 }
 
 /// Returns the name of a document. The sampler may have chosen the service name by the host of the
