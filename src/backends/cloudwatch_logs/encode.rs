@@ -39,8 +39,9 @@ pub(super) enum LineFormat {
     Text,
 }
 
-/// Usual size of the JSON around a message.
-const BYTES_BESIDE_MESSAGE: usize = 256;
+/// Usual size of a message besides the text of the line, and of the JSON around a message.
+const BYTES_BESIDE_TEXT: usize = 320;
+const BYTES_BESIDE_MESSAGE: usize = 48;
 const MAX_EVENTS: usize = 10_000;
 const MAX_BYTES: usize = 1_048_576;
 const BYTES_AN_EVENT: usize = 26;
@@ -113,7 +114,7 @@ impl Encoder<LogLine> for LogEvents {
     /// clock.
     fn encode(&self, batch: &[Arc<LogLine>], clock_offset: i64) -> Vec<Payload> {
         let lengths = batch.iter().map(|line| line.message.len());
-        let mut messages = Json::with_capacity(lengths.sum::<usize>() + batch.len() * BYTES_BESIDE_MESSAGE);
+        let mut messages = Json::with_capacity(lengths.sum::<usize>() + batch.len() * BYTES_BESIDE_TEXT);
         let mut write = |line: &Arc<LogLine>| {
             let start = messages.as_bytes().len();
             self.message(&mut messages, line);

@@ -223,4 +223,4 @@ impl Encoder<FinishedTrace> for OtlpJson {
 /// Largest uncompressed body that all known receivers accept.
 const MAX_BODY: usize = 1 << 20;
 
-const EXPECTED_BYTES_PER_TRACE: usize = 1200;
+const EXPECTED_BYTES_PER_TRACE: usize = 1600;

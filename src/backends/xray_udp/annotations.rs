@@ -4,16 +4,15 @@ use crate::text::json::Json;
 use crate::trace::Value;
 use crate::trace::span::{Attribute, SpanData};
 
-/// Place of an attribute in an X-Ray document.
+/// Place of an attribute in an X-Ray document, outside the http block.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub(super) enum Place {
-    HttpBlock,
     Annotation,
     Metadata,
 }
 
-/// Places of the attributes of a span, in their order. The first `most` attributes that can be
-/// indexed are annotations.
+/// Places of the attributes of a span that are not in the http block, in their order. The first
+/// `most` attributes that can be indexed are annotations.
 ///
 /// Two keys that differ only in forbidden characters would become one, so the second is not
 /// indexed.
@@ -22,11 +21,9 @@ pub(super) fn places(span: &SpanData, most: usize) -> impl Iterator<Item = (&Att
     // Lengths of the earlier keys, a bit each. Two ASCII keys of different lengths cannot become
     // the same key, so they need not be compared.
     let mut lengths = 0_u64;
-    attributes.iter().enumerate().scan(most, move |left, (index, attribute)| {
+    let others = attributes.iter().enumerate().filter(|(_, attribute)| !is_in_http_block(&attribute.key));
+    others.scan(most, move |left, (index, attribute)| {
         let key = attribute.key.as_ref();
-        if is_in_http_block(key) {
-            return Some((attribute, Place::HttpBlock));
-        }
         let length =
             if (2..=MAX_KEY).contains(&key.len()) && key.is_ascii() { 1 << (key.len() % 64) } else { u64::MAX };
         let may_collide = lengths & length != 0;
