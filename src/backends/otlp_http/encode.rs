@@ -99,24 +99,24 @@ fn span(json: &mut Json, trace: &FinishedTrace, index: usize) {
     json.raw(r#","startTimeUnixNano":""#).unsigned(span.start);
     // The start plus the time on the monotonic clock, so never earlier than the start.
     json.raw(r#"","endTimeUnixNano":""#).unsigned(span.end).raw("\"");
-    if !span.attributes.is_empty() || !span.metadata.is_empty() {
+    if !span.attributes.is_empty() || !span.rare().metadata.is_empty() {
         // Facts about this span. OpenTelemetry's semantic conventions give the common names; names
         // with app. are ours.
         json.raw(r#","attributes":["#).separated(&span.attributes, attribute);
-        json.raw(if span.attributes.is_empty() || span.metadata.is_empty() { "" } else { "," });
-        json.separated(&span.metadata, metadata).raw("]");
+        json.raw(if span.attributes.is_empty() || span.rare().metadata.is_empty() { "" } else { "," });
+        json.separated(&span.rare().metadata, metadata).raw("]");
     }
     // Number of attributes that were dropped, because the span had too many.
-    count(json, r#","droppedAttributesCount":"#, span.dropped_attributes);
-    if !span.events.is_empty() {
+    count(json, r#","droppedAttributesCount":"#, span.rare().dropped_attributes);
+    if !span.rare().events.is_empty() {
         // What happened at one moment of the span: exceptions.
-        json.raw(r#","events":["#).separated(&span.events, event).raw("]");
+        json.raw(r#","events":["#).separated(&span.rare().events, event).raw("]");
     }
     // Number of events that were dropped, because the span had too many.
-    count(json, r#","droppedEventsCount":"#, span.dropped_events);
+    count(json, r#","droppedEventsCount":"#, span.rare().dropped_events);
     // Empty means that no error was recorded. Some receivers fail if the field is missing.
     json.raw(r#","status":{"#);
-    if let Status::Error(message) = &span.status {
+    if let Status::Error(message) = &span.rare().status {
         if !message.is_empty() {
             // The message of the exception.
             json.raw(r#""message":"#).string(message).raw(",");

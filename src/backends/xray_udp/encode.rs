@@ -153,12 +153,12 @@ pub(super) fn document(json: &mut Json, part: Part<'_>, subsegments: Option<impl
         has_others |= place == Place::Metadata;
     }
     json.raw(if has_annotations { "}" } else { "" });
-    if trim < Trim::Metadata && (has_others || !span.metadata.is_empty()) {
+    if trim < Trim::Metadata && (has_others || !span.rare().metadata.is_empty()) {
         let places = places(span, part.max_annotations);
         let others = places.filter_map(|(attribute, place)| (place == Place::Metadata).then_some(attribute));
         // Stored with the trace, but not indexed.
         json.raw(r#","metadata":{"#);
-        metadata(json, &span.metadata, others);
+        metadata(json, &span.rare().metadata, others);
         json.raw("}");
     }
     if let Some(subsegments) = subsegments {
