@@ -57,7 +57,7 @@ impl Json {
         self.raw("\"").escaped(text).raw("\"")
     }
 
-    /// Appends ASCII text with other characters in place of some: `replace` returns them.
+    /// Appends ASCII text. `replace` returns what is written for each character.
     pub fn replaced(&mut self, text: &[u8], replace: impl Fn(u8) -> u8) -> &mut Self {
         self.0.extend(text.iter().map(|byte| replace(*byte)));
         self

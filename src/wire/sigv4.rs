@@ -175,9 +175,10 @@ impl Signer {
         let (canonical_request, signed_headers) = canonical_request(request, &x_amz_date, secrets.session_token);
         let string_to_sign = [ALGORITHM, &x_amz_date, &scope, &sha256(canonical_request.as_bytes())].join("\n");
         let signature = hex(hmac::sign(self.key(secrets.secret_access_key, date), string_to_sign.as_bytes()).as_ref());
-        let credential = [" Credential=", secrets.access_key_id, "/", &scope].concat();
+        let (id, names) = (secrets.access_key_id, &signed_headers);
         let authorization =
-            [ALGORITHM, &credential, ", SignedHeaders=", &signed_headers, ", Signature=", &signature].concat();
+            [ALGORITHM, " Credential=", id, "/", &scope, ", SignedHeaders=", names, ", Signature=", &signature]
+                .concat();
         Signed {
             authorization,
             x_amz_date,
@@ -288,17 +289,14 @@ fn canonical_request(request: &SigningInput<'_>, x_amz_date: &str, session_token
 
 /// Returns the path, percent-encoded once more than in the request line: `%20` there becomes
 /// `%2520` here.
-fn canonical_uri(path: &str) -> String {
-    if path.is_empty() || path == "/" {
-        return "/".to_owned();
-    }
-    utf8_percent_encode(path, RESERVED_IN_PATH).to_string()
+fn canonical_uri(path: &str) -> Cow<'_, str> {
+    if path.is_empty() { Cow::Borrowed("/") } else { utf8_percent_encode(path, RESERVED_IN_PATH).into() }
 }
 
 /// Resolves `//`, `.` and `..`: `/a//./b/../c/` becomes `/a/c/`.
-fn normalized(path: &str) -> String {
+fn normalized(path: &str) -> Cow<'_, str> {
     if path == "/" {
-        return path.to_owned();
+        return Cow::Borrowed(path);
     }
     let mut segments = Vec::new();
     for segment in path.split('/') {
@@ -311,7 +309,7 @@ fn normalized(path: &str) -> String {
         }
     }
     let end = if path.ends_with('/') && !segments.is_empty() { "/" } else { "" };
-    format!("/{}{end}", segments.join("/"))
+    Cow::Owned(format!("/{}{end}", segments.join("/")))
 }
 
 /// Returns the pairs `name=value`, encoded, then sorted, then joined with `&`.

@@ -143,11 +143,8 @@ impl LogEvents {
             LineFormat::Json => self::line(json, line),
             LineFormat::Text => _ = json.escaped(&text(line)),
         }
-        match json.as_bytes().len() - start {
-            // The service requires one byte.
-            0 => _ = json.raw(" "),
-            1..=MAX_MESSAGE => {}
-            _ => cut(json, start),
+        if json.as_bytes().len() - start > MAX_MESSAGE {
+            cut(json, start);
         }
         json.as_bytes().len() - start
     }

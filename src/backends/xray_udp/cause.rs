@@ -21,7 +21,7 @@ pub(super) fn cause(json: &mut Json, span: &SpanData, is_shortened: bool) {
         let [kind, message, stacktrace] =
             ["exception.type", "exception.message", "exception.stacktrace"].map(|key| event_text(event, key));
         // An id made from that of the span. The segment names it as its cause.
-        json.raw(r#"{"id":"#).quoted(&exception_id(span, number));
+        json.raw(r#"{"id":"#).quoted(exception_id(span, number));
         // exception.type
         json.raw(r#","type":"#).string(first_chars(kind, MAX_STRING));
         // exception.message

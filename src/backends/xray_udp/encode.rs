@@ -127,7 +127,7 @@ pub(super) fn document(json: &mut Json, part: Part<'_>, subsegments: Option<impl
         && let Some(id) = exception_below(trace)
     {
         // Id of the exception in a subsegment that made this request fail.
-        json.raw(r#","cause":"#).quoted(&id);
+        json.raw(r#","cause":"#).quoted(id);
     }
     if is_segment {
         aws(json, part);
@@ -288,7 +288,7 @@ fn value(json: &mut Json, it: &Value) {
         Value::Int(number) => json.integer(*number),
         Value::Double(number) if number.is_finite() => json.float(*number),
         // JSON has no NaN and no infinity.
-        Value::Double(number) => json.quoted(&number.to_string()),
+        Value::Double(number) => json.quoted(number.to_string()),
         Value::Map(entries) => {
             json.raw("{").separated(entries, |json, entry| member(json, &entry.key, &entry.value)).raw("}")
         }
