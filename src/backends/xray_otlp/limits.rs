@@ -174,7 +174,8 @@ fn on_clock_of_service(trace: &Arc<FinishedTrace>, offset: i64) -> Arc<FinishedT
     let mut spans = trace.spans.clone();
     for span in &mut spans {
         (span.start, span.end) = (shifted(span.start), shifted(span.end));
-        span.rare_mut().events.iter_mut().for_each(|event| event.time = shifted(event.time));
+        let events = span.rare.iter_mut().flat_map(|rare| &mut rare.events);
+        events.for_each(|event| event.time = shifted(event.time));
     }
     Arc::new(FinishedTrace { spans, ..without_spans(trace) })
 }
