@@ -83,8 +83,8 @@ pub(crate) fn wrap(text: &str, width: usize) -> String {
 
 /// Returns bytes as lower-case hex digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    let digits: Vec<u8> = bytes.iter().flat_map(|byte| HEX_PAIRS[usize::from(*byte)]).collect();
-    String::from_utf8(digits).expect("hex digits are ASCII")
+    let digits: Vec<[u8; 2]> = bytes.iter().map(|byte| HEX_PAIRS[usize::from(*byte)]).collect();
+    String::from_utf8(digits.into_flattened()).expect("hex digits are ASCII")
 }
 
 /// The two lower-case hex digits of every byte.

@@ -166,7 +166,7 @@ impl Signer {
     pub fn sign(&mut self, request: &SigningInput<'_>, secrets: &Secrets<'_>, now: SystemTime) -> Signed {
         // Time and date come from one reading of the clock. Two readings around midnight could give
         // two different dates.
-        let time = time::millis(DateTime::<Utc>::from(now));
+        let time: &str = &time::millis(DateTime::<Utc>::from(now));
         // The slices are safe: the text is ASCII, and has at least the 24 characters of
         // `2026-01-15T12:34:56.000Z`.
         let x_amz_date = [&time[..4], &time[5..7], &time[8..13], &time[14..16], &time[17..19], "Z"].concat();
@@ -338,16 +338,15 @@ fn canonical_headers<'a>(
 }
 
 fn lower_case(name: &str) -> Cow<'_, str> {
-    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        return Cow::Owned(name.to_ascii_lowercase());
-    }
-    Cow::Borrowed(name)
+    let has_capitals = name.bytes().fold(false, |found, byte| found | byte.is_ascii_uppercase());
+    if has_capitals { Cow::Owned(name.to_ascii_lowercase()) } else { Cow::Borrowed(name) }
 }
 
 /// Removes spaces around a value, and replaces several spaces inside it by one. A proxy may do the
 /// same on the way.
 fn collapse_spaces(value: &str) -> Cow<'_, str> {
-    if !value.bytes().any(|byte| byte.is_ascii_whitespace()) {
+    let has_spaces = value.bytes().fold(false, |found, byte| found | byte.is_ascii_whitespace());
+    if !has_spaces {
         return Cow::Borrowed(value);
     }
     Cow::Owned(value.split_ascii_whitespace().collect::<Vec<_>>().join(" "))
