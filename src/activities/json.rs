@@ -49,6 +49,6 @@ impl WriteJson for MessageGroup {
 
 impl WriteJson for Time {
     fn write(&self, json: &mut Json) {
-        json.quoted(&time::micros_with_offset(self.0));
+        json.quoted(time::micros_with_offset(self.0));
     }
 }

@@ -4,9 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
-
-use chrono::{DateTime, Utc};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::backend::{Outcome, Payload, Problem};
 use crate::sync::lock;
@@ -28,7 +26,7 @@ pub struct Delivery {
     /// The payload.
     pub payload: Arc<Payload>,
     /// Start of the first attempt.
-    pub began: DateTime<Utc>,
+    pub began: SystemTime,
     /// Time from the start of the first attempt to the end of the last one.
     pub took: Duration,
     /// Number of attempts.
@@ -117,7 +115,7 @@ impl Deliveries {
         let delivery = Delivery {
             number: state.begun,
             payload: Arc::clone(payload),
-            began: Utc::now(),
+            began: SystemTime::now(),
             took: Duration::ZERO,
             tries: 0,
             exchanges: Vec::new(),

@@ -392,7 +392,7 @@ impl<T: Item + Send + Sync + 'static> Worker<T> {
     ) -> Outcome {
         let until_stop = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let timeout = [left, until_stop].into_iter().flatten().min();
-        let mut calls = Vec::new();
+        let mut calls = Vec::with_capacity(1);
         let outcome = self.transport.deliver(payload, timeout, &mut calls);
         self.stats.deliveries.tried(number, calls, &outcome);
         // The number before may be that of an earlier worker that is still finishing.

@@ -51,7 +51,7 @@ impl Response {
         let mut json = Json::with_capacity(2048);
         value.write(&mut json);
         json.raw("\n");
-        Self { body: json.into_string().into_bytes(), ..Self::default() }
+        Self { body: json.into_bytes(), ..Self::default() }
     }
 
     /// 200 without a body, for OPTIONS: the answer to a preflight is in the headers.

@@ -174,7 +174,7 @@ impl Logger {
             return None;
         }
         let target = metadata.target();
-        let module = target.split("::").next().unwrap_or(target);
+        let module = target.split(':').next().unwrap_or(target);
         let is_excluded =
             sinks.excluded_targets.contains(&target) || ["ureq", "ureq_proto", "rustls", "tiny_http"].contains(&module);
         (!is_excluded && !KEEP_TO_STDERR.get()).then_some(sinks)

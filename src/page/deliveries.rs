@@ -101,7 +101,7 @@ impl DeliverySummaryView {
         Self {
             id: format!("{}-{}", processor.plan.name, delivery.number),
             number: delivery.number,
-            at: time::millis(delivery.began).to_string(),
+            at: time::millis(delivery.began.into()).to_string(),
             took_ms: delivery.took.as_secs_f64() * 1000.0,
             bytes: delivery.payload.bytes.len(),
             items: delivery.payload.items,

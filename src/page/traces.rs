@@ -214,7 +214,7 @@ impl<'a> LogLineView<'a> {
 
 impl<'a> SpanView<'a> {
     fn new(span: &'a SpanData, arrived: u64) -> Self {
-        let (status, status_message) = match &span.status {
+        let (status, status_message) = match &span.rare().status {
             Status::Unset => ("unset", ""),
             Status::Error(message) => ("error", message.as_str()),
         };
@@ -234,9 +234,9 @@ impl<'a> SpanView<'a> {
             status,
             status_message,
             attributes: Fields(&span.attributes, &[]),
-            dropped_attributes: span.dropped_attributes,
-            events: span.events.iter().map(|event| EventView::new(event, arrived)).collect(),
-            metadata: Fields(&[], &span.metadata),
+            dropped_attributes: span.rare().dropped_attributes,
+            events: span.rare().events.iter().map(|event| EventView::new(event, arrived)).collect(),
+            metadata: Fields(&[], &span.rare().metadata),
         }
     }
 }

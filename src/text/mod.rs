@@ -83,9 +83,21 @@ pub(crate) fn wrap(text: &str, width: usize) -> String {
 
 /// Returns bytes as lower-case hex digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0x0f]);
-    digits.map(|digit| char::from(if digit < 10 { b'0' + digit } else { b'a' - 10 + digit })).collect()
+    let digits: Vec<[u8; 2]> = bytes.iter().map(|byte| HEX_PAIRS[usize::from(*byte)]).collect();
+    String::from_utf8(digits.into_flattened()).expect("hex digits are ASCII")
 }
+
+/// The two lower-case hex digits of every byte.
+pub(crate) const HEX_PAIRS: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [digits[byte >> 4], digits[byte & 0x0f]];
+        byte += 1;
+    }
+    pairs
+};
 
 #[cfg(test)]
 mod tests {

@@ -70,11 +70,12 @@ impl FieldNotes {
     }
 }
 
-/// Returns the first field in a line of an encoder: `spanId` of `json.raw(r#","spanId":"#)`.
+/// Returns the first field in a line of an encoder: `spanId` of `json.raw(r#","spanId":"#)`. A document
+/// that is a string of another one has backslashes before the quotation marks.
 fn field_written(line: &'static str) -> Option<&'static str> {
     let (_, fragment) = line.split_once("r#\"")?;
-    let (name, _) = fragment.trim_start_matches(['{', ',', '}', ']', '"']).split_once("\":")?;
-    Some(name)
+    let (name, _) = fragment.trim_start_matches(['{', ',', '}', ']', '"', '\\']).split_once("\":")?;
+    Some(name.trim_end_matches('\\'))
 }
 
 impl AnnotatedJson {

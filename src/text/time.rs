@@ -87,6 +87,12 @@ impl Deref for TimeText {
     }
 }
 
+impl AsRef<[u8]> for TimeText {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
 impl fmt::Display for TimeText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self)

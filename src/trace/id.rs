@@ -22,6 +22,8 @@ use std::hash::{BuildHasher, RandomState};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Serialize, Serializer};
 
+use crate::text::HEX_PAIRS;
+
 /// Id of a trace: 16 bytes, never all zero.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct TraceId([u8; 16]);
@@ -115,16 +117,21 @@ pub struct Hex<const N: usize>([u8; N]);
 impl<const N: usize> Hex<N> {
     fn new(bytes: &[u8]) -> Self {
         let mut digits = [b'0'; N];
-        for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
-            pair[0] = HEX_DIGITS[usize::from(byte >> 4)];
-            pair[1] = HEX_DIGITS[usize::from(byte & 0x0f)];
+        for (pair, byte) in digits.as_chunks_mut().0.iter_mut().zip(bytes) {
+            *pair = HEX_PAIRS[usize::from(*byte)];
         }
         Self(digits)
     }
 
     /// Id as text.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).expect("HEX_DIGITS and dashes are ASCII, so the array is")
+        std::str::from_utf8(&self.0).expect("hex digits and dashes are ASCII, so the array is")
+    }
+}
+
+impl<const N: usize> AsRef<[u8]> for Hex<N> {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -160,7 +167,6 @@ struct Pool {
 }
 
 const POOL_BYTES: usize = 4096;
-const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 impl IdSource {
     /// Makes a source with an empty pool, which the first id fills.

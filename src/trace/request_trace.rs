@@ -130,7 +130,7 @@ impl RequestTrace<'_> {
     pub fn set_failed(&self) {
         self.edit_root(|span, _| {
             if !span.failed() {
-                span.status = Status::Error(String::new());
+                span.rare_mut().status = Status::Error(String::new());
             }
         });
     }
@@ -330,7 +330,7 @@ impl Span<'_> {
 
     /// Marks the span as failed. Its attributes describe the failure.
     pub fn set_failed(&mut self) {
-        self.edit(|span, _| span.status = Status::Error(String::new()));
+        self.edit(|span, _| span.rare_mut().status = Status::Error(String::new()));
     }
 
     /// Marks the span as failed and records the reason as an event.

@@ -38,6 +38,14 @@ pub struct SpanData {
     pub end: u64,
     /// Facts that every backend indexes, in the order they were set. Keys are unique.
     pub attributes: Vec<Attribute>,
+    /// Fields that few spans have. `None` if all of them are empty.
+    pub rare: Option<Box<RareFields>>,
+}
+
+/// Fields that few spans have. Apart from the others, they keep a span small: it is copied when it
+/// begins, and whenever the list of its trace grows.
+#[derive(Clone, Debug, Default)]
+pub struct RareFields {
     /// Number of attributes above the limits, which were dropped.
     pub dropped_attributes: u32,
     /// Exceptions during the span.
@@ -73,9 +81,10 @@ pub enum SpanKind {
 
 /// Error state of a span. OpenTelemetry's third state, `Ok`, would mean that a developer confirmed
 /// the success; this program never sets it.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum Status {
     /// No recorded error.
+    #[default]
     Unset,
     /// Failure with its message, which is empty where the attributes tell the whole story.
     Error(String),
@@ -190,21 +199,24 @@ fn nanos(duration: std::time::Duration) -> u64 {
 impl SpanData {
     /// Makes an empty span without a parent that starts at `start`.
     pub fn new(id: SpanId, scope: Scope, name: Cow<'static, str>, kind: SpanKind, start: u64) -> Self {
-        Self {
-            id,
-            parent: None,
-            scope,
-            name,
-            kind,
-            start,
-            end: start,
-            attributes: Vec::new(),
+        Self { id, parent: None, scope, name, kind, start, end: start, attributes: Vec::new(), rare: None }
+    }
+
+    /// Fields that few spans have.
+    pub fn rare(&self) -> &RareFields {
+        static EMPTY: RareFields = RareFields {
             dropped_attributes: 0,
             events: Vec::new(),
             dropped_events: 0,
             status: Status::Unset,
             metadata: Vec::new(),
-        }
+        };
+        self.rare.as_deref().unwrap_or(&EMPTY)
+    }
+
+    /// Fields that few spans have, to be changed.
+    pub fn rare_mut(&mut self) -> &mut RareFields {
+        self.rare.get_or_insert_default()
     }
 
     /// Sets an attribute. An existing key gets the new value.
@@ -215,7 +227,7 @@ impl SpanData {
         } else if self.attributes.len() < limits.attributes {
             self.attributes.push(Attribute { key, value });
         } else {
-            self.dropped_attributes += 1;
+            self.rare_mut().dropped_attributes += 1;
         }
     }
 
@@ -223,20 +235,23 @@ impl SpanData {
     /// limit of attributes, because OTLP sends it as attributes.
     pub fn put_metadata(&mut self, new: Metadata, limits: &Limits) {
         let new = Metadata { value: new.value.cut(limits.value_length), ..new };
-        let known = self.metadata.iter_mut().find(|known| (known.namespace, known.key) == (new.namespace, new.key));
+        let attributes = self.attributes.len();
+        let rare = self.rare_mut();
+        let known = rare.metadata.iter_mut().find(|known| (known.namespace, known.key) == (new.namespace, new.key));
         if let Some(known) = known {
             known.value = new.value;
-        } else if self.attributes.len() + self.metadata.len() < limits.attributes {
-            self.metadata.push(new);
+        } else if attributes + rare.metadata.len() < limits.attributes {
+            rare.metadata.push(new);
         } else {
-            self.dropped_attributes += 1;
+            rare.dropped_attributes += 1;
         }
     }
 
     /// Adds an event, or counts it as dropped.
     fn add_event(&mut self, mut event: Event, limits: &Limits) {
-        if self.events.len() == limits.events {
-            self.dropped_events += 1;
+        let rare = self.rare_mut();
+        if rare.events.len() == limits.events {
+            rare.dropped_events += 1;
             return;
         }
         let too_many = event.attributes.len().saturating_sub(limits.event_attributes);
@@ -246,12 +261,12 @@ impl SpanData {
             let value = std::mem::replace(&mut attribute.value, Value::Bool(false));
             attribute.value = value.cut(limits.value_length);
         }
-        self.events.push(event);
+        rare.events.push(event);
     }
 
     /// Marks the span as failed and adds the event `exception`.
     pub fn record_exception(&mut self, exception: &Exception, time: u64, limits: &Limits) {
-        self.status = Status::Error(exception.message.clone());
+        self.rare_mut().status = Status::Error(exception.message.clone());
         let attributes = [
             ("exception.type", exception.kind.clone()),
             ("exception.message", exception.message.clone()),
@@ -263,7 +278,7 @@ impl SpanData {
 
     /// Returns true if an error was recorded.
     pub fn failed(&self) -> bool {
-        matches!(self.status, Status::Error(_))
+        matches!(self.rare().status, Status::Error(_))
     }
 
     /// Duration in nanoseconds.
@@ -294,10 +309,17 @@ impl SpanData {
 
     /// Approximate size in memory, in bytes.
     pub fn size(&self) -> usize {
-        let events =
-            self.events.iter().map(|event| size_of::<Event>() + event.name.len() + size_of_all(&event.attributes));
-        let metadata = self.metadata.iter().map(|metadata| size_of::<Metadata>() + metadata.value.size());
-        size_of::<Self>() + self.name.len() + size_of_all(&self.attributes) + events.chain(metadata).sum::<usize>()
+        let rare = self.rare.as_ref().map_or(0, |rare| rare.size());
+        size_of::<Self>() + self.name.len() + size_of_all(&self.attributes) + rare
+    }
+}
+
+impl RareFields {
+    fn size(&self) -> usize {
+        let of_event = |event: &Event| size_of::<Event>() + event.name.len() + size_of_all(&event.attributes);
+        let of_metadata = |metadata: &Metadata| size_of::<Metadata>() + metadata.value.size();
+        let metadata = self.metadata.iter().map(of_metadata);
+        size_of::<Self>() + self.events.iter().map(of_event).chain(metadata).sum::<usize>()
     }
 }
 

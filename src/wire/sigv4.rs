@@ -59,7 +59,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::fmt;
 use std::time::SystemTime;
 
@@ -166,18 +166,19 @@ impl Signer {
     pub fn sign(&mut self, request: &SigningInput<'_>, secrets: &Secrets<'_>, now: SystemTime) -> Signed {
         // Time and date come from one reading of the clock. Two readings around midnight could give
         // two different dates.
-        let x_amz_date = time::millis(DateTime::<Utc>::from(now)).replace(['-', ':'], "");
-        // The slices are safe: the text is ASCII, and has at least the 20 characters of
-        // `20260115T123456.000Z`.
-        let x_amz_date = [&x_amz_date[..15], "Z"].concat();
+        let time: &str = &time::millis(DateTime::<Utc>::from(now));
+        // The slices are safe: the text is ASCII, and has at least the 24 characters of
+        // `2026-01-15T12:34:56.000Z`.
+        let x_amz_date = [&time[..4], &time[5..7], &time[8..13], &time[14..16], &time[17..19], "Z"].concat();
         let date = &x_amz_date[..8];
         let scope = [date, &self.region, &self.service, "aws4_request"].join("/");
         let (canonical_request, signed_headers) = canonical_request(request, &x_amz_date, secrets.session_token);
         let string_to_sign = [ALGORITHM, &x_amz_date, &scope, &sha256(canonical_request.as_bytes())].join("\n");
         let signature = hex(hmac::sign(self.key(secrets.secret_access_key, date), string_to_sign.as_bytes()).as_ref());
-        let credential = [" Credential=", secrets.access_key_id, "/", &scope].concat();
+        let (id, names) = (secrets.access_key_id, &signed_headers);
         let authorization =
-            [ALGORITHM, &credential, ", SignedHeaders=", &signed_headers, ", Signature=", &signature].concat();
+            [ALGORITHM, " Credential=", id, "/", &scope, ", SignedHeaders=", names, ", Signature=", &signature]
+                .concat();
         Signed {
             authorization,
             x_amz_date,
@@ -273,24 +274,29 @@ fn canonical_request(request: &SigningInput<'_>, x_amz_date: &str, session_token
     let uri = canonical_uri(path);
     let query = canonical_query(request.query);
     let headers = canonical_headers(request, x_amz_date, session_token);
-    let lines: String = headers.iter().flat_map(|(name, value)| [name.as_str(), ":", value, "\n"]).collect();
-    let names = headers.into_keys().collect::<Vec<_>>().join(";");
+    let (mut lines, mut names) = (String::with_capacity(512), String::with_capacity(128));
+    for same_name in headers.chunk_by(|(one, _), (other, _)| one == other) {
+        let name = &same_name[0].0;
+        names.extend([if names.is_empty() { "" } else { ";" }, name]);
+        lines.extend([name, ":"]);
+        for (index, (_, value)) in same_name.iter().enumerate() {
+            lines.extend([if index == 0 { "" } else { "," }, value]);
+        }
+        lines.push('\n');
+    }
     ([request.method, &uri, &query, &lines, &names, &sha256(request.body)].join("\n"), names)
 }
 
 /// Returns the path, percent-encoded once more than in the request line: `%20` there becomes
 /// `%2520` here.
-fn canonical_uri(path: &str) -> String {
-    if path.is_empty() || path == "/" {
-        return "/".to_owned();
-    }
-    utf8_percent_encode(path, RESERVED_IN_PATH).to_string()
+fn canonical_uri(path: &str) -> Cow<'_, str> {
+    if path.is_empty() { Cow::Borrowed("/") } else { utf8_percent_encode(path, RESERVED_IN_PATH).into() }
 }
 
 /// Resolves `//`, `.` and `..`: `/a//./b/../c/` becomes `/a/c/`.
-fn normalized(path: &str) -> String {
+fn normalized(path: &str) -> Cow<'_, str> {
     if path == "/" {
-        return path.to_owned();
+        return Cow::Borrowed(path);
     }
     let mut segments = Vec::new();
     for segment in path.split('/') {
@@ -303,7 +309,7 @@ fn normalized(path: &str) -> String {
         }
     }
     let end = if path.ends_with('/') && !segments.is_empty() { "/" } else { "" };
-    format!("/{}{end}", segments.join("/"))
+    Cow::Owned(format!("/{}{end}", segments.join("/")))
 }
 
 /// Returns the pairs `name=value`, encoded, then sorted, then joined with `&`.
@@ -314,36 +320,36 @@ fn canonical_query(query: &[(&str, &str)]) -> String {
     pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")
 }
 
-/// Returns the headers to sign, sorted by their names in lower case. If a name occurs more than
-/// once, its values are joined with commas, in the order in which they are sent.
-fn canonical_headers(
-    request: &SigningInput<'_>,
-    x_amz_date: &str,
-    session_token: Option<&str>,
-) -> BTreeMap<String, String> {
-    let signer_headers = [("host", request.host), (X_AMZ_DATE, x_amz_date)];
-    let mut headers: BTreeMap<_, _> = signer_headers
-        .into_iter()
-        .chain(session_token.map(|token| (X_AMZ_SECURITY_TOKEN, token)))
-        .map(|(name, value)| (name.to_owned(), collapse_spaces(value)))
-        .collect();
-    for (name, value) in request.headers {
-        if NEVER_SIGNED.iter().any(|never| name.eq_ignore_ascii_case(never)) {
-            continue;
-        }
-        let (name, value) = (name.to_ascii_lowercase(), collapse_spaces(value));
-        headers.entry(name).and_modify(|values| *values = format!("{values},{value}")).or_insert(value);
-    }
+/// Returns the headers to sign, sorted by their names in lower case. Headers of the same name stay in
+/// the order in which they are sent; their values are joined with commas.
+fn canonical_headers<'a>(
+    request: &SigningInput<'a>,
+    x_amz_date: &'a str,
+    session_token: Option<&'a str>,
+) -> Vec<(Cow<'a, str>, Cow<'a, str>)> {
+    let signer_headers = [("host", request.host), (X_AMZ_DATE, x_amz_date)].into_iter();
+    let token = session_token.map(|token| (X_AMZ_SECURITY_TOKEN, token));
+    let others = request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let others = others.filter(|(name, _)| !NEVER_SIGNED.iter().any(|never| name.eq_ignore_ascii_case(never)));
+    let headers = signer_headers.chain(token).chain(others);
+    let mut headers: Vec<_> = headers.map(|(name, value)| (lower_case(name), collapse_spaces(value))).collect();
+    headers.sort_by(|(one, _), (other, _)| one.cmp(other));
     headers
+}
+
+fn lower_case(name: &str) -> Cow<'_, str> {
+    let has_capitals = name.bytes().fold(false, |found, byte| found | byte.is_ascii_uppercase());
+    if has_capitals { Cow::Owned(name.to_ascii_lowercase()) } else { Cow::Borrowed(name) }
 }
 
 /// Removes spaces around a value, and replaces several spaces inside it by one. A proxy may do the
 /// same on the way.
-fn collapse_spaces(value: &str) -> String {
-    if !value.bytes().any(|byte| byte.is_ascii_whitespace()) {
-        return value.to_owned();
+fn collapse_spaces(value: &str) -> Cow<'_, str> {
+    let has_spaces = value.bytes().fold(false, |found, byte| found | byte.is_ascii_whitespace());
+    if !has_spaces {
+        return Cow::Borrowed(value);
     }
-    value.split_ascii_whitespace().collect::<Vec<_>>().join(" ")
+    Cow::Owned(value.split_ascii_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 /// Replaces the session token by its length, so that the canonical request may be shown.

@@ -117,10 +117,11 @@ impl DatagramSender {
     ///
     /// Returns an error if the datagram could not be sent or was refused.
     pub fn send(&mut self, bytes: &[u8]) -> Result<SendOutcome, SendError> {
-        if let Some(pause) = self.pace.pause_before_next(Instant::now()) {
+        let now = Instant::now();
+        if let Some(pause) = self.pace.pause_before_next(now) {
             thread::sleep(pause);
         }
-        let (socket, address) = self.socket()?;
+        let (socket, address) = self.socket(now)?;
         let outcome = match socket.send(bytes) {
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
                 socket.send(bytes).map(|_| SendOutcome::SentAfterRefusal)
@@ -150,9 +151,9 @@ impl DatagramSender {
         refused.then_some(*address)
     }
 
-    fn socket(&mut self) -> Result<(&UdpSocket, SocketAddr), SendError> {
-        if self.socket.is_none() || self.resolved_at.elapsed() > RESOLVE_INTERVAL {
-            self.resolved_at = Instant::now();
+    fn socket(&mut self, now: Instant) -> Result<(&UdpSocket, SocketAddr), SendError> {
+        if self.socket.is_none() || now.saturating_duration_since(self.resolved_at) > RESOLVE_INTERVAL {
+            self.resolved_at = now;
             let found = self.resolve()?;
             if self.socket.as_ref().is_none_or(|(_, address)| *address != found) {
                 let socket = connect(found).map_err(|error| SendError::Other(format!("{error}: udp {found}")))?;

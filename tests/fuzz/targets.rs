@@ -98,7 +98,7 @@ fn activities(input: &[u8]) {
     let write = |activities: &[Activity]| {
         let mut json = Json::default();
         activities.write(&mut json);
-        json.into_string()
+        String::from_utf8(json.into_bytes()).expect("JSON is UTF-8")
     };
     let written = write(&activities);
     let again: Vec<Activity> = serde_json::from_str(&written).expect("what was written is read");

@@ -14,9 +14,9 @@ use chrono::DateTime;
 
 use crate::delivery::{Encoder, Payload};
 use crate::logging::LogLine;
+use crate::text::cut_bytes;
 use crate::text::json::Json;
 use crate::text::time::{self, TimeText};
-use crate::trace::id::TraceId;
 
 /// Encoder of log lines as PutLogEvents requests.
 #[derive(Clone, Debug)]
@@ -38,8 +38,8 @@ pub(super) enum LineFormat {
     Text,
 }
 
-/// Usual size of the JSON around a message.
-const BYTES_BESIDE_MESSAGE: usize = 256;
+/// Usual size of an event besides the text of its line.
+const BYTES_BESIDE_TEXT: usize = 368;
 const MAX_EVENTS: usize = 10_000;
 const MAX_BYTES: usize = 1_048_576;
 const BYTES_AN_EVENT: usize = 26;
@@ -47,29 +47,7 @@ const MAX_MILLIS: u64 = 24 * 60 * 60 * 1000;
 /// Limit of a message. Some AWS partitions still limit an event to 256 KiB.
 const MAX_MESSAGE: usize = 256 * 1024 - BYTES_AN_EVENT;
 
-/// Log line that became an event, within the limit of a message.
-struct LogEvent<'a> {
-    timestamp: u64,
-    message: &'a str,
-    trace: Option<TraceId>,
-}
-
-/// ```text
-/// {"logGroupName":"cruddur","logStreamName":"host",
-///  "logEvents":[{"timestamp":1768480496123,"message":"..."}]}
-/// ```
-fn request(json: &mut Json, group: &str, stream: &str, events: &[LogEvent<'_>]) {
-    begin(json, group, stream);
-    json.separated(events, |json, event| {
-        // Milliseconds since 1970. Events older than 14 days, or than the retention, are not stored.
-        json.raw(r#"{"timestamp":"#).unsigned(event.timestamp);
-        // The line. AWS charges for its bytes and 26 more.
-        json.raw(r#","message":"#).string(event.message).raw("}");
-    });
-    json.raw("]}");
-}
-
-/// Writes everything before the events.
+/// Writes everything in front of the events.
 fn begin(json: &mut Json, group: &str, stream: &str) {
     // Log group. It is created with the first line, with a retention.
     json.raw(r#"{"logGroupName":"#).string(group);
@@ -84,9 +62,9 @@ pub(super) fn readdress(request: Vec<u8>, group: &str, stream: &str) -> Vec<u8> 
     const EVENTS: &[u8] = br#","logEvents":["#;
     // Quotes in the names before it are escaped, so the first one is the right one.
     let Some(at) = request.windows(EVENTS.len()).position(|window| window == EVENTS) else { return request };
-    let mut json = Json::with_capacity(BYTES_BESIDE_MESSAGE);
+    let mut json = Json::with_capacity(BYTES_BESIDE_TEXT);
     begin(&mut json, group, stream);
-    [json.as_str().as_bytes(), &request[at + EVENTS.len()..]].concat()
+    [json.as_bytes(), &request[at + EVENTS.len()..]].concat()
 }
 
 /// ```text
@@ -94,27 +72,29 @@ pub(super) fn readdress(request: Vec<u8>, group: &str, stream: &str) -> Vec<u8> 
 ///  "message":"[2026-Nov-22 23:57] 127.0.0.1 ...","trace_id":"4efa...",
 ///  "xray_trace_id":"1-4efaaf4d-1e87...","span_id":"5399...","status":"200"}
 /// ```
+///
+/// It is a string in the request, so each of its quotation marks is written with a backslash.
 fn line(json: &mut Json, line: &LogLine) {
     // Time of the line. Logs Insights finds this field and the others by itself.
-    json.raw(r#"{"time":"#).quoted(&time(line.time));
+    json.raw(r#"{\"time\":\""#).raw_bytes(time(line.time));
     // ERROR, WARN, INFO or DEBUG. The access line of a 5xx is an ERROR.
-    json.raw(r#","level":"#).quoted(line.level.as_str());
+    json.raw(r#"\",\"level\":\""#).raw(line.level.as_str());
     // Part of the program that wrote the line.
-    json.raw(r#","target":"#).string(&line.target);
+    json.raw(r#"\",\"target\":\""#).escaped_twice(&line.target);
     // Text of the line. For a request it is the access line that Flask wrote in the course.
-    json.raw(r#","message":"#).string(&line.message);
+    json.raw(r#"\",\"message\":\""#).escaped_twice(&line.message);
     if let Some(span) = &line.span {
         // The trace id as Honeycomb has it.
-        json.raw(r#","trace_id":"#).quoted(span.trace_id.hex().as_str());
+        json.raw(r#"\",\"trace_id\":\""#).raw_bytes(span.trace_id.hex());
         // The trace id as X-Ray has it, for the search of its console.
-        json.raw(r#","xray_trace_id":"#).quoted(span.trace_id.xray().as_str());
+        json.raw(r#"\",\"xray_trace_id\":\""#).raw_bytes(span.trace_id.xray());
         // The span in which the line was written.
-        json.raw(r#","span_id":"#).quoted(span.span_id.hex().as_str());
+        json.raw(r#"\",\"span_id\":\""#).raw_bytes(span.span_id.hex());
     }
     for (key, value) in line.key_values.iter().filter(|(key, _)| !OUR_KEYS.contains(&key.as_str())) {
-        json.raw(",").string(key).raw(":").string(value);
+        json.raw(r#"\",\""#).escaped_twice(key).raw(r#"\":\""#).escaped_twice(value);
     }
-    json.raw("}");
+    json.raw(r#"\"}"#);
 }
 
 const OUR_KEYS: [&str; 7] = ["time", "level", "target", "message", "trace_id", "xray_trace_id", "span_id"];
@@ -123,80 +103,92 @@ impl Encoder<LogLine> for LogEvents {
     /// Divides the lines among valid requests. `clock_offset` converts their times to the service's
     /// clock.
     fn encode(&self, batch: &[Arc<LogLine>], clock_offset: i64) -> Vec<Payload> {
-        let lengths = batch.iter().map(|line| line.message.len());
-        let mut messages = Json::with_capacity(lengths.sum::<usize>() + batch.len() * BYTES_BESIDE_MESSAGE);
-        let mut write = |line: &Arc<LogLine>| {
-            let start = messages.as_str().len();
-            self.message(&mut messages, line);
-            messages.cut(start, MAX_MESSAGE);
-            messages.as_str().len()
-        };
-        let ends: Vec<usize> = batch.iter().map(&mut write).collect();
-        let mut start = 0;
-        let event = |(line, end): (&Arc<LogLine>, usize)| LogEvent {
-            timestamp: line.time.saturating_add_signed(clock_offset),
-            message: not_empty(&messages.as_str()[std::mem::replace(&mut start, end)..end]),
-            trace: line.span.map(|span| span.trace_id),
-        };
-        let mut log_events: Vec<LogEvent<'_>> = batch.iter().zip(ends).map(event).collect();
+        let mut lines: Vec<&LogLine> = batch.iter().map(Arc::as_ref).collect();
         // Lines of several threads may be out of order. The sort is stable.
-        log_events.sort_by_key(|event| event.timestamp);
-        let mut payloads = Vec::new();
-        let mut rest = &log_events[..];
+        lines.sort_by_key(|line| line.time);
+        let (mut payloads, mut rest) = (Vec::new(), &lines[..]);
         while !rest.is_empty() {
-            let (first, others) = rest.split_at(fitting(rest));
-            payloads.push(self.payload(first));
-            rest = others;
+            let payload = self.request(rest, clock_offset);
+            rest = &rest[payload.items..];
+            payloads.push(payload);
         }
         payloads
     }
 }
 
 impl LogEvents {
-    fn payload(&self, log_events: &[LogEvent<'_>]) -> Payload {
-        let lengths = log_events.iter().map(|event| event.message.len());
-        let mut json = Json::with_capacity(lengths.sum::<usize>() + log_events.len() * BYTES_BESIDE_MESSAGE);
-        request(&mut json, &self.group, &self.stream, log_events);
+    /// Makes a request of as many of the first lines as fit, at least one:
+    ///
+    /// ```text
+    /// {"logGroupName":"cruddur","logStreamName":"host",
+    ///  "logEvents":[{"timestamp":1768480496123,"message":"..."}]}
+    /// ```
+    fn request(&self, lines: &[&LogLine], clock_offset: i64) -> Payload {
+        let lengths = lines.iter().map(|line| line.message.len() + BYTES_BESIDE_TEXT);
+        let mut json = Json::with_capacity(lengths.sum::<usize>().min(2 * MAX_BYTES));
+        begin(&mut json, &self.group, &self.stream);
+        let (mut items, mut bytes, mut traces) = (0, 0, Vec::new());
+        for line in lines.iter().take(MAX_EVENTS).take_while(|line| line.time - lines[0].time < MAX_MILLIS) {
+            let end = json.as_bytes().len();
+            json.raw(if items > 0 { "," } else { "" });
+            // Milliseconds since 1970. Events older than 14 days, or than the retention, are not stored.
+            json.raw(r#"{"timestamp":"#).unsigned(line.time.saturating_add_signed(clock_offset));
+            // The line. AWS charges for its bytes and 26 more.
+            json.raw(r#","message":""#);
+            bytes += self.message(&mut json, line) + BYTES_AN_EVENT;
+            if bytes > MAX_BYTES && items > 0 {
+                json.truncate(end);
+                break;
+            }
+            json.raw("\"}");
+            items += 1;
+            traces.extend(line.span.map(|span| span.trace_id));
+        }
+        json.raw("]}");
         // The lines of one request mostly follow each other.
-        let mut traces: Vec<TraceId> = log_events.iter().filter_map(|event| event.trace).collect();
         traces.dedup();
-        Payload { bytes: json.into_string().into_bytes(), items: log_events.len(), traces, trimmed: None }
+        Payload { bytes: json.into_bytes(), items, traces, trimmed: None }
     }
 
-    /// Appends the message of a line.
-    fn message(&self, to: &mut Json, line: &LogLine) {
-        if self.format == LineFormat::Json {
-            return self::line(to, line);
+    /// Appends the message of a line, escaped, within its limit. Returns its length, which is at least
+    /// that of the text that the service counts.
+    fn message(&self, json: &mut Json, line: &LogLine) -> usize {
+        let start = json.as_bytes().len();
+        match self.format {
+            LineFormat::Json => self::line(json, line),
+            LineFormat::Text => _ = json.escaped(&text(line)),
         }
-        to.raw(&format!("{} {:<5} {}: {}", time(line.time), line.level, line.target, line.message));
-        for (key, value) in &line.key_values {
-            to.raw(" ").raw(key).raw("=").raw(value);
+        if json.as_bytes().len() - start > MAX_MESSAGE {
+            cut(json, start);
         }
-        if let Some(span) = &line.span {
-            let xray = span.trace_id.xray();
-            to.raw(&format!(" trace_id={} xray_trace_id={xray} span_id={}", span.trace_id, span.span_id));
-        }
+        json.as_bytes().len() - start
     }
 }
 
-/// Returns the number of events that fit into one request, at least one.
-fn fitting(events: &[LogEvent<'_>]) -> usize {
-    let mut bytes = 0;
-    let fit = events.iter().take(MAX_EVENTS).take_while(|event| {
-        bytes += event.message.len() + BYTES_AN_EVENT;
-        bytes <= MAX_BYTES && event.timestamp - events[0].timestamp < MAX_MILLIS
-    });
-    fit.count().max(1)
+/// `2026-11-22T23:57:13.123Z INFO  access: [2026-Nov-22 23:57] 127.0.0.1 ... trace_id=4efa...`
+fn text(line: &LogLine) -> String {
+    let mut text = format!("{} {:<5} {}: {}", time(line.time), line.level, line.target, line.message);
+    for (key, value) in &line.key_values {
+        text.extend([" ", key, "=", value]);
+    }
+    if let Some(span) = &line.span {
+        let xray = span.trace_id.xray();
+        text.push_str(&format!(" trace_id={} xray_trace_id={xray} span_id={}", span.trace_id, span.span_id));
+    }
+    text
+}
+
+/// Cuts the message that begins at `start` to its limit, which counts the text before it is escaped.
+fn cut(json: &mut Json, start: usize) {
+    let string = [b"\"", &json.as_bytes()[start..], b"\""].concat();
+    let text: String = serde_json::from_slice(&string).unwrap_or_default();
+    json.truncate(start);
+    json.escaped(&cut_bytes(text, MAX_MESSAGE));
 }
 
 fn time(millis: u64) -> TimeText {
     let time = i64::try_from(millis).ok().and_then(DateTime::from_timestamp_millis).unwrap_or_default();
     time::millis(time)
-}
-
-/// Replaces an empty message by a blank: the service requires one byte.
-fn not_empty(text: &str) -> &str {
-    if text.is_empty() { " " } else { text }
 }
 
 #[cfg(test)]
@@ -301,6 +293,5 @@ mod tests {
         let message = request["logEvents"][0]["message"].as_str().unwrap();
         assert!(message.len() <= MAX_MESSAGE && message.len() > MAX_MESSAGE - 4, "{}", message.len());
         assert!(message.ends_with("🦀 [cut]"));
-        assert_eq!(not_empty(""), " ");
     }
 }

@@ -29,8 +29,9 @@ pub(super) fn write(out: &mut Vec<u8>, trace: &FinishedTrace, resource: &[Attrib
             start_time: time::micros(span.start).to_string(),
             end_time: time::micros(span.end).to_string(),
             status: status(span),
-            attributes: Fields(&span.attributes, &span.metadata),
+            attributes: Fields(&span.attributes, &span.rare().metadata),
             events: span
+                .rare()
                 .events
                 .iter()
                 .map(|event| ConsoleEvent {
@@ -91,7 +92,7 @@ struct ResourceJson<'a> {
 }
 
 fn status(span: &SpanData) -> ConsoleStatus<'_> {
-    match &span.status {
+    match &span.rare().status {
         Status::Unset => ConsoleStatus { status_code: "UNSET", description: None },
         Status::Error(message) => {
             ConsoleStatus { status_code: "ERROR", description: Some(message.as_str()).filter(|text| !text.is_empty()) }

@@ -78,12 +78,12 @@ pub(super) fn write(out: &mut Vec<u8>, trace: &FinishedTrace, screen: &Screen<'_
             for attribute in &row.span.attributes {
                 below(dim, &format!("{} = {}", attribute.key, ShownValue(&attribute.value)));
             }
-            for metadata in &row.span.metadata {
+            for metadata in &row.span.rare().metadata {
                 let text = format!("{}.{} = {}", metadata.namespace, metadata.key, ShownValue(&metadata.value));
                 below(dim, &text);
             }
         }
-        row.span.events.iter().for_each(|event| below(error, &exception(event, *is_full)));
+        row.span.rare().events.iter().for_each(|event| below(error, &exception(event, *is_full)));
     }
     scratch.clear();
     let _ = write!(scratch, "{:MARK$}trace {}", "", trace.trace_id);
@@ -205,9 +205,9 @@ impl<'a> Row<'a> {
         {
             add(&NO_STYLE, "", &ShownValue(url));
         }
-        if let Status::Error(message) = &self.span.status
+        if let Status::Error(message) = &self.span.rare().status
             && !message.is_empty()
-            && self.span.events.is_empty()
+            && self.span.rare().events.is_empty()
         {
             add(&sequences.error, "error", &Escaped(message));
         }

@@ -74,19 +74,19 @@ fn write_line(
     for Attribute { key, value } in &span.attributes {
         put(out, format_args!(" {key}={}", ShownValue(value)));
     }
-    for Metadata { namespace, key, value } in &span.metadata {
+    for Metadata { namespace, key, value } in &span.rare().metadata {
         put(out, format_args!(" {namespace}.{key}={}", ShownValue(value)));
     }
-    for event in &span.events {
+    for event in &span.rare().events {
         put(out, format_args!(" [{}", event.name));
         for Attribute { key, value } in &event.attributes {
             put(out, format_args!(" {key}={}", ShownValue(value)));
         }
         out.push(b']');
     }
-    if let Status::Error(message) = &span.status
+    if let Status::Error(message) = &span.rare().status
         && !message.is_empty()
-        && span.events.is_empty()
+        && span.rare().events.is_empty()
     {
         put(out, format_args!(" error={}", Escaped(message)));
     }

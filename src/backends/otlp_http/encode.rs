@@ -72,16 +72,16 @@ fn scope(json: &mut Json, scope: Scope) {
 fn span(json: &mut Json, trace: &FinishedTrace, index: usize) {
     let (is_first, span) = (index == 0, &trace.spans[index]);
     // 128 bits as hex. Protobuf's own JSON mapping would write base64.
-    json.raw(r#"{"traceId":"#).quoted(trace.trace_id.hex().as_str());
+    json.raw(r#"{"traceId":"#).quoted(trace.trace_id.hex());
     // 64 bits as hex.
-    json.raw(r#","spanId":"#).quoted(span.id.hex().as_str());
+    json.raw(r#","spanId":"#).quoted(span.id.hex());
     if is_first && !trace.trace_state.is_empty() {
         // The caller's `tracestate`, on the first span only.
         json.raw(r#","traceState":"#).string(&trace.trace_state);
     }
     if let Some(parent) = span.parent {
         // The span around this one, or the caller's span in another process. A new trace has none.
-        json.raw(r#","parentSpanId":"#).quoted(parent.hex().as_str());
+        json.raw(r#","parentSpanId":"#).quoted(parent.hex());
     }
     let parent_is_remote = if is_first && trace.remote_parent { 512 } else { 0 };
     // 1: sampled. 2: the trace id is random. 256: bit 512 is valid. 512: the parent is in another
@@ -99,24 +99,24 @@ fn span(json: &mut Json, trace: &FinishedTrace, index: usize) {
     json.raw(r#","startTimeUnixNano":""#).unsigned(span.start);
     // The start plus the time on the monotonic clock, so never earlier than the start.
     json.raw(r#"","endTimeUnixNano":""#).unsigned(span.end).raw("\"");
-    if !span.attributes.is_empty() || !span.metadata.is_empty() {
+    if !span.attributes.is_empty() || !span.rare().metadata.is_empty() {
         // Facts about this span. OpenTelemetry's semantic conventions give the common names; names
         // with app. are ours.
         json.raw(r#","attributes":["#).separated(&span.attributes, attribute);
-        json.raw(if span.attributes.is_empty() || span.metadata.is_empty() { "" } else { "," });
-        json.separated(&span.metadata, metadata).raw("]");
+        json.raw(if span.attributes.is_empty() || span.rare().metadata.is_empty() { "" } else { "," });
+        json.separated(&span.rare().metadata, metadata).raw("]");
     }
     // Number of attributes that were dropped, because the span had too many.
-    count(json, r#","droppedAttributesCount":"#, span.dropped_attributes);
-    if !span.events.is_empty() {
+    count(json, r#","droppedAttributesCount":"#, span.rare().dropped_attributes);
+    if !span.rare().events.is_empty() {
         // What happened at one moment of the span: exceptions.
-        json.raw(r#","events":["#).separated(&span.events, event).raw("]");
+        json.raw(r#","events":["#).separated(&span.rare().events, event).raw("]");
     }
     // Number of events that were dropped, because the span had too many.
-    count(json, r#","droppedEventsCount":"#, span.dropped_events);
+    count(json, r#","droppedEventsCount":"#, span.rare().dropped_events);
     // Empty means that no error was recorded. Some receivers fail if the field is missing.
     json.raw(r#","status":{"#);
-    if let Status::Error(message) = &span.status {
+    if let Status::Error(message) = &span.rare().status {
         if !message.is_empty() {
             // The message of the exception.
             json.raw(r#""message":"#).string(message).raw(",");
@@ -144,7 +144,7 @@ fn event(json: &mut Json, event: &Event) {
 
 /// `{"key":"app.result_length","value":{"intValue":"3"}}`
 fn attribute(json: &mut Json, attribute: &Attribute) {
-    json.raw(r#"{"key":"#).string(&attribute.key).raw(r#","value":"#);
+    json.raw(r#"{"key":""#).escaped(&attribute.key).raw(r#"","value":"#);
     value(json, &attribute.value);
     json.raw("}");
 }
@@ -159,7 +159,7 @@ fn metadata(json: &mut Json, metadata: &Metadata) {
 /// Object with one field, whose name is the type of the value.
 fn value(json: &mut Json, value: &Value) {
     match value {
-        Value::String(text) => json.raw(r#"{"stringValue":"#).string(text).raw("}"),
+        Value::String(text) => json.raw(r#"{"stringValue":""#).escaped(text).raw("\"}"),
         Value::Bool(value) => json.raw(r#"{"boolValue":"#).bool(*value).raw("}"),
         // A 64-bit number is text, because JSON readers keep 53 bits of a number.
         Value::Int(number) => json.raw(r#"{"intValue":""#).integer(*number).raw("\"}"),
@@ -200,7 +200,7 @@ impl OtlpJson {
     fn append(&self, batch: &[Arc<FinishedTrace>], payloads: &mut Vec<Payload>) {
         let mut json = Json::with_capacity(batch.len() * EXPECTED_BYTES_PER_TRACE);
         request(&mut json, &self.resource, batch);
-        let bytes = json.into_string().into_bytes();
+        let bytes = json.into_bytes();
         if bytes.len() > self.max_body && batch.len() > 1 {
             let (first, second) = batch.split_at(batch.len() / 2);
             self.append(first, payloads);
@@ -223,4 +223,4 @@ impl Encoder<FinishedTrace> for OtlpJson {
 /// Largest uncompressed body that all known receivers accept.
 const MAX_BODY: usize = 1 << 20;
 
-const EXPECTED_BYTES_PER_TRACE: usize = 1200;
+const EXPECTED_BYTES_PER_TRACE: usize = 1600;

@@ -88,7 +88,7 @@ fn numbers_that_json_has_no_word_for_are_never_null() {
 #[test]
 fn metadata_is_an_attribute_of_both_its_names() {
     let mut trace = sample::trace();
-    trace.spans[0].metadata.push(Metadata { namespace: "namespace", key: "key", value: 1_i64.into() });
+    trace.spans[0].rare_mut().metadata.push(Metadata { namespace: "namespace", key: "key", value: 1_i64.into() });
     let payload = encoded(&[Arc::new(trace)], usize::MAX).remove(0);
     assert!(text(&payload).contains(r#"{"key":"namespace.key","value":{"intValue":"1"}}"#));
 }

@@ -149,7 +149,7 @@ impl XRaySpans {
 
     /// Returns a length that the body with only this trace cannot exceed.
     fn longest(&self, trace: &FinishedTrace) -> usize {
-        let messages = trace.spans.iter().map(|span| match &span.status {
+        let messages = trace.spans.iter().map(|span| match &span.rare().status {
             Status::Error(message) => message.len(),
             Status::Unset => 0,
         });
@@ -174,7 +174,8 @@ fn on_clock_of_service(trace: &Arc<FinishedTrace>, offset: i64) -> Arc<FinishedT
     let mut spans = trace.spans.clone();
     for span in &mut spans {
         (span.start, span.end) = (shifted(span.start), shifted(span.end));
-        span.events.iter_mut().for_each(|event| event.time = shifted(event.time));
+        let events = span.rare.iter_mut().flat_map(|rare| &mut rare.events);
+        events.for_each(|event| event.time = shifted(event.time));
     }
     Arc::new(FinishedTrace { spans, ..without_spans(trace) })
 }
@@ -204,23 +205,23 @@ fn without_spans(trace: &FinishedTrace) -> FinishedTrace {
 /// the texts. Returns false if that changes nothing.
 fn drop_largest(span: &mut SpanData) -> bool {
     let size = |attribute: &Attribute| attribute.key.len() + attribute.value.size();
-    let of_events = span.events.iter().map(|event| event.attributes.iter().map(size).sum());
+    let of_events = span.rare().events.iter().map(|event| event.attributes.iter().map(size).sum());
     let attribute = largest(span.attributes.iter().map(size));
-    let metadata = largest(span.metadata.iter().map(|it| it.value.size()));
+    let metadata = largest(span.rare().metadata.iter().map(|it| it.value.size()));
     let event = largest(of_events);
     let Some(most) = [attribute, metadata, event].into_iter().flatten().map(|(size, _)| size).max() else {
         return cut_texts(span);
     };
     let is_largest = |found: Option<(usize, usize)>| found.filter(|(size, _)| *size == most).map(|(_, index)| index);
     if let Some(index) = is_largest(metadata) {
-        span.metadata.remove(index);
-        span.dropped_attributes += 1;
+        span.rare_mut().metadata.remove(index);
+        span.rare_mut().dropped_attributes += 1;
     } else if let Some(index) = is_largest(event) {
-        span.events.remove(index);
-        span.dropped_events += 1;
+        span.rare_mut().events.remove(index);
+        span.rare_mut().dropped_events += 1;
     } else if let Some(index) = is_largest(attribute) {
         span.attributes.remove(index);
-        span.dropped_attributes += 1;
+        span.rare_mut().dropped_attributes += 1;
     }
     true
 }
@@ -234,7 +235,9 @@ fn cut_texts(span: &mut SpanData) -> bool {
     let before = span.name.len();
     span.name = Cow::Owned(first_chars(&span.name, MAX_TEXT).to_owned());
     let mut is_changed = span.name.len() < before;
-    if let Status::Error(message) = &mut span.status {
+    if let Some(rare) = &mut span.rare
+        && let Status::Error(message) = &mut rare.status
+    {
         let cut = first_chars(message, MAX_TEXT).to_owned();
         is_changed |= cut.len() < message.len();
         *message = cut;

@@ -117,8 +117,8 @@ fn a_span_that_is_too_large_loses_its_largest_parts_which_are_counted() {
     let batch = [
         Arc::new(sample::trace()),
         trace(|spans| spans[1].attributes.extend([attribute("large", 9000), attribute("small", 1000)])),
-        trace(|spans| spans[0].events = vec![event(9000), event(400)]),
-        trace(|spans| spans[0].status = Status::Error(large_text(20_000))),
+        trace(|spans| spans[0].rare_mut().events = vec![event(9000), event(400)]),
+        trace(|spans| spans[0].rare_mut().status = Status::Error(large_text(20_000))),
         trace(|spans| spans[0].name = Cow::Owned(large_text(20_000))),
     ];
     let payloads = encoded(&batch);

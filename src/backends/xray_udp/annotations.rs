@@ -4,16 +4,15 @@ use crate::text::json::Json;
 use crate::trace::Value;
 use crate::trace::span::{Attribute, SpanData};
 
-/// Place of an attribute in an X-Ray document.
+/// Place of an attribute in an X-Ray document, outside the http block.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub(super) enum Place {
-    HttpBlock,
     Annotation,
     Metadata,
 }
 
-/// Places of the attributes of a span, in their order. The first `most` attributes that can be
-/// indexed are annotations.
+/// Places of the attributes of a span that are not in the http block, in their order. The first
+/// `most` attributes that can be indexed are annotations.
 ///
 /// Two keys that differ only in forbidden characters would become one, so the second is not
 /// indexed.
@@ -22,11 +21,9 @@ pub(super) fn places(span: &SpanData, most: usize) -> impl Iterator<Item = (&Att
     // Lengths of the earlier keys, a bit each. Two ASCII keys of different lengths cannot become
     // the same key, so they need not be compared.
     let mut lengths = 0_u64;
-    attributes.iter().enumerate().scan(most, move |left, (index, attribute)| {
+    let others = attributes.iter().enumerate().filter(|(_, attribute)| !is_in_http_block(&attribute.key));
+    others.scan(most, move |left, (index, attribute)| {
         let key = attribute.key.as_ref();
-        if is_in_http_block(key) {
-            return Some((attribute, Place::HttpBlock));
-        }
         let length =
             if (2..=MAX_KEY).contains(&key.len()) && key.is_ascii() { 1 << (key.len() % 64) } else { u64::MAX };
         let may_collide = lengths & length != 0;
@@ -65,19 +62,26 @@ fn can_be_annotation(value: &Value) -> bool {
 
 /// Writes the key of an annotation: `"app_result_length"` for `app.result_length`.
 pub(super) fn write_key(json: &mut Json, key: &str) {
-    json.raw("\"");
-    let mut rest = key;
     if key.len() > MAX_KEY || key.is_empty() || !key.is_ascii() {
         let replaced: String = allowed_characters(key).collect();
-        json.raw(&replaced).raw("\"");
+        json.quoted(replaced);
         return;
     }
-    while let Some(at) = rest.bytes().position(|byte| !byte.is_ascii_alphanumeric()) {
-        json.raw(&rest[..at]).raw("_");
-        rest = &rest[at + 1..];
-    }
-    json.raw(rest).raw("\"");
+    json.raw("\"").replaced(key.as_bytes(), |byte| ALLOWED_CHARACTERS[usize::from(byte)]).raw("\"");
 }
+
+/// At the place of each ASCII character: itself, or `_` if X-Ray forbids it.
+const ALLOWED_CHARACTERS: [u8; 256] = {
+    let mut table = [b'_'; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        if (byte as u8).is_ascii_alphanumeric() {
+            table[byte] = byte as u8;
+        }
+        byte += 1;
+    }
+    table
+};
 
 /// Characters of a key, with `_` for each one that X-Ray forbids. An empty key is `_`, too.
 fn allowed_characters(key: &str) -> impl Iterator<Item = char> {

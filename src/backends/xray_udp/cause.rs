@@ -14,14 +14,14 @@ use crate::trace::span::{Event, SpanData, SpanKind};
 /// A shortened cause contains only the first exception, with the beginning of its message.
 pub(super) fn cause(json: &mut Json, span: &SpanData, is_shortened: bool) {
     let (most, max_message) = if is_shortened { (1, MAX_STRING) } else { (MAX_EXCEPTIONS, MAX_ANNOTATION_VALUE) };
-    let exceptions = span.events.iter().filter(|event| is_exception(event)).take(most);
+    let exceptions = span.rare().events.iter().filter(|event| is_exception(event)).take(most);
     // Exceptions of this span, at most eight.
     json.raw(r#"{"exceptions":["#);
     json.separated(exceptions.enumerate(), |json, (number, event)| {
         let [kind, message, stacktrace] =
             ["exception.type", "exception.message", "exception.stacktrace"].map(|key| event_text(event, key));
         // An id made from that of the span. The segment names it as its cause.
-        json.raw(r#"{"id":"#).quoted(&exception_id(span, number));
+        json.raw(r#"{"id":"#).quoted(exception_id(span, number));
         // exception.type
         json.raw(r#","type":"#).string(first_chars(kind, MAX_STRING));
         // exception.message
@@ -44,7 +44,7 @@ const MAX_EXCEPTIONS: usize = 8;
 
 /// Returns true if the span has an exception.
 pub(super) fn has_exception(span: &SpanData) -> bool {
-    span.events.iter().any(is_exception)
+    span.rare().events.iter().any(is_exception)
 }
 
 /// Derives the id of an exception from the id of its span, so that the segment can name it without

@@ -75,14 +75,14 @@ pub(super) fn document(json: &mut Json, part: Part<'_>, subsegments: Option<impl
     let Part { trace, index, trim, .. } = part;
     let (is_segment, span) = (index == 0, &trace.spans[index]);
     // Id of the span. It comes first, because the daemon logs the beginning of a refused document.
-    json.raw(r#"{"id":"#).quoted(span.id.hex().as_str());
+    json.raw(r#"{"id":"#).quoted(span.id.hex());
     if part.is_outermost {
         // The trace id of OTLP with dashes. Its first 8 digits are the time of the start. X-Ray
         // refuses traces that are older than 30 days.
-        json.raw(r#","trace_id":"#).quoted(trace.trace_id.xray().as_str());
+        json.raw(r#","trace_id":"#).quoted(trace.trace_id.xray());
         if let Some(parent) = span.parent {
             // Id of the span around this one, or of the caller's span in another process.
-            json.raw(r#","parent_id":"#).quoted(parent.hex().as_str());
+            json.raw(r#","parent_id":"#).quoted(parent.hex());
         }
         if !is_segment {
             // Only on a subsegment that is not inside its parent's document.
@@ -115,15 +115,19 @@ pub(super) fn document(json: &mut Json, part: Part<'_>, subsegments: Option<impl
     let is_client_error = status.is_some_and(|status| (400..500).contains(&status));
     json.raw(if is_client_error { r#","error":true"# } else { "" });
     json.raw(if status == Some(429) { r#","throttle":true"# } else { "" });
-    let is_fault = is_server_error(span) || (span.failed() && !is_client_error);
+    let is_server_error = status.is_some_and(|status| status >= 500);
+    let is_fault = is_server_error || (span.failed() && !is_client_error);
     json.raw(if is_fault { r#","fault":true"# } else { "" });
     if has_exception(span) {
         // The exceptions of this span.
         json.raw(r#","cause":"#);
         cause(json, span, trim >= Trim::Exceptions);
-    } else if is_segment && let Some(id) = exception_below(trace) {
+    } else if is_segment
+        && is_server_error
+        && let Some(id) = exception_below(trace)
+    {
         // Id of the exception in a subsegment that made this request fail.
-        json.raw(r#","cause":"#).quoted(&id);
+        json.raw(r#","cause":"#).quoted(id);
     }
     if is_segment {
         aws(json, part);
@@ -149,12 +153,12 @@ pub(super) fn document(json: &mut Json, part: Part<'_>, subsegments: Option<impl
         has_others |= place == Place::Metadata;
     }
     json.raw(if has_annotations { "}" } else { "" });
-    if trim < Trim::Metadata && (has_others || !span.metadata.is_empty()) {
+    if trim < Trim::Metadata && (has_others || !span.rare().metadata.is_empty()) {
         let places = places(span, part.max_annotations);
         let others = places.filter_map(|(attribute, place)| (place == Place::Metadata).then_some(attribute));
         // Stored with the trace, but not indexed.
         json.raw(r#","metadata":{"#);
-        metadata(json, &span.metadata, others);
+        metadata(json, &span.rare().metadata, others);
         json.raw("}");
     }
     if let Some(subsegments) = subsegments {
@@ -171,7 +175,9 @@ pub(super) fn document(json: &mut Json, part: Part<'_>, subsegments: Option<impl
 ///   "client_ip":"203.0.113.7"},"response":{"status":200,"content_length":217}}
 /// ```
 fn http(json: &mut Json, facts: &HttpFacts<'_>) {
-    let short = |text| first_chars(text, MAX_STRING);
+    fn short(text: &str) -> &str {
+        first_chars(text, MAX_STRING)
+    }
     let Some(method) = facts.method.map(short) else { return };
     // The one place for what OTLP says in a dozen attributes.
     json.raw(r#","http":{"#);
@@ -179,16 +185,9 @@ fn http(json: &mut Json, facts: &HttpFacts<'_>) {
     json.raw(r#""request":{"#);
     // http.request.method
     json.raw(r#""method":"#).string(method);
-    if let Some(parts) = url(facts, &mut itoa::Buffer::new()) {
+    if let Some(url) = url(facts) {
         // Scheme, host and path, without the query, which may hold secrets.
-        json.raw(r#","url":"#).raw("\"");
-        let mut left = MAX_STRING;
-        for part in parts {
-            let part = first_chars(part, left);
-            left -= part.chars().count();
-            json.escaped(part);
-        }
-        json.raw("\"");
+        json.raw(r#","url":"#).string(short(&url));
     }
     if let Some(user_agent) = facts.user_agent.map(short) {
         // user_agent.original
@@ -289,7 +288,7 @@ fn value(json: &mut Json, it: &Value) {
         Value::Int(number) => json.integer(*number),
         Value::Double(number) if number.is_finite() => json.float(*number),
         // JSON has no NaN and no infinity.
-        Value::Double(number) => json.quoted(&number.to_string()),
+        Value::Double(number) => json.quoted(number.to_string()),
         Value::Map(entries) => {
             json.raw("{").separated(entries, |json, entry| member(json, &entry.key, &entry.value)).raw("}")
         }
@@ -299,20 +298,21 @@ fn value(json: &mut Json, it: &Value) {
 /// Writes nanoseconds since 1970 as seconds with at most six decimals: `1478293361.271`.
 fn seconds(json: &mut Json, nanos: u64) {
     let micros = nanos.saturating_add(500) / 1000;
-    let (seconds, micros_of_second) = (micros / 1_000_000, micros % 1_000_000);
-    // X-Ray parses a double. Until the year 2106 each microsecond has its own double, and the
-    // digits below are the shortest that parse to it. A time outside this range comes from a wrong
-    // clock.
-    if seconds == 0 || seconds > u64::from(u32::MAX) {
-        json.float(micros as f64 / 1_000_000.0);
-        return;
-    }
-    json.unsigned(seconds).raw(".");
-    // The last zeros are left out, but one decimal stays: `1478293361.0`.
     let mut digits = itoa::Buffer::new();
-    let digits = &digits.format(1_000_000 + micros_of_second)[1..];
-    let length = digits.bytes().rposition(|digit| digit != b'0').map_or(1, |last| last + 1);
-    json.raw(&digits[..length]);
+    // X-Ray parses a double. Until the year 2106 each microsecond has its own double, and the
+    // digits below are the shortest that parse to it. From September 2001 on there are 16 of them. A
+    // time outside this range comes from a wrong clock.
+    match digits.format(micros).as_bytes().as_chunks::<16>() {
+        ([digits], []) if micros < 1_000_000 << 32 => {
+            let mut text = *b"##########.######";
+            text[..10].copy_from_slice(&digits[..10]);
+            text[11..].copy_from_slice(&digits[10..]);
+            // The last zeros are left out, but one decimal stays: `1478293361.0`.
+            let last = text.iter().rposition(|digit| *digit != b'0').unwrap_or(0);
+            json.raw_bytes(&text[..=last.max(11)]);
+        }
+        _ => _ = json.float(micros as f64 / 1_000_000.0),
+    }
 }
 
 /// Returns the name of a document. The sampler may have chosen the service name by the host of the
@@ -372,37 +372,25 @@ impl<'a> HttpFacts<'a> {
     }
 }
 
-/// Returns the parts of the URL, without its query, which may hold secrets.
-fn url<'a>(facts: &HttpFacts<'a>, port: &'a mut itoa::Buffer) -> Option<[&'a str; 7]> {
+/// Returns the URL without its query, which may hold secrets.
+fn url<'a>(facts: &HttpFacts<'a>) -> Option<Cow<'a, str>> {
     // A CLIENT span has the whole URL in one attribute. A SERVER span has its parts.
     if let Some(full) = facts.full_url {
-        return Some([full.split(['?', '#']).next().unwrap_or(full), "", "", "", "", "", ""]);
+        return Some(Cow::Borrowed(full.split(['?', '#']).next().unwrap_or(full)));
     }
     let (scheme, path) = (facts.scheme?, facts.path?);
     let host = facts.host.unwrap_or("localhost");
-    let is_v6 = host.contains(':');
+    let (open, close) = if host.contains(':') { ("://[", "]") } else { ("://", "") };
     let usual = if scheme == "https" { 443 } else { 80 };
-    let port = facts.port.filter(|port| *port != usual).map_or("", |number| port.format(number));
-    Some([
-        scheme,
-        if is_v6 { "://[" } else { "://" },
-        host,
-        if is_v6 { "]" } else { "" },
-        if port.is_empty() { "" } else { ":" },
-        port,
-        path,
-    ])
+    let mut digits = itoa::Buffer::new();
+    let port = facts.port.filter(|port| *port != usual).map_or("", |number| digits.format(number));
+    let colon = if port.is_empty() { "" } else { ":" };
+    Some(Cow::Owned([scheme, open, host, close, colon, port, path].concat()))
 }
 
-/// Returns true if `http.response.status_code` is 500 or more.
-fn is_server_error(span: &SpanData) -> bool {
-    span.int("http.response.status_code").is_some_and(|status| status >= 500)
-}
-
-/// Returns the id of the first exception in a trace whose request ended in a server error.
+/// Returns the id of the first exception in a trace.
 fn exception_below(trace: &FinishedTrace) -> Option<String> {
-    let failed = is_server_error(&trace.spans[0]).then(|| trace.spans.iter().find(|span| has_exception(span)));
-    failed.flatten().map(|span| exception_id(span, 0))
+    trace.spans.iter().find(|span| has_exception(span)).map(|span| exception_id(span, 0))
 }
 
 /// Limit in characters of strings in the http block and in exceptions.
@@ -425,7 +413,11 @@ mod tests {
             let mut json = Json::default();
             seconds(&mut json, nanos);
             let double = (nanos.saturating_add(500) / 1000) as f64 / 1_000_000.0;
-            assert_eq!(json.into_string(), serde_json::to_string(&double).unwrap(), "{nanos}");
+            assert_eq!(
+                String::from_utf8(json.into_bytes()).unwrap(),
+                serde_json::to_string(&double).unwrap(),
+                "{nanos}"
+            );
         }
     }
 }

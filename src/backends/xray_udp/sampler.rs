@@ -435,12 +435,10 @@ impl RuleState {
 /// blanks and `_.:/%&#=+-@`. X-Ray drops a segment with any other name, which only the daemon's log
 /// reports.
 pub(super) fn sanitised_name(name: &str) -> Cow<'_, str> {
-    // The ranges are `%&`, `+`, `-./0-9:` and `@A-Z`.
-    let is_allowed_ascii = |byte: u8| matches!(byte, b' ' | b'#' | b'%'..=b'&' | b'+' | b'-'..=b':' | b'=' | b'@'..=b'Z' | b'_' | b'a'..=b'z');
-    if name.len() <= MAX_NAME && name.bytes().all(is_allowed_ascii) {
+    if name.len() <= MAX_NAME && name.bytes().all(|byte| IS_ALLOWED_ASCII[usize::from(byte)]) {
         return Cow::Borrowed(name);
     }
-    let is_allowed = |c: &char| if c.is_ascii() { is_allowed_ascii(*c as u8) } else { c.is_alphanumeric() };
+    let is_allowed = |c: &char| if c.is_ascii() { IS_ALLOWED_ASCII[*c as usize] } else { c.is_alphanumeric() };
     if name.len() <= MAX_NAME && name.chars().all(|c| is_allowed(&c)) {
         return Cow::Borrowed(name);
     }
@@ -448,6 +446,18 @@ pub(super) fn sanitised_name(name: &str) -> Cow<'_, str> {
 }
 
 const MAX_NAME: usize = 200;
+
+/// True at the place of each ASCII character that may be in a name.
+const IS_ALLOWED_ASCII: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        // The ranges are `%&`, `-./0-9:` and `@A-Z`.
+        table[byte] = matches!(byte as u8, b' ' | b'#' | b'%'..=b'&' | b'+' | b'-'..=b':' | b'=' | b'@'..=b'Z' | b'_' | b'a'..=b'z');
+        byte += 1;
+    }
+    table
+};
 
 /// Reads a number. Some programs write numbers as text.
 fn number_or_text<'de, D, T>(deserializer: D) -> Result<T, D::Error>

@@ -107,7 +107,7 @@ fn user_route() -> FinishedTrace {
         1_478_293_361_301_000,
     );
     let facts = attributes([("now", "2016-11-04T21:02:41.300000".into()), ("results-size", 1_i64.into())]);
-    mock.metadata.push(Metadata { namespace: "namespace", key: "key", value: Value::Map(facts) });
+    mock.rare_mut().metadata.push(Metadata { namespace: "namespace", key: "key", value: Value::Map(facts) });
     trace("1-581cf771-a006649127e371903a2de979", vec![server, activities, mock])
 }
 
@@ -138,7 +138,7 @@ fn an_exception_stands_where_it_happened_and_the_segment_names_it() {
         1_478_293_362_000_125,
         1_478_293_362_004_251,
     );
-    server.status = Status::Error(String::new());
+    server.rare_mut().status = Status::Error(String::new());
     server.attributes = attributes([
         ("http.request.method", "POST".into()),
         ("url.path", "/api/activities".into()),
@@ -160,8 +160,8 @@ fn an_exception_stands_where_it_happened_and_the_segment_names_it() {
         1_478_293_362_000_500,
         1_478_293_362_004_000,
     );
-    create.status = Status::Error("missing".to_owned());
-    create.events.push(Event {
+    create.rare_mut().status = Status::Error("missing".to_owned());
+    create.rare_mut().events.push(Event {
         time: 0,
         name: Cow::Borrowed("exception"),
         attributes: attributes([
@@ -259,7 +259,7 @@ fn a_document_that_is_too_large_sends_its_subsegments_first_and_loses_no_span() 
         let id = format!("{:016x}", 0x1000 + n);
         let mut child = span(&id, Some("53995c3f42cd8ad8"), "child", SpanKind::Internal, 1, 2);
         let value = Value::from("x".repeat(2000));
-        child.metadata.push(Metadata { namespace: "n", key: "k", value });
+        child.rare_mut().metadata.push(Metadata { namespace: "n", key: "k", value });
         trace.spans.push(child);
     }
     let payloads = payloads(&trace);
@@ -279,7 +279,7 @@ fn a_document_that_is_too_large_sends_its_subsegments_first_and_loses_no_span() 
 #[test]
 fn a_span_that_is_too_large_by_itself_goes_without_its_metadata_and_says_so() {
     let mut trace = user_route();
-    trace.spans[2].metadata[0].value = Value::from("é".repeat(70_000));
+    trace.spans[2].rare_mut().metadata[0].value = Value::from("é".repeat(70_000));
     let payloads = payloads(&trace);
     let trimmed: Vec<_> = payloads.iter().filter_map(|payload| payload.trimmed.as_ref()).collect();
     assert_eq!(trimmed.len(), 1);
@@ -310,7 +310,7 @@ fn exceptions_that_are_too_long_are_cut_until_the_document_fits() {
             ("exception.type", "\u{1}".repeat(500).into()),
             ("exception.stacktrace", format!("at {}:1:1", "\u{1}".repeat(300)).into()),
         ]);
-        trace.spans[2].events.push(Event {
+        trace.spans[2].rare_mut().events.push(Event {
             time: 0,
             name: Cow::Borrowed("exception"),
             attributes,
@@ -368,12 +368,12 @@ fn any_trace_gives_valid_documents_within_the_limits() {
                     .push(Attribute { key: format!("{}{n}", strings[random(strings.len())]).into(), value });
             }
             if random(4) == 0 {
-                child.metadata.push(Metadata { namespace: "n", key: "k", value: text() });
+                child.rare_mut().metadata.push(Metadata { namespace: "n", key: "k", value: text() });
             }
             if random(4) == 0 {
                 let attributes = attributes([("exception.message", text()), ("exception.stacktrace", text())]);
                 let name = Cow::Borrowed("exception");
-                child.events.push(Event { time: 0, name, attributes, dropped_attributes: 0 });
+                child.rare_mut().events.push(Event { time: 0, name, attributes, dropped_attributes: 0 });
             }
             trace.spans.push(child);
         }

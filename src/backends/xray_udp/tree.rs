@@ -162,7 +162,7 @@ impl SpanTree<'_> {
         for (trim, what) in
             [(Trim::Metadata, "metadata"), (Trim::Annotations, "annotations"), (Trim::Exceptions, "exceptions")]
         {
-            if fits(json.as_str()) {
+            if fits(json.as_bytes()) {
                 break;
             }
             left_out.push(what);
@@ -174,18 +174,18 @@ impl SpanTree<'_> {
                 format!("a document of more than {MAX_DOCUMENT} bytes went without its {what}; it is that of {name:?}");
             Problem::new("trimmed", what)
         });
-        self.payload(json.as_str(), 1, trimmed)
+        self.payload(json.as_bytes(), 1, trimmed)
     }
 
-    fn payload(&self, datagram: &str, items: usize, trimmed: Option<Problem>) -> Payload {
-        Payload { bytes: datagram.as_bytes().to_vec(), items, traces: vec![self.trace.trace_id], trimmed }
+    fn payload(&self, datagram: &[u8], items: usize, trimmed: Option<Problem>) -> Payload {
+        Payload { bytes: datagram.to_vec(), items, traces: vec![self.trace.trace_id], trimmed }
     }
 
-    fn datagram<'a>(&self, index: usize, json: &'a mut Json, trim: Trim) -> &'a str {
+    fn datagram<'a>(&self, index: usize, json: &'a mut Json, trim: Trim) -> &'a [u8] {
         json.clear();
         json.raw(HEADER);
         self.document(json, index, true, trim);
-        json.as_str()
+        json.as_bytes()
     }
 
     fn document(&self, json: &mut Json, index: usize, is_outermost: bool, trim: Trim) {
@@ -203,6 +203,6 @@ impl SpanTree<'_> {
 
 const EXPECTED_BYTES: usize = 4096;
 
-fn fits(datagram: &str) -> bool {
+fn fits(datagram: &[u8]) -> bool {
     datagram.len() <= HEADER.len() + MAX_DOCUMENT
 }

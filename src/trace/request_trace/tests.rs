@@ -80,8 +80,8 @@ fn a_panic_closes_what_is_open_and_is_recorded_on_the_innermost_span() {
     let failed: Vec<_> = trace.spans.iter().filter(|span| span.failed()).collect();
     assert_eq!(failed.len(), 1);
     assert_eq!(failed[0].name, "inner");
-    assert_eq!(failed[0].events[0].name, "exception");
-    assert_eq!(failed[0].events[0].attributes[1].value, Value::from("on purpose"));
+    assert_eq!(failed[0].rare().events[0].name, "exception");
+    assert_eq!(failed[0].rare().events[0].attributes[1].value, Value::from("on purpose"));
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn an_error_is_recorded_where_it_became_one() {
     trace.record_exception(&exception);
     let trace = trace.finish().unwrap();
     assert!(trace.spans[1].failed() && !trace.spans[0].failed());
-    assert_eq!(trace.spans[1].events[0].attributes[0].value, Value::from("core::fmt::Error"));
+    assert_eq!(trace.spans[1].rare().events[0].attributes[0].value, Value::from("core::fmt::Error"));
 }
 
 #[test]
@@ -271,8 +271,8 @@ fn limits_cut_values_and_count_what_they_refuse() {
     let span = &trace.finish().unwrap().spans[1];
     assert_eq!(span.attribute("a"), Some(&Value::from("éèà")));
     assert_eq!(span.attribute("b"), Some(&Value::Int(2)));
-    assert_eq!((span.attributes.len(), span.dropped_attributes), (2, 2));
-    assert!(span.metadata.is_empty());
-    assert_eq!((span.events.len(), span.dropped_events), (1, 1));
-    assert_eq!((span.events[0].attributes.len(), span.events[0].dropped_attributes), (1, 2));
+    assert_eq!((span.attributes.len(), span.rare().dropped_attributes), (2, 2));
+    assert!(span.rare().metadata.is_empty());
+    assert_eq!((span.rare().events.len(), span.rare().dropped_events), (1, 1));
+    assert_eq!((span.rare().events[0].attributes.len(), span.rare().events[0].dropped_attributes), (1, 2));
 }

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use crate::trace::context::TraceFlags;
 use crate::trace::id::{SpanId, TraceId};
 use crate::trace::sampler::{Decision, Reason};
-use crate::trace::span::{Attribute, Event, SpanData, SpanKind, Status};
+use crate::trace::span::{Attribute, Event, RareFields, SpanData, SpanKind, Status};
 use crate::trace::{FinishedTrace, Scope, Value};
 
 /// Makes the trace of a request with a traced caller and one failed span.
@@ -41,11 +41,7 @@ fn server_span() -> SpanData {
             Attribute::new("network.protocol.version", "1.1"),
             Attribute::new("http.response.status_code", 200_i64),
         ],
-        dropped_attributes: 0,
-        events: vec![],
-        dropped_events: 0,
-        status: Status::Unset,
-        metadata: vec![],
+        rare: None,
     }
 }
 
@@ -66,18 +62,18 @@ fn inner_span() -> SpanData {
             Attribute::new("app.map", Value::Map(vec![Attribute::new("k", "v")])),
             Attribute::new("app.unicode", "ⓤ \" \\ \n \u{1} é"),
         ],
-        dropped_attributes: 0,
-        events: vec![Event {
-            time: 1_676_851_200_002_000_000,
-            name: Cow::Borrowed("exception"),
-            attributes: vec![
-                Attribute::new("exception.type", "std::io::Error"),
-                Attribute::new("exception.message", "boom"),
-            ],
-            dropped_attributes: 0,
-        }],
-        dropped_events: 0,
-        status: Status::Error("boom".to_owned()),
-        metadata: vec![],
+        rare: Some(Box::new(RareFields {
+            events: vec![Event {
+                time: 1_676_851_200_002_000_000,
+                name: Cow::Borrowed("exception"),
+                attributes: vec![
+                    Attribute::new("exception.type", "std::io::Error"),
+                    Attribute::new("exception.message", "boom"),
+                ],
+                dropped_attributes: 0,
+            }],
+            status: Status::Error("boom".to_owned()),
+            ..RareFields::default()
+        })),
     }
 }
