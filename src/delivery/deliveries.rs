@@ -76,7 +76,7 @@ struct DeliveryLog {
 const MAX_DELIVERIES: usize = 50;
 /// Maximum size of the kept deliveries of all backends, besides the last one of each. A backend
 /// that needs no more than its share of it keeps all.
-const MAX_DELIVERY_BYTES: usize = 2 * 1024 * 1024;
+const MAX_DELIVERY_BYTES: usize = 1024 * 1024;
 
 impl Deliveries {
     /// Creates an empty list that shares its size with those of other backends.
