@@ -276,7 +276,7 @@ mod tests {
         assert_eq!(numbers().len(), MAX_DELIVERIES);
         assert!(deliveries.numbered(1).is_none());
         for _ in 0..20 {
-            deliveries.begin(&payload(500_000));
+            deliveries.begin(&payload(250_000));
         }
         assert_eq!((numbers()[0], numbers().len()), (71, 5));
         deliveries.begin(&payload(2 * MAX_DELIVERY_BYTES));
@@ -290,7 +290,7 @@ mod tests {
         let bytes = SharedSize::default();
         let lists = [(); 3].map(|()| Deliveries::new(Arc::clone(&bytes)));
         for _ in 0..MAX_DELIVERIES {
-            for (list, size) in lists.iter().zip([1000, 1000, 500_000]) {
+            for (list, size) in lists.iter().zip([1000, 1000, 250_000]) {
                 list.begin(&payload(size));
             }
         }
