@@ -193,6 +193,8 @@ class Program:
             "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS": f"http://{address}", "AWS_REGION": "us-east-1",
             "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret",
             "AWS_XRAY_DAEMON_ADDRESS": f"tcp:{address} udp:127.0.0.1:{self.udp.getsockname()[1]}",
+            # As in the image.
+            "MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072",
         }
         command = ["prlimit", f"--nofile={descriptors}:{descriptors}", binary, "--listen", "127.0.0.1:0"]
         with self.log.open("w") as out:
