@@ -22,6 +22,7 @@ mod queue;
 mod saver;
 mod spool;
 mod stats;
+mod stop;
 mod worker;
 
 use std::io;
@@ -31,7 +32,7 @@ use std::time::{Duration, Instant};
 
 use self::deliveries::SharedSize;
 use self::processor::{LineSink, QueueHandle, push};
-use self::worker::StopReason;
+use self::stop::StopReason;
 use crate::logging::LogSink;
 use crate::settings::Finding;
 use crate::trace::FinishedTrace;
@@ -44,7 +45,7 @@ pub use processor::BatchProcessor;
 pub use queue::{Item, PushResult, Queue};
 pub use spool::{Spool, SpoolCounts, SpoolView, inspect};
 pub use stats::{DeliveryStats, LastError, Totals};
-pub use worker::Stop;
+pub use stop::Stop;
 
 /// Time that the savers have beyond a deadline, for the last write.
 const STORE_TIMEOUT: Duration = Duration::from_millis(300);

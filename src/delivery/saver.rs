@@ -14,7 +14,7 @@ use super::encode::encoded;
 use super::queue::{Generation, Item, Queue};
 use super::spool::{Spool, Times};
 use super::stats::DeliveryStats;
-use super::worker::Stop;
+use super::stop::Stop;
 use crate::logging;
 use crate::sync::lock;
 use crate::text::Message;
