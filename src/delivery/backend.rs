@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::worker::Stop;
+use super::stop::Stop;
 use crate::logging::LogLine;
 use crate::settings::{BatchLimits, Finding, Origin, Setting, SpoolLimits, Values};
 use crate::text::Message;
