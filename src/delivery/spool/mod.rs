@@ -71,15 +71,18 @@ struct State {
     marker: Option<File>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Waiting {
     bytes: u64,
     items: u64,
     oldest: u64,
     /// Attempts in a row that failed.
     failures: u32,
-    /// Set if the destination accepted another payload while it did not accept this one: the time of
-    /// its next attempt. It is sent after all others, ever more seldom.
+    /// True if the destination has accepted another payload after it did not accept this one several
+    /// times.
+    is_suspect: bool,
+    /// Set if it did not accept a suspect: the time of its next attempt. It is sent after all others,
+    /// ever more seldom.
     last_at: Option<Instant>,
 }
 
@@ -87,7 +90,7 @@ struct Waiting {
 const LIST_INTERVAL: Duration = Duration::from_secs(10);
 /// Number of files in a folder. It bounds the memory of the list; `max_bytes` bounds the disk.
 const MAX_FILES: usize = 20_000;
-/// Failures of one payload after which it waits for the others, if the destination accepts others.
+/// Failures of one payload that make it a suspect, if the destination then accepts another one.
 const MAX_FAILURES: u32 = 3;
 /// Longest wait between two attempts to send such a payload.
 const MAX_WAIT: Duration = Duration::from_secs(600);
@@ -158,7 +161,7 @@ impl Spool {
             return None;
         }
         let items = payload.items as u64;
-        let waiting = Waiting { bytes, items, oldest: times.oldest, failures: 0, last_at: None };
+        let waiting = Waiting { bytes, items, oldest: times.oldest, ..Waiting::default() };
         lock(&self.state).waiting.insert(name.clone(), waiting);
         Some(name)
     }
@@ -248,9 +251,10 @@ impl Spool {
         let Some(waiting) = state.waiting.get_mut(&replay.name) else { return };
         waiting.failures += 1;
         let wait = Duration::from_secs(1 << waiting.failures.min(10)).min(MAX_WAIT);
-        match &mut waiting.last_at {
-            Some(at) => *at = Instant::now() + wait,
-            None => state.is_away = true,
+        if waiting.is_suspect {
+            waiting.last_at = Some(Instant::now() + wait);
+        } else {
+            state.is_away = true;
         }
     }
 
@@ -264,17 +268,13 @@ impl Spool {
         lock(&self.state).is_away = true;
     }
 
-    /// Records that the destination has accepted a payload. If it did not accept a stored one several
-    /// times before, that one is sent after all others.
+    /// Records that the destination has accepted a payload.
     pub(super) fn is_back(&self) {
         let mut state = lock(&self.state);
         if std::mem::take(&mut state.is_away) {
-            for waiting in state.waiting.values_mut().filter(|waiting| waiting.last_at.is_none()) {
-                if waiting.failures >= MAX_FAILURES {
-                    waiting.last_at = Some(Instant::now());
-                } else {
-                    waiting.failures = 0;
-                }
+            for waiting in state.waiting.values_mut().filter(|waiting| !waiting.is_suspect) {
+                waiting.is_suspect = waiting.failures >= MAX_FAILURES;
+                waiting.failures = 0;
             }
         }
     }
@@ -509,7 +509,7 @@ pub fn inspect(limits: &SpoolLimits, backend: &'static str, unit: &str, ids: &Id
 
 impl Waiting {
     fn new(bytes: u64, header: &Header) -> Self {
-        Self { bytes, items: header.items as u64, oldest: header.oldest, failures: 0, last_at: None }
+        Self { bytes, items: header.items as u64, oldest: header.oldest, ..Self::default() }
     }
 }
 

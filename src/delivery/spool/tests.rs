@@ -111,10 +111,27 @@ fn a_payload_that_is_never_accepted_does_not_block_the_others() {
         spool.failed(&replay);
     }
     assert!(spool.is_away());
-    // A new payload is accepted.
+    // A new payload is accepted. So the destination is back, and the first has one more chance.
     spool.is_back();
+    let replay = spool.next(PLAIN).unwrap();
+    assert_eq!(body(&replay), "poison");
+    spool.failed(&replay);
+    drop(replay);
     assert!(!spool.is_away());
-    assert_eq!(send_all(&spool), ["b", "c", "poison"]);
+    assert_eq!(send_all(&spool), ["b", "c"]);
+    assert_eq!((spool.view().items, spool.next(PLAIN).is_none()), (2, true), "it waits");
+}
+
+#[test]
+fn after_an_outage_the_oldest_payload_is_the_first_whichever_was_accepted_before() {
+    let directory = Directory::new();
+    let spool = directory.spool(MIB, DAY);
+    ["a", "b"].iter().for_each(|body| store(&spool, body));
+    for _ in 0..10 {
+        spool.failed(&spool.next(PLAIN).unwrap());
+    }
+    spool.is_back();
+    assert_eq!(send_all(&spool), ["a", "b"]);
 }
 
 #[test]
