@@ -47,8 +47,8 @@ section! {
     }
 }
 
-/// Age of a span that Honeycomb has no use for: it keeps data for 60 days by default
-/// (<https://docs.honeycomb.io/get-started/basics/observability/concepts/data-retention/>).
+/// Age at which Honeycomb deletes a span: 60 days for most customers
+/// (<https://docs.honeycomb.io/authentication-and-security/security-overview/>).
 const MAX_AGE: Duration = Duration::from_secs(60 * 24 * 60 * 60);
 /// Header with Honeycomb's API key.
 pub(super) const TEAM: &str = "x-honeycomb-team";
