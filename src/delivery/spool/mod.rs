@@ -367,7 +367,8 @@ impl Spool {
 
     /// Removes the oldest payloads until `bytes` more fit. Returns false if they do not fit.
     fn make_room(&self, bytes: u64) -> bool {
-        let (max_bytes, mib) = (self.limits.max_bytes, self.limits.max_bytes / 1024 / 1024);
+        let max_bytes = self.limits.max_bytes;
+        let bounds = format!("{} MiB or {MAX_FILES} files", max_bytes / 1024 / 1024);
         let mut locked = BTreeSet::new();
         loop {
             let name = {
@@ -379,13 +380,13 @@ impl Spool {
                 state.waiting.keys().find(|name| bytes <= max_bytes && !locked.contains(*name)).cloned()
             };
             let Some(name) = name else {
-                let what = format!("a payload of {bytes} bytes does not fit into the spool ({mib} MiB)");
+                let what = format!("a payload of {bytes} bytes does not fit into the spool ({bounds})");
                 self.warn("full", Message::new(what).next("raise spool_max_mib"));
                 return false;
             };
             match self.folder.lock(&name) {
                 Ok(Lock::Ours(file)) => {
-                    let why = format!("removed, because the spool is full ({mib} MiB)");
+                    let why = format!("removed, because the spool is full ({bounds})");
                     self.expire(&name, &file, &why, "solve the problem above, or raise spool_max_mib");
                 }
                 Ok(Lock::Gone) => self.forget(&name),
