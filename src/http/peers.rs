@@ -83,8 +83,8 @@ const MAX_REQUESTS: usize = 64;
 /// The same, while very many requests wait.
 const MAX_REQUESTS_CROWDED: usize = 4;
 /// Number of discarded requests after which a connection is closed at once. Until then its client
-/// gets the responses to the requests that wait.
-const MAX_DISCARDED_REQUESTS: usize = 64;
+/// gets the responses to the requests that wait. Two collections may come before the first response.
+const MAX_DISCARDED_REQUESTS: usize = 2 * MAX_COLLECTED;
 /// Maximum number of requests that are collected at once. A flood may come as fast as it is
 /// collected, and the loop must answer meanwhile.
 const MAX_COLLECTED: usize = 256;
