@@ -82,9 +82,9 @@ pub(super) struct Peer {
 const MAX_REQUESTS: usize = 64;
 /// The same, while very many requests wait.
 const MAX_REQUESTS_CROWDED: usize = 4;
-/// Number of discarded requests after which a connection is closed at once. Until then its client
-/// gets the responses to the requests that wait. Two collections may come before the first response.
-const MAX_DISCARDED_REQUESTS: usize = 2 * MAX_COLLECTED;
+/// Number of discarded requests after which a connection is closed, once it had a response. Until then
+/// its client gets the responses to the requests that wait.
+const MAX_DISCARDED_REQUESTS: usize = 64;
 /// Maximum number of requests that are collected at once. A flood may come as fast as it is
 /// collected, and the loop must answer meanwhile.
 const MAX_COLLECTED: usize = 256;
@@ -213,7 +213,7 @@ impl Peers {
             peer.begin_connection();
         }
         (peer.socket, peer.has_ended, peer.is_closed) = (Some(Arc::clone(socket)), false, false);
-        if peer.given_up.is_some() && (peer.busy == 0 || peer.discarded >= MAX_DISCARDED_REQUESTS) {
+        if peer.busy == 0 || peer.is_flooding() {
             self.close_given_up(peer);
         }
     }
@@ -294,7 +294,7 @@ impl Peers {
         if let Some((_, at)) = &mut peer.given_up {
             *at = Instant::now();
             peer.discarded += 1;
-            if peer.discarded == MAX_DISCARDED_REQUESTS {
+            if peer.is_flooding() {
                 self.close_given_up(peer);
             }
             return discard(request);
@@ -341,6 +341,9 @@ impl Peers {
         let Some(peer) = state.peers.get_mut(&address) else { return };
         peer.busy = peer.busy.saturating_sub(1);
         peer.body = None;
+        if peer.is_flooding() {
+            self.close_given_up(peer);
+        }
         if peer.busy > 0 {
             return;
         }
@@ -381,6 +384,11 @@ impl State {
 }
 
 impl Peer {
+    /// True if it has sent too many requests for responses to all that wait, and had one.
+    fn is_flooding(&self) -> bool {
+        self.discarded >= MAX_DISCARDED_REQUESTS && self.received > self.busy as u64
+    }
+
     /// A connection has ended, and another one has the same address: systems use a port again. It is
     /// not given up, because it may be another client. (A late request of the first connection does
     /// this too. It is answered, and the response goes nowhere.)

