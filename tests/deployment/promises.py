@@ -60,7 +60,8 @@ assert environment["NOTIFICATIONS_URL"] == "http://notifications:4567"
 
 for name in ("backend-flask", "notifications"):
     service = services[name]
-    [mount] = service["volumes"]
+    mount, spool = service["volumes"]
+    assert spool["type"] == "volume" and service["environment"]["CRUDDUR_SPOOL_DIR"] == f"{spool['target']}/{name}"
     assert mount["read_only"] and mount["target"] == service["working_dir"], "telemetry.toml is looked for where it is mounted"
     # Most editors save by replacing the file, and only a mount of the directory shows the new one.
     assert not mount["source"].endswith(".toml")
@@ -74,7 +75,7 @@ assert "npm" not in json.dumps(gitpod)
 stages = [line for line in dockerfile if line.startswith("FROM ")]
 assert len(stages) == 2 and stages[1] == "FROM scratch", stages
 last = dockerfile[dockerfile.index("FROM scratch"):]
-for line in ("USER 65532:65532", "ENV CRUDDUR_LISTEN=0.0.0.0:4567", 'ENTRYPOINT ["/cruddur"]'):
+for line in ("COPY --from=build --chown=65532:65532 /spool /spool", "USER 65532:65532", "ENV CRUDDUR_LISTEN=0.0.0.0:4567", 'ENTRYPOINT ["/cruddur"]'):
     assert line in last, line
 assert any(line.startswith("HEALTHCHECK ") and line.endswith('CMD ["/cruddur", "health"]') for line in last)
 
