@@ -1,6 +1,6 @@
 //! Stop signal for the threads of a backend.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::stats::Totals;
@@ -79,11 +79,7 @@ impl Stop {
 
     /// Sleeps for `wait`. Returns true if a stop was requested before or meanwhile.
     pub fn interrupts(&self, wait: Duration) -> bool {
-        self.wait_while(wait, |state| state.request.is_none()).request.is_some()
-    }
-
-    fn wait_while(&self, wait: Duration, goes_on: impl Fn(&StopState) -> bool) -> MutexGuard<'_, StopState> {
-        let waited = self.wake.wait_timeout_while(lock(&self.state), wait, |state| goes_on(state));
-        waited.unwrap_or_else(PoisonError::into_inner).0
+        let waited = self.wake.wait_timeout_while(lock(&self.state), wait, |state| state.request.is_none());
+        waited.unwrap_or_else(PoisonError::into_inner).0.request.is_some()
     }
 }

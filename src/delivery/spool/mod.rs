@@ -24,7 +24,7 @@ use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{SecondsFormat, Utc};
 
 use self::file::{Header, StoredPayload};
 use self::folder::{Folder, Listed, Lock, Locked};
@@ -123,7 +123,7 @@ impl Spool {
         if lock(&self.state).marker.is_some() {
             return Ok(());
         }
-        let started = now().to_rfc3339_opts(SecondsFormat::Secs, true);
+        let started = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
         let (marker, killed) = self.folder.mark(&format!("process {}, started {started}", std::process::id()))?;
         lock(&self.state).marker = Some(marker);
         for process in killed.iter().map(|text| if text.is_empty() { "another process" } else { text }) {
@@ -154,7 +154,7 @@ impl Spool {
         let name = {
             let mut state = lock(&self.state);
             state.number += 1;
-            self.folder.name(now().timestamp_millis().unsigned_abs(), state.number)
+            self.folder.name(now_millis(), state.number)
         };
         if let Err(error) = self.mark(Duration::ZERO).and_then(|()| self.folder.write(&name, &content)) {
             self.report("cannot write to", &error, IN_MEMORY);
@@ -179,21 +179,32 @@ impl Spool {
         if lock(&self.state).listed.is_none_or(|listed| listed.elapsed() >= LIST_INTERVAL) {
             self.list();
         }
-        let mut skipped = BTreeSet::new();
         loop {
-            let name = lock(&self.state).next(&skipped)?;
-            match self.folder.lock(&name) {
-                Ok(Lock::Ours(file)) => match self.read(&name, &file, transport) {
-                    Some(payload) => return Some(Replay { payload: Arc::new(payload), name, file }),
-                    None => continue,
-                },
-                Ok(Lock::Gone) => self.forget(&name),
-                // Another process sends it now.
-                Ok(Lock::Theirs) => drop(skipped.insert(name)),
+            let (name, file) = match self.lock_one(State::next) {
+                Ok(locked) => locked?,
                 Err(error) => {
                     self.report("cannot read", &error, ON_DISK);
                     return None;
                 }
+            };
+            if let Some(payload) = self.read(&name, &file, transport) {
+                return Some(Replay { payload: Arc::new(payload), name, file });
+            }
+        }
+    }
+
+    /// Locks the payload that `choose` names, given those to skip: others send them now.
+    fn lock_one(
+        &self,
+        choose: impl Fn(&State, &BTreeSet<String>) -> Option<String>,
+    ) -> io::Result<Option<(String, Locked)>> {
+        let mut locked_by_others = BTreeSet::new();
+        loop {
+            let Some(name) = choose(&lock(&self.state), &locked_by_others) else { return Ok(None) };
+            match self.folder.lock(&name)? {
+                Lock::Ours(file) => return Ok(Some((name, file))),
+                Lock::Theirs => drop(locked_by_others.insert(name)),
+                Lock::Gone => self.forget(&name),
             }
         }
     }
@@ -215,7 +226,7 @@ impl Spool {
                 return None;
             }
         };
-        let age = now().timestamp_millis().unsigned_abs().saturating_sub(times.newest);
+        let age = now_millis().saturating_sub(times.newest);
         if u128::from(age) > self.limits.max_age.as_millis() {
             let days = self.limits.max_age.as_secs() / (24 * 60 * 60);
             let why = format!("older than {days} days, which the destination does not accept");
@@ -369,28 +380,26 @@ impl Spool {
     fn make_room(&self, bytes: u64) -> bool {
         let max_bytes = self.limits.max_bytes;
         let bounds = format!("{} MiB or {MAX_FILES} files", max_bytes / 1024 / 1024);
-        let mut locked = BTreeSet::new();
+        let fits = |state: &State| {
+            let stored: u64 = state.waiting.values().map(|waiting| waiting.bytes).sum();
+            stored + bytes <= max_bytes && state.waiting.len() < MAX_FILES
+        };
         loop {
-            let name = {
-                let state = lock(&self.state);
-                let stored: u64 = state.waiting.values().map(|waiting| waiting.bytes).sum();
-                if stored + bytes <= max_bytes && state.waiting.len() < MAX_FILES {
-                    return true;
-                }
-                state.waiting.keys().find(|name| bytes <= max_bytes && !locked.contains(*name)).cloned()
-            };
-            let Some(name) = name else {
-                let what = format!("a payload of {bytes} bytes does not fit into the spool ({bounds})");
-                self.warn("full", Message::new(what).next("raise spool_max_mib"));
-                return false;
-            };
-            match self.folder.lock(&name) {
-                Ok(Lock::Ours(file)) => {
+            let oldest = self.lock_one(|state, skipped| {
+                let is_removed = bytes <= max_bytes && !fits(state);
+                state.waiting.keys().find(|name| is_removed && !skipped.contains(*name)).cloned()
+            });
+            match oldest {
+                Ok(Some((name, file))) => {
                     let why = format!("removed, because the spool is full ({bounds})");
                     self.expire(&name, &file, &why, "solve the problem above, or raise spool_max_mib");
                 }
-                Ok(Lock::Gone) => self.forget(&name),
-                Ok(Lock::Theirs) => drop(locked.insert(name)),
+                Ok(None) if fits(&lock(&self.state)) => return true,
+                Ok(None) => {
+                    let what = format!("a payload of {bytes} bytes does not fit into the spool ({bounds})");
+                    self.warn("full", Message::new(what).next("raise spool_max_mib"));
+                    return false;
+                }
                 Err(error) => {
                     self.report("cannot read", &error, IN_MEMORY);
                     return false;
@@ -530,6 +539,6 @@ impl State {
     }
 }
 
-fn now() -> DateTime<Utc> {
-    Utc::now()
+fn now_millis() -> u64 {
+    Utc::now().timestamp_millis().unsigned_abs()
 }

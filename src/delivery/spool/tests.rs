@@ -58,7 +58,7 @@ fn payload(body: &str) -> Payload {
 }
 
 fn times() -> Times {
-    let now = now().timestamp_millis().unsigned_abs();
+    let now = now_millis();
     Times { oldest: now - 1000, newest: now }
 }
 
@@ -149,7 +149,7 @@ fn while_the_destination_is_away_the_oldest_payload_stays_the_next() {
 fn what_is_too_old_for_the_destination_is_removed_and_counted() {
     let directory = Directory::new();
     let spool = directory.spool(MIB, DAY);
-    let yesterday = now().timestamp_millis().unsigned_abs() - 25 * 60 * 60 * 1000;
+    let yesterday = now_millis() - 25 * 60 * 60 * 1000;
     assert!(spool.store(&payload("old"), false, Times { oldest: yesterday, newest: yesterday }).is_some());
     assert!(spool.store(&payload("partly old"), false, Times { oldest: yesterday, ..times() }).is_some());
     assert_eq!(send_all(&spool), ["partly old"]);
