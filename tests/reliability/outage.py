@@ -26,7 +26,7 @@ import time
 import urllib.request
 
 import run
-from soak import Honest
+from soak import Destination, Honest
 
 SETTINGS = """[console]
 enabled = false
@@ -43,10 +43,9 @@ schedule_delay = 1000
 """
 
 
-class Receiver(http.server.BaseHTTPRequestHandler):
+class Receiver(Destination):
     """All three destinations. Counts what it has accepted."""
 
-    protocol_version = "HTTP/1.1"
     away = True
     began = time.time()
     lock = threading.Lock()
@@ -79,16 +78,6 @@ class Receiver(http.server.BaseHTTPRequestHandler):
                     for scope in resource["scopeSpans"]:
                         Receiver.accepted[backend].update(span["traceId"] for span in scope["spans"])
         return self.answer(200)
-
-    def answer(self, status):
-        self.send_response(status)
-        self.send_header("content-length", "2")
-        self.send_header("content-type", "application/json")
-        self.end_headers()
-        self.wfile.write(b"{}")
-
-    def log_message(self, *_):
-        pass
 
 
 class Program:
@@ -127,18 +116,18 @@ def main(binary, seconds):
     reserved = socket.socket()
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     reserved.bind(("127.0.0.1", 0))
-    address = "127.0.0.1:{}".format(reserved.getsockname()[1])
+    port = reserved.getsockname()[1]
     requests, failed, statuses = [], 0, []
     server = None
     for part in range(3):
-        program = Program(binary, directory, address, part)
+        program = Program(binary, directory, f"127.0.0.1:{port}", part)
         client = Honest(program.port, 0.01)
         client.start()
         time.sleep(seconds / 6)
         if server is None:
             reserved.close()
             Receiver.began = time.time()
-            server = http.server.ThreadingHTTPServer(tuple_of(address), Receiver)
+            server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Receiver)
             server.daemon_threads = True
             server.handle_error = lambda *_: None
             threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -165,11 +154,6 @@ def main(binary, seconds):
         print(f"{backend}: {sum(accepted.values())} arrived; {missing} requests incomplete, {twice} more than once")
         problems += [backend] if missing or twice else []
     sys.exit(f"failed: {problems}" if problems or failed else 0)
-
-
-def tuple_of(address):
-    host, port = address.rsplit(":", 1)
-    return host, int(port)
 
 
 if __name__ == "__main__":

@@ -29,10 +29,25 @@ import run
 HERE = pathlib.Path(__file__).resolve().parent
 
 
-class Receiver(http.server.BaseHTTPRequestHandler):
-    """OTLP and CloudWatch in one. `fault` is a function that returns a status, or None for a hang-up."""
+class Destination(http.server.BaseHTTPRequestHandler):
+    """Answers with an empty JSON object."""
 
     protocol_version = "HTTP/1.1"
+
+    def answer(self, status):
+        self.send_response(status)
+        self.send_header("content-length", "2")
+        self.send_header("content-type", "application/json")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_):
+        pass
+
+
+class Receiver(Destination):
+    """OTLP and CloudWatch in one. `fault` is a function that returns a status, or None for a hang-up."""
+
     spans = collections.Counter()
     lock = threading.Lock()
     fault = staticmethod(lambda: 200)
@@ -48,14 +63,7 @@ class Receiver(http.server.BaseHTTPRequestHandler):
                 with self.lock:
                     self.spans.update((span["traceId"], span["spanId"])
                                       for scope in resource["scopeSpans"] for span in scope["spans"])
-        self.send_response(status)
-        self.send_header("content-length", "2")
-        self.send_header("content-type", "application/json")
-        self.end_headers()
-        self.wfile.write(b"{}")
-
-    def log_message(self, *_):
-        pass
+        self.answer(status)
 
 
 class Honest(threading.Thread):
