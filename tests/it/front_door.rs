@@ -44,6 +44,18 @@ pub(crate) fn raw(addr: SocketAddr) -> TcpStream {
     stream
 }
 
+/// Blocks one thread after the other, at most 60, until `condition` holds. Returns false if it did not.
+pub(crate) fn block_threads(program: &Program, condition: impl Fn() -> bool) -> bool {
+    let mut blocked = 0;
+    wait_until(SOON, || {
+        if blocked < 60 {
+            let _ = raw(program.addr()).write_all(HTTP_2);
+            blocked += 1;
+        }
+        condition()
+    })
+}
+
 /// True once the server has closed the connection.
 pub(crate) fn is_closed(stream: &mut TcpStream) -> bool {
     stream.set_nonblocking(true).expect("a socket option");
@@ -197,7 +209,7 @@ fn request_lines_that_block_threads_lead_to_a_renewal_that_loses_no_request_and_
         let answer = get(program.addr(), HOME);
         assert_eq!(answer.status, 200);
         traces.push(answer.trace_id().to_owned());
-        program.stderr().matches("listening on").count() == 2
+        program.lives() == 2
     });
     assert!(renewed, "{:#}", process(&program));
     for _ in 0..10 {
@@ -230,7 +242,7 @@ fn a_stop_signal_during_a_drip_of_such_lines_ends_the_process_in_time() {
         }
     });
     assert!(wait_until(SOON * 2, || program.stderr().contains(" renewal: ")), "{}", program.stderr());
-    assert!(wait_until(SOON, || program.stderr().matches("listening on").count() > 1), "{}", program.stderr());
+    assert!(wait_until(SOON, || program.lives() > 1), "{}", program.stderr());
     let exit = program.terminate();
     assert!(exit.status.success() && exit.took < Duration::from_secs(6), "{:?} {}", exit.took, exit.stderr);
     drip.join().expect("the end of the drip");
@@ -356,14 +368,7 @@ fn a_second_stop_signal_ends_the_process_while_a_backend_hangs() {
 fn a_program_that_has_renewed_itself_refuses_connections_after_a_stop_signal() {
     let collector = Collector::start([Reply::Hang]);
     let program = with_honeycomb(&collector).descriptors(128).start();
-    let mut blocked = 0;
-    let is_renewed = wait_until(SOON, || {
-        if blocked < 60 {
-            let _ = raw(program.addr()).write_all(HTTP_2);
-            blocked += 1;
-        }
-        program.stderr().matches("listening on").count() == 2
-    });
+    let is_renewed = block_threads(&program, || program.lives() == 2);
     assert!(is_renewed, "{}", program.stderr());
     assert_eq!(get(program.addr(), HOME).status, 200);
     collector.wait_for(|requests| !requests.is_empty(), SOON);
@@ -403,18 +408,11 @@ fn a_renewal_closes_open_connections_before_it_waits_for_a_backend_that_hangs() 
     let mut kept = raw(program.addr());
     kept.write_all(GET_HOME).expect("it is read");
     collector.wait_for(|requests| !requests.is_empty(), SOON);
-    let mut blocked = 0;
-    let renews = wait_until(SOON, || {
-        if blocked < 60 {
-            let _ = raw(program.addr()).write_all(HTTP_2);
-            blocked += 1;
-        }
-        program.stderr().contains(" renewal: ")
-    });
+    let renews = block_threads(&program, || program.stderr().contains(" renewal: "));
     assert!(renews, "{:#}", process(&program));
     // The response, then the end.
     kept.read_to_end(&mut Vec::new()).expect("it is closed");
-    assert_eq!(program.stderr().matches("listening on").count(), 1, "{}", program.stderr());
+    assert_eq!(program.lives(), 1, "{}", program.stderr());
     assert_eq!(get(program.addr(), HOME).status, 200);
 }
 

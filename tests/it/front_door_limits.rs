@@ -5,7 +5,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::front_door::{GET_HOME, HTTP_2, is_closed, is_prompt, process, quiet, raw, with_honeycomb};
+use crate::front_door::{GET_HOME, HTTP_2, block_threads, is_closed, is_prompt, process, quiet, raw, with_honeycomb};
 use crate::support::{Client, Collector, Program, Reply, SOON, get, wait_until};
 
 /// The value of an environment variable of the running program, after a renewal.
@@ -13,10 +13,6 @@ fn environment(program: &Program, name: &str) -> Option<String> {
     let all = std::fs::read(format!("/proc/{}/environ", program.pid())).expect("it runs");
     let all = String::from_utf8_lossy(&all).into_owned();
     all.split('\0').find_map(|variable| variable.strip_prefix(name)?.strip_prefix('=').map(str::to_owned))
-}
-
-fn lives(program: &Program) -> usize {
-    program.stderr().matches("listening on").count()
 }
 
 #[test]
@@ -36,7 +32,7 @@ fn when_descriptors_run_out_in_one_moment_new_clients_wait_and_nothing_that_was_
     is_prompt(&program);
     let path = format!("/api/activities/{}", written.json()["uuid"].as_str().expect("an id"));
     assert_eq!(get(program.addr(), &path).status, 200, "{}", program.stderr());
-    assert_eq!((lives(&program), &process(&program)["renewals"]), (1, &0.into()), "{}", program.stderr());
+    assert_eq!((program.lives(), &process(&program)["renewals"]), (1, &0.into()), "{}", program.stderr());
     drop(crowd);
     assert!(program.terminate().status.success());
 }
@@ -70,22 +66,15 @@ fn settings_that_are_saved_during_a_renewal_apply_after_it_and_sighup_does_not_e
     let program = with_honeycomb(&collector).descriptors(128).start();
     assert_eq!(get(program.addr(), "/api/activities/home").status, 200);
     collector.wait_for(|requests| !requests.is_empty(), SOON);
-    let mut blocked = 0;
-    let renews = wait_until(SOON, || {
-        if blocked < 60 {
-            let _ = raw(program.addr()).write_all(HTTP_2);
-            blocked += 1;
-        }
-        program.stderr().contains(" renewal: ")
-    });
+    let renews = block_threads(&program, || program.stderr().contains(" renewal: "));
     assert!(renews, "{:#}", process(&program));
     // It waits for the backend, at least a second.
-    assert_eq!(lives(&program), 1, "{}", program.stderr());
+    assert_eq!(program.lives(), 1, "{}", program.stderr());
     program.save("[console]\nenabled = false\n");
     for _ in 0..3 {
         program.signal("HUP");
     }
-    assert!(wait_until(SOON, || lives(&program) == 2), "{}", program.stderr());
+    assert!(wait_until(SOON, || program.lives() == 2), "{}", program.stderr());
     is_prompt(&program);
     assert_eq!(program.backend("honeycomb")["state"], "off", "{}", program.stderr());
     // The signal still works.
@@ -103,11 +92,11 @@ fn a_socket_whose_number_is_not_3_outlasts_a_second_renewal() {
     let mut blocked = 0;
     let renewed_twice = wait_until(SOON * 2, || {
         // As many as exhaust the descriptors of one life, and not many more.
-        if blocked < 60 * lives(&program) {
+        if blocked < 60 * program.lives() {
             let _ = raw(addr).write_all(HTTP_2);
             blocked += 1;
         }
-        lives(&program) >= 3
+        program.lives() >= 3
     });
     assert!(renewed_twice, "{}", program.stderr());
     let number: u32 =
@@ -135,7 +124,7 @@ fn bodies_that_can_only_be_kept_lead_to_a_renewal_that_loses_no_request() {
             sent += 1;
         }
         assert_eq!(get(program.addr(), "/health").status, 200);
-        lives(&program) == 2
+        program.lives() == 2
     });
     assert!(renewed, "{:#}", process(&program));
     let process = process(&program);

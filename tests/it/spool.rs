@@ -494,7 +494,7 @@ fn a_renewal_of_the_process_stores_what_it_cannot_send() {
         let answer = get(program.addr(), HOME);
         assert_eq!(answer.status, 200);
         traces.push(answer.trace_id().to_owned());
-        program.stderr().matches("listening on").count() == 2
+        program.lives() == 2
     });
     assert!(is_renewed, "{}", program.stderr());
     traces.extend(go_home(&program, 5));

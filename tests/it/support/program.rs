@@ -370,6 +370,11 @@ impl Program {
         backend
     }
 
+    /// Number of times that the program has begun to listen: one more with each renewal.
+    pub(crate) fn lives(&self) -> usize {
+        self.stderr().matches("listening on").count()
+    }
+
     /// Resident memory in kilobytes.
     pub(crate) fn rss_kb(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
